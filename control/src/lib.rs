@@ -1,0 +1,1 @@
+//! Takes updates, compiles them into tables and owns the process and the node.

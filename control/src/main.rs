@@ -1,0 +1,3 @@
+//! The `caracal` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Moves frames: batches, stages, the pipeline, pollers and packet I/O.

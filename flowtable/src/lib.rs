@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Everything a packet is looked up in. No I/O, no clock, no threads: time is an argument.
