@@ -1,0 +1,244 @@
+//! IPv4: the checks of RFC 1812 section 5.2.2 and the fragment rules of RFC 791, in one pass over the header.
+
+use core::fmt;
+
+use crate::checksum::Sum;
+
+mod class;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use class::{AddrClass, class};
+
+/// Length of a header without options, in bytes.
+pub const MIN_HEADER_LEN: usize = 20;
+/// Length of the longest header, in bytes.
+pub const MAX_HEADER_LEN: usize = 60;
+/// Protocol number of IPv4 in IPv4 (RFC 2003).
+pub const PROTOCOL_IPIP: u8 = 4;
+
+/// The "don't fragment" flag in the word of flags and fragment offset.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// The "more fragments" flag in the word of flags and fragment offset.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset, in units of 8 bytes, in the word of flags and fragment offset.
+pub const OFFSET_MASK: u16 = 0x1fff;
+
+/// A checked IPv4 header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Info {
+    /// Source address, host order.
+    pub src: u32,
+    /// Destination address, host order.
+    pub dst: u32,
+    /// Header and payload in bytes; never more than the bytes given. What lies behind is link padding.
+    pub total_len: u16,
+    /// Identification, shared by the fragments of a datagram.
+    pub id: u16,
+    /// Flags and fragment offset as on the wire, host order.
+    pub flags_and_offset: u16,
+    /// Header with options in bytes: 20 to 60, and at most `total_len`.
+    pub header_len: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// DSCP and ECN.
+    pub tos: u8,
+}
+
+impl Ipv4Info {
+    /// Bytes behind the header.
+    #[inline]
+    pub const fn payload_len(&self) -> u16 {
+        self.total_len - self.header_len as u16
+    }
+
+    /// Whether routers may not fragment the packet.
+    #[inline]
+    pub const fn dont_fragment(&self) -> bool {
+        self.flags_and_offset & DONT_FRAGMENT != 0
+    }
+
+    /// Whether another fragment follows.
+    #[inline]
+    pub const fn more_fragments(&self) -> bool {
+        self.flags_and_offset & MORE_FRAGMENTS != 0
+    }
+
+    /// Where the payload belongs in the datagram, in bytes (a multiple of 8).
+    #[inline]
+    pub const fn fragment_offset(&self) -> u16 {
+        (self.flags_and_offset & OFFSET_MASK) << 3
+    }
+
+    /// Whether this is a fragment, the first one or another.
+    #[inline]
+    pub const fn is_fragment(&self) -> bool {
+        self.flags_and_offset & (MORE_FRAGMENTS | OFFSET_MASK) != 0
+    }
+
+    /// Whether this is a fragment that does not hold the start of the payload.
+    #[inline]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.flags_and_offset & OFFSET_MASK != 0
+    }
+
+    /// Whether the header carries options.
+    #[inline]
+    pub const fn has_options(&self) -> bool {
+        self.header_len as usize != MIN_HEADER_LEN
+    }
+}
+
+/// Why a packet is refused at the IPv4 layer. Each is dropped silently, under a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ipv4Error {
+    /// Fewer bytes than the header.
+    Truncated,
+    /// The version is not 4.
+    Version,
+    /// The header length field says less than 20 bytes.
+    HeaderLength,
+    /// The total length is less than the header's.
+    TotalLength,
+    /// The total length is more than the frame holds.
+    BeyondFrame,
+    /// The header checksum is wrong.
+    Checksum,
+    /// The fragment ends behind byte 65535 of its datagram.
+    FragmentOverflow,
+    /// A fragment that is empty, or not the last one and no multiple of 8 bytes long.
+    FragmentLength,
+    /// An option's length is less than 2 or leads out of the header.
+    BadOption,
+    /// A loose or strict source route option.
+    SourceRoute,
+}
+
+impl fmt::Display for Ipv4Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "packet cut inside the IPv4 header",
+            Self::Version => "IP version is not 4",
+            Self::HeaderLength => "IPv4 header length below 20 bytes",
+            Self::TotalLength => "IPv4 total length below the header's length",
+            Self::BeyondFrame => "IPv4 total length beyond the end of the frame",
+            Self::Checksum => "IPv4 header checksum is wrong",
+            Self::FragmentOverflow => "IPv4 fragment ends beyond 65535 bytes",
+            Self::FragmentLength => "IPv4 fragment is empty or not a multiple of 8 bytes long",
+            Self::BadOption => "IPv4 option with a bad length",
+            Self::SourceRoute => "IPv4 source route option",
+        })
+    }
+}
+
+impl core::error::Error for Ipv4Error {}
+
+/// Checks the header at the start of `l3` and returns what it says.
+///
+/// TTL 0 and 1 pass: whether they matter depends on where the packet goes (RFC 1812 section 4.2.2.9).
+#[inline]
+pub fn parse(l3: &[u8]) -> Result<Ipv4Info, Ipv4Error> {
+    let Some(header) = l3.first_chunk::<MIN_HEADER_LEN>() else {
+        return Err(Ipv4Error::Truncated);
+    };
+    let &[
+        version_ihl,
+        tos,
+        len0,
+        len1,
+        id0,
+        id1,
+        frag0,
+        frag1,
+        ttl,
+        protocol,
+        _,
+        _,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ] = header;
+    let info = Ipv4Info {
+        src: u32::from_be_bytes([s0, s1, s2, s3]),
+        dst: u32::from_be_bytes([d0, d1, d2, d3]),
+        total_len: u16::from_be_bytes([len0, len1]),
+        id: u16::from_be_bytes([id0, id1]),
+        flags_and_offset: u16::from_be_bytes([frag0, frag1]),
+        header_len: (version_ihl & 0x0f) << 2,
+        protocol,
+        ttl,
+        tos,
+    };
+    if version_ihl != 0x45 {
+        check_unusual_header(l3, version_ihl, info.header_len)?;
+    } else if !Sum::ZERO.add_ipv4_header(header).is_valid() {
+        return Err(Ipv4Error::Checksum);
+    }
+    if usize::from(info.total_len) > l3.len() {
+        return Err(Ipv4Error::BeyondFrame);
+    }
+    if info.total_len < u16::from(info.header_len) {
+        return Err(Ipv4Error::TotalLength);
+    }
+    if info.is_fragment() {
+        check_fragment(&info)?;
+    }
+    Ok(info)
+}
+
+/// A header that does not start with 0x45: has options, or is no IPv4 header.
+#[cold]
+fn check_unusual_header(l3: &[u8], version_ihl: u8, header_len: u8) -> Result<(), Ipv4Error> {
+    if version_ihl >> 4 != 4 {
+        return Err(Ipv4Error::Version);
+    }
+    if usize::from(header_len) < MIN_HEADER_LEN {
+        return Err(Ipv4Error::HeaderLength);
+    }
+    let header = l3
+        .get(..usize::from(header_len))
+        .ok_or(Ipv4Error::Truncated)?;
+    if !Sum::of(header).is_valid() {
+        return Err(Ipv4Error::Checksum);
+    }
+    options::check(header.get(MIN_HEADER_LEN..).unwrap_or_default())
+}
+
+#[cold]
+fn check_fragment(info: &Ipv4Info) -> Result<(), Ipv4Error> {
+    let len = info.payload_len();
+    if u32::from(info.fragment_offset()) + u32::from(len) > 65535 {
+        return Err(Ipv4Error::FragmentOverflow);
+    }
+    if len == 0 || (info.more_fragments() && !len.is_multiple_of(8)) {
+        return Err(Ipv4Error::FragmentLength);
+    }
+    Ok(())
+}
+
+/// Takes one off the TTL and updates the checksum (RFC 1624 equation 3). Returns the TTL left.
+///
+/// None, and nothing changed, if the TTL is 0 or 1 or there is no whole header.
+#[inline]
+pub fn decrement_ttl(l3: &mut [u8]) -> Option<u8> {
+    let [_, _, _, _, _, _, _, _, ttl, _, check0, check1, ..] =
+        l3.first_chunk_mut::<MIN_HEADER_LEN>()?;
+    if *ttl <= 1 {
+        return None;
+    }
+    *ttl -= 1;
+    // The word of TTL and protocol shrinks by 0x0100, whatever the protocol: ~m + m' = 0xffff - 0x0100.
+    let sum = u32::from(!u16::from_be_bytes([*check0, *check1])) + 0xfeff;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    [*check0, *check1] = (!(sum as u16)).to_be_bytes();
+    Some(*ttl)
+}
