@@ -1,4 +1,7 @@
 //! Takes updates, compiles them into tables and owns the process and the node.
 #![deny(unsafe_code)]
 
+pub mod calico;
+pub mod cli;
+pub mod config;
 pub mod desired;

@@ -1,3 +1,9 @@
 //! The `caracal` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    control::cli::Cli::parse().run().into()
+}

@@ -1,0 +1,77 @@
+//! `caracal validate`: checks resources without touching anything.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Cli, Exit, Output};
+use crate::config::{Diagnostics, Resources, Severity, compute, load_paths};
+
+/// Arguments of `caracal validate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// File or directory of projectcalico.org/v3 resources; may be repeated.
+    #[arg(short, long = "filename", required = true, value_name = "FILE|DIR")]
+    filename: Vec<PathBuf>,
+    /// Also check what concerns this node only.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    let result = load_paths(&args.filename).and_then(|resources| match &args.node {
+        None => Ok(resources),
+        Some(node) => match compute(&resources, node) {
+            Ok(_) => Ok(resources),
+            Err(errors) => {
+                let mut all = resources.remarks;
+                all.0.extend(errors);
+                all.sort();
+                Err(all)
+            }
+        },
+    });
+    let (remarks, resources) = match &result {
+        Ok(resources) => (&resources.remarks, Some(resources)),
+        Err(diagnostics) => (diagnostics, None),
+    };
+    match cli.output {
+        Output::Json => print_json(remarks, resources),
+        Output::Table => print_text(remarks, resources, cli.color_stderr()),
+    }
+    if resources.is_some() {
+        Exit::Ok
+    } else {
+        Exit::Invalid
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_json(remarks: &Diagnostics, resources: Option<&Resources>) {
+    let answer = json!({
+        "schema": "caracal.validate/v1",
+        "valid": resources.is_some(),
+        "resources": resources.map(Resources::len),
+        "diagnostics": remarks.to_json(),
+    });
+    println!("{answer:#}");
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's result"
+)]
+fn print_text(remarks: &Diagnostics, resources: Option<&Resources>, color: bool) {
+    eprint!("{}", remarks.render(color));
+    let plural =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let warnings = plural(remarks.count(Severity::Warning), "warning");
+    match resources {
+        Some(resources) => println!("{} valid, {warnings}", plural(resources.len(), "resource")),
+        None => eprintln!(
+            "\n{}, {warnings}",
+            plural(remarks.count(Severity::Error), "error")
+        ),
+    }
+}

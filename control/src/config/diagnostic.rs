@@ -1,0 +1,258 @@
+//! What is wrong with a configuration, and how it is shown: compiler style or JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::source::Span;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can be used, but probably does not do what was meant.
+    Warning,
+    /// Something worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// `error`, `warning` or `note`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+
+    fn color(self) -> &'static str {
+        match self {
+            Self::Error => "\x1b[1;31m",
+            Self::Warning => "\x1b[1;33m",
+            Self::Note => "\x1b[1;36m",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Where; `None` when no text is at fault (a missing file, a missing resource).
+    pub at: Option<Span>,
+    /// What the caret says: what is expected, a suggestion.
+    pub label: String,
+    /// The resource it is about, such as `IPPool default`.
+    pub resource: Option<String>,
+    /// Second places and advice, each shown on a line of its own.
+    pub notes: Vec<(String, Option<Span>)>,
+}
+
+impl Diagnostic {
+    /// A finding without a place yet.
+    pub fn new(severity: Severity, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            message: message.into(),
+            at: None,
+            label: String::new(),
+            resource: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// An error.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, message)
+    }
+
+    /// A warning.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, message)
+    }
+
+    /// Says where, and what the caret says.
+    #[must_use]
+    pub fn at(mut self, span: &Span, label: impl Into<String>) -> Self {
+        self.at = Some(span.clone());
+        self.label = label.into();
+        self
+    }
+
+    /// Says what resource it is about.
+    #[must_use]
+    pub fn about(mut self, resource: impl Into<String>) -> Self {
+        self.resource = Some(resource.into());
+        self
+    }
+
+    /// Adds a second place.
+    #[must_use]
+    pub fn see(mut self, note: impl Into<String>, span: &Span) -> Self {
+        self.notes.push((note.into(), Some(span.clone())));
+        self
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn help(mut self, note: impl Into<String>) -> Self {
+        self.notes.push((note.into(), None));
+        self
+    }
+
+    /// The finding as `caracal validate` shows it, without a final newline.
+    pub fn render(&self, color: bool) -> String {
+        let (on, bold, off) = if color {
+            (self.severity.color(), "\x1b[1m", "\x1b[0m")
+        } else {
+            ("", "", "")
+        };
+        let mut out = format!(
+            "{on}{}{off}{bold}: {}{off}",
+            self.severity.as_str(),
+            self.message
+        );
+        let width = self.at.as_ref().map_or(2, |span| {
+            let (line, _) = span.line_and_column();
+            line.to_string().len().max(2)
+        });
+        match &self.at {
+            Some(span) => self.render_place(&mut out, span, width, on, off),
+            None => {
+                if let Some(resource) = &self.resource {
+                    let _ = write!(out, "\n{:width$}--> {resource}", "");
+                }
+            }
+        }
+        for (note, span) in &self.notes {
+            let _ = write!(out, "\n{:width$} = {note}", "");
+            if let Some(span) = span {
+                let (line, column) = span.line_and_column();
+                let _ = write!(out, ": {}:{line}:{column}", span.source.path.display());
+            }
+        }
+        out
+    }
+
+    fn render_place(&self, out: &mut String, span: &Span, width: usize, on: &str, off: &str) {
+        let (line, column) = span.line_and_column();
+        let path = span.source.path.display();
+        let _ = write!(out, "\n{:width$}--> {path}:{line}:{column}", "");
+        if let Some(resource) = &self.resource {
+            let _ = write!(out, "  (document {}, {resource})", span.document());
+        }
+        let (excerpt, offset) = excerpt(span.line_text(), column - 1);
+        if excerpt.is_empty() {
+            return;
+        }
+        let first_line = span.text().split('\n').next().unwrap_or("").trim_end();
+        let room = excerpt.chars().count().saturating_sub(offset);
+        let carets = first_line.chars().count().clamp(1, room.max(1));
+        let _ = write!(
+            out,
+            "\n{:width$} |\n{line:>width$} | {excerpt}\n{:width$} | ",
+            "", ""
+        );
+        let _ = write!(out, "{:offset$}{on}{}", "", "^".repeat(carets));
+        if !self.label.is_empty() {
+            let _ = write!(out, " {}", self.label);
+        }
+        out.push_str(off);
+    }
+
+    /// The finding as one JSON object (schema `caracal.diagnostic/v1`).
+    pub fn to_json(&self) -> Value {
+        let place = |span: &Span| {
+            let (line, column) = span.line_and_column();
+            json!({ "file": span.source.path.display().to_string(), "line": line, "column": column,
+                    "document": span.document(), "text": span.text() })
+        };
+        json!({
+            "severity": self.severity.as_str(),
+            "message": self.message,
+            "label": self.label,
+            "resource": self.resource,
+            "at": self.at.as_ref().map(place),
+            "notes": self.notes.iter()
+                .map(|(note, span)| json!({ "message": note, "at": span.as_ref().map(place) }))
+                .collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The part of a line that is worth showing, tabs made blanks, and the place of `column` (from 0) in it.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    const WIDEST: usize = 120;
+    let clean: Vec<char> = line
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if clean.len() <= WIDEST {
+        return (clean.into_iter().collect(), column);
+    }
+    let start = column.saturating_sub(WIDEST / 2).min(clean.len() - WIDEST);
+    let shown = clean.iter().skip(start).take(WIDEST).collect();
+    (shown, column - start.min(column))
+}
+
+/// Findings of one load, in the order of files and lines.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Adds a finding.
+    pub fn push(&mut self, diagnostic: Diagnostic) {
+        self.0.push(diagnostic);
+    }
+
+    /// True if a finding is an error.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// Number of findings of one severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|d| d.severity == severity).count()
+    }
+
+    /// Sorts by file and place; findings without a place come first.
+    pub fn sort(&mut self) {
+        self.0.sort_by_key(|d| {
+            d.at.as_ref()
+                .map(|span| (span.source.path.clone(), span.start, d.severity))
+        });
+    }
+
+    /// All findings as text, one blank line between them, with a final newline if there is any.
+    pub fn render(&self, color: bool) -> String {
+        let rendered: Vec<String> = self.0.iter().map(|d| d.render(color)).collect();
+        if rendered.is_empty() {
+            return String::new();
+        }
+        rendered.join("\n\n") + "\n"
+    }
+
+    /// All findings as a JSON array.
+    pub fn to_json(&self) -> Value {
+        Value::Array(self.0.iter().map(Diagnostic::to_json).collect())
+    }
+}
+
+impl std::fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl From<Vec<Diagnostic>> for Diagnostics {
+    fn from(list: Vec<Diagnostic>) -> Self {
+        Self(list)
+    }
+}

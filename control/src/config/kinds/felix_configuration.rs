@@ -1,0 +1,263 @@
+//! `FelixConfiguration`: settings for all nodes (`default`) or one (`node.<name>`).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::felix_fields;
+use crate::config::decode::{self, Context, Fields};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::resource::Meta;
+use crate::config::source::Located;
+use crate::config::yaml::Node;
+use crate::desired::{EndpointToHost, FelixSettings, NatExclusions, ServiceLoopPrevention};
+
+/// One FelixConfiguration: what it sets, and nothing about what it leaves out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FelixConfiguration {
+    /// Its name: `default` or `node.<name>`.
+    pub meta: Meta,
+    vxlan_port: Option<u16>,
+    vxlan_vni: Option<u32>,
+    vxlan_mtu: Option<u16>,
+    vxlan_mtu_v6: Option<u16>,
+    ipip_mtu: Option<u16>,
+    ipip_enabled: Option<bool>,
+    vxlan_enabled: Option<bool>,
+    allow_vxlan: Option<bool>,
+    allow_ipip: Option<bool>,
+    interface_prefixes: Option<Vec<String>>,
+    external_nodes: Option<Vec<IpNet>>,
+    nat_outgoing_address: Option<Ipv4Addr>,
+    nat_port_range: Option<(u16, u16)>,
+    nat_exclusions: Option<NatExclusions>,
+    endpoint_to_host: Option<EndpointToHost>,
+    workload_source_spoofing: Option<bool>,
+    device_route_source: Option<Ipv4Addr>,
+    device_route_source_v6: Option<Ipv6Addr>,
+    device_route_protocol: Option<u8>,
+    remove_external_routes: Option<bool>,
+    service_loop_prevention: Option<ServiceLoopPrevention>,
+    ipv6_support: Option<bool>,
+    disable_conntrack_invalid_check: Option<bool>,
+}
+
+const TO_HOST: [(&str, EndpointToHost); 4] = [
+    ("Drop", EndpointToHost::Drop),
+    ("Accept", EndpointToHost::Accept),
+    ("Return", EndpointToHost::Return),
+    ("Reject", EndpointToHost::Reject),
+];
+
+const LOOPS: [(&str, ServiceLoopPrevention); 3] = [
+    ("Drop", ServiceLoopPrevention::Drop),
+    ("Reject", ServiceLoopPrevention::Reject),
+    ("Disabled", ServiceLoopPrevention::Disabled),
+];
+
+const EXCLUSIONS: [(&str, NatExclusions); 2] = [
+    ("IPPoolsOnly", NatExclusions::IpPoolsOnly),
+    ("IPPoolsAndHostIPs", NatExclusions::IpPoolsAndHostIps),
+];
+
+impl FelixConfiguration {
+    pub(crate) fn decode(meta: Meta, spec: &mut Fields<'_>, cx: &mut Context<'_>) -> Self {
+        fn value<T>(located: Option<Located<T>>) -> Option<T> {
+            located.map(|located| located.value)
+        }
+        if meta.name.value != "default"
+            && !meta.name.value.starts_with("node.")
+            && !meta.name.value.is_empty()
+        {
+            cx.error(
+                &meta.name.at,
+                "this FelixConfiguration concerns no node",
+                "must be `default` or `node.<name>`",
+            );
+        }
+        let spoofing = [("Disabled", false), ("Any", true)];
+        let this = Self {
+            meta,
+            vxlan_port: value(spec.get("vxlanPort", cx, decode::port)),
+            vxlan_vni: value(spec.get("vxlanVNI", cx, decode::number(1..=0x00ff_ffff))),
+            vxlan_mtu: value(spec.get("vxlanMTU", cx, mtu)),
+            vxlan_mtu_v6: value(spec.get("vxlanMTUV6", cx, mtu)),
+            ipip_mtu: value(spec.get("ipipMTU", cx, mtu)),
+            ipip_enabled: value(spec.get("ipipEnabled", cx, decode::boolean)),
+            vxlan_enabled: value(spec.get("vxlanEnabled", cx, decode::boolean)),
+            allow_vxlan: value(spec.get("allowVXLANPacketsFromWorkloads", cx, decode::boolean)),
+            allow_ipip: value(spec.get("allowIPIPPacketsFromWorkloads", cx, decode::boolean)),
+            interface_prefixes: value(spec.get("interfacePrefix", cx, interface_prefixes)),
+            external_nodes: value(spec.get(
+                "externalNodesList",
+                cx,
+                decode::list(decode::address_in_subnet),
+            ))
+            .map(|list| list.into_iter().map(|net| net.value.trunc()).collect()),
+            nat_outgoing_address: value(spec.get("natOutgoingAddress", cx, decode::ipv4)),
+            nat_port_range: value(spec.get("natPortRange", cx, decode::port_range)),
+            nat_exclusions: value(spec.get(
+                "natOutgoingExclusions",
+                cx,
+                decode::choice(&EXCLUSIONS, false),
+            )),
+            endpoint_to_host: value(spec.get(
+                "defaultEndpointToHostAction",
+                cx,
+                decode::choice(&TO_HOST, false),
+            )),
+            workload_source_spoofing: value(spec.get(
+                "workloadSourceSpoofing",
+                cx,
+                decode::choice(&spoofing, false),
+            )),
+            device_route_source: value(spec.get("deviceRouteSourceAddress", cx, decode::ipv4)),
+            device_route_source_v6: value(spec.get(
+                "deviceRouteSourceAddressIPv6",
+                cx,
+                decode::ipv6,
+            )),
+            device_route_protocol: value(spec.get(
+                "deviceRouteProtocol",
+                cx,
+                decode::number(1..=255u8),
+            )),
+            remove_external_routes: value(spec.get("removeExternalRoutes", cx, decode::boolean)),
+            service_loop_prevention: value(spec.get(
+                "serviceLoopPrevention",
+                cx,
+                decode::choice(&LOOPS, false),
+            )),
+            ipv6_support: value(spec.get("ipv6Support", cx, decode::boolean)),
+            disable_conntrack_invalid_check: value(spec.get(
+                "disableConntrackInvalidCheck",
+                cx,
+                decode::boolean,
+            )),
+        };
+        for name in ["wireguardEnabled", "wireguardEnabledV6"] {
+            if let Some(on) = spec.get(name, cx, decode::boolean)
+                && on.value
+            {
+                cx.report(
+                    Diagnostic::error("WireGuard is not supported by this version").at(
+                        &on.at,
+                        "traffic that should be encrypted would travel in the clear",
+                    ),
+                );
+            }
+        }
+        felix_fields::check(spec, cx);
+        this
+    }
+
+    /// Puts what this configuration sets over what `settings` hold.
+    pub fn apply(&self, settings: &mut FelixSettings) {
+        fn set<T: Clone>(target: &mut T, value: Option<&T>) {
+            if let Some(value) = value {
+                target.clone_from(value);
+            }
+        }
+        fn override_mtu(target: &mut Option<u16>, value: Option<u16>) {
+            if let Some(mtu) = value {
+                *target = (mtu != 0).then_some(mtu);
+            }
+        }
+        fn override_with<T: Clone>(target: &mut Option<T>, value: Option<&T>) {
+            if value.is_some() {
+                *target = value.cloned();
+            }
+        }
+        set(&mut settings.vxlan_port, self.vxlan_port.as_ref());
+        set(&mut settings.vxlan_vni, self.vxlan_vni.as_ref());
+        override_mtu(&mut settings.vxlan_mtu, self.vxlan_mtu);
+        override_mtu(&mut settings.vxlan_mtu_v6, self.vxlan_mtu_v6);
+        override_mtu(&mut settings.ipip_mtu, self.ipip_mtu);
+        override_with(&mut settings.ipip_enabled, self.ipip_enabled.as_ref());
+        override_with(&mut settings.vxlan_enabled, self.vxlan_enabled.as_ref());
+        set(
+            &mut settings.allow_vxlan_from_workloads,
+            self.allow_vxlan.as_ref(),
+        );
+        set(
+            &mut settings.allow_ipip_from_workloads,
+            self.allow_ipip.as_ref(),
+        );
+        set(
+            &mut settings.interface_prefixes,
+            self.interface_prefixes.as_ref(),
+        );
+        set(&mut settings.external_nodes, self.external_nodes.as_ref());
+        override_with(
+            &mut settings.nat_outgoing_address,
+            self.nat_outgoing_address.as_ref(),
+        );
+        override_with(&mut settings.nat_port_range, self.nat_port_range.as_ref());
+        set(&mut settings.nat_exclusions, self.nat_exclusions.as_ref());
+        set(
+            &mut settings.endpoint_to_host,
+            self.endpoint_to_host.as_ref(),
+        );
+        set(
+            &mut settings.workload_source_spoofing,
+            self.workload_source_spoofing.as_ref(),
+        );
+        override_with(
+            &mut settings.device_route_source,
+            self.device_route_source.as_ref(),
+        );
+        override_with(
+            &mut settings.device_route_source_v6,
+            self.device_route_source_v6.as_ref(),
+        );
+        set(
+            &mut settings.device_route_protocol,
+            self.device_route_protocol.as_ref(),
+        );
+        set(
+            &mut settings.remove_external_routes,
+            self.remove_external_routes.as_ref(),
+        );
+        set(
+            &mut settings.service_loop_prevention,
+            self.service_loop_prevention.as_ref(),
+        );
+        set(&mut settings.ipv6_support, self.ipv6_support.as_ref());
+        set(
+            &mut settings.disable_conntrack_invalid_check,
+            self.disable_conntrack_invalid_check.as_ref(),
+        );
+    }
+}
+
+/// An MTU; 0 means "choose", as in Calico. IPv4 needs 68 at least (RFC 791).
+fn mtu(node: &Node, cx: &mut Context<'_>) -> Option<u16> {
+    let value = decode::number(0..=65535u16)(node, cx)?;
+    if (1..68).contains(&value) {
+        let label = "must be 68 or more, or 0 to choose it from the uplink's";
+        cx.error(&node.at, "MTU too small", label);
+        return None;
+    }
+    Some(value)
+}
+
+/// `interfacePrefix`: one prefix or several with commas between.
+fn interface_prefixes(node: &Node, cx: &mut Context<'_>) -> Option<Vec<String>> {
+    let given = decode::name(node, cx)?;
+    let prefixes: Vec<String> = given
+        .split(',')
+        .map(|part| part.trim().to_owned())
+        .collect();
+    if prefixes
+        .iter()
+        .any(|prefix| prefix.is_empty() || prefix.len() > 14)
+    {
+        cx.error(
+            &node.at,
+            "not a list of interface prefixes",
+            "such as `cali` or `cali,tap`",
+        );
+        return None;
+    }
+    Some(prefixes)
+}

@@ -1,0 +1,219 @@
+//! Files to checked resources.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::check;
+use super::decode::Context;
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::kinds::{
+    BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
+};
+use super::resource::{Meta, Resource, decode_document};
+use super::source::{Source, Span};
+use super::yaml;
+
+/// All resources of a load, valid one by one and together. Each list is sorted by name.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Resources {
+    /// `Node`.
+    pub nodes: Vec<Node>,
+    /// `IPPool`.
+    pub pools: Vec<IpPool>,
+    /// `WorkloadEndpoint`.
+    pub endpoints: Vec<WorkloadEndpoint>,
+    /// `FelixConfiguration`.
+    pub felix: Vec<FelixConfiguration>,
+    /// `BGPConfiguration`.
+    pub bgp: Vec<BgpConfiguration>,
+    /// `BlockAffinity`.
+    pub blocks: Vec<BlockAffinity>,
+    /// Warnings and notes; never errors.
+    pub remarks: Diagnostics,
+}
+
+impl Resources {
+    /// Number of resources.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+            + self.pools.len()
+            + self.endpoints.len()
+            + self.felix.len()
+            + self.bgp.len()
+            + self.blocks.len()
+    }
+
+    /// True if there is no resource.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn add(&mut self, resource: Resource) {
+        match resource {
+            Resource::Node(node) => self.nodes.push(node),
+            Resource::IpPool(pool) => self.pools.push(pool),
+            Resource::WorkloadEndpoint(endpoint) => self.endpoints.push(endpoint),
+            Resource::FelixConfiguration(felix) => self.felix.push(felix),
+            Resource::BgpConfiguration(bgp) => self.bgp.push(bgp),
+            Resource::BlockAffinity(block) => self.blocks.push(block),
+        }
+    }
+
+    fn sort(&mut self) {
+        fn key(meta: &Meta) -> (Option<String>, String) {
+            (meta.namespace.clone(), meta.name.value.clone())
+        }
+        self.nodes.sort_by_key(|node| key(&node.meta));
+        self.pools.sort_by_key(|pool| key(&pool.meta));
+        self.endpoints.sort_by_key(|endpoint| key(&endpoint.meta));
+        self.felix.sort_by_key(|felix| key(&felix.meta));
+        self.bgp.sort_by_key(|bgp| key(&bgp.meta));
+        self.blocks.sort_by_key(|block| key(&block.meta));
+    }
+}
+
+/// Loads all `*.yaml`, `*.yml` and `*.json` of a directory (not of its subdirectories; names that start with a
+/// dot are left out), in the order of their names.
+///
+/// # Errors
+/// All that is wrong in all files, warnings included.
+pub fn load_dir(dir: &Path) -> Result<Resources, Diagnostics> {
+    load_paths(&[dir.to_path_buf()])
+}
+
+/// Loads files and directories together.
+///
+/// # Errors
+/// As [`load_dir`].
+pub fn load_paths(paths: &[PathBuf]) -> Result<Resources, Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let mut sources = Vec::new();
+    for path in paths {
+        match files_of(path) {
+            Ok(files) => {
+                for file in files {
+                    match read(&file) {
+                        Ok(source) => sources.push(source),
+                        Err(diagnostic) => diagnostics.push(*diagnostic),
+                    }
+                }
+            }
+            Err(error) => diagnostics.push(unreadable(path, &error)),
+        }
+    }
+    load(&sources, diagnostics)
+}
+
+/// Loads texts that are in memory already.
+///
+/// # Errors
+/// As [`load_dir`].
+pub fn load_sources(sources: &[Arc<Source>]) -> Result<Resources, Diagnostics> {
+    load(sources, Diagnostics::default())
+}
+
+/// Reads one file, within the limit of size.
+pub(super) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+    let fail = |error: &std::io::Error| Box::new(unreadable(path, error));
+    let size = fs::metadata(path).map_err(|error| fail(&error))?.len();
+    if size > yaml::MAX_FILE_BYTES {
+        let message = format!(
+            "{}: {size} bytes; a file may have {} at most",
+            path.display(),
+            yaml::MAX_FILE_BYTES
+        );
+        return Err(Box::new(Diagnostic::error(message)));
+    }
+    let bytes = fs::read(path).map_err(|error| fail(&error))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let span = Span {
+            source: Source::new(path, text),
+            start: at,
+            len: 1,
+        };
+        Box::new(Diagnostic::error("not UTF-8 text").at(&span, "this byte is no character"))
+    })?;
+    Ok(Source::new(path, text))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(format!("cannot read {}: {error}", path.display()))
+}
+
+fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        let hidden = file
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        let known = file.extension().is_some_and(|extension| {
+            ["yaml", "yml", "json"]
+                .iter()
+                .any(|known| extension == *known)
+        });
+        if known && !hidden && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn load(sources: &[Arc<Source>], mut diagnostics: Diagnostics) -> Result<Resources, Diagnostics> {
+    let mut resources = Resources::default();
+    let mut list = Vec::new();
+    for source in sources {
+        match yaml::parse(source) {
+            Ok(documents) => {
+                let mut cx = Context {
+                    diagnostics: &mut diagnostics,
+                    resource: String::new(),
+                };
+                for document in &documents {
+                    decode_document(document, &mut cx, &mut list);
+                }
+            }
+            Err(diagnostic) => diagnostics.push(*diagnostic),
+        }
+    }
+    drop_duplicates(&mut list, &mut diagnostics);
+    for resource in list {
+        resources.add(resource);
+    }
+    resources.sort();
+    check::check(&resources, &mut diagnostics);
+    diagnostics.sort();
+    if diagnostics.has_errors() {
+        return Err(diagnostics);
+    }
+    resources.remarks = diagnostics;
+    Ok(resources)
+}
+
+/// Reports names that two resources of a kind have, and keeps the first.
+fn drop_duplicates(list: &mut Vec<Resource>, diagnostics: &mut Diagnostics) {
+    let mut seen: HashMap<String, Span> = HashMap::new();
+    list.retain(|resource| {
+        let meta = resource.meta();
+        let label = meta.label();
+        if let Some(first) = seen.get(&label) {
+            diagnostics.push(
+                Diagnostic::error(format!("{label} is defined twice"))
+                    .at(&meta.name.at, "again here")
+                    .about(label)
+                    .see("first defined here", first),
+            );
+            return false;
+        }
+        seen.insert(label, meta.name.at.clone());
+        true
+    });
+}

@@ -1,0 +1,21 @@
+//! Configuration from files: a directory of `projectcalico.org/v3` resources, and the daemon's own small file.
+//!
+//! The way of a file: text ([`source`]) → tree with places ([`yaml`]) → typed resource ([`kinds`] by [`decode`])
+//! → checks across resources ([`check`]) → the model ([`compute`]). Nothing stops at the first error.
+
+pub mod check;
+pub mod compute;
+pub mod decode;
+pub mod diagnostic;
+pub mod kinds;
+mod load;
+pub mod resource;
+mod routes;
+pub mod source;
+pub mod suggest;
+pub mod yaml;
+
+pub use compute::compute;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use load::{Resources, load_dir, load_paths, load_sources};
+pub use source::{Located, Source, Span};
