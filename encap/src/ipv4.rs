@@ -26,7 +26,7 @@ pub const MORE_FRAGMENTS: u16 = 0x2000;
 pub const OFFSET_MASK: u16 = 0x1fff;
 
 /// A checked IPv4 header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Ipv4Info {
     /// Source address, host order.
     pub src: u32,

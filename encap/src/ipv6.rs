@@ -62,7 +62,7 @@ impl Fragment {
 }
 
 /// What follows the headers that the walk went over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Upper {
     /// Protocol number; that of an extension header if the walk ended before the upper layer (see [`Self::is_unknown`]).
     pub protocol: u8,
@@ -88,7 +88,7 @@ impl Upper {
 }
 
 /// A checked IPv6 header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Ipv6Info {
     /// Source address, host order.
     pub src: u128,

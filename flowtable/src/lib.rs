@@ -3,3 +3,6 @@
 
 pub mod lpm;
 mod prefetch;
+mod tick;
+
+pub use tick::Tick;

@@ -1,0 +1,133 @@
+//! Counters: written by one poller, read by anyone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::port::PortId;
+use crate::reason::DropReason;
+
+/// A counter with one writer. Adding is a load and a store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds. Only the owning poller may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Sets. Only the owning poller may call this.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value, as of some moment of late.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One port's counters at one poller.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct PortCounters {
+    /// Packets received.
+    pub rx_packets: Counter,
+    /// Bytes received.
+    pub rx_bytes: Counter,
+    /// Packets sent, the dataplane's own (ICMP errors, fragments after the first) included.
+    pub tx_packets: Counter,
+    /// Bytes sent.
+    pub tx_bytes: Counter,
+}
+
+/// All that one poller counts. Shared by `Arc`; the poller writes, control reads.
+#[derive(Debug)]
+pub struct Counters {
+    ports: Box<[PortCounters]>,
+    /// Drops by port of entry and reason, row by row.
+    drops: Box<[Counter]>,
+    /// Packets that came in.
+    pub rx: Counter,
+    /// Packets that came in and went out.
+    pub tx: Counter,
+    /// Packets that came in and went to the control thread.
+    pub punt: Counter,
+    /// Packets that wait for a neighbour now.
+    pub held: Counter,
+    /// Packets that came in and were dropped.
+    pub dropped: Counter,
+    /// Packets that the dataplane made itself and sent: ICMP errors, fragments after the first, ARP requests.
+    pub originated: Counter,
+    /// Packets that the dataplane made itself and could not send.
+    pub originated_dropped: Counter,
+    /// ICMP errors that were not sent because of the rate limit.
+    pub icmp_limited: Counter,
+    /// Transport checksums that came in partial and were completed.
+    pub checksums_completed: Counter,
+    /// Rounds of the poller's loop.
+    pub rounds: Counter,
+    /// Times the poller went to sleep.
+    pub sleeps: Counter,
+    /// Events for the control thread that were lost because its ring was full.
+    pub events_lost: Counter,
+    /// Generation of the tables in force.
+    pub generation: Counter,
+}
+
+impl Counters {
+    /// Counters for ports `0..max_ports`.
+    pub fn new(max_ports: usize) -> Self {
+        Self {
+            ports: (0..max_ports).map(|_| PortCounters::default()).collect(),
+            drops: (0..max_ports * DropReason::COUNT)
+                .map(|_| Counter::default())
+                .collect(),
+            rx: Counter::default(),
+            tx: Counter::default(),
+            punt: Counter::default(),
+            held: Counter::default(),
+            dropped: Counter::default(),
+            originated: Counter::default(),
+            originated_dropped: Counter::default(),
+            icmp_limited: Counter::default(),
+            checksums_completed: Counter::default(),
+            rounds: Counter::default(),
+            sleeps: Counter::default(),
+            events_lost: Counter::default(),
+            generation: Counter::default(),
+        }
+    }
+
+    /// One port's counters; `None` beyond `max_ports`.
+    #[inline]
+    pub fn port(&self, port: PortId) -> Option<&PortCounters> {
+        self.ports.get(usize::from(port.0))
+    }
+
+    /// How many packets that came in by `port` were dropped for `reason`.
+    #[inline]
+    pub fn drops(&self, port: PortId, reason: DropReason) -> Option<&Counter> {
+        self.drops
+            .get(usize::from(port.0) * DropReason::COUNT + reason as usize)
+    }
+
+    /// Counts one dropped packet.
+    #[inline]
+    pub fn count_drop(&self, port: PortId, reason: DropReason) {
+        self.dropped.add(1);
+        if let Some(counter) = self.drops(port, reason) {
+            counter.add(1);
+        }
+    }
+
+    /// Whether every packet that came in has exactly one fate: `rx = tx + drop + punt + held`.
+    /// Exact only while the poller is at rest.
+    pub fn is_balanced(&self) -> bool {
+        self.rx.get() == self.tx.get() + self.dropped.get() + self.punt.get() + self.held.get()
+    }
+}

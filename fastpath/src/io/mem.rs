@@ -1,0 +1,157 @@
+//! Packet I/O in memory: benches, property tests and replay run the production pipeline over it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{HEADROOM, PacketIo};
+use crate::batch::{BATCH, Batch};
+use crate::frame::Frame;
+use crate::port::PortId;
+
+/// Ports in memory: one receive queue and one list of sent frames a port.
+#[derive(Debug)]
+pub struct MemIo {
+    arena: Vec<u8>,
+    chunk_len: usize,
+    free: Vec<u32>,
+    ports: Vec<MemPort>,
+}
+
+#[derive(Debug)]
+struct MemPort {
+    rx: VecDeque<Frame>,
+    sent: Vec<Frame>,
+    tx_room: usize,
+}
+
+impl MemIo {
+    /// An arena of `chunks` chunks of `chunk_len` bytes, and `ports` ports of which each may hold `tx_room`
+    /// sent frames until they are taken.
+    pub fn new(chunks: u32, chunk_len: u16, ports: usize, tx_room: usize) -> Self {
+        let chunk_len = usize::from(chunk_len);
+        Self {
+            arena: vec![0; chunk_len * chunks as usize],
+            chunk_len,
+            free: (0..chunks).rev().collect(),
+            ports: (0..ports)
+                .map(|_| MemPort {
+                    rx: VecDeque::with_capacity(chunks as usize),
+                    sent: Vec::with_capacity(tx_room),
+                    tx_room,
+                })
+                .collect(),
+        }
+    }
+
+    /// Copies a packet in as if it had arrived at `port`. `false` when there is no frame, no such port, or
+    /// the packet is too long for a chunk.
+    pub fn inject(&mut self, port: PortId, packet: &[u8]) -> bool {
+        let Some(frame) = self.alloc() else {
+            return false;
+        };
+        self.inject_into(port, packet, frame)
+    }
+
+    fn inject_into(&mut self, port: PortId, packet: &[u8], mut frame: Frame) -> bool {
+        frame.len = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+        let room = frame.of(self.chunk(&frame));
+        if room.len() == packet.len() {
+            room.copy_from_slice(packet);
+            if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
+                port.rx.push_back(frame);
+                return true;
+            }
+        }
+        self.free(frame);
+        false
+    }
+
+    /// The next frame that was sent by `port`, oldest first: its bytes are shown to `see`, then it is freed.
+    pub fn take_sent<R>(&mut self, port: PortId, mut see: impl FnMut(&[u8]) -> R) -> Vec<R> {
+        let Some(slot) = self.ports.get_mut(usize::from(port.0)) else {
+            return Vec::new();
+        };
+        let sent = std::mem::take(&mut slot.sent);
+        let seen = sent
+            .iter()
+            .map(|frame| see(frame.of(self.chunk(frame))))
+            .collect();
+        for frame in sent {
+            self.free(frame);
+        }
+        seen
+    }
+
+    /// Frees what `port` has sent without a look. Returns how many frames that were.
+    pub fn discard_sent(&mut self, port: PortId) -> usize {
+        let Some(slot) = self.ports.get_mut(usize::from(port.0)) else {
+            return 0;
+        };
+        let count = slot.sent.len();
+        self.free
+            .extend(slot.sent.drain(..).map(|frame| frame.chunk));
+        count
+    }
+
+    /// How many chunks are free. All of them, when every frame has found its way back.
+    pub const fn free_chunks(&self) -> usize {
+        self.free.len()
+    }
+}
+
+impl PacketIo for MemIo {
+    #[inline]
+    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+        let at = frame.chunk as usize * self.chunk_len;
+        self.arena
+            .get_mut(at..at + self.chunk_len)
+            .unwrap_or_default()
+    }
+
+    fn rx_queues(&self) -> usize {
+        self.ports.len()
+    }
+
+    #[inline]
+    fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
+        let port = self.ports.get_mut(queue)?;
+        let count = port.rx.len().min(BATCH - batch.len());
+        for frame in port.rx.drain(..count) {
+            if let Err(frame) = batch.push(frame, PortId(queue as u16)) {
+                self.free.push(frame.chunk);
+            }
+        }
+        Some(PortId(queue as u16))
+    }
+
+    #[inline]
+    fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame> {
+        match self.ports.get_mut(usize::from(port.0)) {
+            Some(port) if port.sent.len() < port.tx_room => {
+                port.sent.push(frame);
+                Ok(())
+            }
+            _ => Err(frame),
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    #[inline]
+    fn alloc(&mut self) -> Option<Frame> {
+        self.free.pop().map(|chunk| Frame {
+            chunk,
+            start: HEADROOM,
+            len: 0,
+        })
+    }
+
+    #[inline]
+    fn free(&mut self, frame: Frame) {
+        if !frame.is_none() {
+            self.free.push(frame.chunk);
+        }
+    }
+
+    fn wait(&mut self, _timeout: Duration) {}
+}

@@ -1,0 +1,261 @@
+//! A batch's way through the stages.
+
+use std::sync::Arc;
+
+use flowtable::Tick;
+
+use crate::batch::{BATCH, Batch, Fate, Packet};
+use crate::counters::Counters;
+use crate::event::{Event, Events};
+use crate::hold::{self, Hold};
+use crate::io::PacketIo;
+use crate::limiter::IcmpLimiter;
+use crate::port::PortId;
+use crate::reason::DropReason;
+use crate::stage::egress::Observe;
+use crate::stage::{apply, decap, egress, icmp, parse, resolve};
+use crate::tables::{NextHop, Tables};
+
+/// How long a held packet rests between two looks at its neighbour.
+const RETRY: u64 = 10_000_000;
+/// After how long a lasting condition is reported to control again.
+const REMIND: u64 = 1_000_000_000;
+
+/// One poller's pipeline: the stages' own state, and nothing that another poller sees.
+#[derive(Debug)]
+pub struct Pipeline {
+    counters: Arc<Counters>,
+    events: Events,
+    limiter: IcmpLimiter,
+    hold: Hold,
+    /// Packets that the dataplane makes itself: ICMP errors, fragments.
+    own: Batch,
+    /// Held packets that get another look.
+    retry: Batch,
+    retried: (Tick, u64),
+    reminded: Tick,
+}
+
+impl Pipeline {
+    /// A pipeline that counts into `counters` and reports to `events`.
+    pub fn new(counters: Arc<Counters>, events: Events) -> Self {
+        Self {
+            counters,
+            events,
+            limiter: IcmpLimiter::default(),
+            hold: Hold::default(),
+            own: Batch::default(),
+            retry: Batch::default(),
+            retried: (Tick(0), 0),
+            reminded: Tick(0),
+        }
+    }
+
+    /// The counters that it counts into.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Its end of the ring of events.
+    pub const fn events(&mut self) -> &mut Events {
+        &mut self.events
+    }
+
+    /// How many packets wait for a neighbour.
+    pub fn held(&self) -> usize {
+        self.hold.len()
+    }
+
+    /// Takes a batch that came in by `id` through all stages, and empties it. Every packet meets one fate.
+    pub fn run<I: PacketIo, O: Observe>(
+        &mut self,
+        batch: &mut Batch,
+        io: &mut I,
+        tables: &Tables,
+        id: PortId,
+        now: Tick,
+        observer: &mut O,
+    ) {
+        self.count_received(batch, id);
+        let Some(port) = tables.port(id) else {
+            for packet in batch.packets() {
+                packet.drop(DropReason::PortDown);
+            }
+            return egress::run(batch, io, &self.counters, observer);
+        };
+        parse::run(batch, io, tables, id, port, &mut self.events);
+        decap::run(batch, io, tables, port);
+        if resolve::run(batch, tables, Some(port)) {
+            hold_back(batch, tables, &mut self.hold, &mut self.events, None, now);
+            self.counters.held.set(self.hold.len() as u64);
+            icmp::run(
+                batch,
+                io,
+                tables,
+                &mut self.limiter,
+                now,
+                &mut self.own,
+                &self.counters,
+            );
+        }
+        apply::run(batch, io, tables, &mut self.own, &self.counters);
+        egress::run(batch, io, &self.counters, observer);
+        self.send_own(io, tables, observer);
+    }
+
+    /// What is due beside packets: gives held packets another look. Called once a round; costs a comparison when nothing
+    /// waits.
+    pub fn run_timers<I: PacketIo, O: Observe>(
+        &mut self,
+        io: &mut I,
+        tables: &Tables,
+        now: Tick,
+        observer: &mut O,
+    ) {
+        if now.0.saturating_sub(self.reminded.0) >= REMIND {
+            self.reminded = now;
+            self.events.forget();
+            self.counters.events_lost.set(self.events.lost());
+        }
+        let (last, generation) = self.retried;
+        if self.hold.is_empty()
+            || (generation == tables.generation && now.0.saturating_sub(last.0) < RETRY)
+        {
+            return;
+        }
+        self.retried = (now, tables.generation);
+        let mut left = self.hold.len();
+        while left > 0 {
+            let count = left.min(BATCH);
+            left -= count;
+            self.retry_held(count, io, tables, now, observer);
+        }
+    }
+
+    fn retry_held<I: PacketIo, O: Observe>(
+        &mut self,
+        count: usize,
+        io: &mut I,
+        tables: &Tables,
+        now: Tick,
+        observer: &mut O,
+    ) {
+        let Self {
+            counters,
+            events,
+            limiter,
+            hold,
+            own,
+            retry,
+            ..
+        } = self;
+        let mut deadlines = [Tick(0); BATCH];
+        for ((mut packet, deadline), slot) in hold.take(count).zip(&mut deadlines) {
+            *slot = deadline;
+            packet.fate = Fate::Undecided;
+            retry.push_packet(packet);
+        }
+        resolve::run(retry, tables, None);
+        for (packet, deadline) in retry.packets().iter_mut().zip(deadlines) {
+            if packet.fate == Fate::Held && now >= deadline {
+                packet.drop(DropReason::NeighbourUnresolved);
+            }
+        }
+        hold_back(retry, tables, hold, events, Some(&deadlines), now);
+        counters.held.set(hold.len() as u64);
+        icmp::run(retry, io, tables, limiter, now, own, counters);
+        apply::run(retry, io, tables, own, counters);
+        egress::run(retry, io, counters, observer);
+        self.send_own(io, tables, observer);
+    }
+
+    /// Counts what came in.
+    fn count_received(&self, batch: &mut Batch, id: PortId) {
+        let count = batch.len() as u64;
+        self.counters.rx.add(count);
+        if let Some(port) = self.counters.port(id) {
+            let bytes = batch
+                .packets()
+                .iter()
+                .map(|packet| u64::from(packet.frame.len))
+                .sum();
+            port.rx_packets.add(count);
+            port.rx_bytes.add(bytes);
+        }
+    }
+
+    /// Sends the packets that the dataplane made itself.
+    fn send_own<I: PacketIo, O: Observe>(&mut self, io: &mut I, tables: &Tables, observer: &mut O) {
+        let Self {
+            counters,
+            events,
+            own,
+            retry: fragments,
+            ..
+        } = self;
+        if own.is_empty() {
+            return;
+        }
+        resolve::run(own, tables, None);
+        for packet in own.packets() {
+            // Not worth waiting for; the next one will find the neighbour known.
+            if packet.fate == Fate::Held {
+                if let Some((port, addr)) = awaited(packet, tables) {
+                    events.push(Event::MissingNeighbour { port, addr });
+                }
+                packet.drop(DropReason::NeighbourUnresolved);
+            }
+        }
+        apply::run(own, io, tables, fragments, counters);
+        egress::run(own, io, counters, observer);
+        egress::run(fragments, io, counters, observer);
+    }
+}
+
+/// Lets packets wait whose next hop has no MAC address yet, and asks control for it.
+#[cold]
+fn hold_back(
+    batch: &mut Batch,
+    tables: &Tables,
+    hold: &mut Hold,
+    events: &mut Events,
+    deadlines: Option<&[Tick; BATCH]>,
+    now: Tick,
+) {
+    for (index, packet) in batch.packets().iter_mut().enumerate() {
+        if packet.fate != Fate::Held {
+            continue;
+        }
+        let Some(neighbour) = awaited(packet, tables) else {
+            packet.drop(DropReason::NoRoute);
+            continue;
+        };
+        events.push(Event::MissingNeighbour {
+            port: neighbour.0,
+            addr: neighbour.1,
+        });
+        if !hold.has_room(neighbour) {
+            packet.drop(DropReason::NeighbourQueueFull);
+            continue;
+        }
+        let deadline = deadlines
+            .and_then(|deadlines| deadlines.get(index))
+            .copied();
+        hold.push(
+            packet.move_out(),
+            neighbour,
+            deadline.unwrap_or(now + hold::PATIENCE),
+        );
+    }
+}
+
+/// The neighbour that a packet waits for.
+fn awaited(packet: &Packet, tables: &Tables) -> Option<hold::Neighbour> {
+    match tables.next_hop(packet.next_hop) {
+        NextHop::Resolve(unresolved) => Some((
+            unresolved.port,
+            unresolved.gateway.or_else(|| packet.destination())?,
+        )),
+        NextHop::Send(_) | NextHop::Drop(_) => None,
+    }
+}

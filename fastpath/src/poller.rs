@@ -1,0 +1,120 @@
+//! A poller: one pinned thread that does nothing but move packets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use flowtable::Tick;
+
+use crate::batch::Batch;
+use crate::io::PacketIo;
+use crate::pipeline::Pipeline;
+use crate::snapshot::Subscriber;
+use crate::tables::Tables;
+
+/// When a poller that finds no packets goes to sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollMode {
+    /// Spin while there is traffic, sleep when there was none for this long.
+    Adaptive(Duration),
+    /// Never sleep: the lowest latency, a whole core.
+    Busy,
+    /// Sleep as soon as there is nothing to do.
+    Interrupt,
+}
+
+impl PollMode {
+    /// Adaptive with the time that a round trip through a busy node takes.
+    pub const DEFAULT: Self = Self::Adaptive(Duration::from_micros(50));
+}
+
+/// The longest sleep: after this a poller looks around even if nobody wakes it.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// The longest sleep while packets wait for a neighbour.
+const SLEEP_WHILE_HOLDING: Duration = Duration::from_millis(10);
+
+/// One poller, ready to run on a thread of its own.
+#[derive(Debug)]
+pub struct Poller<I> {
+    /// Its packet I/O.
+    pub io: I,
+    /// Its pipeline.
+    pub pipeline: Pipeline,
+    /// Where it gets the tables from.
+    pub tables: Subscriber<Tables>,
+    /// When it sleeps.
+    pub mode: PollMode,
+    /// Set by control: time to end.
+    pub stop: Arc<AtomicBool>,
+    /// Called after a round that left events for control.
+    pub notify: Notify,
+}
+
+/// How a poller wakes the control thread.
+#[derive(Clone)]
+pub struct Notify(pub Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Notify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Notify")
+    }
+}
+
+impl<I: PacketIo> Poller<I> {
+    /// Runs until `stop` is set. Returns the I/O, so that its frames can be accounted for.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place of the packet path that reads the clock"
+    )]
+    pub fn run(mut self) -> I {
+        let start = Instant::now();
+        let mut batch = Batch::default();
+        let mut busy_until = Duration::ZERO;
+        while !self.stop.load(Ordering::Relaxed) {
+            let elapsed = start.elapsed();
+            let now = Tick(elapsed.as_nanos() as u64);
+            let received = self.round(&mut batch, now);
+            if received > 0 {
+                if let PollMode::Adaptive(spin) = self.mode {
+                    busy_until = elapsed + spin;
+                }
+            } else if self.mode != PollMode::Busy && elapsed >= busy_until {
+                self.pipeline.counters().sleeps.add(1);
+                let holds = self.pipeline.held() > 0;
+                self.io.wait(if holds {
+                    SLEEP_WHILE_HOLDING
+                } else {
+                    LONGEST_SLEEP
+                });
+            }
+        }
+        self.io.flush();
+        self.io
+    }
+
+    /// Serves every queue once. Returns how many packets came in.
+    pub fn round(&mut self, batch: &mut Batch, now: Tick) -> usize {
+        let tables = self.tables.refresh();
+        self.pipeline.counters().generation.set(tables.generation);
+        self.io.maintain();
+        let mut received = 0;
+        for queue in 0..self.io.rx_queues() {
+            let Some(port) = self.io.recv(queue, batch) else {
+                continue;
+            };
+            if batch.is_empty() {
+                continue;
+            }
+            received += batch.len();
+            self.pipeline
+                .run(batch, &mut self.io, tables, port, now, &mut ());
+        }
+        self.pipeline.run_timers(&mut self.io, tables, now, &mut ());
+        self.io.flush();
+        self.pipeline.counters().rounds.add(1);
+        if self.pipeline.events().take_pending() {
+            (self.notify.0)();
+        }
+        received
+    }
+}

@@ -1,0 +1,172 @@
+//! Changing packets: the only code that writes to a packet that goes on.
+
+use encap::checksum::{self, Completed};
+use encap::ecn::Ecn;
+use encap::flow_hash::{self, HashKey};
+use encap::outer::{self, Inner, Kind, WriteError};
+use encap::{ipv4, ipv6};
+
+use crate::batch::{Batch, Family, Fate, Packet, flag};
+use crate::counters::Counters;
+use crate::frame::Frame;
+use crate::io::PacketIo;
+use crate::reason::DropReason;
+use crate::stage::fragment;
+use crate::tables::{Adjacency, NextHop, Tables};
+
+/// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
+/// leave their other fragments in `own`.
+pub fn run<I: PacketIo>(
+    batch: &mut Batch,
+    io: &mut I,
+    tables: &Tables,
+    own: &mut Batch,
+    counters: &Counters,
+) {
+    for packet in batch.packets() {
+        if !matches!(packet.fate, Fate::Transmit(_)) || packet.has(flag::COMPLETE) {
+            continue;
+        }
+        let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
+            packet.drop(DropReason::NoRoute);
+            continue;
+        };
+        let chunk = io.chunk(&packet.frame);
+        forward(packet, chunk, counters);
+        let done = if packet.has(flag::FRAGMENT) {
+            fragment::run(packet, io, adjacency, &tables.hash_key, own)
+        } else {
+            encapsulate(packet, chunk, adjacency, &tables.hash_key)
+        };
+        if let Err(reason) = done {
+            packet.drop(reason);
+        }
+    }
+}
+
+/// What forwarding changes in the IP packet itself.
+#[inline]
+fn forward(packet: &mut Packet, chunk: &mut [u8], counters: &Counters) {
+    let l3 = l3_of(packet, chunk);
+    if packet.has(flag::MAYBE_PARTIAL) {
+        let completed = match packet.family {
+            Family::V6 => checksum::complete_partial_v6(l3, &packet.ip6),
+            Family::V4 | Family::Unknown => checksum::complete_partial_v4(l3, &packet.ip4),
+        };
+        if completed == Completed::Filled {
+            counters.checksums_completed.add(1);
+        }
+    }
+    if !packet.has(flag::KEEP_TTL) {
+        match packet.family {
+            Family::V6 => ipv6::decrement_hop_limit(l3),
+            Family::V4 | Family::Unknown => ipv4::decrement_ttl(l3),
+        };
+    }
+}
+
+/// The IP packet of a frame, without link padding.
+#[inline]
+fn l3_of<'a>(packet: &Packet, chunk: &'a mut [u8]) -> &'a mut [u8] {
+    let start = usize::from(packet.frame.start) + usize::from(packet.l3);
+    chunk
+        .get_mut(start..start + packet.ip_len())
+        .unwrap_or_default()
+}
+
+/// Puts the next hop's headers in front of the IP packet, in place, and cuts link padding off.
+#[inline]
+fn encapsulate(
+    packet: &mut Packet,
+    chunk: &mut [u8],
+    adjacency: &Adjacency,
+    key: &HashKey,
+) -> Result<(), DropReason> {
+    let Some(inner) = inner_of(packet, adjacency, key) else {
+        return Err(DropReason::NoRoute);
+    };
+    let frame = prepend(packet, adjacency.rewrite.len())?;
+    adjacency
+        .rewrite
+        .write(frame.of(chunk), &inner)
+        .map_err(write_reason)?;
+    packet.frame.start = frame.start;
+    packet.frame.len = frame.len;
+    Ok(())
+}
+
+/// Where the packet will lie with `room` bytes in front of its IP header.
+#[inline]
+fn prepend(packet: &Packet, room: usize) -> Result<Frame, DropReason> {
+    let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
+    let start = l3.checked_sub(room).ok_or(DropReason::NoHeadroom)?;
+    let len = room + packet.ip_len();
+    Ok(Frame {
+        chunk: packet.frame.chunk,
+        start: start as u16,
+        len: u16::try_from(len).map_err(|_| DropReason::NoHeadroom)?,
+    })
+}
+
+/// What the outer headers need to know of the inner packet.
+#[inline]
+pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Option<Inner> {
+    match packet.family {
+        Family::V4 => {
+            let ip = &packet.ip4;
+            // All fragments of a datagram share a source port: the first must not use its ports.
+            let ports = if ip.is_fragment() || packet.has(flag::FRAGMENT) {
+                (0, 0)
+            } else {
+                packet.ports
+            };
+            let flow_hash = match adjacency.rewrite.kind() {
+                Kind::Ethernet => 0,
+                Kind::Ipip if ip.dont_fragment() => 0,
+                Kind::Ipip | Kind::Vxlan4 | Kind::Vxlan6 => {
+                    flow_hash::v4(key, ip.src, ip.dst, ip.protocol, ports)
+                }
+            };
+            Some(Inner {
+                len: ip.total_len,
+                family: outer::Family::V4,
+                ecn: Ecn::of(ip.tos),
+                dont_fragment: ip.dont_fragment(),
+                flow_hash,
+                // The sender's own counter, shifted a flow: as unique as the sender made it (RFC 6864 section 4.1).
+                id: ip.id.wrapping_add((flow_hash >> 16) as u16),
+            })
+        }
+        Family::V6 => {
+            let ip = &packet.ip6;
+            let ports = if ip.is_fragment() {
+                (0, 0)
+            } else {
+                packet.ports
+            };
+            let flow_hash = match adjacency.rewrite.kind() {
+                Kind::Ethernet | Kind::Ipip => 0,
+                Kind::Vxlan4 | Kind::Vxlan6 => {
+                    flow_hash::v6(key, ip.src, ip.dst, ip.upper.protocol, ports)
+                }
+            };
+            Some(Inner {
+                len: u16::try_from(ip.total_len()).ok()?,
+                family: outer::Family::V6,
+                ecn: Ecn::of(ip.traffic_class),
+                dont_fragment: true,
+                flow_hash,
+                id: (flow_hash >> 16) as u16,
+            })
+        }
+        Family::Unknown => None,
+    }
+}
+
+/// The reason that stands for a writer's verdict.
+pub(super) const fn write_reason(error: WriteError) -> DropReason {
+    match error {
+        WriteError::NoRoom | WriteError::TooLong => DropReason::NoHeadroom,
+        WriteError::Family => DropReason::NoRoute,
+    }
+}

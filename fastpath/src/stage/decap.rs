@@ -1,0 +1,234 @@
+//! Taking packets out of tunnels: only from known nodes, only to our own address, only our network, only once.
+//! RFC 7348 (VXLAN), RFC 2003 (IPIP), RFC 6040 (ECN).
+
+use encap::ecn::{self, Ecn};
+use encap::eth::{EtherType, HEADER_LEN as ETH_LEN};
+use encap::{checksum, eth, ipip, ipv4, ipv6, l4, vxlan};
+
+use crate::batch::{Batch, Family, Packet, PeerId};
+use crate::io::PacketIo;
+use crate::port::{Port, PortKind};
+use crate::reason::DropReason;
+use crate::stage::parse;
+use crate::tables::{Tables, Tunnels, VxlanEnd};
+
+/// Takes every tunnel packet that is addressed to us out of its tunnel. Only an uplink has any.
+pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tables: &Tables, port: &Port) {
+    if !matches!(port.kind, PortKind::Uplink) {
+        return;
+    }
+    let tunnels = &tables.tunnels;
+    for packet in batch.packets() {
+        if !packet.is_undecided() {
+            continue;
+        }
+        let Some(tunnel) = tunnel_of(packet, tunnels) else {
+            continue;
+        };
+        let bytes = packet.frame.of(io.chunk(&packet.frame));
+        if let Err(reason) = open(packet, bytes, tunnels, tunnel) {
+            packet.drop(reason);
+        }
+    }
+}
+
+/// A tunnel that a packet belongs to.
+#[derive(Clone, Copy)]
+enum Tunnel {
+    Ipip,
+    Vxlan(VxlanEnd),
+}
+
+/// The tunnel whose end at this node the packet is addressed to.
+#[inline]
+fn tunnel_of(packet: &Packet, tunnels: &Tunnels) -> Option<Tunnel> {
+    match packet.family {
+        Family::V4 => {
+            let ip = &packet.ip4;
+            if tunnels.local4.map(u32::from) != Some(ip.dst) {
+                return None;
+            }
+            match ip.protocol {
+                l4::UDP if packet.ports.1 == tunnels.vxlan_port => {
+                    tunnels.vxlan4.map(Tunnel::Vxlan)
+                }
+                ipv4::PROTOCOL_IPIP if tunnels.ipip => Some(Tunnel::Ipip),
+                _ => None,
+            }
+        }
+        Family::V6 => {
+            let ip = &packet.ip6;
+            if tunnels.local6.map(u128::from) != Some(ip.dst) {
+                return None;
+            }
+            let is_vxlan = ip.upper.protocol == l4::UDP && packet.ports.1 == tunnels.vxlan_port;
+            if is_vxlan {
+                tunnels.vxlan6.map(Tunnel::Vxlan)
+            } else {
+                None
+            }
+        }
+        Family::Unknown => None,
+    }
+}
+
+/// Checks the outer headers first, then the inner packet, and makes the packet the inner one.
+fn open(
+    packet: &mut Packet,
+    bytes: &mut [u8],
+    tunnels: &Tunnels,
+    tunnel: Tunnel,
+) -> Result<(), DropReason> {
+    let l3 = bytes.get_mut(usize::from(packet.l3)..).unwrap_or_default();
+    let (peer, outer_ecn, is_fragment, l4_range) = match packet.family {
+        Family::V4 => {
+            let ip = &packet.ip4;
+            let peer = tunnels.peers4.get(&ip.src);
+            (
+                peer,
+                Ecn::of(ip.tos),
+                ip.is_fragment(),
+                usize::from(ip.header_len)..usize::from(ip.total_len),
+            )
+        }
+        Family::V6 => {
+            let ip = &packet.ip6;
+            let peer = tunnels.peers6.get(&ip.src);
+            (
+                peer,
+                Ecn::of(ip.traffic_class),
+                ip.is_fragment(),
+                usize::from(ip.upper.offset)..ip.total_len(),
+            )
+        }
+        Family::Unknown => return Err(DropReason::TunnelMalformed),
+    };
+    let peer = *peer.ok_or(DropReason::TunnelUnknownPeer)?;
+    if is_fragment {
+        return Err(DropReason::TunnelMalformed);
+    }
+    let outer_len = l4_range.start;
+    let payload = l3.get_mut(l4_range).ok_or(DropReason::TunnelMalformed)?;
+    let (inner_family, skip) = match tunnel {
+        Tunnel::Ipip => {
+            ipip::inner(l3, &packet.ip4).map_err(|error| match error {
+                ipip::IpipError::InnerVersion => DropReason::TunnelInnerType,
+                ipip::IpipError::Fragment | ipip::IpipError::Truncated => {
+                    DropReason::TunnelMalformed
+                }
+            })?;
+            (Family::V4, outer_len)
+        }
+        Tunnel::Vxlan(end) => {
+            let family = vxlan_payload(packet, payload, end)?;
+            (
+                family,
+                outer_len + l4::UDP_HEADER_LEN + vxlan::HEADER_LEN + ETH_LEN,
+            )
+        }
+    };
+    // The packet ends where the outer one did: link padding is not ours to read.
+    let end = packet.ip_len();
+    let inner = l3.get_mut(skip..end).ok_or(DropReason::TunnelMalformed)?;
+    match inner_family {
+        Family::V4 => inner4(packet, inner, outer_ecn, tunnels)?,
+        _ => inner6(packet, inner, outer_ecn, tunnels)?,
+    }
+    packet.l3 += skip as u16;
+    packet.peer = peer;
+    Ok(())
+}
+
+/// Checks UDP, VXLAN and the inner Ethernet header; the family that is inside.
+fn vxlan_payload(packet: &Packet, udp: &[u8], end: VxlanEnd) -> Result<Family, DropReason> {
+    if !l4::udp_length_is_sane(udp) {
+        return Err(DropReason::TunnelMalformed);
+    }
+    let sent_checksum = matches!(udp, [_, _, _, _, _, _, a, b, ..] if (*a, *b) != (0, 0));
+    let is_right = match packet.family {
+        // Section 4.3: a zero checksum must be taken, another must be right. Over IPv6 zero is taken
+        // from known nodes only (RFC 6935), and the caller has checked that.
+        _ if !sent_checksum => true,
+        Family::V6 => checksum::verify_v6(packet.ip6.src, packet.ip6.dst, l4::UDP, udp),
+        _ => checksum::verify_v4(packet.ip4.src, packet.ip4.dst, l4::UDP, udp),
+    };
+    if !is_right {
+        return Err(DropReason::TunnelChecksum);
+    }
+    let payload = udp.get(l4::UDP_HEADER_LEN..).unwrap_or_default();
+    let vni = vxlan::parse(payload).map_err(|_| DropReason::TunnelMalformed)?;
+    if vni != end.vni {
+        return Err(DropReason::TunnelVni);
+    }
+    let inner = payload.get(vxlan::HEADER_LEN..).unwrap_or_default();
+    let ethernet = eth::parse(inner).map_err(|_| DropReason::TunnelMalformed)?;
+    if ethernet.dst != end.mac {
+        return Err(DropReason::TunnelInnerMac);
+    }
+    match ethernet.ethertype {
+        _ if ethernet.vlan.is_some() => Err(DropReason::TunnelInnerType),
+        EtherType::IPV4 => Ok(Family::V4),
+        EtherType::IPV6 => Ok(Family::V6),
+        _ => Err(DropReason::TunnelInnerType),
+    }
+}
+
+fn inner4(
+    packet: &mut Packet,
+    l3: &mut [u8],
+    outer_ecn: Ecn,
+    tunnels: &Tunnels,
+) -> Result<(), DropReason> {
+    ecn::decapsulate_ipv4(l3, outer_ecn).map_err(|_| DropReason::TunnelEcn)?;
+    let ip = ipv4::parse(l3).map_err(parse::ip4_reason)?;
+    parse::addresses4(ip.src, ip.dst)?;
+    packet.ip4 = ip;
+    packet.family = Family::V4;
+    packet.ports = (0, 0);
+    parse::transport4(packet, l3)?;
+    let to_node =
+        tunnels.local4.map(u32::from) == Some(ip.dst) || tunnels.peers4.contains_key(&ip.dst);
+    if to_node && is_tunnel(ip.protocol, packet.ports.1, tunnels) {
+        Err(DropReason::TunnelNested)
+    } else {
+        Ok(())
+    }
+}
+
+fn inner6(
+    packet: &mut Packet,
+    l3: &mut [u8],
+    outer_ecn: Ecn,
+    tunnels: &Tunnels,
+) -> Result<(), DropReason> {
+    ecn::decapsulate_ipv6(l3, outer_ecn).map_err(|_| DropReason::TunnelEcn)?;
+    let ip = ipv6::parse(l3).map_err(parse::ip6_reason)?;
+    parse::addresses6(ip.src, ip.dst)?;
+    packet.ip6 = ip;
+    packet.family = Family::V6;
+    packet.ports = (0, 0);
+    parse::transport6(packet, l3)?;
+    let to_node =
+        tunnels.local6.map(u128::from) == Some(ip.dst) || tunnels.peers6.contains_key(&ip.dst);
+    let is_tunnel = is_tunnel(ip.upper.protocol, packet.ports.1, tunnels);
+    if to_node && is_tunnel {
+        Err(DropReason::TunnelNested)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the inner packet is a tunnel packet itself. Whoever sent it wants two headers taken off.
+const fn is_tunnel(protocol: u8, dst_port: u16, tunnels: &Tunnels) -> bool {
+    match protocol {
+        ipv4::PROTOCOL_IPIP => true,
+        l4::UDP => dst_port == tunnels.vxlan_port,
+        _ => false,
+    }
+}
+
+/// Whether a packet came out of a tunnel.
+#[inline]
+pub(super) fn came_by_tunnel(packet: &Packet) -> bool {
+    packet.peer != PeerId::NONE
+}

@@ -1,0 +1,275 @@
+//! From bytes to a parsed packet, and the checks that need only the packet and its port.
+
+use encap::eth::{self, EtherType, MacAddr};
+use encap::ipv4::{self, Ipv4Error};
+use encap::ipv6::{self, Ipv6Error};
+use encap::l4;
+
+use crate::batch::{Batch, Family, Packet, flag};
+use crate::event::{Event, Events};
+use crate::io::PacketIo;
+use crate::port::{Port, PortId, PortKind};
+use crate::reason::DropReason;
+use crate::stage::neighbour;
+use crate::tables::{Tables, Tunnels};
+
+/// Parses every packet of a batch that came in by `port`; ARP and neighbour discovery are answered here.
+pub fn run<I: PacketIo>(
+    batch: &mut Batch,
+    io: &mut I,
+    tables: &Tables,
+    id: PortId,
+    port: &Port,
+    events: &mut Events,
+) {
+    for packet in batch.packets() {
+        let bytes = packet.frame.of(io.chunk(&packet.frame));
+        if let Err(reason) = ethernet(packet, bytes, &tables.tunnels, id, port, events) {
+            packet.drop(reason);
+        }
+    }
+}
+
+fn ethernet(
+    packet: &mut Packet,
+    bytes: &mut [u8],
+    tunnels: &Tunnels,
+    id: PortId,
+    port: &Port,
+    events: &mut Events,
+) -> Result<(), DropReason> {
+    let Some((header, rest)) = bytes.split_first_chunk::<{ eth::HEADER_LEN }>() else {
+        return Err(DropReason::EthTruncated);
+    };
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+    let (dst, src) = (
+        MacAddr([d0, d1, d2, d3, d4, d5]),
+        MacAddr([s0, s1, s2, s3, s4, s5]),
+    );
+    let ethertype = EtherType(u16::from_be_bytes([t0, t1]));
+    if dst != port.mac && !dst.is_multicast() {
+        return Err(DropReason::EthNotForUs);
+    }
+    if let PortKind::Pod(pod) = &port.kind {
+        match pod.mac {
+            Some(mac) if mac != src => return Err(DropReason::EthSourceMac),
+            None if !src.is_unicast() => return Err(DropReason::EthSourceMac),
+            Some(_) | None => {}
+        }
+    }
+    packet.l3 = eth::HEADER_LEN as u16;
+    match ethertype {
+        EtherType::IPV4 => {
+            ip4(packet, rest, port, tunnels)?;
+            // Multicast was dropped for its own reason by now.
+            if dst != port.mac {
+                return Err(DropReason::EthBroadcast);
+            }
+        }
+        EtherType::IPV6 => {
+            ip6(packet, rest, port, tunnels)?;
+            if neighbour::is_discovery(packet) {
+                return neighbour::discovery(packet, bytes, id, port, src, events);
+            }
+            if packet.ip6.dst >> 120 == 0xff {
+                return Err(DropReason::Multicast);
+            }
+            if dst != port.mac {
+                return Err(DropReason::EthBroadcast);
+            }
+        }
+        EtherType::ARP => return neighbour::arp(packet, bytes, id, port, src, events),
+        tag if tag.is_tag() => return Err(DropReason::EthVlan),
+        _ => return Err(DropReason::EthUnknownType),
+    }
+    // The source address is checked by now, so the MAC address is the pod's.
+    if let PortKind::Pod(pod) = &port.kind
+        && pod.mac.is_none()
+    {
+        events.push(Event::PodMac { port: id, mac: src });
+    }
+    Ok(())
+}
+
+/// Parses an IPv4 packet and checks its addresses and its source.
+#[inline]
+fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<(), DropReason> {
+    let ip = ipv4::parse(l3).map_err(ip4_reason)?;
+    packet.ip4 = ip;
+    packet.family = Family::V4;
+    match &port.kind {
+        // Before anything else: who spoofs learns nothing and costs nothing.
+        PortKind::Pod(pod) => {
+            if !pod.may_send_from4(ip.src) {
+                return Err(DropReason::SourceSpoofed);
+            }
+            packet.flags |= flag::MAYBE_PARTIAL;
+        }
+        PortKind::Host => packet.flags |= flag::MAYBE_PARTIAL | flag::KEEP_TTL,
+        PortKind::Uplink => {}
+    }
+    addresses4(ip.src, ip.dst)?;
+    transport4(packet, l3)?;
+    if matches!(port.kind, PortKind::Pod(_)) {
+        refuse_tunnels_of_pods(ip.protocol, packet.ports.1, tunnels)?;
+    }
+    Ok(())
+}
+
+/// The checks of RFC 1812 section 5.3.7.
+#[inline]
+pub(super) fn addresses4(src: u32, dst: u32) -> Result<(), DropReason> {
+    let (from, to) = (ipv4::class(src), ipv4::class(dst));
+    if !from.is_valid_source() {
+        return Err(DropReason::MartianSource);
+    }
+    if !to.is_valid_destination() {
+        return Err(match to {
+            ipv4::AddrClass::Multicast | ipv4::AddrClass::Broadcast => DropReason::Multicast,
+            _ => DropReason::MartianDestination,
+        });
+    }
+    Ok(())
+}
+
+/// Finds the ports of an IPv4 packet, and refuses fragments that hide them.
+#[inline]
+pub(super) fn transport4(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReason> {
+    let ip = &packet.ip4;
+    if ip.is_later_fragment() {
+        if l4::overwrites_tcp_flags(ip.protocol, ip.fragment_offset()) {
+            return Err(DropReason::Ip4Fragment);
+        }
+        return Ok(());
+    }
+    let payload = l3
+        .get(usize::from(ip.header_len)..usize::from(ip.total_len))
+        .unwrap_or_default();
+    let parsed = if ip.is_fragment() {
+        l4::parse_first_fragment(ip.protocol, payload).map_err(|_| DropReason::Ip4Fragment)
+    } else {
+        // A truncated transport header is the receiver's business: it has no ports, and no port rule matches it.
+        Ok(l4::parse(ip.protocol, payload).unwrap_or(l4::Transport::Other))
+    };
+    packet.ports = parsed?.ports();
+    Ok(())
+}
+
+/// Parses an IPv6 packet and checks its addresses and its source.
+#[inline]
+fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<(), DropReason> {
+    let ip = ipv6::parse(l3).map_err(ip6_reason)?;
+    packet.ip6 = ip;
+    packet.family = Family::V6;
+    transport6(packet, l3)?;
+    if neighbour::is_discovery(packet) && !matches!(port.kind, PortKind::Uplink) {
+        // Has rules of its own for sources: link-local and unspecified ones belong there.
+        return Ok(());
+    }
+    match &port.kind {
+        PortKind::Pod(pod) => {
+            if !pod.may_send_from6(ip.src) {
+                let link_local = ipv6::class(ip.src) == ipv6::AddrClass::LinkLocal;
+                return Err(if link_local {
+                    DropReason::LinkLocal
+                } else {
+                    DropReason::SourceSpoofed
+                });
+            }
+            packet.flags |= flag::MAYBE_PARTIAL;
+        }
+        PortKind::Host => packet.flags |= flag::MAYBE_PARTIAL | flag::KEEP_TTL,
+        PortKind::Uplink => {}
+    }
+    addresses6(ip.src, ip.dst)?;
+    if matches!(port.kind, PortKind::Pod(_)) {
+        refuse_tunnels_of_pods(ip.upper.protocol, packet.ports.1, tunnels)?;
+    }
+    Ok(())
+}
+
+/// The checks of RFC 4291 sections 2.5.2, 2.5.3, 2.5.6 and 2.7.
+#[inline]
+pub(super) fn addresses6(src: u128, dst: u128) -> Result<(), DropReason> {
+    let (from, to) = (ipv6::class(src), ipv6::class(dst));
+    if from == ipv6::AddrClass::LinkLocal || to == ipv6::AddrClass::LinkLocal {
+        return Err(DropReason::LinkLocal);
+    }
+    if !from.is_valid_source() {
+        return Err(DropReason::MartianSource);
+    }
+    if !to.is_valid_destination() {
+        return Err(match to {
+            ipv6::AddrClass::Multicast => DropReason::Multicast,
+            _ => DropReason::MartianDestination,
+        });
+    }
+    Ok(())
+}
+
+/// Finds the ports of an IPv6 packet.
+#[inline]
+pub(super) fn transport6(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReason> {
+    let ip = &packet.ip6;
+    if ip.is_later_fragment() || ip.upper.is_unknown() {
+        return Ok(());
+    }
+    let payload = l3
+        .get(usize::from(ip.upper.offset)..ip.total_len())
+        .unwrap_or_default();
+    let parsed = if ip.is_fragment() {
+        l4::parse_first_fragment(ip.upper.protocol, payload).map_err(|_| DropReason::Ip6Fragment)
+    } else {
+        Ok(l4::parse(ip.upper.protocol, payload).unwrap_or(l4::Transport::Other))
+    };
+    packet.ports = parsed?.ports();
+    Ok(())
+}
+
+/// Pods make no tunnels: whatever they put in one would be believed by the other nodes.
+#[inline]
+fn refuse_tunnels_of_pods(
+    protocol: u8,
+    dst_port: u16,
+    tunnels: &Tunnels,
+) -> Result<(), DropReason> {
+    const IPV6_IN_IP: u8 = 41;
+    let refused = match protocol {
+        l4::UDP => dst_port == tunnels.vxlan_port && !tunnels.pods_may_vxlan,
+        ipv4::PROTOCOL_IPIP | IPV6_IN_IP => !tunnels.pods_may_ipip,
+        _ => false,
+    };
+    if refused {
+        Err(DropReason::TunnelFromPod)
+    } else {
+        Ok(())
+    }
+}
+
+/// The reason that stands for a parser's verdict.
+pub(super) const fn ip4_reason(error: Ipv4Error) -> DropReason {
+    match error {
+        Ipv4Error::Checksum => DropReason::Ip4Checksum,
+        Ipv4Error::BadOption | Ipv4Error::SourceRoute => DropReason::Ip4Options,
+        Ipv4Error::FragmentOverflow | Ipv4Error::FragmentLength => DropReason::Ip4Fragment,
+        Ipv4Error::Truncated
+        | Ipv4Error::Version
+        | Ipv4Error::HeaderLength
+        | Ipv4Error::TotalLength
+        | Ipv4Error::BeyondFrame => DropReason::Ip4Malformed,
+    }
+}
+
+/// The reason that stands for a parser's verdict.
+pub(super) const fn ip6_reason(error: Ipv6Error) -> DropReason {
+    match error {
+        Ipv6Error::Truncated
+        | Ipv6Error::Version
+        | Ipv6Error::BeyondFrame
+        | Ipv6Error::Jumbogram => DropReason::Ip6Malformed,
+        Ipv6Error::FragmentOverflow | Ipv6Error::FragmentLength | Ipv6Error::IncompleteChain => {
+            DropReason::Ip6Fragment
+        }
+        _ => DropReason::Ip6Extension,
+    }
+}

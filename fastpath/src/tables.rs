@@ -1,0 +1,162 @@
+//! The immutable tables that the stages read. Control builds them; pollers see one whole snapshot at a time.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use encap::eth::MacAddr;
+use encap::flow_hash::HashKey;
+use encap::outer::Rewrite;
+use encap::vxlan::Vni;
+use flowtable::lpm::{Lpm4, Lpm6, NextHopId};
+use hashbrown::HashMap;
+
+use crate::batch::PeerId;
+use crate::port::{Port, PortId};
+use crate::reason::DropReason;
+
+/// One snapshot of all that a packet's fate depends on.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// Counts up with each published snapshot.
+    pub generation: u64,
+    /// IPv4 destination (and, for source checks, source) to next hop.
+    pub fib4: Lpm4,
+    /// The same for IPv6.
+    pub fib6: Lpm6,
+    /// Next hops; [`NextHopId`] is the index, and 0 is "no route".
+    pub next_hops: Vec<NextHop>,
+    /// Ports; [`PortId`] is the index.
+    pub ports: Vec<Option<Port>>,
+    /// Our ends of the tunnels, and who may send to them.
+    pub tunnels: Tunnels,
+    /// Key of the hash that chooses outer UDP source ports: random a process.
+    pub hash_key: HashKey,
+}
+
+impl Default for Tables {
+    /// No ports, no routes: every packet is dropped.
+    fn default() -> Self {
+        Self {
+            generation: 0,
+            fib4: Lpm4::default(),
+            fib6: Lpm6::default(),
+            next_hops: vec![NextHop::Drop(DropReason::NoRoute)],
+            ports: Vec::new(),
+            tunnels: Tunnels::default(),
+            hash_key: HashKey([0, 0]),
+        }
+    }
+}
+
+impl Tables {
+    /// A port, when it exists.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// A next hop; "no route" for an id that does not exist.
+    #[inline]
+    pub fn next_hop(&self, id: NextHopId) -> &NextHop {
+        const NO_ROUTE: NextHop = NextHop::Drop(DropReason::NoRoute);
+        self.next_hops.get(id.index()).unwrap_or(&NO_ROUTE)
+    }
+}
+
+/// What a route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// A known next hop: the bytes to put in front, and the port to send by.
+    Send(Adjacency),
+    /// A next hop (or a destination on a connected network) whose MAC address is not known.
+    Resolve(Unresolved),
+    /// Nothing may go there.
+    Drop(DropReason),
+}
+
+/// Everything `apply` needs to send a packet to a next hop. Plain data, complete, no pointers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// The port to send by.
+    pub port: PortId,
+    /// The longest inner IP packet that may go this way, in bytes.
+    pub mtu: u16,
+    /// The node behind it; [`PeerId::NONE`] when it is no node of ours.
+    pub peer: PeerId,
+    /// What kind of way it is.
+    pub way: Way,
+    /// What is put in front of the inner IP packet.
+    pub rewrite: Rewrite,
+}
+
+/// The kind of a next hop, for checks of source and direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    /// Plain, by an uplink: a gateway, a neighbour or another node.
+    Uplink,
+    /// A local pod.
+    Pod,
+    /// The host's own stack.
+    Host,
+    /// VXLAN or IPIP, by an uplink.
+    Tunnel,
+}
+
+/// A next hop that waits for its MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The port it is behind.
+    pub port: PortId,
+    /// The node behind it, as in [`Adjacency::peer`].
+    pub peer: PeerId,
+    /// As in [`Adjacency::way`].
+    pub way: Way,
+    /// The gateway; `None`: the packet's own destination, on a connected network.
+    pub gateway: Option<std::net::IpAddr>,
+}
+
+impl NextHop {
+    /// The way and the node behind it, for source checks; `None` for a dropping one.
+    #[inline]
+    pub const fn origin(&self) -> Option<(Way, PeerId, PortId)> {
+        match self {
+            Self::Send(adjacency) => Some((adjacency.way, adjacency.peer, adjacency.port)),
+            Self::Resolve(waiting) => Some((waiting.way, waiting.peer, waiting.port)),
+            Self::Drop(_) => None,
+        }
+    }
+}
+
+/// Our ends of the tunnels and the nodes that may send to them.
+#[derive(Clone, Debug, Default)]
+pub struct Tunnels {
+    /// The node's address on the underlay: the only outer IPv4 destination that is taken.
+    pub local4: Option<Ipv4Addr>,
+    /// The same for VXLAN over IPv6.
+    pub local6: Option<Ipv6Addr>,
+    /// VXLAN over IPv4, when a pool uses it.
+    pub vxlan4: Option<VxlanEnd>,
+    /// VXLAN over IPv6, when a pool uses it.
+    pub vxlan6: Option<VxlanEnd>,
+    /// Whether IPIP is taken, when a pool uses it.
+    pub ipip: bool,
+    /// The VXLAN UDP port (FelixConfiguration `vxlanPort`).
+    pub vxlan_port: u16,
+    /// Whether pods may send VXLAN (FelixConfiguration `allowVXLANPacketsFromWorkloads`).
+    pub pods_may_vxlan: bool,
+    /// Whether pods may send IPIP (FelixConfiguration `allowIPIPPacketsFromWorkloads`).
+    pub pods_may_ipip: bool,
+    /// Outer IPv4 sources that are taken, and the node each is.
+    pub peers4: HashMap<u32, PeerId>,
+    /// Outer IPv6 sources that are taken, and the node each is.
+    pub peers6: HashMap<u128, PeerId>,
+}
+
+/// Our end of a VXLAN tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VxlanEnd {
+    /// The network identifier.
+    pub vni: Vni,
+    /// Our VTEP's MAC address: the only inner destination that is taken.
+    pub mac: MacAddr,
+}
