@@ -1,1 +1,9 @@
-//! What the benches share.
+//! What the benches share: interleaved rounds, peers in other processes, counted memory, workloads.
+
+pub mod alloc;
+pub mod cpu;
+pub mod peer;
+pub mod rng;
+pub mod rounds;
+pub mod routes;
+pub mod table;
