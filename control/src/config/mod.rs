@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod compute;
+pub mod daemon;
 pub mod decode;
 pub mod diagnostic;
 pub mod kinds;
@@ -13,9 +14,11 @@ pub mod resource;
 mod routes;
 pub mod source;
 pub mod suggest;
+pub mod watch;
 pub mod yaml;
 
 pub use compute::compute;
+pub use daemon::DaemonConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use load::{Resources, load_dir, load_paths, load_sources};
 pub use source::{Located, Source, Span};

@@ -57,10 +57,10 @@ impl Node {
         for Located { value, at } in addresses.into_iter().flat_map(|list| list.value) {
             match value {
                 Some(IpNet::V4(value)) if node.v4.is_none() => {
-                    node.v4 = Some(Located { value, at })
+                    node.v4 = Some(Located { value, at });
                 }
                 Some(IpNet::V6(value)) if node.v6.is_none() => {
-                    node.v6 = Some(Located { value, at })
+                    node.v6 = Some(Located { value, at });
                 }
                 _ => {}
             }

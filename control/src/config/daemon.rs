@@ -1,0 +1,445 @@
+//! `caracal.yaml`: what Calico does not say. One small file; everything in it has a default.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::decode::{self, Context, Fields};
+use super::diagnostic::{Diagnostic, Diagnostics};
+use super::load;
+use super::source::{Located, Source};
+use super::yaml::{self, Node};
+
+/// The daemon's own settings. [`DaemonConfig::default`] is what an empty file gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DaemonConfig {
+    /// `nodeName`: our Node resource. Default: the host's name, in lower case as Calico has it.
+    pub node_name: Option<Located<String>>,
+    /// `resources`: directory of `projectcalico.org/v3` files. Default: `conf.d` beside the file; a relative
+    /// path counts from the file's directory.
+    pub resources: PathBuf,
+    /// `uplinks`: interfaces to other nodes and the world. Default: none (local pods only).
+    pub uplinks: Vec<Uplink>,
+    /// `pollers.cores`: one poller on each of these CPUs. Default: none, one poller that runs anywhere.
+    pub cores: Vec<Located<u16>>,
+    /// `pollMode`. Default: `adaptive`.
+    pub poll_mode: PollMode,
+    /// `failMode`. Default: `closed`.
+    pub fail_mode: FailMode,
+    /// `maxPods`: pods that the frame budget must hold. Default: 250, 1 to 4096.
+    pub max_pods: u16,
+    /// `frames`: memory for packets.
+    pub frames: Frames,
+    /// `hostPort.name`: interface of the host's own stack into the dataplane. Default: `caracal0`. At most 12
+    /// characters, because its other end is called `<name>-dp`.
+    pub host_port: String,
+    /// `controlSocket`. Default: `/run/caracal/control.sock`.
+    pub control_socket: PathBuf,
+    /// `bpffs`: where the pods' XDP links are pinned. Default: `/sys/fs/bpf/caracal`.
+    pub bpffs: PathBuf,
+}
+
+/// An interface to other nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Uplink {
+    /// `interface`: its name.
+    pub interface: Located<String>,
+    /// `queues`: how many of its queues are served. Default: all that it has.
+    pub queues: Option<Located<u16>>,
+    /// `mode`. Default: `auto`.
+    pub mode: UplinkMode,
+}
+
+/// How an AF_XDP socket is bound to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UplinkMode {
+    /// `auto`: zero-copy where the driver has it, copy otherwise.
+    #[default]
+    Auto,
+    /// `copy`: never zero-copy.
+    Copy,
+    /// `zero-copy`: nothing else will do.
+    ZeroCopy,
+    /// `generic`: the kernel's generic XDP, for drivers without XDP. Slow.
+    Generic,
+}
+
+/// What pollers do when no packet comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PollMode {
+    /// `adaptive`: spin under load, sleep when idle.
+    #[default]
+    Adaptive,
+    /// `busy`: always spin.
+    Busy,
+    /// `interrupt`: always sleep until packets come.
+    Interrupt,
+}
+
+/// What happens to pods' packets while no daemon serves them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FailMode {
+    /// `closed`: they are dropped.
+    #[default]
+    Closed,
+    /// `open`: the kernel forwards them, without policy.
+    Open,
+}
+
+/// Memory for packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// `frames.total`: frames in all. Default: computed from `maxPods`, queues and pollers.
+    pub total: Option<u32>,
+    /// `frames.size`: bytes a frame, 2048 or 4096. Default: 2048, or 4096 where an MTU needs it.
+    pub size: Option<u32>,
+    /// `frames.uplinkRing`: descriptors in each ring of an uplink's queue. Default: 2048.
+    pub uplink_ring: u32,
+    /// `frames.podRing`: descriptors in each ring of a pod's queue. Default: 256.
+    pub pod_ring: u32,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            total: None,
+            size: None,
+            uplink_ring: 2048,
+            pod_ring: 256,
+        }
+    }
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            node_name: None,
+            resources: PathBuf::from("conf.d"),
+            uplinks: Vec::new(),
+            cores: Vec::new(),
+            poll_mode: PollMode::default(),
+            fail_mode: FailMode::default(),
+            max_pods: 250,
+            frames: Frames::default(),
+            host_port: "caracal0".to_owned(),
+            control_socket: PathBuf::from("/run/caracal/control.sock"),
+            bpffs: PathBuf::from("/sys/fs/bpf/caracal"),
+        }
+    }
+}
+
+impl DaemonConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        let source = load::read(path).map_err(|error| Diagnostics(vec![*error]))?;
+        Self::parse(&source)
+    }
+
+    /// Reads a text. Relative paths in it count from the directory of the text's name.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn parse(source: &Arc<Source>) -> Result<Self, Diagnostics> {
+        let mut diagnostics = Diagnostics::default();
+        let documents = yaml::parse(source).map_err(|error| Diagnostics(vec![*error]))?;
+        let mut cx = Context {
+            diagnostics: &mut diagnostics,
+            resource: String::new(),
+        };
+        let mut config = Self::default();
+        if let Some(second) = documents.get(1) {
+            cx.error(
+                &second.at,
+                "this file has one document only",
+                "a second one starts here",
+            );
+        }
+        if let Some(document) = documents.first() {
+            config.decode(document, &mut cx);
+        }
+        if diagnostics.has_errors() {
+            diagnostics.sort();
+            return Err(diagnostics);
+        }
+        let beside = source.path.parent().unwrap_or(Path::new(""));
+        config.resources = beside.join(&config.resources);
+        Ok(config)
+    }
+
+    /// The name of our node: `nodeName`, or the host's.
+    ///
+    /// # Errors
+    /// The host's name cannot be read.
+    pub fn node_name_or_host(&self) -> std::io::Result<String> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.value.clone());
+        }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+        Ok(name.trim().to_lowercase())
+    }
+
+    fn decode(&mut self, node: &Node, cx: &mut Context<'_>) {
+        let Some(mut fields) = Fields::open(node, "caracal.yaml", cx) else {
+            return;
+        };
+        self.node_name = fields.get("nodeName", cx, decode::name);
+        if let Some(path) = fields.get("resources", cx, decode::name) {
+            self.resources = PathBuf::from(path.value);
+        }
+        if let Some(uplinks) = fields.get("uplinks", cx, decode::list(uplink)) {
+            self.uplinks = uplinks
+                .value
+                .into_iter()
+                .map(|uplink| uplink.value)
+                .collect();
+            uplinks_are_unique(&self.uplinks, cx);
+        }
+        if let Some(pollers) = fields.take("pollers")
+            && let Some(mut pollers) = Fields::open(pollers, "pollers", cx)
+        {
+            if let Some(cores) = pollers.get("cores", cx, decode::list(decode::number(0..=4095u16)))
+            {
+                self.cores = cores.value;
+                cores_are_unique(&self.cores, cx);
+            }
+            pollers.finish(cx);
+        }
+        let poll_modes = [
+            ("adaptive", PollMode::Adaptive),
+            ("busy", PollMode::Busy),
+            ("interrupt", PollMode::Interrupt),
+        ];
+        if let Some(mode) = fields.get("pollMode", cx, decode::choice(&poll_modes, true)) {
+            self.poll_mode = mode.value;
+        }
+        let fail_modes = [("closed", FailMode::Closed), ("open", FailMode::Open)];
+        if let Some(mode) = fields.get("failMode", cx, decode::choice(&fail_modes, true)) {
+            self.fail_mode = mode.value;
+        }
+        if let Some(pods) = fields.get("maxPods", cx, decode::number(1..=4096u16)) {
+            self.max_pods = pods.value;
+        }
+        if let Some(frames) = fields.take("frames")
+            && let Some(mut frames) = Fields::open(frames, "frames", cx)
+        {
+            self.frames.decode(&mut frames, cx);
+            frames.finish(cx);
+        }
+        if let Some(host) = fields.take("hostPort")
+            && let Some(mut host) = Fields::open(host, "hostPort", cx)
+        {
+            if let Some(name) = host.get("name", cx, host_port) {
+                self.host_port = name.value;
+            }
+            host.finish(cx);
+        }
+        if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
+            self.control_socket = path.value;
+        }
+        if let Some(path) = fields.get("bpffs", cx, absolute_path) {
+            self.bpffs = path.value;
+        }
+        fields.finish(cx);
+    }
+}
+
+impl Frames {
+    fn decode(&mut self, fields: &mut Fields<'_>, cx: &mut Context<'_>) {
+        self.total = fields
+            .get("total", cx, decode::number(1024..=16_777_216u32))
+            .map(|total| total.value);
+        if let Some(size) = fields.get("size", cx, decode::number(2048..=4096u32)) {
+            if matches!(size.value, 2048 | 4096) {
+                self.size = Some(size.value);
+            } else {
+                cx.error(&size.at, "bad frame size", "must be 2048 or 4096");
+            }
+        }
+        for (name, ring) in [
+            ("uplinkRing", &mut self.uplink_ring),
+            ("podRing", &mut self.pod_ring),
+        ] {
+            if let Some(given) = fields.get(name, cx, decode::number(64..=32768u32)) {
+                if given.value.is_power_of_two() {
+                    *ring = given.value;
+                } else {
+                    let label = format!(
+                        "a power of two, such as {}",
+                        given.value.next_power_of_two()
+                    );
+                    cx.error(&given.at, "bad ring size", label);
+                }
+            }
+        }
+    }
+}
+
+fn uplink(node: &Node, cx: &mut Context<'_>) -> Option<Uplink> {
+    let mut fields = Fields::open(node, "an uplink", cx)?;
+    let modes = [
+        ("auto", UplinkMode::Auto),
+        ("copy", UplinkMode::Copy),
+        ("zero-copy", UplinkMode::ZeroCopy),
+        ("generic", UplinkMode::Generic),
+    ];
+    let interface = fields.require("interface", cx, decode::interface);
+    let queues = fields.get("queues", cx, decode::number(1..=1024u16));
+    let mode = fields.get("mode", cx, decode::choice(&modes, true));
+    fields.finish(cx);
+    Some(Uplink {
+        interface: interface?,
+        queues,
+        mode: mode.map_or(UplinkMode::Auto, |mode| mode.value),
+    })
+}
+
+fn uplinks_are_unique(uplinks: &[Uplink], cx: &mut Context<'_>) {
+    for (index, uplink) in uplinks.iter().enumerate() {
+        let first = uplinks
+            .iter()
+            .take(index)
+            .find(|other| other.interface == uplink.interface);
+        if let Some(first) = first {
+            cx.report(
+                Diagnostic::error(format!("uplink {} is given twice", uplink.interface.value))
+                    .at(&uplink.interface.at, "again here")
+                    .see("first given here", &first.interface.at),
+            );
+        }
+    }
+}
+
+fn cores_are_unique(cores: &[Located<u16>], cx: &mut Context<'_>) {
+    for (index, core) in cores.iter().enumerate() {
+        if let Some(first) = cores.iter().take(index).find(|other| *other == core) {
+            cx.report(
+                Diagnostic::error(format!("core {} is given twice", core.value))
+                    .at(&core.at, "two pollers on one core would starve each other")
+                    .see("first given here", &first.at),
+            );
+        }
+    }
+}
+
+fn host_port(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let name = decode::interface(node, cx)?;
+    if name.len() > 12 {
+        let label = format!(
+            "{} characters; 12 at most, for `<name>-dp` must fit too",
+            name.len()
+        );
+        cx.error(&node.at, "name too long", label);
+        return None;
+    }
+    Some(name)
+}
+
+fn absolute_path(node: &Node, cx: &mut Context<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(decode::name(node, cx)?);
+    if path.is_absolute() {
+        return Some(path);
+    }
+    cx.error(&node.at, "a relative path", "must start with `/`");
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<DaemonConfig, Diagnostics> {
+        DaemonConfig::parse(&Source::new("/etc/caracal/caracal.yaml", text))
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        for text in ["", "# nothing\n", "{}\n"] {
+            let config = parse(text).unwrap();
+            assert_eq!(config.resources, Path::new("/etc/caracal/conf.d"));
+            let expected = DaemonConfig {
+                resources: config.resources.clone(),
+                ..DaemonConfig::default()
+            };
+            assert_eq!(config, expected);
+        }
+    }
+
+    #[test]
+    fn the_committed_example_shows_the_defaults() {
+        let text = include_str!("../../examples/caracal.yaml");
+        let config = parse(text).unwrap();
+        assert_eq!(config.uplinks.len(), 1);
+        assert_eq!(config.uplinks[0].mode, UplinkMode::Auto);
+        assert_eq!(config.max_pods, DaemonConfig::default().max_pods);
+        assert_eq!(config.frames, Frames::default());
+        // Each commented-out line is a setting too: uncommented, the file still holds.
+        let all: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n")
+            .collect();
+        let all = parse(&all).unwrap();
+        assert_eq!(
+            all.node_name.as_ref().map(|name| name.value.as_str()),
+            Some("worker1")
+        );
+        assert_eq!(all.cores.len(), 2);
+        assert_eq!(all.control_socket, DaemonConfig::default().control_socket);
+        assert_eq!(all.bpffs, DaemonConfig::default().bpffs);
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let config = parse(
+            "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: zero-copy}]\n\
+             pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
+             frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\nhostPort: {name: h0}\n\
+             controlSocket: /s\nbpffs: /b\n",
+        )
+        .unwrap();
+        assert_eq!(config.node_name_or_host().unwrap(), "n");
+        assert_eq!(config.resources, Path::new("/r"));
+        assert_eq!(config.uplinks[0].queues.as_ref().unwrap().value, 3);
+        assert_eq!(config.uplinks[0].mode, UplinkMode::ZeroCopy);
+        assert_eq!(
+            config
+                .cores
+                .iter()
+                .map(|core| core.value)
+                .collect::<Vec<_>>(),
+            [2, 3]
+        );
+        assert_eq!(
+            (config.poll_mode, config.fail_mode),
+            (PollMode::Busy, FailMode::Open)
+        );
+        assert_eq!(config.max_pods, 10);
+        let frames = Frames {
+            total: Some(4096),
+            size: Some(4096),
+            uplink_ring: 512,
+            pod_ring: 64,
+        };
+        assert_eq!(config.frames, frames);
+        assert_eq!(config.host_port, "h0");
+        assert_eq!(config.control_socket, Path::new("/s"));
+        assert_eq!(config.bpffs, Path::new("/b"));
+    }
+
+    #[test]
+    fn all_errors_are_reported_with_their_lines() {
+        let errors = parse(
+            "nodename: n\nuplinks:\n- {interface: eth0}\n- {interface: eth0, mode: fast}\n\
+             pollers: {cores: [2, 2]}\nframes: {podRing: 100, size: 3000}\nhostPort: {name: thirteen-char}\n\
+             controlSocket: relative\n---\nx: 1\n",
+        )
+        .unwrap_err();
+        let lines: Vec<usize> = errors
+            .0
+            .iter()
+            .map(|error| error.at.as_ref().unwrap().line_and_column().0)
+            .collect();
+        assert_eq!(lines, [1, 4, 4, 5, 6, 6, 7, 8, 10]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Notices changes of the resources' directory, for an event loop built on poll.
+//!
+//! The directory is watched, not its files: editors replace files by renaming over them, and a Kubernetes
+//! ConfigMap swaps the symlink `..data`. Its parent is watched as well, so that a directory that is deleted and
+//! made again is found again. A change is reported once it has been quiet for a moment.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+
+/// How long nothing may change before a change is reported.
+pub const QUIET: Duration = Duration::from_millis(100);
+/// How long a change is held back at most while more keep coming.
+pub const LONGEST: Duration = Duration::from_secs(1);
+
+/// A watched directory.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: Inotify,
+    dir: PathBuf,
+    armed: Option<WatchDescriptor>,
+    /// First and last change not yet reported.
+    pending: Option<(Instant, Instant)>,
+}
+
+impl Watch {
+    /// Starts to watch. The directory may be missing; it is then found when it appears.
+    ///
+    /// # Errors
+    /// The kernel's limits on inotify are reached, or the parent directory cannot be watched either.
+    pub fn new(dir: impl AsRef<Path>) -> std::io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let mut watch = Self {
+            inotify,
+            dir: dir.as_ref().to_path_buf(),
+            armed: None,
+            pending: None,
+        };
+        let parent = watch
+            .dir
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let flags =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_ONLYDIR;
+        let parent = watch
+            .inotify
+            .add_watch(parent.unwrap_or(Path::new(".")), flags);
+        watch.arm();
+        if watch.armed.is_none() {
+            parent?;
+        }
+        Ok(watch)
+    }
+
+    /// The descriptor to poll for reading.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+
+    /// Takes all events that are there. True if the files should be loaded again: something changed, and it has
+    /// been quiet since, or has not been for long enough.
+    pub fn drain(&mut self, now: Instant) -> bool {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        self.note(&event, now);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                // Nothing more to read.
+                Err(_) => break,
+            }
+        }
+        let Some((first, last)) = self.pending else {
+            return false;
+        };
+        let due = now.saturating_duration_since(last) >= QUIET
+            || now.saturating_duration_since(first) >= LONGEST;
+        if due {
+            self.pending = None;
+        }
+        due
+    }
+
+    /// How long poll may sleep before [`Watch::drain`] must be called though nothing came; `None`: for ever.
+    pub fn timeout(&self, now: Instant) -> Option<Duration> {
+        let (first, last) = self.pending?;
+        let due = (last + QUIET).min(first + LONGEST);
+        Some(due.saturating_duration_since(now))
+    }
+
+    fn note(&mut self, event: &InotifyEvent, now: Instant) {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            self.touch(now);
+        } else if Some(event.wd) == self.armed {
+            if event
+                .mask
+                .intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF)
+            {
+                self.armed = None;
+                self.arm();
+                self.touch(now);
+            } else if event.name.as_deref().is_some_and(is_ours) {
+                self.touch(now);
+            }
+        } else if event.name.as_deref() == self.dir.file_name() {
+            self.arm();
+            self.touch(now);
+        }
+    }
+
+    fn touch(&mut self, now: Instant) {
+        let first = self.pending.map_or(now, |(first, _)| first);
+        self.pending = Some((first, now));
+    }
+
+    fn arm(&mut self) {
+        let flags = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        if let Some(old) = self.armed.take() {
+            // A directory of the same name came in its place.
+            let _ = self.inotify.rm_watch(old);
+        }
+        self.armed = self.inotify.add_watch(&self.dir, flags).ok();
+    }
+}
+
+/// Whether a name in the directory concerns us: what the loader reads, and the ConfigMap's symlink.
+fn is_ours(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    if text.starts_with('.') {
+        return text == "..data";
+    }
+    Path::new(name).extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    })
+}

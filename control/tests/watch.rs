@@ -1,0 +1,122 @@
+//! The watch on the resources' directory, against what editors and Kubernetes do to files.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use control::config::watch::{LONGEST, QUIET, Watch};
+
+/// A directory that goes with the test.
+struct Temp(PathBuf);
+
+impl Temp {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("caracal-watch-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(path.join("conf.d")).unwrap();
+        Self(path)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.0.join("conf.d")
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether `change` is reported: not at once, but after the quiet time, and only once.
+fn reported(watch: &mut Watch, change: impl FnOnce()) -> bool {
+    let now = Instant::now();
+    change();
+    assert!(!watch.drain(now), "reported before it was quiet");
+    let reported = watch.drain(now + QUIET);
+    assert!(!watch.drain(now + QUIET + LONGEST), "reported twice");
+    reported
+}
+
+fn write(path: &Path) {
+    fs::write(path, "a: 1\n").unwrap();
+}
+
+#[test]
+fn files_that_are_written_renamed_over_and_deleted_are_noticed() {
+    let temp = Temp::new("files");
+    let file = temp.dir().join("a.yaml");
+    let mut watch = Watch::new(temp.dir()).unwrap();
+    assert!(reported(&mut watch, || write(&file)));
+    assert!(reported(&mut watch, || write(&file)));
+    assert!(reported(&mut watch, || {
+        let scratch = temp.dir().join(".a.yaml.swp");
+        write(&scratch);
+        fs::rename(scratch, &file).unwrap();
+    }));
+    assert!(reported(&mut watch, || fs::remove_file(&file).unwrap()));
+}
+
+#[test]
+fn scratch_files_of_editors_are_not_noticed() {
+    let temp = Temp::new("scratch");
+    let mut watch = Watch::new(temp.dir()).unwrap();
+    assert!(!reported(&mut watch, || {
+        write(&temp.dir().join(".a.yaml.swp"));
+        write(&temp.dir().join("a.yaml~"));
+        write(&temp.dir().join("4913"));
+    }));
+}
+
+#[test]
+fn a_config_map_that_is_swapped_is_noticed() {
+    let temp = Temp::new("configmap");
+    let dir = temp.dir();
+    for version in ["..v1", "..v2"] {
+        fs::create_dir(dir.join(version)).unwrap();
+        write(&dir.join(version).join("a.yaml"));
+    }
+    symlink("..v1", dir.join("..data")).unwrap();
+    symlink("..data/a.yaml", dir.join("a.yaml")).unwrap();
+    let mut watch = Watch::new(&dir).unwrap();
+    assert!(reported(&mut watch, || {
+        symlink("..v2", dir.join("..data_tmp")).unwrap();
+        fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+    }));
+}
+
+#[test]
+fn a_directory_that_appears_or_is_replaced_is_found_again() {
+    let temp = Temp::new("directory");
+    let dir = temp.dir();
+    fs::remove_dir(&dir).unwrap();
+    let mut watch = Watch::new(&dir).unwrap();
+    assert!(reported(&mut watch, || fs::create_dir(&dir).unwrap()));
+    assert!(reported(&mut watch, || write(&dir.join("a.yaml"))));
+    assert!(reported(&mut watch, || fs::remove_dir_all(&dir).unwrap()));
+    assert!(reported(&mut watch, || fs::create_dir(&dir).unwrap()));
+    assert!(reported(&mut watch, || write(&dir.join("b.yaml"))));
+    assert!(reported(&mut watch, || {
+        fs::rename(&dir, temp.0.join("old")).unwrap();
+        fs::create_dir(&dir).unwrap();
+    }));
+    assert!(reported(&mut watch, || write(&dir.join("c.yaml"))));
+}
+
+#[test]
+fn changes_that_never_end_are_reported_all_the_same() {
+    let temp = Temp::new("endless");
+    let mut watch = Watch::new(temp.dir()).unwrap();
+    let start = Instant::now();
+    let mut now = start;
+    let mut reports = 0;
+    while now < start + LONGEST + QUIET {
+        write(&temp.dir().join("a.yaml"));
+        reports += u32::from(watch.drain(now));
+        assert!(watch.timeout(now).is_none_or(|timeout| timeout <= QUIET));
+        now += QUIET / 2;
+    }
+    assert_eq!(reports, 1);
+}
