@@ -3,5 +3,6 @@
 
 pub mod calico;
 pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod desired;

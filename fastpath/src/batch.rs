@@ -91,6 +91,8 @@ pub struct PeerId(pub u16);
 impl PeerId {
     /// No node.
     pub const NONE: Self = Self(0);
+    /// A tunnel end outside the cluster (FelixConfiguration `externalNodesList`).
+    pub const EXTERNAL: Self = Self(u16::MAX);
 }
 
 impl Packet {

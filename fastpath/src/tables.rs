@@ -142,6 +142,10 @@ pub struct Tunnels {
     pub ipip: bool,
     /// The VXLAN UDP port (FelixConfiguration `vxlanPort`).
     pub vxlan_port: u16,
+    /// Our tunnel's own address: the source of ICMP errors that go into a tunnel.
+    pub icmp_source4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub icmp_source6: Option<Ipv6Addr>,
     /// Whether pods may send VXLAN (FelixConfiguration `allowVXLANPacketsFromWorkloads`).
     pub pods_may_vxlan: bool,
     /// Whether pods may send IPIP (FelixConfiguration `allowIPIPPacketsFromWorkloads`).
@@ -150,6 +154,28 @@ pub struct Tunnels {
     pub peers4: HashMap<u32, PeerId>,
     /// Outer IPv6 sources that are taken, and the node each is.
     pub peers6: HashMap<u128, PeerId>,
+    /// Outer IPv4 sources outside the cluster that are taken: (network, mask) (FelixConfiguration `externalNodesList`).
+    pub external4: Vec<(u32, u32)>,
+}
+
+impl Tunnels {
+    /// The node behind an outer IPv4 source; `None` when its tunnel packets are not taken.
+    #[inline]
+    pub fn peer4(&self, src: u32) -> Option<PeerId> {
+        let external = || {
+            self.external4
+                .iter()
+                .any(|&(net, mask)| src & mask == net)
+                .then_some(PeerId::EXTERNAL)
+        };
+        self.peers4.get(&src).copied().or_else(external)
+    }
+
+    /// The node behind an outer IPv6 source.
+    #[inline]
+    pub fn peer6(&self, src: u128) -> Option<PeerId> {
+        self.peers6.get(&src).copied()
+    }
 }
 
 /// Our end of a VXLAN tunnel.

@@ -83,7 +83,7 @@ fn open(
     let (peer, outer_ecn, is_fragment, l4_range) = match packet.family {
         Family::V4 => {
             let ip = &packet.ip4;
-            let peer = tunnels.peers4.get(&ip.src);
+            let peer = tunnels.peer4(ip.src);
             (
                 peer,
                 Ecn::of(ip.tos),
@@ -93,7 +93,7 @@ fn open(
         }
         Family::V6 => {
             let ip = &packet.ip6;
-            let peer = tunnels.peers6.get(&ip.src);
+            let peer = tunnels.peer6(ip.src);
             (
                 peer,
                 Ecn::of(ip.traffic_class),
@@ -103,7 +103,7 @@ fn open(
         }
         Family::Unknown => return Err(DropReason::TunnelMalformed),
     };
-    let peer = *peer.ok_or(DropReason::TunnelUnknownPeer)?;
+    let peer = peer.ok_or(DropReason::TunnelUnknownPeer)?;
     if is_fragment {
         return Err(DropReason::TunnelMalformed);
     }

@@ -2,7 +2,7 @@
 
 use flowtable::lpm::NextHopId;
 
-use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
+use crate::batch::{BATCH, Batch, Family, Fate, Packet, PeerId, flag};
 use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
 use crate::stage::decap::came_by_tunnel;
@@ -105,6 +105,8 @@ fn check_source(packet: &Packet, back: &NextHop, port: &Port) -> Result<(), Drop
     if came_by_tunnel(packet) {
         return match origin {
             Some((Way::Tunnel | Way::Uplink, peer, _)) if peer == packet.peer => Ok(()),
+            // From outside the cluster: anything that is not a node's, a pod's or ours.
+            Some((Way::Uplink, PeerId::NONE, _)) if packet.peer == PeerId::EXTERNAL => Ok(()),
             _ => Err(DropReason::TunnelSource),
         };
     }

@@ -1,0 +1,176 @@
+//! Routes from several sources, and which one counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowtable::lpm::{Lpm4, Lpm6, LpmError, NextHopId, Prefix4, Prefix6, Rib4, Rib6};
+use ipnet::IpNet;
+
+use super::hops::{Hop, HopTable};
+use super::kernel::KernelView;
+
+/// Why routes were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FibError {
+    /// There are more next hops than numbers for them.
+    #[error("more than 32767 different next hops; fewer gateways or nodes are needed on this node")]
+    TooManyNextHops,
+    /// There are more nodes than numbers for them.
+    #[error("more than 65535 nodes")]
+    TooManyNodes,
+    /// The lookup table refuses a route.
+    #[error("route to {prefix}: {source}")]
+    Lpm {
+        /// Its destination.
+        prefix: IpNet,
+        /// Why.
+        source: LpmError,
+    },
+}
+
+/// Who asks for a route. Of two routes to one prefix the earlier layer's counts; the kernel's are behind all of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// The node's own addresses.
+    Own,
+    /// Calico's calculated state.
+    Calico,
+    /// Neighbours on connected networks.
+    Neighbour,
+}
+
+const LAYERS: usize = 3;
+
+/// The routes in force, and behind them those that would be if others went away.
+#[derive(Debug, Default)]
+pub(super) struct Fib {
+    rib4: Rib4,
+    rib6: Rib6,
+    /// What the layers ask for. The kernel's routes are not here: there may be a million, and the mirror has them.
+    layers: BTreeMap<IpNet, [Option<Hop>; LAYERS]>,
+}
+
+impl Fib {
+    /// Makes `routes` all that `layer` asks for.
+    pub(super) fn replace_layer(
+        &mut self,
+        layer: Layer,
+        routes: BTreeMap<IpNet, Hop>,
+        hops: &mut HopTable,
+        kernel: &dyn KernelView,
+    ) -> Result<(), FibError> {
+        let index = layer as usize;
+        let had = self
+            .layers
+            .iter()
+            .filter(|(_, by_layer)| by_layer[index].is_some());
+        let gone: BTreeSet<_> = had
+            .map(|(prefix, _)| *prefix)
+            .filter(|prefix| !routes.contains_key(prefix))
+            .collect();
+        for prefix in gone {
+            if let Some(by_layer) = self.layers.get_mut(&prefix) {
+                by_layer[index] = None;
+                if by_layer.iter().all(Option::is_none) {
+                    self.layers.remove(&prefix);
+                }
+            }
+            self.settle(prefix, hops, kernel)?;
+        }
+        for (prefix, hop) in routes {
+            let by_layer = self.layers.entry(prefix).or_default();
+            if by_layer[index].as_ref() != Some(&hop) {
+                by_layer[index] = Some(hop);
+                self.settle(prefix, hops, kernel)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the kernel's best route to a prefix, or that there is none. Counts only where no layer asks for another.
+    pub(super) fn set_kernel(
+        &mut self,
+        prefix: IpNet,
+        hop: Option<Hop>,
+        hops: &mut HopTable,
+    ) -> Result<(), FibError> {
+        if self.layers.contains_key(&prefix) {
+            Ok(())
+        } else {
+            self.put(prefix, hop, hops)
+        }
+    }
+
+    /// Puts the route that counts in force.
+    fn settle(
+        &mut self,
+        prefix: IpNet,
+        hops: &mut HopTable,
+        kernel: &dyn KernelView,
+    ) -> Result<(), FibError> {
+        let wanted = self
+            .layers
+            .get(&prefix)
+            .and_then(|by_layer| by_layer.iter().flatten().next().cloned());
+        let hop = wanted.or_else(|| kernel.exact(prefix).as_ref().map(Hop::from));
+        self.put(prefix, hop, hops)
+    }
+
+    fn put(
+        &mut self,
+        prefix: IpNet,
+        hop: Option<Hop>,
+        hops: &mut HopTable,
+    ) -> Result<(), FibError> {
+        let old = match hop {
+            None => self.remove(prefix),
+            Some(hop) => {
+                let id = hops.acquire(hop)?;
+                match self.insert(prefix, id) {
+                    Ok(old) => old,
+                    Err(source) => {
+                        hops.release(id);
+                        return Err(FibError::Lpm { prefix, source });
+                    }
+                }
+            }
+        };
+        if let Some(old) = old {
+            hops.release(old);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, prefix: IpNet, id: NextHopId) -> Result<Option<NextHopId>, LpmError> {
+        match prefix {
+            IpNet::V4(net) => match Prefix4::containing(net.addr().into(), net.prefix_len()) {
+                Ok(prefix) => self.rib4.insert(prefix, id),
+                Err(_) => Ok(None),
+            },
+            IpNet::V6(net) => match Prefix6::containing(net.addr().into(), net.prefix_len()) {
+                Ok(prefix) => self.rib6.insert(prefix, id),
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) -> Option<NextHopId> {
+        match prefix {
+            IpNet::V4(net) => Prefix4::containing(net.addr().into(), net.prefix_len())
+                .ok()
+                .and_then(|prefix| self.rib4.remove(prefix)),
+            IpNet::V6(net) => Prefix6::containing(net.addr().into(), net.prefix_len())
+                .ok()
+                .and_then(|prefix| self.rib6.remove(prefix)),
+        }
+    }
+
+    /// The tables for lookups, as of now.
+    pub(super) fn snapshot(&self) -> (Lpm4, Lpm6) {
+        (self.rib4.snapshot(), self.rib6.snapshot())
+    }
+
+    /// How many routes are in force, IPv4 and IPv6.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.rib4.len(), self.rib6.len())
+    }
+}

@@ -1,0 +1,41 @@
+//! What the compiler needs to know of the kernel's routing, whoever knows it: netlink, or a replay's file.
+
+use std::net::IpAddr;
+
+use encap::eth::MacAddr;
+use ipnet::IpNet;
+
+/// Where a route of the kernel leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelHop {
+    /// To a router.
+    Via {
+        /// The router's address.
+        gateway: IpAddr,
+        /// The interface it is on.
+        ifindex: u32,
+    },
+    /// To a connected network.
+    OnLink {
+        /// The interface it is on.
+        ifindex: u32,
+    },
+    /// Nowhere, silently.
+    Blackhole,
+    /// Nowhere, with "host unreachable".
+    Unreachable,
+    /// Nowhere, with "administratively prohibited".
+    Prohibit,
+}
+
+/// The kernel's state, as far as the compiler asks.
+pub trait KernelView {
+    /// The longest route of the main table that holds `addr`.
+    fn route(&self, addr: IpAddr) -> Option<KernelHop>;
+
+    /// The best route to exactly this prefix.
+    fn exact(&self, prefix: IpNet) -> Option<KernelHop>;
+
+    /// A neighbour's MAC address, when it is usable.
+    fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr>;
+}

@@ -1,0 +1,277 @@
+//! From what is wanted and what the kernel knows to the tables that pollers read.
+//!
+//! Incremental where it must be: one route's change touches one route; a neighbour's change touches next hops only.
+
+mod fib;
+mod hops;
+mod kernel;
+mod ports;
+mod render;
+
+pub use fib::FibError;
+pub use kernel::{KernelHop, KernelView};
+pub use ports::{PortRole, PortSpec, PortTable};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use encap::eth::MacAddr;
+use encap::flow_hash::HashKey;
+use fastpath::batch::PeerId;
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use fastpath::tables::Tables;
+use ipnet::IpNet;
+
+use crate::desired::{Desired, RouteTypes, Way};
+use fib::{Fib, Layer};
+use hops::{Hop, HopTable};
+
+/// Compiles the node's state into [`Tables`]. Owned by the control thread.
+#[derive(Debug)]
+pub struct Compiler {
+    desired: Desired,
+    ports: PortTable,
+    hops: HopTable,
+    fib: Fib,
+    /// Nodes' numbers; a node keeps its number as long as the process lives.
+    peers: BTreeMap<String, PeerId>,
+    /// MAC addresses that pods without a configured one were seen to use.
+    learned: HashMap<PortId, MacAddr>,
+    hash_key: HashKey,
+    generation: u64,
+}
+
+impl Compiler {
+    /// A compiler that knows nothing yet: its tables drop everything.
+    pub fn new(hash_key: HashKey) -> Self {
+        Self {
+            desired: Desired::default(),
+            ports: PortTable::default(),
+            hops: HopTable::default(),
+            fib: Fib::default(),
+            peers: BTreeMap::new(),
+            learned: HashMap::new(),
+            hash_key,
+            generation: 0,
+        }
+    }
+
+    /// What is wanted now.
+    pub const fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The ports.
+    pub const fn ports(&self) -> &PortTable {
+        &self.ports
+    }
+
+    /// The ports, to be changed. Call [`refresh_routes`](Self::refresh_routes) afterwards.
+    pub const fn ports_mut(&mut self) -> &mut PortTable {
+        &mut self.ports
+    }
+
+    /// How many routes there are, IPv4 and IPv6.
+    pub fn route_count(&self) -> (usize, usize) {
+        self.fib.len()
+    }
+
+    /// Remembers the MAC address that a pod was seen to use.
+    pub fn learn(&mut self, port: PortId, mac: MacAddr) {
+        self.learned.insert(port, mac);
+    }
+
+    /// Takes a new wanted state. All routes that follow from it are replaced; nothing changes on an error.
+    ///
+    /// # Errors
+    /// When the routes do not fit the tables.
+    pub fn set_desired(
+        &mut self,
+        desired: Desired,
+        kernel: &dyn KernelView,
+    ) -> Result<(), FibError> {
+        let mut next_peer = self.peers.len() as u16;
+        for name in desired.nodes.keys() {
+            if !self.peers.contains_key(name) {
+                next_peer = next_peer.checked_add(1).ok_or(FibError::TooManyNodes)?;
+                self.peers.insert(name.clone(), PeerId(next_peer));
+            }
+        }
+        let before = std::mem::replace(&mut self.desired, desired);
+        let routes = self.calico_routes();
+        if let Err(error) = self
+            .fib
+            .replace_layer(Layer::Calico, routes, &mut self.hops, kernel)
+        {
+            self.desired = before;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Recomputes the routes that depend on which ports there are.
+    ///
+    /// # Errors
+    /// When the routes do not fit the tables.
+    pub fn refresh_routes(&mut self, kernel: &dyn KernelView) -> Result<(), FibError> {
+        let live = self.ports.iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
+        self.learned.retain(|port, _| live.contains(port));
+        let routes = self.calico_routes();
+        self.fib
+            .replace_layer(Layer::Calico, routes, &mut self.hops, kernel)
+    }
+
+    /// Takes changes of the kernel's main table: the best route of each prefix, or that there is none any more.
+    ///
+    /// # Errors
+    /// When a route does not fit the tables; it and those after it are left out.
+    pub fn kernel_routes<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = (IpNet, Option<&'a KernelHop>)>,
+    ) -> Result<(), FibError> {
+        for (prefix, hop) in changes {
+            self.fib
+                .set_kernel(prefix, hop.map(Hop::from), &mut self.hops)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the node's own addresses (with the prefix on the link) and the neighbours on uplinks whose MAC address is
+    /// known.
+    ///
+    /// # Errors
+    /// When the routes do not fit the tables.
+    pub fn kernel_addresses(
+        &mut self,
+        addresses: impl IntoIterator<Item = IpNet>,
+        neighbours: impl IntoIterator<Item = (u32, IpAddr)>,
+        kernel: &dyn KernelView,
+    ) -> Result<(), FibError> {
+        let mut own = BTreeMap::new();
+        for net in addresses {
+            own.insert(IpNet::from(net.addr()), Hop::Host);
+            if let IpNet::V4(net) = net
+                && net.prefix_len() <= 30
+            {
+                // RFC 1812 section 5.3.5.2: no directed broadcasts.
+                for addr in [net.broadcast(), net.network()] {
+                    own.entry(IpNet::from(IpAddr::from(addr)))
+                        .or_insert(Hop::Drop(DropReason::Multicast));
+                }
+            }
+        }
+        self.fib
+            .replace_layer(Layer::Own, own, &mut self.hops, kernel)?;
+        let near = neighbours
+            .into_iter()
+            .map(|(ifindex, addr)| {
+                (
+                    IpNet::from(addr),
+                    Hop::Via {
+                        gateway: addr,
+                        ifindex,
+                    },
+                )
+            })
+            .collect();
+        self.fib
+            .replace_layer(Layer::Neighbour, near, &mut self.hops, kernel)
+    }
+
+    /// The tables as they follow from all of this, with the next generation number.
+    pub fn tables(&mut self, kernel: &dyn KernelView) -> Tables {
+        self.generation += 1;
+        render::tables(self, kernel)
+    }
+
+    /// The prefixes whose packets the uplinks' XDP program takes: pools, and pods outside of them.
+    pub fn taken_prefixes(&self) -> Vec<IpNet> {
+        let pools = self.desired.pools.iter().map(|pool| pool.cidr);
+        let pods = self.desired.endpoints.iter().flat_map(|endpoint| {
+            let v4 = endpoint.ipv4_nets.iter().copied().map(IpNet::from);
+            v4.chain(endpoint.ipv6_nets.iter().copied().map(IpNet::from))
+        });
+        IpNet::aggregate(&pools.chain(pods).collect())
+    }
+
+    /// The next hops that packets need now or may need soon, by interface: the kernel is asked to keep them resolved.
+    pub fn wanted_neighbours(&self, kernel: &dyn KernelView) -> BTreeSet<(u32, IpAddr)> {
+        self.hops
+            .iter()
+            .filter_map(|(_, hop)| match hop {
+                Hop::Via { gateway, ifindex } => Some((*ifindex, *gateway)),
+                Hop::Node(node) | Hop::Ipip(node) => {
+                    self.underlay(self.node_addr(node, false)?, kernel)
+                }
+                Hop::Vxlan { node, v6 } => self.underlay(self.vtep_parent(node, *v6)?, kernel),
+                Hop::Drop(_) | Hop::Host | Hop::Pod(_) | Hop::OnLink { .. } | Hop::Node6(_) => None,
+            })
+            .filter(|(ifindex, _)| self.ports.by_ifindex(*ifindex).is_some())
+            .collect()
+    }
+
+    /// The routes that Calico's calculated state asks for.
+    fn calico_routes(&self) -> BTreeMap<IpNet, Hop> {
+        let mut routes = BTreeMap::new();
+        for route in &self.desired.routes {
+            let node = route.dst_node.clone().unwrap_or_default();
+            let hop = match route.way() {
+                Some(Way::Blackhole) => Hop::Drop(DropReason::Blackhole),
+                Some(Way::Direct) if route.dst.addr().is_ipv4() => Hop::Node(node),
+                Some(Way::Direct) => Hop::Node6(node),
+                Some(Way::Vxlan) => Hop::Vxlan {
+                    node,
+                    v6: route.dst.addr().is_ipv6(),
+                },
+                Some(Way::Ipip) => Hop::Ipip(node),
+                Some(Way::LocalEndpoint) => continue,
+                None if is_ours(route.types) => Hop::Host,
+                None => continue,
+            };
+            routes.insert(route.dst, hop);
+        }
+        for endpoint in &self.desired.endpoints {
+            let Some(port) = self.ports.by_name(&endpoint.interface) else {
+                continue;
+            };
+            let v4 = endpoint.ipv4_nets.iter().copied().map(IpNet::from);
+            for net in v4.chain(endpoint.ipv6_nets.iter().copied().map(IpNet::from)) {
+                routes.insert(net.trunc(), Hop::Pod(port));
+            }
+        }
+        routes
+    }
+
+    fn node_addr(&self, node: &str, v6: bool) -> Option<IpAddr> {
+        let node = self.desired.nodes.get(node)?;
+        if v6 {
+            node.v6.map(|net| net.addr().into())
+        } else {
+            node.v4.map(|net| net.addr().into())
+        }
+    }
+
+    fn vtep_parent(&self, node: &str, v6: bool) -> Option<IpAddr> {
+        let vtep = self.desired.vteps.get(node)?;
+        if v6 {
+            vtep.parent_v6.map(IpAddr::from)
+        } else {
+            vtep.parent.map(IpAddr::from)
+        }
+    }
+
+    /// The interface and the neighbour by which an address of the underlay is reached.
+    fn underlay(&self, addr: IpAddr, kernel: &dyn KernelView) -> Option<(u32, IpAddr)> {
+        match kernel.route(addr)? {
+            KernelHop::Via { gateway, ifindex } => Some((ifindex, gateway)),
+            KernelHop::OnLink { ifindex } => Some((ifindex, addr)),
+            KernelHop::Blackhole | KernelHop::Unreachable | KernelHop::Prohibit => None,
+        }
+    }
+}
+
+/// Whether a destination is this node itself.
+fn is_ours(types: RouteTypes) -> bool {
+    types.contains(RouteTypes::LOCAL_HOST) || types.contains(RouteTypes::LOCAL_TUNNEL)
+}
