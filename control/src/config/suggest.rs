@@ -1,10 +1,13 @@
 //! "Did you mean …?"
 
-/// The candidate nearest to `wrong`, if one is near enough to be what was meant.
+/// The candidate nearest to `wrong`, if one is near enough to be what was meant. Names that differ in their
+/// numbers only (`node1`, `node2`) are siblings, not slips.
 pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wrong.chars().count() / 3).max(1);
+    let letters = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
     candidates
         .into_iter()
+        .filter(|candidate| letters(candidate) != letters(wrong))
         .map(|candidate| (distance(wrong, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
@@ -44,5 +47,7 @@ mod tests {
         assert_eq!(nearest("ippiMode", known), Some("ipipMode"));
         assert_eq!(nearest("natOutgoin", known), Some("natOutgoing"));
         assert_eq!(nearest("blockSize", known), None);
+        assert_eq!(nearest("node3", ["node1", "node2"]), None);
+        assert_eq!(nearest("nodel1", ["node1", "node2"]), Some("node1"));
     }
 }

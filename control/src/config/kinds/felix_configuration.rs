@@ -69,10 +69,9 @@ impl FelixConfiguration {
             && !meta.name.value.starts_with("node.")
             && !meta.name.value.is_empty()
         {
-            cx.error(
-                &meta.name.at,
-                "this FelixConfiguration concerns no node",
-                "must be `default` or `node.<name>`",
+            cx.report(
+                Diagnostic::warning("this FelixConfiguration concerns no node")
+                    .at(&meta.name.at, "only `default` and `node.<name>` are read"),
             );
         }
         let spoofing = [("Disabled", false), ("Any", true)];

@@ -1,0 +1,66 @@
+//! `caracal validate` as a user runs it.
+
+use std::process::{Command, Output};
+
+fn validate(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_caracal"))
+        .arg("validate")
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_good_directory_is_accepted() {
+    let output = validate(&["-f", "examples/conf.d", "--node", "worker1"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(said, "7 resources valid, 0 warnings\n");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn a_bad_file_ends_with_exit_code_3_and_says_where() {
+    let output = validate(&["-f", "tests/bad-config/pools.yaml"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = std::fs::read_to_string("tests/bad-config/pools.expected").unwrap();
+    assert_eq!(said, expected + "\n9 errors, 0 warnings\n");
+}
+
+#[test]
+fn json_is_json_and_has_the_same_exit_code() {
+    for (file, valid, code) in [
+        ("tests/bad-config/pools.yaml", false, 3),
+        ("tests/bad-config/warnings.yaml", true, 0),
+    ] {
+        let output = validate(&["-f", file, "-o", "json"]);
+        assert_eq!(output.status.code(), Some(code));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["schema"], "caracal.validate/v1");
+        assert_eq!(answer["valid"], valid);
+        assert!(
+            answer["diagnostics"]
+                .as_array()
+                .is_some_and(|list| list.len() > 4)
+        );
+    }
+}
+
+#[test]
+fn a_missing_file_and_a_missing_argument_are_told_apart() {
+    let output = validate(&["-f", "no/such/file.yaml"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.starts_with("error: cannot read no/such/file.yaml: No such file"),
+        "{said}"
+    );
+    assert_eq!(validate(&[]).status.code(), Some(2));
+}
