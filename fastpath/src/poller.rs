@@ -96,7 +96,7 @@ impl<I: PacketIo> Poller<I> {
     pub fn round(&mut self, batch: &mut Batch, now: Tick) -> usize {
         let tables = self.tables.refresh();
         self.pipeline.counters().generation.set(tables.generation);
-        self.io.maintain();
+        self.io.maintain(now);
         let mut received = 0;
         for queue in 0..self.io.rx_queues() {
             let Some(port) = self.io.recv(queue, batch) else {

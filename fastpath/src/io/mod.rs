@@ -5,6 +5,8 @@ pub mod xsk;
 
 use std::time::Duration;
 
+use flowtable::Tick;
+
 use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::port::PortId;
@@ -39,7 +41,7 @@ pub trait PacketIo {
     fn free(&mut self, frame: Frame);
 
     /// Whatever must be done now and then beside packets: ports that come and go. Called once a round.
-    fn maintain(&mut self) {}
+    fn maintain(&mut self, _now: Tick) {}
 
     /// Sleeps until a frame comes in, somebody wakes the poller, or the time is over.
     fn wait(&mut self, timeout: Duration);

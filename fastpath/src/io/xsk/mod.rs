@@ -25,6 +25,7 @@ pub mod arena;
 mod error;
 pub mod ethtool;
 mod map;
+pub mod packet_io;
 pub mod port;
 pub mod probe;
 pub mod ring;
@@ -36,5 +37,6 @@ pub mod wait;
 
 pub use arena::{Accounting, Anomalies, ArenaPart, FrameSpan, Share, UmemArea};
 pub use error::XskError;
+pub use packet_io::{Command, Reply, XskControl, XskIo};
 pub use port::{Flushed, PortError, QueuePort, SendError};
 pub use socket::{ClosedSocket, Mode, ModeInForce, RingLen, SocketOptions, Statistics, XskSocket};
