@@ -188,31 +188,41 @@ impl core::error::Error for EthError {}
 /// Parses the Ethernet header at the start of `frame`.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<EthInfo, EthError> {
-    let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) =
-        frame.first_chunk::<HEADER_LEN>()
+    let Some(header) = frame.first_chunk::<HEADER_LEN>() else {
+        return Err(EthError::Truncated);
+    };
+    let (Some((dst, rest)), Some(ethertype)) = (header.split_first_chunk(), header.last_chunk())
     else {
         return Err(EthError::Truncated);
     };
-    let info = EthInfo {
-        dst: MacAddr([d0, d1, d2, d3, d4, d5]),
-        src: MacAddr([s0, s1, s2, s3, s4, s5]),
-        ethertype: EtherType(u16::from_be_bytes([t0, t1])),
-        header_len: HEADER_LEN as u8,
-        vlan: None,
+    let Some(src) = rest.first_chunk() else {
+        return Err(EthError::Truncated);
     };
-    if info.ethertype.is_tag() {
-        parse_tags(frame, info)
+    let ethertype = EtherType(u16::from_be_bytes(*ethertype));
+    let (ethertype, header_len, vlan) = if ethertype.is_tag() {
+        parse_tags(frame, ethertype)?
     } else {
-        Ok(info)
-    }
+        (ethertype, HEADER_LEN as u8, None)
+    };
+    Ok(EthInfo {
+        dst: MacAddr(*dst),
+        src: MacAddr(*src),
+        ethertype,
+        header_len,
+        vlan,
+    })
 }
 
+/// Walks the tags from the first one, of type `ethertype`: the type behind them, where the payload starts, the outermost tag.
 #[cold]
-fn parse_tags(frame: &[u8], mut info: EthInfo) -> Result<EthInfo, EthError> {
+fn parse_tags(
+    frame: &[u8],
+    mut ethertype: EtherType,
+) -> Result<(EtherType, u8, Option<Vlan>), EthError> {
     let mut rest = frame.get(HEADER_LEN..).ok_or(EthError::Truncated)?;
     let mut depth = 0;
     let mut outermost = 0;
-    while info.ethertype.is_tag() {
+    while ethertype.is_tag() {
         if usize::from(depth) == MAX_TAGS {
             return Err(EthError::TooManyTags);
         }
@@ -222,15 +232,18 @@ fn parse_tags(frame: &[u8], mut info: EthInfo) -> Result<EthInfo, EthError> {
             outermost = u16::from_be_bytes([tci0, tci1]);
         }
         depth += 1;
-        info.ethertype = EtherType(u16::from_be_bytes([type0, type1]));
+        ethertype = EtherType(u16::from_be_bytes([type0, type1]));
         rest = behind;
     }
-    info.header_len = HEADER_LEN as u8 + depth * TAG_LEN as u8;
-    info.vlan = Some(Vlan {
-        tci: outermost,
-        depth,
-    });
-    Ok(info)
+    let header_len = HEADER_LEN as u8 + depth * TAG_LEN as u8;
+    Ok((
+        ethertype,
+        header_len,
+        Some(Vlan {
+            tci: outermost,
+            depth,
+        }),
+    ))
 }
 
 /// An Ethernet header without tags.

@@ -95,9 +95,10 @@ fn ports(protocol: u8, l3: &[u8], offset: usize) -> (u16, u16) {
     }
 }
 
+/// Five bytes: destination port, source port (as one number they are what the packet holds), protocol.
 #[inline]
 const fn tail(protocol: u8, (source, destination): (u16, u16)) -> u64 {
-    source as u64 | (destination as u64) << 16 | (protocol as u64) << 32
+    destination as u64 | (source as u64) << 16 | (protocol as u64) << 32
 }
 
 /// SipHash-1-3: one round a block, three at the end.

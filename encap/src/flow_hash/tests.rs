@@ -20,8 +20,8 @@ fn oracle(key: HashKey, message: &[u8]) -> u32 {
 fn message(addresses: &[u8], protocol: u8, ports: (u16, u16)) -> Vec<u8> {
     [
         addresses,
-        &ports.0.to_le_bytes(),
         &ports.1.to_le_bytes(),
+        &ports.0.to_le_bytes(),
         &[protocol],
     ]
     .concat()
