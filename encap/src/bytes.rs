@@ -21,3 +21,30 @@ pub(crate) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) -> bool {
     *room = value.to_be_bytes();
     true
 }
+
+/// Fills a fixed room from its start, piece by piece; what goes beyond it is left out.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) const fn new(room: &'a mut [u8]) -> Self {
+        Self { room, len: 0 }
+    }
+
+    /// Adds `bytes`; None if they do not fit.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.len.checked_add(bytes.len())?;
+        self.room.get_mut(self.len..end)?.copy_from_slice(bytes);
+        self.len = end;
+        Some(())
+    }
+
+    /// What has been written, and where writing goes on.
+    pub(crate) fn written(self) -> &'a mut [u8] {
+        let len = self.len;
+        self.room.get_mut(..len).unwrap_or_default()
+    }
+}

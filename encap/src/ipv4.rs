@@ -10,6 +10,7 @@ mod options;
 mod tests;
 
 pub use class::{AddrClass, class};
+pub(crate) use options::kept_in_fragments as options_kept_in_fragments;
 
 /// Length of a header without options, in bytes.
 pub const MIN_HEADER_LEN: usize = 20;

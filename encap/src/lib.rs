@@ -17,14 +17,19 @@
 //!
 //! Addresses are integers in host order (`u32`, `u128`), because tables are searched by arithmetic on them.
 
+pub mod arp;
 pub mod checksum;
 pub mod ecn;
 pub mod eth;
 pub mod flow_hash;
+pub mod fragment4;
+pub mod icmp4;
+pub mod icmp6;
 pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
+pub mod ndp;
 pub mod outer;
 pub mod vxlan;
 

@@ -36,3 +36,22 @@ pub(super) fn check(mut options: &[u8]) -> Result<(), Ipv4Error> {
     }
     Ok(())
 }
+
+/// The option goes into every fragment (RFC 791 section 3.1).
+const COPIED: u8 = 0x80;
+
+/// The options that every fragment carries, padded with "end" to whole words, and their length in bytes.
+pub(crate) fn kept_in_fragments(mut options: &[u8]) -> ([u8; 40], usize) {
+    let mut kept = [END; 40];
+    let mut len = 0;
+    while let Ok(Some((option, rest))) = split(options) {
+        if option.first().is_some_and(|kind| kind & COPIED != 0)
+            && let Some(room) = kept.get_mut(len..len + option.len())
+        {
+            room.copy_from_slice(option);
+            len += option.len();
+        }
+        options = rest;
+    }
+    (kept, len.next_multiple_of(4))
+}
