@@ -13,6 +13,7 @@ use crate::limiter::IcmpLimiter;
 use crate::port::PortId;
 use crate::reason::DropReason;
 use crate::stage::egress::Observe;
+use crate::stage::fragment::Outbox;
 use crate::stage::{apply, decap, egress, icmp, parse, resolve};
 use crate::tables::{NextHop, Tables};
 
@@ -28,8 +29,10 @@ pub struct Pipeline {
     events: Events,
     limiter: IcmpLimiter,
     hold: Hold,
-    /// Packets that the dataplane makes itself: ICMP errors, fragments.
+    /// Packets that the dataplane makes itself: ICMP errors.
     own: Batch,
+    /// Later fragments of the packets of this batch.
+    outbox: Outbox,
     /// Held packets that get another look.
     retry: Batch,
     retried: (Tick, u64),
@@ -45,6 +48,7 @@ impl Pipeline {
             limiter: IcmpLimiter::default(),
             hold: Hold::default(),
             own: Batch::default(),
+            outbox: Outbox::default(),
             retry: Batch::default(),
             retried: (Tick(0), 0),
             reminded: Tick(0),
@@ -98,8 +102,9 @@ impl Pipeline {
                 &self.counters,
             );
         }
-        apply::run(batch, io, tables, &mut self.own, &self.counters);
+        apply::run(batch, io, tables, &mut self.outbox, &self.counters);
         egress::run(batch, io, &self.counters, observer);
+        self.outbox.send(io, &self.counters);
         self.send_own(io, tables, observer);
     }
 
@@ -147,6 +152,7 @@ impl Pipeline {
             hold,
             own,
             retry,
+            outbox,
             ..
         } = self;
         let mut deadlines = [Tick(0); BATCH];
@@ -164,8 +170,9 @@ impl Pipeline {
         hold_back(retry, tables, hold, events, Some(&deadlines), now);
         counters.held.set(hold.len() as u64);
         icmp::run(retry, io, tables, limiter, now, own, counters);
-        apply::run(retry, io, tables, own, counters);
+        apply::run(retry, io, tables, outbox, counters);
         egress::run(retry, io, counters, observer);
+        outbox.send(io, counters);
         self.send_own(io, tables, observer);
     }
 
@@ -190,7 +197,7 @@ impl Pipeline {
             counters,
             events,
             own,
-            retry: fragments,
+            outbox,
             ..
         } = self;
         if own.is_empty() {
@@ -206,9 +213,9 @@ impl Pipeline {
                 packet.drop(DropReason::NeighbourUnresolved);
             }
         }
-        apply::run(own, io, tables, fragments, counters);
+        apply::run(own, io, tables, outbox, counters);
         egress::run(own, io, counters, observer);
-        egress::run(fragments, io, counters, observer);
+        outbox.send(io, counters);
     }
 }
 

@@ -11,16 +11,16 @@ use crate::counters::Counters;
 use crate::frame::Frame;
 use crate::io::PacketIo;
 use crate::reason::DropReason;
-use crate::stage::fragment;
+use crate::stage::fragment::{self, Outbox};
 use crate::tables::{Adjacency, NextHop, Tables};
 
 /// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
-/// leave their other fragments in `own`.
+/// leave their other fragments in `outbox`.
 pub fn run<I: PacketIo>(
     batch: &mut Batch,
     io: &mut I,
     tables: &Tables,
-    own: &mut Batch,
+    outbox: &mut Outbox,
     counters: &Counters,
 ) {
     for packet in batch.packets() {
@@ -34,7 +34,7 @@ pub fn run<I: PacketIo>(
         let chunk = io.chunk(&packet.frame);
         forward(packet, chunk, counters);
         let done = if packet.has(flag::FRAGMENT) {
-            fragment::run(packet, io, adjacency, &tables.hash_key, own)
+            fragment::run(packet, io, adjacency, &tables.hash_key, outbox)
         } else {
             encapsulate(packet, chunk, adjacency, &tables.hash_key)
         };

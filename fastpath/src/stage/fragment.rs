@@ -1,15 +1,152 @@
-//! IPv4 fragmentation.
-use crate::batch::{Batch, Packet};
-use crate::io::PacketIo;
-use crate::reason::DropReason;
-use crate::tables::Adjacency;
+//! IPv4 fragmentation where a next hop's MTU asks for it and the packet allows it. RFC 791 section 3.2.
+
 use encap::flow_hash::HashKey;
+use encap::fragment4;
+use encap::outer::Inner;
+
+use crate::batch::Packet;
+use crate::counters::Counters;
+use crate::frame::Frame;
+use crate::io::{HEADROOM, PacketIo};
+use crate::port::PortId;
+use crate::reason::DropReason;
+use crate::stage::apply::{inner_of, write_reason};
+use crate::tables::Adjacency;
+
+/// The most fragments that wait for the end of their batch.
+const CAPACITY: usize = 1024;
+/// The longest packet that a chunk holds.
+const LONGEST: usize = 4096;
+
+/// Complete frames that go out behind their batch: the later fragments of the packets in it.
+#[derive(Debug)]
+pub struct Outbox {
+    frames: Vec<(PortId, Frame)>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            frames: Vec::with_capacity(CAPACITY),
+        }
+    }
+}
+
+impl Outbox {
+    /// Sends what waits.
+    pub fn send<I: PacketIo>(&mut self, io: &mut I, counters: &Counters) {
+        for (port, frame) in self.frames.drain(..) {
+            let len = u64::from(frame.len);
+            match io.send(port, frame) {
+                Ok(()) => {
+                    counters.originated.add(1);
+                    if let Some(port) = counters.port(port) {
+                        port.tx_packets.add(1);
+                        port.tx_bytes.add(len);
+                    }
+                }
+                Err(frame) => {
+                    counters.originated_dropped.add(1);
+                    io.free(frame);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts a packet up. Its own frame becomes the first fragment, encapsulated and complete; the others wait in `outbox`.
 pub fn run<I: PacketIo>(
-    _packet: &mut Packet,
-    _io: &mut I,
-    _adjacency: &Adjacency,
-    _key: &HashKey,
-    _own: &mut Batch,
+    packet: &mut Packet,
+    io: &mut I,
+    adjacency: &Adjacency,
+    key: &HashKey,
+    outbox: &mut Outbox,
 ) -> Result<(), DropReason> {
-    Err(DropReason::MtuExceeded)
+    // Copied out: the frames that the fragments go to are of the same arena.
+    let mut original = [0; LONGEST];
+    let l3 = packet
+        .frame
+        .of(io.chunk(&packet.frame))
+        .get(usize::from(packet.l3)..)
+        .unwrap_or_default();
+    let l3 = l3.get(..packet.ip_len()).ok_or(DropReason::Ip4Malformed)?;
+    let original = original
+        .get_mut(..l3.len())
+        .ok_or(DropReason::MtuExceeded)?;
+    original.copy_from_slice(l3);
+    let inner = inner_of(packet, adjacency, key).ok_or(DropReason::NoRoute)?;
+    let fragments = fragment4::plan(original, &packet.ip4, adjacency.mtu)
+        .map_err(|_| DropReason::MtuExceeded)?;
+    let already = outbox.frames.len();
+    for (index, fragment) in fragments.enumerate() {
+        let frame = match index {
+            0 => Some(packet.frame.take()),
+            _ if outbox.frames.len() == CAPACITY => None,
+            _ => io.alloc(),
+        };
+        let payload = original.get(fragment.payload()).unwrap_or_default();
+        let written = match frame {
+            Some(mut frame) => {
+                let result = write(
+                    &mut frame,
+                    io,
+                    adjacency,
+                    &inner,
+                    fragment.header(),
+                    payload,
+                );
+                if index == 0 {
+                    packet.frame = frame;
+                } else if result.is_ok() {
+                    outbox.frames.push((adjacency.port, frame));
+                } else {
+                    io.free(frame);
+                }
+                result
+            }
+            None => Err(DropReason::NoFrame),
+        };
+        if written.is_err() {
+            // A datagram with a hole is of no use to anybody.
+            for (_, frame) in outbox.frames.drain(already..) {
+                io.free(frame);
+            }
+            return written;
+        }
+    }
+    Ok(())
+}
+
+/// Writes one fragment with its outer headers into a frame, whatever was in it.
+fn write<I: PacketIo>(
+    frame: &mut Frame,
+    io: &mut I,
+    adjacency: &Adjacency,
+    inner: &Inner,
+    header: &[u8],
+    payload: &[u8],
+) -> Result<(), DropReason> {
+    let (room, len) = (adjacency.rewrite.len(), header.len() + payload.len());
+    frame.start = HEADROOM.saturating_sub(room as u16);
+    frame.len = (room + len) as u16;
+    let bytes = frame.of(io.chunk(frame));
+    let parts = bytes
+        .get_mut(room..)
+        .and_then(|ip| ip.split_at_mut_checked(header.len()));
+    let Some((to_header, to_payload)) = parts.filter(|(_, rest)| rest.len() == payload.len())
+    else {
+        return Err(DropReason::NoHeadroom);
+    };
+    to_header.copy_from_slice(header);
+    to_payload.copy_from_slice(payload);
+    adjacency
+        .rewrite
+        .write(
+            bytes,
+            &Inner {
+                len: len as u16,
+                ..*inner
+            },
+        )
+        .map_err(write_reason)
 }

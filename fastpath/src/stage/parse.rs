@@ -67,8 +67,8 @@ fn ethernet(
             }
         }
         EtherType::IPV6 => {
-            ip6(packet, rest, port, tunnels)?;
-            if neighbour::is_discovery(packet) {
+            let is_discovery = ip6(packet, rest, port, tunnels)?;
+            if is_discovery {
                 return neighbour::discovery(packet, bytes, id, port, src, events);
             }
             if packet.ip6.dst >> 120 == 0xff {
@@ -155,16 +155,16 @@ pub(super) fn transport4(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReaso
     Ok(())
 }
 
-/// Parses an IPv6 packet and checks its addresses and its source.
+/// Parses an IPv6 packet and checks its addresses and its source. Whether it is neighbour discovery, at a port that answers.
 #[inline]
-fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<(), DropReason> {
+fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<bool, DropReason> {
     let ip = ipv6::parse(l3).map_err(ip6_reason)?;
     packet.ip6 = ip;
     packet.family = Family::V6;
     transport6(packet, l3)?;
-    if neighbour::is_discovery(packet) && !matches!(port.kind, PortKind::Uplink) {
+    if !matches!(port.kind, PortKind::Uplink) && neighbour::is_discovery(packet, l3) {
         // Has rules of its own for sources: link-local and unspecified ones belong there.
-        return Ok(());
+        return Ok(true);
     }
     match &port.kind {
         PortKind::Pod(pod) => {
@@ -185,7 +185,7 @@ fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
     if matches!(port.kind, PortKind::Pod(_)) {
         refuse_tunnels_of_pods(ip.upper.protocol, packet.ports.1, tunnels)?;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The checks of RFC 4291 sections 2.5.2, 2.5.3, 2.5.6 and 2.7.
