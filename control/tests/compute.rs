@@ -303,8 +303,11 @@ fn vteps_have_calicos_mac_addresses_unless_the_node_says_otherwise() {
          IPPool default: {cidr: 10.244.0.0/16, vxlanMode: Always}",
     );
     let own = &desired.vteps["node1"];
-    // printf node1 | sha1sum, first five bytes.
-    assert_eq!(own.mac, control::calico::vtep_mac("node1"));
+    assert_eq!(
+        own.mac,
+        control::calico::vtep_mac("node1"),
+        "see its own test"
+    );
     assert_eq!(own.addr.map(IpAddr::from), Some(ip("10.244.1.0")));
     assert_eq!(own.parent_v6, None, "no IPv6 pool, no IPv6 tunnel");
     assert_eq!(desired.vteps["node2"].mac.to_string(), "66:00:00:00:00:02");

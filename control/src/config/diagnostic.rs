@@ -200,6 +200,9 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
     (shown, column - start.min(column))
 }
 
+/// Most findings that are shown: finding out lines and columns costs a walk through the file each.
+pub const MOST_SHOWN: usize = 200;
+
 /// Findings of one load, in the order of files and lines.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
@@ -228,18 +231,38 @@ impl Diagnostics {
         });
     }
 
-    /// All findings as text, one blank line between them, with a final newline if there is any.
+    /// The findings as text, one blank line between them, with a final newline if there is any. Of very many
+    /// only the first [`MOST_SHOWN`] are shown, and how many there are more.
     pub fn render(&self, color: bool) -> String {
-        let rendered: Vec<String> = self.0.iter().map(|d| d.render(color)).collect();
+        let mut rendered: Vec<String> = self
+            .0
+            .iter()
+            .take(MOST_SHOWN)
+            .map(|d| d.render(color))
+            .collect();
         if rendered.is_empty() {
             return String::new();
+        }
+        if let Some(more) = self
+            .0
+            .len()
+            .checked_sub(MOST_SHOWN)
+            .filter(|more| *more > 0)
+        {
+            rendered.push(format!("note: {more} more are not shown"));
         }
         rendered.join("\n\n") + "\n"
     }
 
-    /// All findings as a JSON array.
+    /// The findings as a JSON array; of very many the first [`MOST_SHOWN`].
     pub fn to_json(&self) -> Value {
-        Value::Array(self.0.iter().map(Diagnostic::to_json).collect())
+        Value::Array(
+            self.0
+                .iter()
+                .take(MOST_SHOWN)
+                .map(Diagnostic::to_json)
+                .collect(),
+        )
     }
 }
 
@@ -254,5 +277,65 @@ impl std::error::Error for Diagnostics {}
 impl From<Vec<Diagnostic>> for Diagnostics {
     fn from(list: Vec<Diagnostic>) -> Self {
         Self(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::Source;
+
+    #[test]
+    fn very_long_lines_are_shown_around_the_place() {
+        let text = format!("{}x: here{}", " ".repeat(5000), "y".repeat(5000));
+        let span = Span {
+            source: Source::new("a.json", text),
+            start: 5003,
+            len: 4,
+        };
+        let shown = Diagnostic::error("wrong").at(&span, "this").render(false);
+        let lines: Vec<&str> = shown.lines().collect();
+        let column = lines[4].find('^').unwrap();
+        assert_eq!(&lines[3][column..column + 4], "here");
+        assert!(lines[3].len() < 140);
+        assert!(lines[4].ends_with("^^^^ this"));
+    }
+
+    #[test]
+    fn of_very_many_findings_the_first_are_shown() {
+        let many = Diagnostics(
+            (0..MOST_SHOWN + 3)
+                .map(|n| Diagnostic::error(format!("e{n}")))
+                .collect(),
+        );
+        assert!(
+            many.render(false)
+                .ends_with("error: e199\n\nnote: 3 more are not shown\n")
+        );
+        assert_eq!(many.count(Severity::Error), MOST_SHOWN + 3);
+    }
+
+    #[test]
+    fn colour_is_only_added() {
+        let span = Span {
+            source: Source::new("a.yaml", "a: b\n"),
+            start: 3,
+            len: 1,
+        };
+        let error = Diagnostic::error("wrong").at(&span, "this").help("do that");
+        let coloured = error.render(true);
+        let plain: String = coloured
+            .split('\x1b')
+            .enumerate()
+            .map(|(index, part)| {
+                if index == 0 {
+                    part
+                } else {
+                    part.split_once('m').unwrap().1
+                }
+            })
+            .collect();
+        assert_eq!(plain, error.render(false));
+        assert_ne!(plain, coloured);
     }
 }
