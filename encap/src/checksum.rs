@@ -5,6 +5,8 @@ mod partial;
 #[cfg(test)]
 mod tests;
 
+use crate::{bytes, l4};
+
 pub use crc32c::crc32c;
 pub use partial::{Completed, complete_partial_v4, complete_partial_v6};
 
@@ -191,4 +193,34 @@ pub fn verify_v6(src: u128, dst: u128, protocol: u8, l4: &[u8]) -> bool {
     Sum::pseudo_v6(src, dst, protocol, len)
         .add_bytes(l4)
         .is_valid()
+}
+
+/// Whether a UDP datagram over IPv4 may be received: a sane length, and a checksum that is right or zero for "none"
+/// (RFC 768; RFC 7348 section 5 for tunnels). Bytes behind its length are ignored.
+#[must_use]
+pub fn verify_udp_v4(src: u32, dst: u32, datagram: &[u8]) -> bool {
+    udp_parts(datagram)
+        .is_some_and(|(sum, datagram)| sum == 0 || verify_v4(src, dst, l4::UDP, datagram))
+}
+
+/// Whether a UDP datagram over IPv6 may be received: a sane length and a right checksum. Zero for "none" is accepted only
+/// if `zero_is_allowed`, which is for tunnels configured so (RFC 8200 section 8.1, RFC 6935).
+#[must_use]
+pub fn verify_udp_v6(src: u128, dst: u128, datagram: &[u8], zero_is_allowed: bool) -> bool {
+    udp_parts(datagram).is_some_and(|(sum, datagram)| match sum {
+        0 => zero_is_allowed,
+        _ => verify_v6(src, dst, l4::UDP, datagram),
+    })
+}
+
+/// The checksum field of a UDP datagram, and the datagram as long as it says; None if that is not sane.
+fn udp_parts(datagram: &[u8]) -> Option<(u16, &[u8])> {
+    if !l4::udp_length_is_sane(datagram) {
+        return None;
+    }
+    let len = bytes::u16_at(datagram, 4)?;
+    Some((
+        bytes::u16_at(datagram, 6)?,
+        datagram.get(..usize::from(len))?,
+    ))
 }

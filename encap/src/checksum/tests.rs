@@ -154,6 +154,39 @@ fn an_offloaded_sctp_checksum_is_completed_and_a_wrong_one_kept() {
     assert_eq!(packet, before);
 }
 
+#[test]
+fn a_received_udp_checksum_is_right_or_none() {
+    // Rows V7, V8 and 6.13.
+    let pseudo = |len: usize| Sum::pseudo_v4(1, 2, l4::UDP, len as u16);
+    let mut datagram = partial_segment(l4::UDP, b"payload", pseudo);
+    let right = Sum::of(&datagram).checksum();
+    for checksum in 0..=u16::MAX {
+        datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(
+            verify_udp_v4(1, 2, &datagram),
+            checksum == right || checksum == 0
+        );
+    }
+    datagram[6..8].copy_from_slice(&right.to_be_bytes());
+    assert!(
+        verify_udp_v4(1, 2, &[&datagram[..], &[0xee; 5]].concat()),
+        "padding is ignored"
+    );
+    assert!(
+        !verify_udp_v4(1, 2, &datagram[..14]),
+        "the length leads out of the packet"
+    );
+
+    let pseudo = |len: usize| Sum::pseudo_v6(1, 2, l4::UDP, len as u32);
+    let mut datagram = partial_segment(l4::UDP, b"payload", pseudo);
+    assert!(!verify_udp_v6(1, 2, &datagram, true));
+    let right = Sum::of(&datagram).checksum();
+    datagram[6..8].copy_from_slice(&right.to_be_bytes());
+    assert!(verify_udp_v6(1, 2, &datagram, false));
+    datagram[6..8].fill(0);
+    assert!(verify_udp_v6(1, 2, &datagram, true) && !verify_udp_v6(1, 2, &datagram, false));
+}
+
 proptest! {
     #[test]
     fn the_sum_equals_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..2000), cut in any::<prop::sample::Index>()) {
