@@ -6,3 +6,4 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod desired;
+pub mod xdp;

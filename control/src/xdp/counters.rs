@@ -1,0 +1,60 @@
+//! What the programs counted, summed over the CPUs. The order is that of the C sources' `enum class`.
+
+use aya::maps::{MapData, MapError, PerCpuArray};
+
+/// Frames by what the NIC's program did with them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NicCounters {
+    /// Left to the kernel: not ours.
+    pub passed: u64,
+    /// Taken: the destination is a pod.
+    pub to_pod: u64,
+    /// Taken: VXLAN to one of the node's tunnel addresses.
+    pub vxlan: u64,
+    /// Taken: IPIP to one of the node's tunnel addresses.
+    pub ipip: u64,
+    /// Taken: from a pod to one of the node's tunnel addresses.
+    pub from_pod: u64,
+    /// Ours, but no socket was bound to the queue; left to the kernel.
+    pub no_socket: u64,
+}
+
+/// Frames by what the endpoints' program did with them, all endpoints together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EndpointCounters {
+    /// Given to a socket.
+    pub taken: u64,
+    /// No socket bound to the queue: dropped, or passed when configured open.
+    pub no_socket: u64,
+    /// On a device that no endpoint belongs to: dropped, or passed when configured open.
+    pub unknown_device: u64,
+}
+
+pub(super) type CounterMap = PerCpuArray<MapData, u64>;
+
+impl NicCounters {
+    pub(super) fn read(map: &CounterMap) -> Result<Self, MapError> {
+        Ok(Self {
+            passed: sum(map, 0)?,
+            to_pod: sum(map, 1)?,
+            vxlan: sum(map, 2)?,
+            ipip: sum(map, 3)?,
+            from_pod: sum(map, 4)?,
+            no_socket: sum(map, 5)?,
+        })
+    }
+}
+
+impl EndpointCounters {
+    pub(super) fn read(map: &CounterMap) -> Result<Self, MapError> {
+        Ok(Self {
+            taken: sum(map, 0)?,
+            no_socket: sum(map, 1)?,
+            unknown_device: sum(map, 2)?,
+        })
+    }
+}
+
+fn sum(map: &CounterMap, index: u32) -> Result<u64, MapError> {
+    Ok(map.get(&index, 0)?.iter().sum())
+}

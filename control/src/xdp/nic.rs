@@ -1,0 +1,256 @@
+//! The NIC's program: passes by default, takes overlay and pod traffic.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use aya::EbpfLoader;
+use aya::maps::{Array, MapData, XskMap};
+use aya::programs::ProgramError;
+
+use super::counters::{CounterMap, NicCounters};
+use super::device::Device;
+use super::error::{AttachError, LoadError, UpdateError};
+use super::link::{Link, Mode};
+use super::object::{self, Loaded, Verdict};
+use super::prefixes::{AddressMap, PrefixMap, SyncedSet, prefix};
+
+const MAX_PREFIXES: u32 = 65_536;
+const MAX_LOCAL: u32 = 1024;
+/// More receive queues than any NIC in use has.
+const MAX_QUEUES: u32 = 256;
+
+/// What a NIC's program is loaded with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NicConfig {
+    /// The UDP port of VXLAN; `None` leaves VXLAN to the kernel.
+    pub vxlan_port: Option<u16>,
+}
+
+/// How a NIC may run the program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NicMode {
+    /// In the driver only.
+    #[default]
+    Native,
+    /// In the driver, or else in the kernel's stack: slower, and worth a warning. The attachment says which it is.
+    NativeOrGeneric,
+}
+
+/// The program of one NIC with its maps. Load one for each NIC: sockets are found by receive queue.
+pub struct NicProgram {
+    loaded: Loaded,
+    sockets: XskMap<MapData>,
+    vxlan_port: Array<MapData, u16>,
+    pods4: SyncedSet<PrefixMap<4>>,
+    pods6: SyncedSet<PrefixMap<16>>,
+    local4: SyncedSet<AddressMap<4>>,
+    local6: SyncedSet<AddressMap<16>>,
+    counters: CounterMap,
+}
+
+impl NicProgram {
+    /// Loads the program; it takes nothing until it is attached, told its addresses and given sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; nothing stays behind.
+    pub fn load(config: &NicConfig) -> Result<Self, LoadError> {
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("pods4", MAX_PREFIXES)
+            .map_max_entries("pods6", MAX_PREFIXES)
+            .map_max_entries("local4", MAX_LOCAL)
+            .map_max_entries("local6", MAX_LOCAL)
+            .map_max_entries("xsks", MAX_QUEUES);
+        let mut loaded = Loaded::load(&mut loader, object::NIC, "caracal_nic")?;
+        let mut program = Self {
+            sockets: loaded.map("xsks")?,
+            vxlan_port: loaded.map("vxlan_port")?,
+            pods4: SyncedSet::take(&mut loaded, "pods4", "IPv4 pod prefixes", MAX_PREFIXES)?,
+            pods6: SyncedSet::take(&mut loaded, "pods6", "IPv6 pod prefixes", MAX_PREFIXES)?,
+            local4: SyncedSet::take(&mut loaded, "local4", "IPv4 tunnel addresses", MAX_LOCAL)?,
+            local6: SyncedSet::take(&mut loaded, "local6", "IPv6 tunnel addresses", MAX_LOCAL)?,
+            counters: loaded.map("counters")?,
+            loaded,
+        };
+        program
+            .set_vxlan_port(config.vxlan_port)
+            .map_err(|e| LoadError::Refused {
+                program: "caracal_nic",
+                reason: e.to_string(),
+            })?;
+        Ok(program)
+    }
+
+    /// Attaches to `ifname` by a link that goes with the attachment, and so with the process.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`]; nothing stays attached.
+    pub fn attach(&self, ifname: &str, mode: NicMode) -> Result<NicAttachment, AttachError> {
+        let device = find(ifname)?;
+        let prog = fd(&self.loaded, ifname)?;
+        let (link, generic) = match (Link::create(prog, &device, Mode::Native), mode) {
+            (Err(AttachError::NoNativeXdp { .. }), NicMode::NativeOrGeneric) => {
+                (Link::create(prog, &device, Mode::Generic)?, true)
+            }
+            (result, _) => (result?, false),
+        };
+        Ok(NicAttachment {
+            link,
+            ifindex: device.index,
+            generic,
+        })
+    }
+
+    /// Changes the UDP port of VXLAN; packets see the old or the new one.
+    pub fn set_vxlan_port(&mut self, port: Option<u16>) -> Result<(), UpdateError> {
+        self.vxlan_port
+            .set(0, port.unwrap_or(0).to_be(), 0)
+            .map_err(|e| UpdateError::of("VXLAN ports", 1, &e))
+    }
+
+    /// Serves receive queue `queue` by an `AF_XDP` socket of that queue. The kernel forgets a socket when it is closed.
+    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), UpdateError> {
+        check_queue(queue)?;
+        self.sockets
+            .set(queue, socket.as_raw_fd(), 0)
+            .map_err(|e| UpdateError::of("sockets", MAX_QUEUES, &e))
+    }
+
+    /// Stops serving `queue`: its traffic passes to the kernel.
+    pub fn clear_socket(&mut self, queue: u32) -> Result<(), UpdateError> {
+        check_queue(queue)?;
+        clear(&mut self.sockets, queue, MAX_QUEUES)
+    }
+
+    /// Takes traffic to exactly these IPv4 prefixes; bits beyond a length are ignored.
+    pub fn sync_pods4(
+        &mut self,
+        prefixes: impl IntoIterator<Item = (Ipv4Addr, u8)>,
+    ) -> Result<(), UpdateError> {
+        let wanted = prefixes
+            .into_iter()
+            .map(|(addr, len)| prefix(addr.octets(), len))
+            .collect::<Result<_, _>>()?;
+        self.pods4.sync(&wanted)
+    }
+
+    /// Takes traffic to exactly these IPv6 prefixes; bits beyond a length are ignored.
+    pub fn sync_pods6(
+        &mut self,
+        prefixes: impl IntoIterator<Item = (Ipv6Addr, u8)>,
+    ) -> Result<(), UpdateError> {
+        let wanted = prefixes
+            .into_iter()
+            .map(|(addr, len)| prefix(addr.octets(), len))
+            .collect::<Result<_, _>>()?;
+        self.pods6.sync(&wanted)
+    }
+
+    /// Takes tunnels that end at exactly these addresses of the node, and what pods send to them.
+    pub fn sync_local(
+        &mut self,
+        addrs: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), UpdateError> {
+        let (mut v4, mut v6) = (
+            std::collections::BTreeSet::new(),
+            std::collections::BTreeSet::new(),
+        );
+        for addr in addrs {
+            match addr {
+                IpAddr::V4(addr) => drop(v4.insert(addr.octets())),
+                IpAddr::V6(addr) => drop(v6.insert(addr.octets())),
+            }
+        }
+        self.local4.sync(&v4)?;
+        self.local6.sync(&v6)
+    }
+
+    /// What the program has counted since it was loaded.
+    pub fn counters(&self) -> Result<NicCounters, UpdateError> {
+        NicCounters::read(&self.counters).map_err(|e| UpdateError::of("counters", 0, &e))
+    }
+
+    /// What the program does with `frame` on queue 0; the frame goes nowhere (`BPF_PROG_TEST_RUN`).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses frames shorter than an Ethernet header.
+    pub fn verdict(&self, frame: &[u8]) -> Result<Verdict, ProgramError> {
+        self.loaded.verdict(frame)
+    }
+}
+
+/// The program on a NIC. Dropping it, or the end of the process, takes it off.
+#[derive(Debug)]
+pub struct NicAttachment {
+    link: Link,
+    ifindex: u32,
+    generic: bool,
+}
+
+impl NicAttachment {
+    /// The NIC's interface index.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// Whether the program runs in the kernel's stack instead of the driver.
+    pub fn is_generic(&self) -> bool {
+        self.generic
+    }
+
+    /// Whether the program is still on the NIC: false when the NIC is gone or somebody detached the link.
+    pub fn is_alive(&self) -> bool {
+        self.link.is_on(self.ifindex)
+    }
+}
+
+impl Drop for NicAttachment {
+    fn drop(&mut self) {
+        // Closing the descriptor detaches too; this one is done when it returns.
+        let _ = self.link.detach();
+    }
+}
+
+pub(super) fn find(ifname: &str) -> Result<Device, AttachError> {
+    Device::find(ifname)
+        .map_err(|e| AttachError::kernel(ifname, "look the interface up", e))?
+        .ok_or_else(|| AttachError::UnknownInterface {
+            ifname: ifname.into(),
+        })
+}
+
+pub(super) fn fd<'a>(loaded: &'a Loaded, ifname: &str) -> Result<BorrowedFd<'a>, AttachError> {
+    loaded.fd().map_err(|e| {
+        AttachError::kernel(ifname, "use the loaded program", std::io::Error::other(e))
+    })
+}
+
+/// Takes a socket out of a map; there being none is fine, since the kernel removes closed ones itself.
+pub(super) fn clear(
+    sockets: &mut XskMap<MapData>,
+    index: u32,
+    max: u32,
+) -> Result<(), UpdateError> {
+    match sockets.unset(index) {
+        Err(e)
+            if super::error::errno(&e) != Some(libc::ENOENT)
+                && !matches!(e, aya::maps::MapError::KeyNotFound) =>
+        {
+            Err(UpdateError::of("sockets", max, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_queue(queue: u32) -> Result<(), UpdateError> {
+    if queue < MAX_QUEUES {
+        return Ok(());
+    }
+    Err(UpdateError::NoSuchQueue {
+        queue,
+        queues: MAX_QUEUES,
+    })
+}

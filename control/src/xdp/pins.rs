@@ -1,0 +1,217 @@
+//! Where endpoints' links are pinned: `<bpffs>/caracal/<netns inode>/<ifname>-<ifindex>`.
+//!
+//! The inode keeps daemons of different network namespaces apart. It can come again once its namespace is gone, but
+//! by then the kernel has taken all its links off their devices, which a link tells.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::device::Device;
+use super::error::PinError;
+use super::link::Link;
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The directory of this network namespace's pinned links.
+#[derive(Debug, Clone)]
+pub struct PinDir {
+    namespace: PathBuf,
+}
+
+/// A link that is pinned, by the device it was pinned for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedDevice {
+    /// The interface's name when the link was made.
+    pub ifname: String,
+    /// The interface's index.
+    pub ifindex: u32,
+    /// Whether the link is still on the device.
+    pub alive: bool,
+    path: PathBuf,
+}
+
+impl PinDir {
+    /// The directory on the system's bpffs for the calling thread's network namespace; mounts the bpffs if there is
+    /// none, and clears away pins of devices that are gone, in all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError`] when there is no bpffs and none can be mounted, or the directory cannot be made.
+    pub fn open() -> Result<Self, PinError> {
+        Self::open_on(Path::new(BPFFS))
+    }
+
+    /// As [`PinDir::open`], on a bpffs somewhere else.
+    pub fn open_on(bpffs: &Path) -> Result<Self, PinError> {
+        ensure_bpffs(bpffs)?;
+        let netns = "/proc/thread-self/ns/net";
+        let inode = fs::metadata(netns)
+            .map_err(|e| io_error("read the network namespace of", netns, e))?
+            .ino();
+        let all = bpffs.join("caracal");
+        let dir = Self {
+            namespace: all.join(inode.to_string()),
+        };
+        make_dir(&dir.namespace)?;
+        sweep(&all, &dir.namespace);
+        Ok(dir)
+    }
+
+    /// The links pinned here.
+    pub fn pins(&self) -> Vec<PinnedDevice> {
+        pins_in(&self.namespace)
+    }
+
+    /// Takes a link off its device and removes its pin: the pod's traffic is the kernel's again.
+    pub fn release(&self, pin: &PinnedDevice) -> Result<(), PinError> {
+        if let Ok(link) = Link::open_pinned(&pin.path) {
+            link.detach()
+                .map_err(|e| io_error("detach", &pin.path, e))?;
+        }
+        remove(&pin.path)
+    }
+
+    /// The link that an earlier daemon left on `device`, its pin under the device's present name. Pins under the
+    /// name or index that do not hold `device` any more are removed.
+    pub(super) fn take_over(&self, device: &Device) -> Result<Option<Link>, PinError> {
+        let path = self.path(device);
+        let mut found = None;
+        for pin in self.pins() {
+            if pin.ifindex != device.index && (pin.alive || pin.ifname != device.name) {
+                continue;
+            }
+            match open_if_on(&pin.path, device) {
+                Some(link) if found.is_none() => {
+                    if pin.path != path {
+                        fs::rename(&pin.path, &path)
+                            .map_err(|e| io_error("rename", &pin.path, e))?;
+                    }
+                    found = Some(link);
+                }
+                _ => remove(&pin.path)?,
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn pin(&self, link: &Link, device: &Device) -> Result<PathBuf, PinError> {
+        // A sweep by the daemon of another namespace may have removed the empty directory.
+        make_dir(&self.namespace)?;
+        let path = self.path(device);
+        link.pin(&path).map_err(|e| io_error("pin", &path, e))?;
+        Ok(path)
+    }
+
+    pub(super) fn path(&self, device: &Device) -> PathBuf {
+        self.namespace.join(pin_name(&device.name, device.index))
+    }
+}
+
+pub(super) fn remove(path: &Path) -> Result<(), PinError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// The kernel keeps dots in bpffs names for itself, and no interface's name has a colon.
+fn pin_name(ifname: &str, ifindex: u32) -> String {
+    format!("{}-{ifindex}", ifname.replace('.', ":"))
+}
+
+fn parse_pin_name(name: &str) -> Option<(String, u32)> {
+    let (ifname, ifindex) = name.rsplit_once('-')?;
+    Some((ifname.replace(':', "."), ifindex.parse().ok()?))
+}
+
+fn pins_in(dir: &Path) -> Vec<PinnedDevice> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let (ifname, ifindex) = parse_pin_name(entry.file_name().to_str()?)?;
+            let path = entry.path();
+            let alive = Link::open_pinned(&path).is_ok_and(|link| link.is_on(ifindex));
+            Some(PinnedDevice {
+                ifname,
+                ifindex,
+                alive,
+                path,
+            })
+        })
+        .collect()
+}
+
+/// The pinned link, if what runs on `device` is its program. The index alone would not do: it tells nothing of the
+/// namespace.
+fn open_if_on(path: &Path, device: &Device) -> Option<Link> {
+    let link = Link::open_pinned(path).ok()?;
+    let info = link.info().ok()?;
+    (info.ifindex == device.index && device.xdp_programs.contains(&info.prog_id)).then_some(link)
+}
+
+/// Removes pins whose devices are gone, and namespaces' directories that hold none. Another daemon may be at it too,
+/// so failures are nobody's concern.
+fn sweep(all: &Path, own: &Path) {
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        for pin in pins_in(&dir).iter().filter(|pin| !pin.alive) {
+            let _ = remove(&pin.path);
+        }
+        if dir != own {
+            // Fails unless empty.
+            let _ = fs::remove_dir(&dir);
+        }
+    }
+}
+
+fn ensure_bpffs(path: &Path) -> Result<(), PinError> {
+    let is_bpffs = || statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+    if is_bpffs() {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700")).map_err(|e| PinError::NoBpffs {
+        path: path.into(),
+        source: e.into(),
+    })
+}
+
+fn make_dir(path: &Path) -> Result<(), PinError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| io_error("create", path, e))
+}
+
+fn io_error(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> PinError {
+    PinError::Io {
+        action,
+        path: path.as_ref().into(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_name_tells_name_and_index() {
+        for name in ["eth0", "cali0123456789a", "eth0.100", "a-b-7", "br-lan.2-x"] {
+            let pinned = pin_name(name, 42);
+            assert!(!pinned.contains('.'));
+            assert_eq!(parse_pin_name(&pinned), Some((name.to_owned(), 42)));
+        }
+        assert_eq!(parse_pin_name("stray"), None);
+        assert_eq!(parse_pin_name("stray-x"), None);
+    }
+}

@@ -1,0 +1,151 @@
+//! The few bpf(2) commands on links that aya does not offer: it keeps the interface of a link to itself and falls
+//! back from a refused link to a netlink attachment, which would outlive the process.
+#![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for these commands")]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+// enum bpf_cmd, enum bpf_attach_type and enum bpf_link_type of <linux/bpf.h>.
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
+const BPF_ATTACH_XDP: u32 = 37;
+const BPF_LINK_TYPE_XDP: u32 = 6;
+
+/// `union bpf_attr` for the commands below: plain words, zero beyond what a command defines.
+/// Shorter than the kernel's union, which takes the rest as zero.
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    words: [u64; 4],
+}
+
+impl Attr {
+    /// The union from 32-bit words, as most commands lay it out.
+    fn of(words: [u32; 4]) -> Self {
+        let pair = |a: u32, b: u32| {
+            let [a, b] = [a.to_ne_bytes(), b.to_ne_bytes()];
+            u64::from_ne_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]])
+        };
+        let [a, b, c, d] = words;
+        Self {
+            words: [pair(a, b), pair(c, d), 0, 0],
+        }
+    }
+}
+
+/// `struct bpf_link_info` as far as XDP links fill it.
+#[repr(C)]
+#[derive(Default)]
+struct RawLinkInfo {
+    kind: u32,
+    id: u32,
+    prog_id: u32,
+    reserved: u32,
+    ifindex: u32,
+    tail: [u32; 11],
+}
+
+/// What the kernel says of an XDP link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct XdpLinkInfo {
+    /// The program the link runs.
+    pub prog_id: u32,
+    /// The device it is on, 0 when the device is gone or the link was detached.
+    pub ifindex: u32,
+}
+
+/// Attaches `prog` to a device of this thread's network namespace.
+pub(super) fn link_create(prog: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    let mut attr = Attr::of([fd_word(prog), ifindex, BPF_ATTACH_XDP, flags]);
+    // SAFETY: BPF_LINK_CREATE reads the attribute only and follows no pointer for BPF_XDP.
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the link run `prog`; packets see the old or the new program, never none.
+pub(super) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::of([fd_word(link), fd_word(prog), 0, 0]);
+    // SAFETY: BPF_LINK_UPDATE reads the attribute only and follows no pointer.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes the link off its device, pinned or not.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::of([fd_word(link), 0, 0, 0]);
+    // SAFETY: BPF_LINK_DETACH reads the attribute only and follows no pointer.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// What the kernel says of `link`; an error when it is not an XDP link.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
+    let mut info = RawLinkInfo::default();
+    let mut attr = Attr::of([fd_word(link), size_of::<RawLinkInfo>() as u32, 0, 0]);
+    attr.words[1] = (&raw mut info).expose_provenance() as u64;
+    // SAFETY: the kernel writes at most the stated size through the pointer, to a live local.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    if info.kind != BPF_LINK_TYPE_XDP {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not an XDP link",
+        ));
+    }
+    Ok(XdpLinkInfo {
+        prog_id: info.prog_id,
+        ifindex: info.ifindex,
+    })
+}
+
+/// Pins `link` at `path`, which must be on a bpffs.
+pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = path_attr(&path, fd_word(link));
+    // SAFETY: the kernel reads a NUL-terminated string through the pointer; `path` outlives the call.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// Opens what is pinned at `path`.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = path_attr(&path, 0);
+    // SAFETY: the kernel reads a NUL-terminated string through the pointer; `path` outlives the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn path_attr(path: &CStr, fd: u32) -> Attr {
+    let mut attr = Attr::of([0, 0, fd, 0]);
+    attr.words[0] = path.as_ptr().expose_provenance() as u64;
+    attr
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+fn fd_word(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// The system call.
+///
+/// # Safety
+///
+/// Every pointer that `cmd` takes from `attr` must be good for what `cmd` does with it.
+unsafe fn bpf(cmd: libc::c_long, attr: &mut Attr) -> io::Result<RawFd> {
+    // SAFETY: `attr` is live and of the stated size; the caller answers for the pointers in it.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, cmd, &raw mut *attr, size_of::<Attr>()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(done as RawFd)
+}
