@@ -4,6 +4,7 @@
 //! reading one snapshot of the [`tables::Tables`] that control published.
 
 pub mod batch;
+pub mod capture;
 pub mod counters;
 pub mod event;
 pub mod frame;

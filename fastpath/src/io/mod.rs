@@ -1,6 +1,7 @@
 //! Where packets come from and go to: one trait, and its implementations.
 
 pub mod mem;
+pub mod pcap;
 pub mod xsk;
 
 use std::time::Duration;

@@ -1,0 +1,16 @@
+//! Capture files: pcap and pcapng in, pcap out. Plain bytes, no dependencies; never on the packet path.
+//!
+//! Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
+
+mod error;
+mod link;
+mod pcapng;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::{CaptureError, Problem};
+pub use link::Link;
+pub use reader::{MAX_PACKET, Reader, Record};
+pub use writer::Writer;

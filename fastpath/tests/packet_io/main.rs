@@ -1,0 +1,6 @@
+//! One contract for every [`fastpath::io::PacketIo`]. A new implementation writes a [`contract::Rig`] and one line of
+//! [`contract::packet_io_contract`].
+
+mod contract;
+mod mem;
+mod pcap;
