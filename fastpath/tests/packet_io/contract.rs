@@ -6,6 +6,7 @@ use fastpath::batch::{BATCH, Batch};
 use fastpath::frame::Frame;
 use fastpath::io::{HEADROOM, PacketIo};
 use fastpath::port::PortId;
+use flowtable::Tick;
 
 /// What a test needs beside the packet I/O itself: the far ends of its two ports, 0 and 1.
 pub(crate) trait Rig {
@@ -96,7 +97,7 @@ fn receive<R: Rig>(
     let mut received = 0;
     for _ in 0..LOOKS {
         let io = rig.io();
-        io.maintain();
+        io.maintain(Tick(0));
         let before = received;
         for queue in 0..io.rx_queues() {
             let port = io.recv(queue, &mut batch).expect("a queue below the count");
