@@ -22,7 +22,7 @@ pub enum XskError {
     },
     /// The kernel has no AF_XDP.
     #[error(
-        "this kernel ({release}) has no AF_XDP sockets; Linux 5.10 or newer built with CONFIG_XDP_SOCKETS=y is needed"
+        "this kernel ({release}) has no AF_XDP sockets; Linux 5.11 or newer built with CONFIG_XDP_SOCKETS=y is needed"
     )]
     NoAfXdp {
         /// What `uname -r` says.

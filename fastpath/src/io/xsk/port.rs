@@ -301,16 +301,16 @@ impl QueuePort {
         self.outstanding
     }
 
-    /// Asks whether the device is still there. For a slow timer, or when waiting reports the port.
+    /// Asks whether the device is still there and up. For a slow timer: a port that only receives learns it
+    /// in no other way, since the kernel reports nothing to those who wait for it.
     ///
     /// # Errors
     ///
-    /// [`PortError::Down`] once the device is gone.
+    /// [`PortError::Down`] when the device is down or gone.
     pub fn health(&self) -> Result<(), PortError> {
-        match sys::option_int(self.socket.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR) {
-            Ok(0) => Ok(()),
-            Ok(errno) => Err(PortError::from_os(io::Error::from_raw_os_error(errno))),
-            Err(error) => Err(PortError::from_os(error)),
+        match sys::kick_rx(self.socket.fd.as_fd()).map_err(PortError::from_os) {
+            Err(PortError::Down) => Err(PortError::Down),
+            Ok(()) | Err(PortError::Os(_)) => Ok(()),
         }
     }
 

@@ -173,6 +173,25 @@ pub(super) struct BoundSocket {
     kind: UmemKind,
 }
 
+impl BoundSocket {
+    /// False once its device is gone: the kernel has unbound the socket, and it is no good to share with.
+    fn is_alive(&self) -> bool {
+        // SAFETY: the entry is in the list, whose lock the caller holds, so the descriptor is open.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        sys::is_bound(fd)
+    }
+}
+
+impl AreaInner {
+    /// Whether a live socket of this memory serves the queue. A dead one may carry the same key: a device
+    /// can be created again with the number of one that was deleted.
+    fn has_bound(&self, key: QueueKey) -> bool {
+        self.bound()
+            .iter()
+            .any(|socket| socket.key == key && socket.is_alive())
+    }
+}
+
 /// What sockets must agree in to share a UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct UmemKind {
@@ -255,12 +274,7 @@ impl XskSocket {
             });
         }
         let target = Target::find(interface, queue)?;
-        if area
-            .inner()
-            .bound()
-            .iter()
-            .any(|socket| socket.key == target.key)
-        {
+        if area.inner().has_bound(target.key) {
             return Err(XskError::QueueTaken {
                 interface: interface.to_owned(),
                 queue,
@@ -495,7 +509,7 @@ impl Opening<'_> {
         let mut bound = self.area.bound();
         let reference = bound
             .iter()
-            .find(|socket| socket.kind == kind)
+            .find(|socket| socket.kind == kind && socket.is_alive())
             .map(|socket| socket.fd);
         let mut address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,

@@ -149,6 +149,13 @@ pub(super) fn kick_rx(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Whether the AF_XDP socket is (still) bound: the kernel unbinds it when its device goes.
+pub(super) fn is_bound(fd: BorrowedFd<'_>) -> bool {
+    kick_rx(fd)
+        .err()
+        .is_none_or(|error| error.raw_os_error() != Some(libc::ENXIO))
+}
+
 /// Runs an ethtool command: `argument` starts with the command number, as all ethtool structs do.
 ///
 /// `T` must be the `repr(C)` struct of that command, made of integers only.

@@ -79,6 +79,9 @@ impl WaitSet {
 
     /// Waits for packets on `port` too, under `key`. It leaves the set when its socket is closed.
     ///
+    /// A device that goes does not end a wait: the kernel's `poll` says nothing about a socket that it has
+    /// unbound. Watch the links by netlink, or ask [`QueuePort::health`] now and then.
+    ///
     /// # Errors
     ///
     /// As [`WaitSet::add`].
@@ -155,13 +158,8 @@ impl WaitSet {
         })
     }
 
-    /// Keys of the sockets that the last wait reported, each with whether the socket is in error (its
-    /// device is gone).
-    pub fn ready(&self) -> impl Iterator<Item = (u64, bool)> + '_ {
-        let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
-        self.events
-            .iter()
-            .take(self.ready)
-            .map(move |event| (event.data(), event.events().intersects(broken)))
+    /// Keys of the sockets that the last wait reported.
+    pub fn ready(&self) -> impl Iterator<Item = u64> + '_ {
+        self.events.iter().take(self.ready).map(EpollEvent::data)
     }
 }

@@ -1,0 +1,10 @@
+//! `io::xsk` against the kernel: veth pairs in network namespaces of their own. Needs root and AF_XDP;
+//! says `SKIPPED` otherwise (and fails with `CARACAL_NO_SKIP=1`).
+
+mod errors;
+mod kernel;
+mod lab;
+mod lifecycle;
+mod sharing;
+mod transfer;
+mod waiting;
