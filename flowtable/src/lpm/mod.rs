@@ -70,10 +70,7 @@ pub enum LpmError {
     /// [`NextHopId::NONE`] says that there is no route, so a route cannot carry it.
     #[error("a route needs a next hop, and 0 says that there is none")]
     NoNextHop,
-    /// Every extension group of the page is in use: 32,768 different /24 with routes longer than /24.
-    #[error("{octet}.0.0.0/8 already has {max} /24 with routes longer than /24", max = lpm4::MAX_GROUPS)]
-    TooManyGroups {
-        /// The first octet of the addresses of that page.
-        octet: u8,
-    },
+    /// Every extension group is in use.
+    #[error("{max} different /24 have routes longer than /24, there is no room for another", max = lpm4::MAX_GROUPS)]
+    TooManyGroups,
 }

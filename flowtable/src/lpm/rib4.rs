@@ -7,18 +7,24 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::lpm4::{Base, EXTENDED, GROUPS_A_CHUNK, Group, MAX_GROUPS, Page, slot_of, uniform};
+use super::lpm4::{
+    Chunks, EXTENDED, GROUPS_A_CHUNK, Group, MAX_GROUPS, Page, Root, empty_chunk, slot_of, uniform,
+};
 use super::{Lpm4, LpmError, NextHopId, Prefix4};
+
+/// Pages beyond which entries are prefetched: 1 MiB of them.
+const CACHED_PAGES: usize = 8;
 
 /// IPv4 routes to change. Limits are those of [`Lpm4`].
 ///
-/// A change copies the page (128 KiB) or the chunk of extension groups (16 KiB) that it touches if a
+/// A change copies the page (128 KiB) or the chunk of extension groups (32 KiB) that it touches if a
 /// snapshot still shares it, once for any number of changes between two snapshots.
 #[derive(Clone, Debug, Default)]
 pub struct Rib4 {
     lpm: Lpm4,
     routes: Routes,
-    shadows: Shadows,
+    pages: PageShadows,
+    groups: GroupShadows,
 }
 
 /// The routes by length, then by first address.
@@ -27,19 +33,23 @@ struct Routes([HashMap<u32, NextHopId>; 33]);
 
 /// What the writer knows of each page.
 #[derive(Clone, Debug)]
-struct Shadows(Box<[Shadow; 256]>);
+struct PageShadows(Box<[PageShadow; 256]>);
 
 /// What the writer knows of one page.
 #[derive(Clone, Debug, Default)]
-struct Shadow {
+struct PageShadow {
     /// Routes longer than /8. With none the page is uniform.
     inner_routes: u32,
     /// The length of the route that a uniform page comes from.
     uniform_depth: u8,
     /// The length of the route that each entry comes from, 0 without one; none for a uniform page.
     depths: Option<Box<[u8; 1 << 16]>>,
-    /// What the writer knows of each extension group.
-    groups: Vec<GroupShadow>,
+}
+
+/// What the writer knows of all extension groups.
+#[derive(Clone, Debug, Default)]
+struct GroupShadows {
+    all: Vec<GroupShadow>,
     /// Groups that are not in use.
     free: Vec<u16>,
 }
@@ -68,9 +78,9 @@ impl Default for Routes {
     }
 }
 
-impl Default for Shadows {
+impl Default for PageShadows {
     fn default() -> Self {
-        Self(Box::new(std::array::from_fn(|_| Shadow::default())))
+        Self(Box::new(std::array::from_fn(|_| PageShadow::default())))
     }
 }
 
@@ -112,32 +122,30 @@ impl Rib4 {
         if hop.is_none() {
             return Err(LpmError::NoNextHop);
         }
-        let (octet, len) = ((prefix.addr() >> 24) as u8, prefix.len());
-        if len > 24 && self.is_full(octet, slot_of(prefix.addr())) {
-            return Err(LpmError::TooManyGroups { octet });
+        let (octet, len) = (octet_of(prefix), prefix.len());
+        if len > 24 && self.is_full(prefix) {
+            return Err(LpmError::TooManyGroups);
         }
         let old = self.routes.0[len as usize].insert(prefix.addr(), hop);
         if old == Some(hop) {
             return Ok(old);
         }
         if old.is_none() && len > 8 {
-            self.shadows.0[octet as usize].inner_routes += 1;
+            self.pages.0[octet].inner_routes += 1;
         }
         let fill = Fill {
             hop,
             depth: len,
             over: (0, len),
         };
+        let mut table = self.table();
         match len {
-            0..=8 => self.fill_pages(prefix, fill),
-            9..=24 => self.page(octet).fill_slots(prefix, fill),
+            0..=8 => table.fill_pages(prefix, fill),
+            9..=24 => table.fill_slots(octet, prefix, fill),
             _ => {
-                let group = self.page(octet).extend(slot_of(prefix.addr()));
-                if old.is_none() {
-                    self.shadows.0[octet as usize].groups[group].routes += 1;
-                }
-                self.page(octet)
-                    .fill_group(group, last_octets(prefix), fill);
+                let group = table.extend(octet, slot_of(prefix.addr()));
+                table.groups.all[group].routes += u16::from(old.is_none());
+                table.fill_group(group, prefix, fill);
             }
         }
         Ok(old)
@@ -145,7 +153,7 @@ impl Rib4 {
 
     /// Removes the route; returns its next hop, or `None` if there was no such route.
     pub fn remove(&mut self, prefix: Prefix4) -> Option<NextHopId> {
-        let (octet, len) = ((prefix.addr() >> 24) as u8, prefix.len());
+        let (octet, len) = (octet_of(prefix), prefix.len());
         let old = self.routes.0[len as usize].remove(&prefix.addr())?;
         let (hop, depth) = self.routes.covering(prefix);
         let fill = Fill {
@@ -153,25 +161,25 @@ impl Rib4 {
             depth,
             over: (len, len),
         };
-        if len <= 8 {
-            self.fill_pages(prefix, fill);
-            return Some(old);
+        let page_cover = self.routes.covering_page(octet);
+        let mut table = self.table();
+        match len {
+            0..=8 => table.fill_pages(prefix, fill),
+            9..=24 => table.fill_slots(octet, prefix, fill),
+            _ => {
+                let slot = slot_of(prefix.addr());
+                let group = table.extend(octet, slot);
+                table.groups.all[group].routes -= 1;
+                table.fill_group(group, prefix, fill);
+                if table.groups.all[group].routes == 0 {
+                    table.collapse(octet, slot, group);
+                }
+            }
         }
-        let shadow = &mut self.shadows.0[octet as usize];
-        shadow.inner_routes -= 1;
-        if shadow.inner_routes == 0 {
-            self.make_uniform(octet);
-        } else if len <= 24 {
-            self.page(octet).fill_slots(prefix, fill);
-        } else {
-            let slot = slot_of(prefix.addr());
-            let group = self.page(octet).extend(slot);
-            self.page(octet)
-                .fill_group(group, last_octets(prefix), fill);
-            let routes = &mut self.shadows.0[octet as usize].groups[group].routes;
-            *routes -= 1;
-            if *routes == 0 {
-                self.page(octet).collapse(slot, group);
+        if len > 8 {
+            table.pages.0[octet].inner_routes -= 1;
+            if table.pages.0[octet].inner_routes == 0 {
+                table.make_uniform(octet, page_cover);
             }
         }
         Some(old)
@@ -218,57 +226,21 @@ impl Rib4 {
         self.lpm.clone()
     }
 
-    /// Whether `slot` needs an extension group and there is none left.
-    fn is_full(&self, octet: u8, slot: usize) -> bool {
-        let shadow = &self.shadows.0[octet as usize];
-        let extended = self.lpm.pages[octet as usize].base[slot] & EXTENDED != 0;
-        !extended && shadow.free.is_empty() && shadow.groups.len() == MAX_GROUPS
+    /// Whether `prefix` needs an extension group and there is none left.
+    fn is_full(&self, prefix: Prefix4) -> bool {
+        let entry = self.lpm.root.pages[octet_of(prefix)][slot_of(prefix.addr())];
+        entry & EXTENDED == 0 && self.groups.free.is_empty() && self.groups.all.len() == MAX_GROUPS
     }
 
-    /// Writes a route of at most 8 bits: whole pages.
-    fn fill_pages(&mut self, prefix: Prefix4, fill: Fill) {
-        let mut uniform = None;
-        for octet in (prefix.addr() >> 24) as u8..=(prefix.last() >> 24) as u8 {
-            let shadow = &mut self.shadows.0[octet as usize];
-            if shadow.depths.is_some() {
-                self.page(octet).fill_slots(prefix, fill);
-            } else if fill.covers(shadow.uniform_depth) {
-                shadow.uniform_depth = fill.depth;
-                let base = uniform.get_or_insert_with(|| self.uniform_base(fill.hop));
-                Arc::make_mut(&mut self.lpm.pages)[octet as usize].base = Arc::clone(base);
-            }
-        }
-    }
-
-    /// Shares the page of `octet`, which no route longer than /8 is in any more.
-    fn make_uniform(&mut self, octet: u8) {
-        let (hop, uniform_depth) = self.routes.covering_page(octet);
-        let base = self.uniform_base(hop);
-        Arc::make_mut(&mut self.lpm.pages)[octet as usize] = Page {
-            base,
-            groups: Vec::new(),
-        };
-        self.shadows.0[octet as usize] = Shadow {
-            uniform_depth,
-            ..Shadow::default()
-        };
-    }
-
-    /// A page with `hop` everywhere: another uniform page's if there is one.
-    fn uniform_base(&self, hop: NextHopId) -> Arc<Base> {
-        self.shadows
-            .0
-            .iter()
-            .zip(self.lpm.pages.iter())
-            .find(|(shadow, page)| shadow.depths.is_none() && page.base[0] == hop.0)
-            .map_or_else(|| uniform(hop), |(_, page)| Arc::clone(&page.base))
-    }
-
-    /// The page of `octet`, to be written.
-    fn page(&mut self, octet: u8) -> PageMut<'_> {
-        PageMut {
-            page: &mut Arc::make_mut(&mut self.lpm.pages)[octet as usize],
-            shadow: &mut self.shadows.0[octet as usize],
+    /// The table and what is known of it, to be written.
+    fn table(&mut self) -> TableMut<'_> {
+        let Self {
+            lpm, pages, groups, ..
+        } = self;
+        TableMut {
+            root: Arc::make_mut(&mut lpm.root),
+            pages,
+            groups,
         }
     }
 }
@@ -283,10 +255,10 @@ impl Routes {
     }
 
     /// The longest route of at most 8 bits that holds the page of `octet`.
-    fn covering_page(&self, octet: u8) -> (NextHopId, u8) {
+    fn covering_page(&self, octet: usize) -> (NextHopId, u8) {
         (0..=8)
             .rev()
-            .find_map(|len| self.holding(u32::from(octet) << 24, len))
+            .find_map(|len| self.holding((octet as u32) << 24, len))
             .unwrap_or_default()
     }
 
@@ -316,97 +288,177 @@ impl Fill {
     }
 }
 
-/// A page and what the writer knows of it.
-struct PageMut<'a> {
-    page: &'a mut Page,
-    shadow: &'a mut Shadow,
+/// The table that readers get next, and what the writer knows of it.
+struct TableMut<'a> {
+    root: &'a mut Root,
+    pages: &'a mut PageShadows,
+    groups: &'a mut GroupShadows,
 }
 
-impl PageMut<'_> {
-    /// Writes a route of at most 24 bits into the entries of its /24.
-    fn fill_slots(&mut self, prefix: Prefix4, fill: Fill) {
+impl TableMut<'_> {
+    /// Writes a route of at most 8 bits: whole pages.
+    fn fill_pages(&mut self, prefix: Prefix4, fill: Fill) {
+        let mut shared = None;
+        for octet in octet_of(prefix)..=(prefix.last() >> 24) as usize {
+            let shadow = &mut self.pages.0[octet];
+            if shadow.depths.is_some() {
+                self.fill_slots(octet, prefix, fill);
+            } else if fill.covers(shadow.uniform_depth) {
+                shadow.uniform_depth = fill.depth;
+                let page = shared.get_or_insert_with(|| self.uniform_page(fill.hop));
+                self.root.pages[octet] = Arc::clone(page);
+            }
+        }
+        self.count_pages();
+    }
+
+    /// Writes a route of at most 24 bits into the entries of its /24 in the page of `octet`.
+    fn fill_slots(&mut self, octet: usize, prefix: Prefix4, fill: Fill) {
         let slots = if prefix.len() <= 8 {
             0..=0xffff
         } else {
             slot_of(prefix.addr())..=slot_of(prefix.last())
         };
-        let Self { page, shadow } = self;
-        let entries = &mut Arc::make_mut(&mut page.base)[slots.clone()];
-        let depths = &mut depths_of(&mut shadow.depths, shadow.uniform_depth)[slots];
+        let was_uniform = self.pages.0[octet].depths.is_none();
+        let entries = &mut Arc::make_mut(&mut self.root.pages[octet])[slots.clone()];
+        let depths = &mut self.pages.0[octet].depths_mut()[slots];
         for (entry, depth) in entries.iter_mut().zip(depths) {
             if *entry & EXTENDED != 0 {
                 let group = (*entry & !EXTENDED) as usize;
                 fill.write(
-                    group_mut(&mut page.groups, group),
-                    &mut shadow.groups[group].depths,
+                    group_mut(&mut self.root.chunks, group),
+                    &mut self.groups.all[group].depths,
                 );
             } else if fill.covers(*depth) {
                 *entry = fill.hop.0;
                 *depth = fill.depth;
             }
         }
+        if was_uniform {
+            self.count_pages();
+        }
     }
 
-    /// The extension group of the /24 `slot`, made if it has none. There must be a free one.
-    fn extend(&mut self, slot: usize) -> usize {
-        let Self { page, shadow } = self;
-        let entry = page.base[slot];
+    /// The extension group of a /24, made if it has none. There must be a free one.
+    fn extend(&mut self, octet: usize, slot: usize) -> usize {
+        let entry = self.root.pages[octet][slot];
         if entry & EXTENDED != 0 {
             return (entry & !EXTENDED) as usize;
         }
-        let depth = depths_of(&mut shadow.depths, shadow.uniform_depth)[slot];
-        let made = GroupShadow {
+        let was_uniform = self.pages.0[octet].depths.is_none();
+        let depth = self.pages.0[octet].depths_mut()[slot];
+        let group = self.groups.take(GroupShadow {
             routes: 0,
             depths: [depth; 1 << 8],
-        };
-        let group = if let Some(group) = shadow.free.pop() {
-            shadow.groups[group as usize] = made;
-            group as usize
-        } else {
-            shadow.groups.push(made);
-            shadow.groups.len() - 1
-        };
-        if group / GROUPS_A_CHUNK == page.groups.len() {
-            page.groups.push(Arc::new([[0; 1 << 8]; GROUPS_A_CHUNK]));
+        });
+        self.make_room(group);
+        *group_mut(&mut self.root.chunks, group) = [entry; 1 << 8];
+        Arc::make_mut(&mut self.root.pages[octet])[slot] = EXTENDED | group as u16;
+        if was_uniform {
+            self.count_pages();
         }
-        *group_mut(&mut page.groups, group) = [entry; 1 << 8];
-        Arc::make_mut(&mut page.base)[slot] = EXTENDED | group as u16;
         group
     }
 
-    /// Writes a route longer than /24 into its group.
-    fn fill_group(&mut self, group: usize, octets: std::ops::RangeInclusive<usize>, fill: Fill) {
-        let entries = &mut group_mut(&mut self.page.groups, group)[octets.clone()];
-        fill.write(entries, &mut self.shadow.groups[group].depths[octets]);
+    /// Doubles the number of chunks until they hold `group`.
+    fn make_room(&mut self, group: usize) {
+        while group / GROUPS_A_CHUNK >= self.root.chunks.len() {
+            let (old, empty) = (&self.root.chunks, empty_chunk());
+            let added = std::iter::repeat_n(empty, old.len());
+            self.root.chunks = old.iter().cloned().chain(added).collect();
+        }
     }
 
-    /// Gives back the group of `slot`, which no route longer than /24 is in any more.
-    fn collapse(&mut self, slot: usize, group: usize) {
-        let Self { page, shadow } = self;
-        let entry = group_mut(&mut page.groups, group)[0];
-        Arc::make_mut(&mut page.base)[slot] = entry;
-        depths_of(&mut shadow.depths, shadow.uniform_depth)[slot] = shadow.groups[group].depths[0];
-        shadow.free.push(group as u16);
+    /// Writes a route longer than /24 into its group.
+    fn fill_group(&mut self, group: usize, prefix: Prefix4, fill: Fill) {
+        let octets = (prefix.addr() & 0xff) as usize..=(prefix.last() & 0xff) as usize;
+        let entries = &mut group_mut(&mut self.root.chunks, group)[octets.clone()];
+        fill.write(entries, &mut self.groups.all[group].depths[octets]);
+    }
+
+    /// Gives back the group of a /24, which no route longer than /24 is in any more.
+    fn collapse(&mut self, octet: usize, slot: usize, group: usize) {
+        let entry = self.root.chunks[group / GROUPS_A_CHUNK][group % GROUPS_A_CHUNK][0];
+        Arc::make_mut(&mut self.root.pages[octet])[slot] = entry;
+        self.pages.0[octet].depths_mut()[slot] = self.groups.all[group].depths[0];
+        if self.groups.give_back(group) {
+            self.root.chunks = Arc::new([empty_chunk()]);
+        }
+    }
+
+    /// Shares the page of `octet`, which no route longer than /8 is in any more.
+    fn make_uniform(&mut self, octet: usize, (hop, uniform_depth): (NextHopId, u8)) {
+        self.root.pages[octet] = self.uniform_page(hop);
+        self.pages.0[octet] = PageShadow {
+            uniform_depth,
+            ..PageShadow::default()
+        };
+        self.count_pages();
+    }
+
+    /// A page with `hop` everywhere: another uniform page if there is one.
+    fn uniform_page(&self, hop: NextHopId) -> Arc<Page> {
+        let mut pages = self.pages.0.iter().zip(&self.root.pages);
+        pages
+            .find(|(shadow, page)| shadow.depths.is_none() && page[0] == hop.0)
+            .map_or_else(|| uniform(hop), |(_, page)| Arc::clone(page))
+    }
+
+    /// Decides whether batches prefetch, after the number of different pages may have changed.
+    fn count_pages(&mut self) {
+        let pages = &self.root.pages;
+        // Uniform pages side by side mostly are the same; a few counted twice do not matter.
+        let twins = pages
+            .windows(2)
+            .filter(|pair| Arc::ptr_eq(&pair[0], &pair[1]))
+            .count();
+        self.root.prefetches = pages.len() - twins > CACHED_PAGES;
     }
 }
 
-/// The depths of a page's entries, written out if the page was uniform.
-#[expect(
-    clippy::large_stack_arrays,
-    reason = "64 KiB, on the control plane's stack only"
-)]
-fn depths_of(depths: &mut Option<Box<[u8; 1 << 16]>>, uniform_depth: u8) -> &mut [u8; 1 << 16] {
-    depths.get_or_insert_with(|| Box::new([uniform_depth; 1 << 16]))
+impl PageShadow {
+    /// The depths of the entries, written out if the page was uniform.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "64 KiB, on the control plane's stack only"
+    )]
+    fn depths_mut(&mut self) -> &mut [u8; 1 << 16] {
+        self.depths
+            .get_or_insert_with(|| Box::new([self.uniform_depth; 1 << 16]))
+    }
+}
+
+impl GroupShadows {
+    /// Takes a free group into use.
+    fn take(&mut self, shadow: GroupShadow) -> usize {
+        if let Some(group) = self.free.pop() {
+            self.all[group as usize] = shadow;
+            return group as usize;
+        }
+        self.all.push(shadow);
+        self.all.len() - 1
+    }
+
+    /// Frees a group; says whether it was the last in use.
+    fn give_back(&mut self, group: usize) -> bool {
+        self.free.push(group as u16);
+        let none_left = self.free.len() == self.all.len();
+        if none_left {
+            *self = Self::default();
+        }
+        none_left
+    }
+}
+
+/// The first octet of the addresses.
+fn octet_of(prefix: Prefix4) -> usize {
+    (prefix.addr() >> 24) as usize
 }
 
 /// Group `group`, copied first if a snapshot shares its chunk.
-fn group_mut(groups: &mut [Arc<[Group; GROUPS_A_CHUNK]>], group: usize) -> &mut Group {
-    &mut Arc::make_mut(&mut groups[group / GROUPS_A_CHUNK])[group % GROUPS_A_CHUNK]
-}
-
-/// The last octets that a route longer than /24 holds.
-fn last_octets(prefix: Prefix4) -> std::ops::RangeInclusive<usize> {
-    (prefix.addr() & 0xff) as usize..=(prefix.last() & 0xff) as usize
+fn group_mut(chunks: &mut Arc<Chunks>, group: usize) -> &mut Group {
+    let chunk = &mut Arc::make_mut(chunks)[group / GROUPS_A_CHUNK];
+    &mut Arc::make_mut(chunk)[group % GROUPS_A_CHUNK]
 }
 
 #[cfg(test)]
@@ -415,20 +467,10 @@ mod tests {
 
     /// Pages of entries in memory, and extension groups in use.
     fn footprint(rib: &Rib4) -> (usize, usize) {
-        let mut pages: Vec<_> = rib
-            .lpm
-            .pages
-            .iter()
-            .map(|page| Arc::as_ptr(&page.base))
-            .collect();
+        let mut pages: Vec<_> = rib.lpm.root.pages.iter().map(Arc::as_ptr).collect();
         pages.sort_unstable();
         pages.dedup();
-        let groups = rib
-            .shadows
-            .0
-            .iter()
-            .map(|shadow| shadow.groups.len() - shadow.free.len());
-        (pages.len(), groups.sum())
+        (pages.len(), rib.groups.all.len() - rib.groups.free.len())
     }
 
     fn rib(routes: &[&str]) -> Rib4 {
@@ -469,23 +511,42 @@ mod tests {
     #[test]
     fn a_change_copies_only_the_page_that_it_touches() {
         let mut rib = rib(&["10.0.0.0/16", "11.0.0.0/16", "11.0.0.1/32"]);
-        let before = rib.snapshot();
+        let before = rib.snapshot().root;
         rib.insert("11.0.0.2/32".parse().unwrap(), NextHopId::MAX)
             .unwrap();
         let same =
-            |octet: usize| Arc::ptr_eq(&before.pages[octet].base, &rib.lpm.pages[octet].base);
+            |root: &Root, octet: usize| Arc::ptr_eq(&before.pages[octet], &root.pages[octet]);
+        let after = rib.snapshot().root;
         assert!(
-            (0..=255).all(same),
-            "a route in an extension group leaves the entries alone"
+            (0..=255).all(|octet| same(&after, octet)),
+            "the route is in a group that was there"
         );
-        assert!(!Arc::ptr_eq(
-            &before.pages[11].groups[0],
-            &rib.lpm.pages[11].groups[0]
-        ));
+        let chunks = before.chunks.iter().zip(after.chunks.iter());
+        let copied: Vec<_> = chunks
+            .map(|(before, after)| !Arc::ptr_eq(before, after))
+            .collect();
+        assert_eq!(copied, [true]);
 
         rib.remove("11.0.0.0/16".parse().unwrap()).unwrap();
-        let same =
-            |octet: usize| Arc::ptr_eq(&before.pages[octet].base, &rib.lpm.pages[octet].base);
-        assert!((0..=255).all(|octet| same(octet) == (octet != 11)));
+        let after = rib.snapshot().root;
+        assert!((0..=255).all(|octet| same(&after, octet) == (octet != 11)));
+    }
+
+    #[test]
+    fn batches_prefetch_in_tables_larger_than_a_cache() {
+        let mut rib = rib(&["0.0.0.0/0", "10.0.0.0/16"]);
+        assert!(!rib.lpm.root.prefetches);
+        for octet in 20..30 {
+            rib.insert(
+                Prefix4::new(octet << 24, 16).unwrap(),
+                NextHopId::new(1).unwrap(),
+            )
+            .unwrap();
+        }
+        assert!(rib.lpm.root.prefetches);
+        for octet in 20..30 {
+            rib.remove(Prefix4::new(octet << 24, 16).unwrap()).unwrap();
+        }
+        assert!(!rib.lpm.root.prefetches);
     }
 }

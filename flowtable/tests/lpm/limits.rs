@@ -26,29 +26,35 @@ fn a_route_without_a_next_hop_is_refused() {
 }
 
 #[test]
-fn a_page_without_free_groups_refuses_and_stays_as_it_is() {
+fn a_table_without_free_groups_refuses_and_stays_as_it_is() {
     let mut rib = Rib4::new();
     rib.insert(Prefix4::DEFAULT, hop(1)).unwrap();
-    let host = |slot: u32| Prefix4::host(0x0a00_0001 | (slot << 8));
+    let host = |slot: u32| Prefix4::host(0x0a00_0001 + (slot << 8));
     for slot in 0..0x8000 {
         rib.insert(host(slot), hop(2)).unwrap();
     }
     assert_eq!(
         rib.insert(host(0x8000), hop(2)),
-        Err(LpmError::TooManyGroups { octet: 10 })
+        Err(LpmError::TooManyGroups)
     );
     assert_eq!(rib.len(), 0x8001);
     assert_eq!(rib.get(host(0x8000)), None);
     assert_eq!(rib.lpm().lookup(host(0x8000).addr()), hop(1));
 
-    // A /24 that has a group takes more; another page has groups of its own; a freed group is used again.
+    // A /24 that has a group takes more, and a freed group is used again.
     rib.insert(Prefix4::host(0x0a00_0002), hop(3)).unwrap();
-    rib.insert(Prefix4::host(0x0b00_0002), hop(3)).unwrap();
     rib.remove(host(7)).unwrap();
-    rib.insert(host(0x8000), hop(4)).unwrap();
-    assert_eq!(rib.lpm().lookup(host(0x8000).addr()), hop(4));
-    assert_eq!(rib.lpm().lookup(host(0x8000).addr() + 1), hop(1));
+    rib.insert(host(0x18000), hop(4)).unwrap();
+    assert_eq!(rib.lpm().lookup(host(0x18000).addr()), hop(4));
+    assert_eq!(rib.lpm().lookup(host(0x18000).addr() + 1), hop(1));
     assert_eq!(rib.lpm().lookup(host(7).addr()), hop(1));
+
+    // An error in the middle of a list is an error of the whole.
+    let routes: Vec<_> = (0..=0x8000).map(|slot| (host(slot), hop(1))).collect();
+    assert_eq!(
+        Rib4::from_routes(&routes).err(),
+        Some(LpmError::TooManyGroups)
+    );
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn run<F: Family>(changes: &[Change], probes: &[u128]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn ipv4_tables_equal_a_scan_after_every_change(changes in changes(32), probes in vec(addrs(32), 0..80)) {
