@@ -6,14 +6,13 @@
 mod xdp_support;
 
 use std::net::IpAddr;
-use std::os::fd::AsFd as _;
 
 use control::xdp::{
     EndpointConfig, EndpointProgram, FailMode, NicConfig, NicCounters, NicProgram, Verdict,
 };
 use xdp_support::frames::*;
 use xdp_support::socket::XdpSocket;
-use xdp_support::{ifindex, isolated, skipped_without_root};
+use xdp_support::{isolated, skipped_without_root};
 
 /// A frame, a name for it, and how many of its first bytes make it ours; `None`: it is the kernel's.
 type Case = (&'static str, Vec<u8>, Option<usize>);
@@ -264,8 +263,8 @@ fn the_nic_takes_what_is_ours_and_passes_the_rest() {
     }
     isolated(|| {
         let mut nic = nic();
-        let socket = XdpSocket::bind(ifindex("lo"), 0).expect("bind");
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(0, &socket).expect("set socket");
         for (name, frame, ours) in cases() {
             let expected = ours.map_or(Verdict::Pass, |_| Verdict::Redirect);
             assert_eq!(nic.verdict(&frame).expect("run"), expected, "{name}");
@@ -280,8 +279,8 @@ fn runts_pass_until_they_show_what_they_are() {
     }
     isolated(|| {
         let mut nic = nic();
-        let socket = XdpSocket::bind(ifindex("lo"), 0).expect("bind");
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(0, &socket).expect("set socket");
         for (name, frame, ours) in cases() {
             for len in 0..=frame.len() {
                 let Ok(verdict) = nic.verdict(&frame[..len]) else {
@@ -312,15 +311,15 @@ fn the_nic_passes_everything_without_a_socket() {
         };
         all_pass(&nic);
         // A socket on another queue is no socket.
-        let socket = XdpSocket::bind(ifindex("lo"), 0).expect("bind");
-        nic.set_socket(1, socket.as_fd()).expect("set socket");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(1, &socket).expect("set socket");
         all_pass(&nic);
         // Nor is one that was taken out, nor one that was closed.
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        nic.set_socket(0, &socket).expect("set socket");
         nic.clear_socket(0).expect("clear");
         all_pass(&nic);
         nic.clear_socket(0).expect("clear twice");
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        nic.set_socket(0, &socket).expect("set socket");
         drop(socket);
         all_pass(&nic);
     });
@@ -345,8 +344,8 @@ fn the_nic_counts_every_frame_once() {
         };
         assert_eq!(nic.counters().expect("counters"), no_socket);
 
-        let socket = XdpSocket::bind(ifindex("lo"), 0).expect("bind");
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(0, &socket).expect("set socket");
         for (_, frame, _) in &ours {
             nic.verdict(frame).expect("run");
         }
@@ -368,8 +367,8 @@ fn what_the_nic_takes_follows_the_sets() {
     }
     isolated(|| {
         let mut nic = nic();
-        let socket = XdpSocket::bind(ifindex("lo"), 0).expect("bind");
-        nic.set_socket(0, socket.as_fd()).expect("set socket");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(0, &socket).expect("set socket");
         let to = |addr| V4::new(PEER4, addr, TCP).frame(&tcp(1, 80));
         let to6 = |addr| ipv6(PEER6, addr, TCP, &tcp(1, 80));
         let vxlan = V4::new(PEER4, LOCAL4, UDP).frame(&udp(VXLAN_PORT));
@@ -402,9 +401,7 @@ fn what_the_nic_takes_follows_the_sets() {
 
         let error = nic.sync_pods4([(POD4, 33)]).expect_err("no such length");
         assert_eq!(error.to_string(), "a prefix length of 33 is more than 32");
-        let error = nic
-            .set_socket(256, socket.as_fd())
-            .expect_err("no such queue");
+        let error = nic.set_socket(256, &socket).expect_err("no such queue");
         assert!(
             error.to_string().contains("beyond the 256 queues"),
             "{error}"
@@ -441,14 +438,14 @@ fn endpoints_give_everything_to_the_socket_or_fail_as_configured() {
             let unknown = pods.counters().expect("counters").unknown_device;
             let lo = pods.serve_loopback().expect("slot");
             all(&pods, refused);
-            let socket = XdpSocket::bind(lo, 0).expect("bind");
-            pods.set_socket(lo, 1, socket.as_fd()).expect("set socket");
+            let socket = XdpSocket::bind("lo", 0);
+            pods.set_socket(lo, 1, &socket).expect("set socket");
             all(&pods, refused);
-            pods.set_socket(lo, 0, socket.as_fd()).expect("set socket");
+            pods.set_socket(lo, 0, &socket).expect("set socket");
             all(&pods, Verdict::Redirect);
             pods.clear_socket(lo, 0).expect("clear");
             all(&pods, refused);
-            pods.set_socket(lo, 0, socket.as_fd()).expect("set socket");
+            pods.set_socket(lo, 0, &socket).expect("set socket");
             drop(socket);
             all(&pods, refused);
 

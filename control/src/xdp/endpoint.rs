@@ -1,7 +1,7 @@
 //! The endpoints' program: takes everything from pods' veths and the host port.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::AsRawFd;
 
 use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData, XskMap};
@@ -109,7 +109,7 @@ impl EndpointProgram {
         &mut self,
         ifindex: u32,
         queue: u32,
-        socket: BorrowedFd<'_>,
+        socket: &impl AsRawFd,
     ) -> Result<(), UpdateError> {
         let place = self.place(ifindex, queue)?;
         self.sockets

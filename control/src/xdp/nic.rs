@@ -1,7 +1,7 @@
 //! The NIC's program: passes by default, takes overlay and pod traffic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use aya::EbpfLoader;
 use aya::maps::{Array, MapData, XskMap};
@@ -111,7 +111,7 @@ impl NicProgram {
     }
 
     /// Serves receive queue `queue` by an `AF_XDP` socket of that queue. The kernel forgets a socket when it is closed.
-    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), UpdateError> {
+    pub fn set_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<(), UpdateError> {
         check_queue(queue)?;
         self.sockets
             .set(queue, socket.as_raw_fd(), 0)

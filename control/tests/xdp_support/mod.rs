@@ -5,13 +5,16 @@
     reason = "a module of several test crates, each of which uses its own part"
 )]
 
+pub mod child;
 pub mod frames;
+pub mod pod;
 pub mod socket;
 
+use std::fs::File;
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Whether `test` cannot run for `reason`; says so, or panics when CARACAL_NO_SKIP=1 forbids skipping.
 pub fn skipped(test: &str, reason: &str) -> bool {
@@ -28,14 +31,24 @@ pub fn skipped_without_root(test: &str) -> bool {
     !nix::unistd::geteuid().is_root() && skipped(test, "needs root")
 }
 
+/// Whether `test` must be skipped because this is not root or one of these commands is not installed.
+pub fn skipped_without(test: &str, commands: &[&str]) -> bool {
+    let installed = |command: &str| Command::new(command).arg("--version").output().is_ok();
+    skipped_without_root(test)
+        || commands.iter().any(|command| {
+            !installed(command) && skipped(test, &format!("`{command}` is not installed"))
+        })
+}
+
 /// Runs `test` in network and mount namespaces of its own, which end with it, however it ends. There `/sys/fs/bpf`
 /// is an empty directory.
 pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("new namespaces");
         mount_at("/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-        // Hides a bpffs of the machine.
+        // Hides a bpffs and the named namespaces of the machine.
         mount_at("/sys/fs", Some("tmpfs"), MsFlags::empty());
+        mount_at("/run", Some("tmpfs"), MsFlags::empty());
         std::fs::create_dir("/sys/fs/bpf").expect("mount point");
         ip("link set lo up");
         test()
@@ -44,6 +57,24 @@ pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+/// Runs `inside` in a namespace that `ip netns` made.
+pub fn in_netns<T: Send>(name: &str, inside: impl FnOnce() -> T + Send) -> T {
+    let enter = || {
+        let namespace = File::open(format!("/run/netns/{name}")).expect("namespace");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter");
+        inside()
+    };
+    std::thread::scope(|scope| match scope.spawn(enter).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// Makes bpffs, or anything else mounted at `path`, read-only.
+pub fn make_read_only(path: &str) {
+    mount_at(path, None, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
 }
 
 fn mount_at(path: &str, kind: Option<&str>, flags: MsFlags) {
