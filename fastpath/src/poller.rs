@@ -94,9 +94,11 @@ impl<I: PacketIo> Poller<I> {
 
     /// Serves every queue once. Returns how many packets came in.
     pub fn round(&mut self, batch: &mut Batch, now: Tick) -> usize {
+        // Ports first: tables that name a port were published before the port was handed over, so what is seen
+        // here never lags behind the sockets.
+        self.io.maintain(now);
         let tables = self.tables.refresh();
         self.pipeline.counters().generation.set(tables.generation);
-        self.io.maintain(now);
         let mut received = 0;
         for queue in 0..self.io.rx_queues() {
             let Some(port) = self.io.recv(queue, batch) else {

@@ -17,6 +17,8 @@ pub struct Port {
     pub mtu: u16,
     /// What is behind it.
     pub kind: PortKind,
+    /// Whether packets may come in with partial transport checksums: from a stack of this machine, by a virtual device.
+    pub partial_checksums: bool,
     /// The source of ICMP errors that leave by it; `None`: none are sent.
     pub icmp_source4: Option<u32>,
     /// The same for IPv6.

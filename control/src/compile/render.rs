@@ -308,6 +308,7 @@ fn port(compiler: &Compiler, id: PortId, spec: &PortSpec) -> Port {
         mac: spec.mac,
         mtu: spec.mtu,
         kind,
+        partial_checksums: spec.partial_checksums,
         icmp_source4,
         icmp_source6,
     }

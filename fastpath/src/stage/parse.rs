@@ -58,6 +58,9 @@ fn ethernet(
         }
     }
     packet.l3 = eth::HEADER_LEN as u16;
+    if port.partial_checksums {
+        packet.flags |= flag::MAYBE_PARTIAL;
+    }
     match ethertype {
         EtherType::IPV4 => {
             ip4(packet, rest, port, tunnels)?;
@@ -103,9 +106,8 @@ fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
             if !pod.may_send_from4(ip.src) {
                 return Err(DropReason::SourceSpoofed);
             }
-            packet.flags |= flag::MAYBE_PARTIAL;
         }
-        PortKind::Host => packet.flags |= flag::MAYBE_PARTIAL | flag::KEEP_TTL,
+        PortKind::Host => packet.flags |= flag::KEEP_TTL,
         PortKind::Uplink => {}
     }
     addresses4(ip.src, ip.dst)?;
@@ -176,9 +178,8 @@ fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
                     DropReason::SourceSpoofed
                 });
             }
-            packet.flags |= flag::MAYBE_PARTIAL;
         }
-        PortKind::Host => packet.flags |= flag::MAYBE_PARTIAL | flag::KEEP_TTL,
+        PortKind::Host => packet.flags |= flag::KEEP_TTL,
         PortKind::Uplink => {}
     }
     addresses6(ip.src, ip.dst)?;

@@ -23,7 +23,8 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         }
         if checks_sources
             && let Some(port) = port
-            && let Err(reason) = check_source(packet, tables.next_hop(source), port)
+            && let Err(reason) =
+                check_source(packet, tables.next_hop(source), tables.next_hop(hop), port)
         {
             packet.drop(reason);
             continue;
@@ -100,7 +101,12 @@ fn lookup6(
 
 /// A source must lie behind the port, or the node, that the packet came from.
 #[inline]
-fn check_source(packet: &Packet, back: &NextHop, port: &Port) -> Result<(), DropReason> {
+fn check_source(
+    packet: &Packet,
+    back: &NextHop,
+    to: &NextHop,
+    port: &Port,
+) -> Result<(), DropReason> {
     let origin = back.origin();
     if came_by_tunnel(packet) {
         return match origin {
@@ -113,6 +119,12 @@ fn check_source(packet: &Packet, back: &NextHop, port: &Port) -> Result<(), Drop
     match (&port.kind, origin) {
         // On the underlay: what is routed there without encapsulation.
         (PortKind::Uplink, Some((Way::Uplink, ..))) => Ok(()),
+        // A pod of another node that speaks to this node itself does so without encapsulation.
+        (PortKind::Uplink, Some((Way::Tunnel, ..)))
+            if matches!(to.origin(), Some((Way::Host, ..))) =>
+        {
+            Ok(())
+        }
         // From the host: anything but what lives in pods or behind tunnels.
         (PortKind::Host, Some((Way::Host | Way::Uplink, ..)) | None) | (PortKind::Pod(_), _) => {
             Ok(())

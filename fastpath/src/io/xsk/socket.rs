@@ -304,6 +304,11 @@ impl XskSocket {
         &self.interface
     }
 
+    /// The descriptor, to be put into an XSKMAP before a poller gets the socket. The map does not keep the socket open.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Namespace, interface number and queue.
     pub fn key(&self) -> QueueKey {
         self.key
