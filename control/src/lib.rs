@@ -5,5 +5,6 @@ pub mod calico;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod demo;
 pub mod desired;
 pub mod xdp;

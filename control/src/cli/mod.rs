@@ -58,6 +58,8 @@ pub enum Output {
 pub enum Command {
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
+    /// Show Caracal at work, in network namespaces of its own.
+    Demo(crate::demo::DemoArgs),
 }
 
 impl Cli {
@@ -65,6 +67,7 @@ impl Cli {
     pub fn run(self) -> Exit {
         match &self.command {
             Command::Validate(args) => validate::run(args, &self),
+            Command::Demo(args) => crate::demo::run(args, self.output),
         }
     }
 

@@ -1,0 +1,359 @@
+//! What the checks found, as lines for people and as JSON (schema `caracal.demo/v1`, see docs/demo.md).
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::scenario::{Family, Mode};
+
+/// Version of the JSON document. It changes when a field changes its meaning or goes; new fields may come.
+pub const SCHEMA: &str = "caracal.demo/v1";
+
+/// What a check looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// The dataplane came up on both nodes.
+    Start,
+    /// The pod's gateway answered ARP or neighbour solicitations as Calico's does.
+    Neighbour,
+    /// ICMP echo.
+    Ping,
+    /// UDP echo.
+    Udp,
+    /// TCP transfer.
+    Tcp,
+    /// The form of the packets on the underlay.
+    Wire,
+    /// No traffic gets through.
+    Blocked,
+    /// The dataplane ended in order.
+    Stop,
+}
+
+impl What {
+    fn label(self, family: Option<Family>) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Neighbour if family == Some(Family::Ipv6) => "ndp",
+            Self::Neighbour => "arp",
+            Self::Ping => "ping",
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Wire => "wire",
+            Self::Blocked => "blocked",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It held.
+    Pass,
+    /// It did not.
+    Fail,
+    /// It could not be tried here; the reason says why.
+    Skipped,
+}
+
+/// Figures of a check; those that do not apply are absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Figures {
+    /// Median round trip, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// From the first request to the first answer, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_answer_ms: Option<f64>,
+    /// Requests sent and answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<u32>,
+    /// Payload sizes echoed, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sizes_bytes: Option<Vec<usize>>,
+    /// Datagrams sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<u32>,
+    /// Payload of the transfer, bytes, each way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Payload rate from client to server, Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up_mbit_s: Option<f64>,
+    /// Payload rate from server to client, Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_mbit_s: Option<f64>,
+    /// SHA-256 of the client's bytes, equal at both ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What crossed the underlay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire: Option<String>,
+    /// Time the step took, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<f64>,
+}
+
+impl Figures {
+    fn text(&self, what: What) -> String {
+        let rounded = |value: Option<f64>| value.unwrap_or_default();
+        match what {
+            What::Neighbour => super::plan::GATEWAY_MAC.to_owned(),
+            What::Ping => format!("{:.3} ms", rounded(self.rtt_ms)),
+            What::Udp => {
+                let sizes = self.sizes_bytes.as_deref().unwrap_or_default();
+                let most = sizes.iter().max().copied().unwrap_or_default();
+                let lost = self.lost.filter(|lost| *lost > 0);
+                let lost = lost.map_or(String::new(), |lost| format!(" ({lost} sent again)"));
+                format!("up to {most} B{lost}")
+            }
+            What::Tcp => format!(
+                "{} MiB, sha256 equal, {:.0}/{:.0} Mbit/s",
+                self.bytes.unwrap_or_default() >> 20,
+                rounded(self.up_mbit_s),
+                rounded(self.down_mbit_s)
+            ),
+            What::Wire => self.wire.clone().unwrap_or_default(),
+            What::Start | What::Blocked | What::Stop => self
+                .took_ms
+                .map_or(String::new(), |ms| format!("{ms:.0} ms")),
+        }
+    }
+}
+
+/// One check and its result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Step of the demonstration, e.g. "vxlan", "cross-subnet/same", "interop-vxlan", "stopped".
+    pub step: String,
+    /// Mode of the pools.
+    pub mode: Mode,
+    /// IP family, where the check has one.
+    pub family: Option<Family>,
+    /// Kind of conversation, e.g. "pod to pod, one node".
+    pub pair: Option<String>,
+    /// Its client, e.g. "node1/client".
+    pub from: Option<String>,
+    /// Its server.
+    pub to: Option<String>,
+    /// What was looked at.
+    pub what: What,
+    /// How it ended.
+    pub status: Status,
+    /// Why it failed or was skipped.
+    pub reason: Option<String>,
+    /// What was measured.
+    pub figures: Figures,
+}
+
+/// Counts of the outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Checks that held.
+    pub passed: usize,
+    /// Checks that did not.
+    pub failed: usize,
+    /// Checks that could not be tried.
+    pub skipped: usize,
+}
+
+/// The whole result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Version of this program.
+    pub version: &'static str,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// What forwarded on the nodes: "caracal", "kernel" or "none".
+    pub dataplane: String,
+    /// All checks that were tried held, and at least one was.
+    pub ok: bool,
+    /// Why the demonstration ended before its end.
+    pub error: Option<String>,
+    /// Where logs and configuration of the daemons were kept after a failure.
+    pub logs: Option<String>,
+    /// Time it took.
+    pub seconds: f64,
+    /// Counts.
+    pub summary: Summary,
+    /// Every check, in order.
+    pub checks: Vec<Outcome>,
+}
+
+impl Report {
+    /// An empty report.
+    pub fn new(dataplane: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or(String::new(), |release| release.trim().to_owned()),
+            dataplane: dataplane.to_owned(),
+            ok: false,
+            error: None,
+            logs: None,
+            seconds: 0.0,
+            summary: Summary::default(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Counts the outcomes and decides whether all is well.
+    pub fn conclude(&mut self, seconds: f64) {
+        let count = |status| self.checks.iter().filter(|c| c.status == status).count();
+        self.summary = Summary {
+            passed: count(Status::Pass),
+            failed: count(Status::Fail),
+            skipped: count(Status::Skipped),
+        };
+        self.seconds = seconds;
+        self.ok = self.error.is_none() && self.summary.failed == 0 && self.summary.passed > 0;
+    }
+
+    /// The document, for machines.
+    pub fn json(&self) -> String {
+        // Plain data with string keys: it cannot fail.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// The summary, for people.
+    pub fn summary_text(&self) -> String {
+        let Summary {
+            passed,
+            failed,
+            skipped,
+        } = self.summary;
+        let mut text = String::new();
+        if let Some(error) = &self.error {
+            let _ = writeln!(text, "error: {error}");
+        }
+        let verdict = if self.ok { "PASS" } else { "FAIL" };
+        let _ = write!(
+            text,
+            "{verdict}: {passed} checks passed, {failed} failed, {skipped} skipped, in {:.0} s",
+            self.seconds
+        );
+        if let Some(logs) = &self.logs {
+            let _ = write!(text, "\nlogs and configuration of the daemons: {logs}");
+        }
+        text
+    }
+}
+
+/// The line of one conversation: all that was looked at, with figures; then a line for each failure.
+/// All outcomes have the same step, family and ends.
+pub fn line(outcomes: &[Outcome]) -> String {
+    let Some(first) = outcomes.first() else {
+        return String::new();
+    };
+    let has = |status| outcomes.iter().any(|outcome| outcome.status == status);
+    let verdict = if has(Status::Fail) {
+        "FAIL"
+    } else if has(Status::Pass) {
+        "PASS"
+    } else {
+        "SKIP"
+    };
+    let mut text = format!("{verdict} {:<18}", first.step);
+    if let Some(family) = first.family {
+        let _ = write!(text, " {family}");
+    }
+    if let (Some(pair), Some(from), Some(to)) = (&first.pair, &first.from, &first.to) {
+        let ends = format!("{from} -> {to}");
+        let _ = write!(text, "  {pair:<21} {ends:<25}");
+    }
+    for outcome in outcomes.iter().filter(|o| o.status == Status::Pass) {
+        let label = outcome.what.label(outcome.family);
+        let _ = write!(text, "  {label} {}", outcome.figures.text(outcome.what));
+    }
+    for outcome in outcomes.iter().filter(|o| o.status != Status::Pass) {
+        let word = if outcome.status == Status::Fail {
+            "failed"
+        } else {
+            "skipped"
+        };
+        let label = outcome.what.label(outcome.family);
+        let reason = outcome.reason.as_deref().unwrap_or_default();
+        let _ = write!(text, "\n       {label} {word}: {reason}");
+    }
+    text.lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(what: What, status: Status) -> Outcome {
+        Outcome {
+            step: "vxlan".to_owned(),
+            mode: Mode::Vxlan,
+            family: Some(Family::Ipv6),
+            pair: Some("pod to host".to_owned()),
+            from: Some("node1/client".to_owned()),
+            to: Some("node1".to_owned()),
+            what,
+            status,
+            reason: (status != Status::Pass).then(|| "no answer".to_owned()),
+            figures: Figures {
+                rtt_ms: Some(0.25),
+                ..Figures::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_failure_is_named_under_its_line() {
+        let text = line(&[
+            outcome(What::Neighbour, Status::Fail),
+            outcome(What::Ping, Status::Pass),
+        ]);
+        assert_eq!(
+            text,
+            "FAIL vxlan              ipv6  pod to host           node1/client -> node1      ping 0.250 ms\n       ndp failed: no answer"
+        );
+    }
+
+    #[test]
+    fn only_checks_that_all_hold_are_ok() {
+        let mut report = Report::new("caracal");
+        report.conclude(1.0);
+        assert!(!report.ok, "nothing was tried");
+        report.checks.push(outcome(What::Ping, Status::Pass));
+        report.checks.push(outcome(What::Wire, Status::Skipped));
+        report.conclude(1.0);
+        assert!(report.ok);
+        report.checks.push(outcome(What::Tcp, Status::Fail));
+        report.conclude(1.0);
+        assert!(!report.ok);
+        assert_eq!(
+            report.summary_text(),
+            "FAIL: 1 checks passed, 1 failed, 1 skipped, in 1 s"
+        );
+    }
+
+    #[test]
+    fn json_has_the_documented_form() {
+        let mut report = Report::new("kernel");
+        report.checks.push(outcome(What::Ping, Status::Pass));
+        report.conclude(2.0);
+        let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(value["schema"], "caracal.demo/v1");
+        assert_eq!(value["ok"], true);
+        assert_eq!(value["summary"]["passed"], 1);
+        let check = &value["checks"][0];
+        assert_eq!(check["mode"], "vxlan");
+        assert_eq!(check["family"], "ipv6");
+        assert_eq!(check["what"], "ping");
+        assert_eq!(check["status"], "pass");
+        assert_eq!(check["figures"], serde_json::json!({"rtt_ms": 0.25}));
+    }
+}

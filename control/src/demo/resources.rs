@@ -1,0 +1,178 @@
+//! The configuration of the lab's daemons: for each node a `caracal.yaml` and a directory of `projectcalico.org/v3`
+//! resources, as a user would write them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::daemon;
+use super::error::{DemoError, Result};
+use super::lab::Lab;
+use super::plan::{LabId, Node, POD_NAMESPACE, PODS, POOL_V4, POOL_V6, underlay_prefix_len};
+use super::scenario::{Family, Mode, Scenario};
+use super::topology::ETH;
+
+/// Writes the configuration of `node` for the scenario, replacing an earlier one; returns its `caracal.yaml`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(lab: &Lab, node: Node, scenario: Scenario) -> Result<PathBuf> {
+    let dir = lab.dir().join(node.name());
+    let resources = dir.join("conf.d");
+    fs::create_dir_all(&resources)
+        .map_err(DemoError::io(format!("creating {}", resources.display())))?;
+    let file = dir.join("caracal.yaml");
+    put(&file, &daemon_config(lab.id(), lab.dir(), node))?;
+    for (name, text) in calico(scenario) {
+        put(&resources.join(name), &text)?;
+    }
+    Ok(file)
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(DemoError::io(format!("writing {}", path.display())))
+}
+
+/// Where the daemon of `node` can be asked.
+pub fn control_socket(lab_dir: &Path, node: Node) -> PathBuf {
+    lab_dir.join(format!("{}.sock", node.name()))
+}
+
+fn daemon_config(lab: &LabId, lab_dir: &Path, node: Node) -> String {
+    let name = node.name();
+    let socket = control_socket(lab_dir, node);
+    let pins = daemon::pins(lab).join(name);
+    format!(
+        "nodeName: {name}\n\
+         uplinks:\n  - interface: {ETH}\n\
+         maxPods: 16\n\
+         controlSocket: {}\n\
+         bpffs: {}\n",
+        socket.display(),
+        pins.display()
+    )
+}
+
+/// The cluster's resources, the same on both nodes: file name and text.
+fn calico(scenario: Scenario) -> [(&'static str, String); 4] {
+    [
+        ("nodes.yaml", nodes(scenario)),
+        ("pools.yaml", pools(scenario.mode)),
+        ("pods.yaml", pods()),
+        ("settings.yaml", settings()),
+    ]
+}
+
+fn document(kind: &str, name: &str, namespace: Option<&str>, spec: &[String]) -> String {
+    let mut text =
+        format!("---\napiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata:\n  name: {name}\n");
+    if let Some(namespace) = namespace {
+        let _ = writeln!(text, "  namespace: {namespace}");
+    }
+    text.push_str("spec:\n");
+    for line in spec {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+fn nodes(scenario: Scenario) -> String {
+    let (v4, v6) = (Family::Ipv4, Family::Ipv6);
+    let mut text = String::new();
+    for node in Node::ALL {
+        let address = |family: Family| {
+            let address = node.address(family, scenario.same_subnet);
+            format!("{address}/{}", underlay_prefix_len(family))
+        };
+        let mut spec = vec![
+            "bgp:".to_owned(),
+            format!("  ipv4Address: {}", address(v4)),
+            format!("  ipv6Address: {}", address(v6)),
+        ];
+        if scenario.mode == Mode::Ipip {
+            spec.push(format!("  ipv4IPIPTunnelAddr: {}", node.tunnel_address(v4)));
+        }
+        if matches!(scenario.mode, Mode::Vxlan | Mode::CrossSubnet) {
+            spec.push(format!("ipv4VXLANTunnelAddr: {}", node.tunnel_address(v4)));
+            spec.push(format!("ipv6VXLANTunnelAddr: {}", node.tunnel_address(v6)));
+        }
+        text.push_str(&document("Node", node.name(), None, &spec));
+    }
+    for node in Node::ALL {
+        for (family, suffix) in [(v4, "v4"), (v6, "v6")] {
+            let spec = [
+                format!("cidr: {}", node.block(family)),
+                format!("node: {}", node.name()),
+                "state: confirmed".to_owned(),
+            ];
+            let name = format!("{}-{suffix}", node.name());
+            text.push_str(&document("BlockAffinity", &name, None, &spec));
+        }
+    }
+    text
+}
+
+fn pools(mode: Mode) -> String {
+    let mut text = String::new();
+    for (name, cidr, block_size, family) in [
+        ("pods-ipv4", POOL_V4, 26, Family::Ipv4),
+        ("pods-ipv6", POOL_V6, 122, Family::Ipv6),
+    ] {
+        let (ipip, vxlan) = match (mode, family) {
+            (Mode::Vxlan, _) => ("Never", "Always"),
+            (Mode::CrossSubnet, _) => ("Never", "CrossSubnet"),
+            (Mode::Ipip, Family::Ipv4) => ("Always", "Never"),
+            (Mode::Ipip, Family::Ipv6) | (Mode::Direct, _) => ("Never", "Never"),
+        };
+        let spec = [
+            format!("cidr: {cidr}"),
+            format!("blockSize: {block_size}"),
+            format!("ipipMode: {ipip}"),
+            format!("vxlanMode: {vxlan}"),
+            "natOutgoing: false".to_owned(),
+        ];
+        text.push_str(&document("IPPool", name, None, &spec));
+    }
+    text
+}
+
+fn pods() -> String {
+    let mut text = String::new();
+    for pod in &PODS {
+        let (node, name) = (pod.node.name(), pod.name);
+        let spec = [
+            format!("node: {node}"),
+            "orchestrator: k8s".to_owned(),
+            format!("pod: {name}"),
+            "endpoint: eth0".to_owned(),
+            format!("interfaceName: {}", pod.host_interface()),
+            format!("mac: {}", pod.mac()),
+            "ipNetworks:".to_owned(),
+            format!("  - {}/32", pod.address(Family::Ipv4)),
+            format!("  - {}/128", pod.address(Family::Ipv6)),
+            format!("profiles: [kns.{POD_NAMESPACE}]"),
+        ];
+        // Calico joins the parts with single dashes.
+        let resource = format!("{node}-k8s-{name}-eth0");
+        text.push_str(&document(
+            "WorkloadEndpoint",
+            &resource,
+            Some(POD_NAMESPACE),
+            &spec,
+        ));
+    }
+    text
+}
+
+fn settings() -> String {
+    let felix = [
+        "defaultEndpointToHostAction: Accept".to_owned(),
+        "ipv6Support: true".to_owned(),
+    ];
+    let bgp = [
+        "nodeToNodeMeshEnabled: true".to_owned(),
+        "asNumber: 64512".to_owned(),
+    ];
+    document("FelixConfiguration", "default", None, &felix)
+        + &document("BGPConfiguration", "default", None, &bgp)
+}

@@ -1,0 +1,362 @@
+//! The demonstration, step by step.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::args::Dataplane;
+use super::cancel::Cancel;
+use super::checks::{Bench, INTEROP, PAIRS, Pair, took};
+use super::daemon::Daemon;
+use super::error::{DemoError, Result};
+use super::lab::Lab;
+use super::plan::Node;
+use super::report::{Figures, Outcome, Status, What};
+use super::scenario::{Carriage, Family, Mode, Scenario};
+use super::wire::Wire;
+use super::{kernel_node, resources};
+
+/// What to show.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Modes, in order.
+    pub modes: Vec<Mode>,
+    /// Families.
+    pub families: Vec<Family>,
+    /// Bytes of each TCP transfer, each way.
+    pub bytes: u64,
+    /// What forwards on the nodes.
+    pub dataplane: Dataplane,
+}
+
+/// One step of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// All conversations of a scenario.
+    Show(Scenario),
+    /// The dataplane is stopped, or killed: the same traffic must fail, and work again after a restart.
+    Without(Scenario, Ending),
+    /// Node 2 is the kernel's.
+    Interop(Scenario),
+}
+
+/// How the daemons end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// In order, by SIGTERM.
+    Stopped,
+    /// By SIGKILL.
+    Killed,
+}
+
+impl Step {
+    fn scenario(self) -> Scenario {
+        match self {
+            Self::Show(scenario) | Self::Without(scenario, _) | Self::Interop(scenario) => scenario,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Show(scenario) => scenario.label().to_owned(),
+            Self::Without(_, Ending::Stopped) => "stopped".to_owned(),
+            Self::Without(_, Ending::Killed) => "killed".to_owned(),
+            Self::Interop(scenario) => format!("interop-{}", scenario.label()),
+        }
+    }
+
+    fn title(self) -> String {
+        let mode = self.scenario().label();
+        match self {
+            Self::Show(_) => format!("{mode}: all conversations"),
+            Self::Without(_, Ending::Stopped) => {
+                format!("{mode}: the dataplane stopped, and started again")
+            }
+            Self::Without(_, Ending::Killed) => {
+                format!("{mode}: the daemons killed with SIGKILL, and started again")
+            }
+            Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
+        }
+    }
+}
+
+fn plan(wishes: &Wishes) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for mode in &wishes.modes {
+        steps.extend(Scenario::of(*mode).iter().copied().map(Step::Show));
+    }
+    if wishes.dataplane == Dataplane::Caracal {
+        if let Some(Step::Show(first)) = steps.first().copied() {
+            let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
+            // After the conversations that they judge, on the same lab.
+            steps.splice(1..1, proofs);
+        }
+        for mode in [Mode::Vxlan, Mode::Ipip] {
+            if wishes.modes.contains(&mode) {
+                steps.extend(Scenario::of(mode).iter().copied().map(Step::Interop));
+            }
+        }
+    }
+    steps
+}
+
+/// What is told while the demonstration runs.
+pub trait Audience {
+    /// A step begins.
+    fn step(&mut self, number: usize, of: usize, title: &str);
+    /// A conversation begins.
+    fn conversation(&mut self, family: Family, pair: &Pair);
+    /// Results of one conversation, or of one event of the step.
+    fn results(&mut self, outcomes: Vec<Outcome>);
+}
+
+/// Goes through all steps. A dataplane that does not start is a failed check, and the next step goes on.
+///
+/// # Errors
+/// When the lab itself fails, or the user wants to stop.
+pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audience) -> Result<()> {
+    let wire = Wire::watch(lab.id(), lab.shell())?;
+    let steps = plan(wishes);
+    for (index, step) in steps.iter().enumerate() {
+        audience.step(index + 1, steps.len(), &step.title());
+        let mut bench = Bench {
+            lab,
+            wire: &wire,
+            step: step.name(),
+            scenario: step.scenario(),
+            bytes: wishes.bytes,
+            cancel,
+        };
+        if let Some(reason) = skipped(lab, *step, wishes.dataplane) {
+            let mut outcome = bench.outcome(What::Start, Ok(Figures::default()));
+            outcome.status = Status::Skipped;
+            outcome.reason = Some(reason);
+            audience.results(vec![outcome]);
+            continue;
+        }
+        lab.set_scenario(step.scenario())?;
+        let mut nodes = Nodes::new(lab, step.scenario(), wishes.dataplane, *step);
+        let played = nodes
+            .start(cancel)
+            .map(|figures| bench.outcome(What::Start, Ok(figures)))
+            .and_then(|started| {
+                audience.results(vec![started]);
+                play(*step, &mut bench, &mut nodes, wishes, audience)
+            });
+        let ended = nodes.stop();
+        for (what, result) in [(What::Start, played), (What::Stop, ended)] {
+            match result {
+                Ok(()) => {}
+                Err(error @ DemoError::Daemon { .. }) => {
+                    audience.results(vec![bench.outcome(what, Err(error.to_string()))]);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a step cannot be tried here.
+fn skipped(lab: &Lab, step: Step, dataplane: Dataplane) -> Option<String> {
+    let needs_kernel = matches!(step, Step::Interop(_)) || dataplane == Dataplane::Kernel;
+    let ipip = step.scenario().mode == Mode::Ipip;
+    (needs_kernel && ipip && !lab.machine().kernel_ipip)
+        .then(|| "this kernel has no IPIP device to compare with (modprobe ipip)".to_owned())
+}
+
+fn play(
+    step: Step,
+    bench: &mut Bench<'_>,
+    nodes: &mut Nodes<'_>,
+    wishes: &Wishes,
+    audience: &mut dyn Audience,
+) -> Result<()> {
+    match step {
+        Step::Show(_) => converse(bench, &PAIRS, &wishes.families, audience)?,
+        Step::Interop(scenario) => {
+            // Where the families differ, the plain one has nothing to prove against the kernel.
+            let families: Vec<Family> = wishes
+                .families
+                .iter()
+                .copied()
+                .filter(|family| scenario.carriage(*family) != Carriage::Plain)
+                .collect();
+            converse(bench, &INTEROP, &families, audience)?;
+        }
+        Step::Without(_, how) => {
+            // The control of the control: it flows now.
+            restored(bench, wishes, audience)?;
+            nodes.end(how)?;
+            let pairs: Vec<Pair> = match how {
+                // The host's own stack may reach its own pods once the daemon has left in order.
+                Ending::Stopped => PAIRS.iter().copied().filter(Pair::is_forwarded).collect(),
+                // After a crash pods are closed altogether.
+                Ending::Killed => PAIRS.to_vec(),
+            };
+            for outcome in bench.blocked(&pairs, &wishes.families)? {
+                audience.results(vec![outcome]);
+            }
+            let started = nodes.start(bench.cancel)?;
+            audience.results(vec![bench.outcome(What::Start, Ok(started))]);
+            restored(bench, wishes, audience)?;
+        }
+    }
+    Ok(())
+}
+
+fn converse(
+    bench: &Bench<'_>,
+    pairs: &[Pair],
+    families: &[Family],
+    audience: &mut dyn Audience,
+) -> Result<()> {
+    for family in families {
+        for pair in pairs {
+            audience.conversation(*family, pair);
+            audience.results(bench.converse(pair, *family)?);
+        }
+    }
+    Ok(())
+}
+
+fn restored(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
+    for family in &wishes.families {
+        // Across nodes, and to outside.
+        for pair in [&PAIRS[1], &PAIRS[5]] {
+            audience.conversation(*family, pair);
+            audience.results(bench.restored(pair, *family)?);
+        }
+    }
+    Ok(())
+}
+
+/// The dataplanes of both nodes.
+struct Nodes<'a> {
+    lab: &'a Lab,
+    scenario: Scenario,
+    dataplane: [Dataplane; 2],
+    daemons: Vec<Daemon>,
+    kernel: Vec<Node>,
+}
+
+impl<'a> Nodes<'a> {
+    fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
+        let second = match step {
+            Step::Interop(_) => Dataplane::Kernel,
+            Step::Show(_) | Step::Without(..) => dataplane,
+        };
+        Self {
+            lab,
+            scenario,
+            dataplane: [dataplane, second],
+            daemons: Vec::new(),
+            kernel: Vec::new(),
+        }
+    }
+
+    /// Starts both and waits until they are ready.
+    fn start(&mut self, cancel: &Cancel) -> Result<Figures> {
+        let started = Instant::now();
+        for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
+            match dataplane {
+                Dataplane::Caracal => {
+                    let config: PathBuf = resources::write(self.lab, node, self.scenario)?;
+                    self.daemons.push(Daemon::start(self.lab, node, &config)?);
+                }
+                Dataplane::Kernel => {
+                    self.kernel.push(node);
+                    kernel_node::install(self.lab.shell(), self.lab.id(), node, self.scenario)?;
+                }
+                Dataplane::None => {}
+            }
+        }
+        for daemon in &mut self.daemons {
+            daemon.wait_ready(cancel)?;
+        }
+        Ok(took(started))
+    }
+
+    /// Ends the daemons.
+    fn end(&mut self, how: Ending) -> Result<()> {
+        let mut result = Ok(());
+        for daemon in self.daemons.drain(..) {
+            match how {
+                Ending::Stopped => result = daemon.stop().and(result),
+                Ending::Killed => daemon.crash(),
+            }
+        }
+        result
+    }
+
+    /// Ends both dataplanes; says if a daemon ended by itself before, or with an error.
+    fn stop(mut self) -> Result<()> {
+        let early = self.daemons.iter_mut().find_map(Daemon::ended_early);
+        let stopped = self.end(Ending::Stopped);
+        for node in &self.kernel {
+            kernel_node::remove(self.lab.shell(), self.lab.id(), *node)?;
+        }
+        early.map_or(stopped, Err)
+    }
+}
+
+/// Starts the daemons in `scenario` and leaves them running.
+///
+/// # Errors
+/// When one does not start.
+pub fn leave_running(
+    lab: &Lab,
+    scenario: Scenario,
+    dataplane: Dataplane,
+    cancel: &Cancel,
+) -> Result<()> {
+    lab.set_scenario(scenario)?;
+    let mut nodes = Nodes::new(lab, scenario, dataplane, Step::Show(scenario));
+    nodes.start(cancel)?;
+    nodes.daemons.drain(..).for_each(Daemon::leave);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(modes: &[Mode], dataplane: Dataplane) -> Vec<String> {
+        let wishes = Wishes {
+            modes: modes.to_vec(),
+            families: Family::ALL.to_vec(),
+            bytes: 1,
+            dataplane,
+        };
+        plan(&wishes).into_iter().map(Step::name).collect()
+    }
+
+    #[test]
+    fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
+        assert_eq!(
+            names(&Mode::ALL, Dataplane::Caracal),
+            [
+                "vxlan",
+                "stopped",
+                "killed",
+                "ipip",
+                "direct",
+                "cross-subnet/same",
+                "cross-subnet/other",
+                "interop-vxlan",
+                "interop-ipip"
+            ]
+        );
+        assert_eq!(
+            names(&[Mode::Direct], Dataplane::Caracal),
+            ["direct", "stopped", "killed"]
+        );
+    }
+
+    #[test]
+    fn the_kernel_alone_has_only_its_modes() {
+        assert_eq!(
+            names(&[Mode::Vxlan, Mode::CrossSubnet], Dataplane::Kernel),
+            ["vxlan", "cross-subnet/same", "cross-subnet/other"]
+        );
+    }
+}

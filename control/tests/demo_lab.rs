@@ -1,0 +1,285 @@
+//! The lab and the checks of `caracal demo`, judged with the kernel as the dataplane: they must pass where the
+//! kernel forwards, fail where nothing does, and leave nothing behind, however they end. As root.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+/// True if the test cannot run here; prints why, or panics where skipping is forbidden.
+fn skipped(test: &str) -> bool {
+    let reason = if !nix::unistd::geteuid().is_root() {
+        "not root"
+    } else if Command::new("ip").arg("-V").output().is_err() {
+        "no `ip` command"
+    } else {
+        return false;
+    };
+    assert!(
+        std::env::var_os("CARACAL_NO_SKIP").is_none_or(|value| value != "1"),
+        "{test} cannot run: {reason}"
+    );
+    println!("SKIPPED {test}: {reason}");
+    true
+}
+
+/// A lab's name that no other test or process uses.
+fn lab_name(test: &str) -> String {
+    format!("t{}{test}", std::process::id())
+}
+
+fn demo(lab: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    command.args(["demo", "--lab", lab]).args(args);
+    command
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        panic!("standard output is not one JSON document: {error}\n{stderr}")
+    })
+}
+
+fn namespaces(lab: &str) -> Vec<String> {
+    let prefix = format!("cara-{lab}-");
+    let entries = fs::read_dir("/var/run/netns").into_iter().flatten();
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+#[track_caller]
+fn assert_nothing_left(lab: &str) {
+    assert_eq!(namespaces(lab), Vec::<String>::new());
+    let state = Path::new("/run/caracal-demo").join(lab);
+    assert!(!state.exists(), "{} is left", state.display());
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let ours = command.contains("caracal") && command.contains(lab);
+        assert!(!ours, "left running: {}", command.replace('\0', " "));
+    }
+}
+
+/// Removes what a failed test leaves.
+struct Cleanup(String);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let _ = demo("x", &[]).args(["down", "--lab", &self.0]).output();
+        let _ = fs::remove_file(format!("/run/caracal-demo/{}.lock", self.0));
+    }
+}
+
+fn down(lab: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_caracal"))
+        .args(["demo", "down", "--lab", lab])
+        .output()
+        .unwrap()
+}
+
+/// Starts a demonstration that would go on for long, and waits until its lab stands.
+fn start_long(lab: &str) -> Child {
+    let mut child = demo(lab, &["--dataplane", "none", "-o", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let progress = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = progress.lines().map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.starts_with("[1/")),
+        "it ended before its first step"
+    );
+    // Nobody may close the pipe while it writes.
+    thread::spawn(move || lines.for_each(drop));
+    assert_eq!(namespaces(lab).len(), 8);
+    child
+}
+
+fn signal(child: &Child, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+#[test]
+fn the_kernel_passes_every_check() {
+    if skipped("the_kernel_passes_every_check") {
+        return;
+    }
+    let lab = lab_name("k");
+    let _cleanup = Cleanup(lab.clone());
+    let output = demo(
+        &lab,
+        &["--dataplane", "kernel", "--size", "1", "-o", "json"],
+    )
+    .output()
+    .unwrap();
+    let report = json(&output);
+    let failed: Vec<&Value> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["status"] == "fail")
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(report["ok"], true);
+    // 3 scenarios that every kernel has (IPIP may be missing) of 2 families, 6 conversations, 5 checks, and starts.
+    assert!(
+        report["summary"]["passed"].as_u64().unwrap() >= 4 * (2 * 6 * 5 + 1),
+        "{}",
+        report["summary"]
+    );
+    let transfer = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["what"] == "tcp")
+        .unwrap();
+    assert_eq!(transfer["figures"]["bytes"], 1 << 20);
+    assert_eq!(transfer["figures"]["sha256"].as_str().unwrap().len(), 64);
+    assert_nothing_left(&lab);
+}
+
+#[test]
+fn without_forwarding_the_checks_fail() {
+    if skipped("without_forwarding_the_checks_fail") {
+        return;
+    }
+    let lab = lab_name("n");
+    let _cleanup = Cleanup(lab.clone());
+    let args = [
+        "--dataplane",
+        "none",
+        "--mode",
+        "direct",
+        "--family",
+        "ipv4",
+        "--size",
+        "1",
+    ];
+    let output = demo(&lab, &args).args(["-o", "json"]).output().unwrap();
+    let report = json(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(report["ok"], false);
+    let pings: Vec<&Value> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["what"] == "ping")
+        .map(|check| &check["status"])
+        .collect();
+    assert_eq!(pings, ["fail"; 6]);
+    assert_nothing_left(&lab);
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    if skipped("a_signal_ends_it_in_order") {
+        return;
+    }
+    let lab = lab_name("s");
+    let _cleanup = Cleanup(lab.clone());
+    let child = start_long(&lab);
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json(&output)["error"], "interrupted");
+    assert_nothing_left(&lab);
+}
+
+#[test]
+fn what_a_killed_one_left_is_removed_and_a_second_one_refused() {
+    if skipped("what_a_killed_one_left_is_removed_and_a_second_one_refused") {
+        return;
+    }
+    let lab = lab_name("l");
+    let _cleanup = Cleanup(lab.clone());
+    let mut child = start_long(&lab);
+    let second = demo(&lab, &["--dataplane", "none", "-o", "json"])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let error = json(&second)["error"].to_string();
+    assert!(
+        error.contains(&format!("process {}", child.id())),
+        "{error}"
+    );
+    assert_eq!(
+        namespaces(&lab).len(),
+        8,
+        "the first one's lab still stands"
+    );
+
+    signal(&child, nix::sys::signal::Signal::SIGKILL);
+    child.wait().unwrap();
+    assert_eq!(namespaces(&lab).len(), 8, "nobody cleaned up");
+    // The next start does, and a signal ends that one in order.
+    let next = start_long(&lab);
+    signal(&next, nix::sys::signal::Signal::SIGINT);
+    let output = next.wait_with_output().unwrap();
+    assert_eq!(json(&output)["error"], "interrupted");
+    assert_nothing_left(&lab);
+}
+
+#[test]
+fn a_kept_lab_stands_until_it_is_taken_down() {
+    if skipped("a_kept_lab_stands_until_it_is_taken_down") {
+        return;
+    }
+    let lab = lab_name("d");
+    let _cleanup = Cleanup(lab.clone());
+    let args = [
+        "--dataplane",
+        "kernel",
+        "--mode",
+        "direct",
+        "--family",
+        "ipv4",
+        "--size",
+        "1",
+        "--keep",
+    ];
+    let output = demo(&lab, &args).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.contains(&format!("caracal demo down --lab {lab}")),
+        "{told}"
+    );
+    assert_eq!(namespaces(&lab).len(), 8);
+
+    let again = demo(&lab, &["--dataplane", "none"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(namespaces(&lab).len(), 8, "a kept lab is not a leftover");
+
+    assert_eq!(down(&lab).status.code(), Some(0));
+    assert_nothing_left(&lab);
+    assert_eq!(
+        down(&lab).status.code(),
+        Some(0),
+        "taking down nothing is no error"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_refused() {
+    for args in [
+        ["--mode", "gre"],
+        ["--size", "0"],
+        ["--family", "ipx"],
+        ["--lab", "../up"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+            .arg("demo")
+            .args(args)
+            .output();
+        assert_eq!(output.unwrap().status.code(), Some(2), "{args:?}");
+    }
+}
