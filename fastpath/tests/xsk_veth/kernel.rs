@@ -175,7 +175,12 @@ fn a_tcp_transfer_crosses_the_forwarder_whole() {
             });
             let mut stream = chain
                 .client
-                .within(|| TcpStream::connect("10.77.0.2:5000"))
+                .within(|| {
+                    TcpStream::connect_timeout(
+                        &"10.77.0.2:5000".parse().expect("an address"),
+                        Duration::from_secs(10),
+                    )
+                })
                 .expect("connected");
             stream
                 .set_write_timeout(Some(Duration::from_secs(10)))

@@ -2,13 +2,19 @@
 
 use std::ffi::c_long;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::io::xsk::map::Mapping;
 
 const BPF_MAP_CREATE: c_long = 0;
 const BPF_MAP_UPDATE_ELEM: c_long = 2;
 const BPF_PROG_LOAD: c_long = 5;
 const BPF_LINK_CREATE: c_long = 28;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
+/// The map's values can be mapped into memory.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 /// The attach type of a link.
 const BPF_XDP: u32 = 37;
@@ -18,6 +24,7 @@ const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 const BPF_FUNC_REDIRECT_MAP: i32 = 51;
 const BPF_PSEUDO_MAP_FD: u8 = 1;
+const BPF_PSEUDO_MAP_VALUE: u8 = 2;
 
 /// `struct bpf_insn`: opcode, registers (source << 4 | destination), offset, immediate.
 #[repr(C)]
@@ -53,7 +60,7 @@ impl XdpProgram {
     /// When the kernel refuses it.
     #[must_use]
     pub fn redirect(queues: u32) -> Self {
-        let sockets = create_xskmap(queues).expect("an XSKMAP");
+        let sockets = create_map(BPF_MAP_TYPE_XSKMAP, 4, queues, 0).expect("an XSKMAP");
         let program = load(&[
             // r2 = ctx->rx_queue_index
             instruction(0x61, 0x12, 16, 0),
@@ -72,32 +79,38 @@ impl XdpProgram {
         }
     }
 
-    /// Drops every frame: the cheapest sink.
+    /// Counts every frame and drops it: the cheapest sink.
     ///
     /// # Panics
     ///
     /// When the kernel refuses it.
     #[must_use]
-    pub fn drop_all() -> Self {
-        Self::constant(XDP_DROP)
-    }
-
-    /// Passes every frame to the kernel.
-    ///
-    /// # Panics
-    ///
-    /// When the kernel refuses it.
-    #[must_use]
-    pub fn pass_all() -> Self {
-        Self::constant(XDP_PASS)
-    }
-
-    fn constant(verdict: i32) -> Self {
-        let program = load(&[instruction(0xb7, 0, 0, verdict), instruction(0x95, 0, 0, 0)]);
-        Self {
-            program: program.expect("a program of two instructions"),
-            sockets: None,
-        }
+    pub fn counting_drop() -> (Self, SinkCounter) {
+        let counters = create_map(BPF_MAP_TYPE_ARRAY, 16, 1, BPF_F_MMAPABLE).expect("an array map");
+        let program = load(&[
+            // r2 = ctx->data_end - ctx->data
+            instruction(0x61, 0x12, 4, 0),
+            instruction(0x61, 0x13, 0, 0),
+            instruction(0x1f, 0x32, 0, 0),
+            // r1 = the counters
+            instruction(0x18, BPF_PSEUDO_MAP_VALUE << 4 | 1, 0, counters.as_raw_fd()),
+            instruction(0, 0, 0, 0),
+            // packets += 1, bytes += r2, atomically
+            instruction(0xb7, 0x03, 0, 1),
+            instruction(0xdb, 0x31, 0, 0),
+            instruction(0xdb, 0x21, 8, 0),
+            instruction(0xb7, 0, 0, XDP_DROP),
+            instruction(0x95, 0, 0, 0),
+        ])
+        .expect("the counting program");
+        let memory = Mapping::of(counters.as_fd(), 4096, 0).expect("the counters' page");
+        (
+            Self {
+                program,
+                sockets: None,
+            },
+            SinkCounter { memory },
+        )
     }
 
     /// Frames of `queue` go to `socket` from now on.
@@ -122,6 +135,32 @@ impl XdpProgram {
         XdpLink {
             _link: link.unwrap_or_else(|error| panic!("{interface}: {error}")),
         }
+    }
+}
+
+/// What a [counting sink](XdpProgram::counting_drop) has seen, without a system call.
+#[derive(Debug)]
+pub struct SinkCounter {
+    memory: Mapping,
+}
+
+impl SinkCounter {
+    /// Frames so far.
+    pub fn packets(&self) -> u64 {
+        self.word(0)
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.word(1)
+    }
+
+    fn word(&self, at: usize) -> u64 {
+        let words = self.memory.start().cast::<[AtomicU64; 2]>();
+        // SAFETY: the mapping is a page, aligned as such, alive as long as `self`; the kernel changes the
+        // words atomically.
+        let words = unsafe { words.as_ref() };
+        words.get(at).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }
 
@@ -177,13 +216,18 @@ struct LinkCreate {
     flags: u32,
 }
 
-fn create_xskmap(queues: u32) -> io::Result<OwnedFd> {
+fn create_map(
+    map_type: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+) -> io::Result<OwnedFd> {
     let attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_XSKMAP,
+        map_type,
         key_size: 4,
-        value_size: 4,
-        max_entries: queues,
-        map_flags: 0,
+        value_size,
+        max_entries,
+        map_flags,
     };
     bpf(BPF_MAP_CREATE, &attributes).map(owned)
 }
