@@ -138,21 +138,14 @@ impl EndpointProgram {
         EndpointCounters::read(&self.counters).map_err(|e| UpdateError::of("counters", 0, &e))
     }
 
-    /// What the program does with `frame` on queue 0 of the loopback device, which can be given a socket by
-    /// [`EndpointProgram::serve_loopback`]; the frame goes nowhere (`BPF_PROG_TEST_RUN`).
+    /// What the program does with `frame` on receive queue `queue` of a device; the frame goes nowhere
+    /// (`BPF_PROG_TEST_RUN`). The program need not be attached there.
     ///
     /// # Errors
     ///
-    /// The kernel refuses frames shorter than an Ethernet header.
-    pub fn verdict(&self, frame: &[u8]) -> Result<Verdict, ProgramError> {
-        self.loaded.verdict(frame)
-    }
-
-    /// Gives the loopback device a slot without attaching to it, for [`EndpointProgram::verdict`].
-    pub fn serve_loopback(&mut self) -> Result<u32, AttachError> {
-        let device = find("lo")?;
-        self.take_slot(&device)?;
-        Ok(device.index)
+    /// The kernel refuses frames shorter than an Ethernet header, and devices and queues that do not exist.
+    pub fn verdict(&self, ifindex: u32, queue: u32, frame: &[u8]) -> Result<Verdict, ProgramError> {
+        self.loaded.verdict(ifindex, queue, frame)
     }
 
     fn link(&self, device: &Device, pins: &PinDir) -> Result<EndpointAttachment, AttachError> {

@@ -76,10 +76,18 @@ impl Loaded {
         Ok(self.xdp()?.fd()?.as_fd())
     }
 
-    /// Runs the program on `frame` as if it had come in on queue 0 of the loopback device.
-    pub(super) fn verdict(&self, frame: &[u8]) -> Result<Verdict, ProgramError> {
+    /// Runs the program on `frame` as if it had come in on that queue of that device.
+    pub(super) fn verdict(
+        &self,
+        ifindex: u32,
+        queue: u32,
+        frame: &[u8],
+    ) -> Result<Verdict, ProgramError> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, ifindex, queue, 0].map(u32::to_ne_bytes);
         let options = TestRunOptions {
             data_in: Some(frame),
+            ctx_in: Some(context.as_flattened()),
             ..TestRunOptions::new()
         };
         Ok(match self.xdp()?.test_run(options)?.return_value {

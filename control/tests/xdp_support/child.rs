@@ -65,5 +65,5 @@ pub fn say(text: &str) {
 
 /// Waits to be killed, for a minute at most.
 pub fn wait_to_be_killed() {
-    std::thread::sleep(std::time::Duration::from_secs(60));
+    std::thread::sleep(std::time::Duration::from_mins(1));
 }
