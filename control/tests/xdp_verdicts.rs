@@ -203,6 +203,11 @@ fn cases() -> Vec<Case> {
             None,
         ),
         (
+            "TCP over IPv6 to the VXLAN port",
+            ipv6(PEER6, LOCAL6, TCP, &tcp(1, VXLAN_PORT)),
+            None,
+        ),
+        (
             "IPIP over IPv6",
             ipv6(PEER6, LOCAL6, IPIP, &[0x45; 20]),
             None,

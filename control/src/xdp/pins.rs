@@ -81,19 +81,19 @@ impl PinDir {
     pub(super) fn take_over(&self, device: &Device) -> Result<Option<Link>, PinError> {
         let path = self.path(device);
         let mut found = None;
-        for pin in self.pins() {
-            if pin.ifindex != device.index && (pin.alive || pin.ifname != device.name) {
+        // Only pins that can be the device's are opened: a node has hundreds.
+        for (ifname, ifindex, pin) in names_in(&self.namespace) {
+            if ifindex != device.index && (ifname != device.name || is_alive(&pin, ifindex)) {
                 continue;
             }
-            match open_if_on(&pin.path, device) {
+            match open_if_on(&pin, device) {
                 Some(link) if found.is_none() => {
-                    if pin.path != path {
-                        fs::rename(&pin.path, &path)
-                            .map_err(|e| io_error("rename", &pin.path, e))?;
+                    if pin != path {
+                        fs::rename(&pin, &path).map_err(|e| io_error("rename", &pin, e))?;
                     }
                     found = Some(link);
                 }
-                _ => remove(&pin.path)?,
+                _ => remove(&pin)?,
             }
         }
         Ok(found)
@@ -130,23 +130,30 @@ fn parse_pin_name(name: &str) -> Option<(String, u32)> {
 }
 
 fn pins_in(dir: &Path) -> Vec<PinnedDevice> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| {
-            let (ifname, ifindex) = parse_pin_name(entry.file_name().to_str()?)?;
-            let path = entry.path();
-            let alive = Link::open_pinned(&path).is_ok_and(|link| link.is_on(ifindex));
-            Some(PinnedDevice {
-                ifname,
-                ifindex,
-                alive,
-                path,
-            })
+    names_in(dir)
+        .into_iter()
+        .map(|(ifname, ifindex, path)| PinnedDevice {
+            alive: is_alive(&path, ifindex),
+            ifname,
+            ifindex,
+            path,
         })
         .collect()
+}
+
+/// The pins in a directory by what their names say; other files are none of ours.
+fn names_in(dir: &Path) -> Vec<(String, u32, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let (ifname, ifindex) = parse_pin_name(entry.file_name().to_str()?)?;
+            Some((ifname, ifindex, entry.path()))
+        })
+        .collect()
+}
+
+fn is_alive(pin: &Path, ifindex: u32) -> bool {
+    Link::open_pinned(pin).is_ok_and(|link| link.is_on(ifindex))
 }
 
 /// The pinned link, if what runs on `device` is its program. The index alone would not do: it tells nothing of the
