@@ -1,6 +1,6 @@
 //! Packet I/O over captures.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::Path;
 use std::sync::mpsc;
@@ -34,7 +34,7 @@ struct Pcap {
     arrived: u64,
     written: mpsc::Receiver<(PortId, Vec<u8>)>,
     /// Each port's output so far, and how many of its packets were seen.
-    files: HashMap<PortId, (Vec<u8>, usize)>,
+    files: BTreeMap<PortId, (Vec<u8>, usize)>,
 }
 
 impl Pcap {
@@ -82,7 +82,7 @@ impl Rig for Pcap {
             io: PcapIo::new(512, 2048, 2, Box::new(open)),
             arrived: 0,
             written,
-            files: HashMap::new(),
+            files: BTreeMap::new(),
         }
     }
 

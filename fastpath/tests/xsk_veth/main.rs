@@ -1,5 +1,6 @@
 //! `io::xsk` against the kernel: veth pairs in network namespaces of their own. Needs root and AF_XDP;
 //! says `SKIPPED` otherwise (and fails with `CARACAL_NO_SKIP=1`).
+#![expect(clippy::disallowed_methods, reason = "the kernel works in real time")]
 
 mod errors;
 mod kernel;

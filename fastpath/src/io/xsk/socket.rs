@@ -464,6 +464,10 @@ impl Opening<'_> {
     }
 
     /// Binds, trying again while the queue is busy; returns the socket's number in the area's list.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "waits for the kernel to let go of a queue, once a socket"
+    )]
     fn bind_patiently(&self, fd: BorrowedFd<'_>) -> Result<u64, XskError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(5);

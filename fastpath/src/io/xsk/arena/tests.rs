@@ -1,4 +1,5 @@
 //! The record of places against a naive map, and descriptors that lie.
+#![expect(clippy::disallowed_methods, reason = "any instant will do")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,0 +1,203 @@
+# shellcheck shell=bash
+# The steps of .ci/test. Sourced, not run.
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+failed_steps=()
+passed=0 failed=0 skipped=0
+
+# How to become root: nothing, sudo, or no way.
+if [ "$(id -u)" = 0 ]; then
+  as_root=()
+elif sudo -n true 2>/dev/null; then
+  as_root=(sudo -n)
+else
+  as_root=(false)
+fi
+# A plain root shell of Debian's has these; `su` without a dash has not.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf '%s\n' "$*"; }
+
+# step NAME COMMAND…: runs it, says how long it took, remembers whether it failed.
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  say "==> $name"
+  if "$@"; then
+    say "    $name: ok, $((SECONDS - start)) s"
+  else
+    say "    $name: FAILED, $((SECONDS - start)) s"
+    failed_steps+=("$name")
+  fi
+}
+
+prepare_toolchain() {
+  if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
+    # shellcheck disable=SC1091
+    source "$HOME/.cargo/env"
+  fi
+  if ! command -v cargo >/dev/null; then
+    say "error: no cargo. Install Rust 1.95 or newer from https://rustup.rs, then run this again." >&2
+    exit 1
+  fi
+  local part
+  for part in fmt clippy; do
+    if ! cargo "$part" --version >/dev/null 2>&1; then
+      rustup component add "${part/fmt/rustfmt}"
+    fi
+  done
+}
+
+# Debian package, and a file or command that shows it is there already.
+packages='
+gcc             cc
+libc6-dev       /usr/include/stdio.h
+iproute2        ip
+ethtool         ethtool
+'
+
+install_packages() {
+  local missing=() package witness
+  while read -r package witness; do
+    [ -n "$package" ] || continue
+    if [[ $witness == /* ]]; then
+      [ -e "$witness" ] || missing+=("$package")
+    else
+      command -v "$witness" >/dev/null || missing+=("$package")
+    fi
+  done <<<"$packages"
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if ! command -v apt-get >/dev/null || [ "${as_root[*]}" = false ]; then
+    say "warning: cannot install ${missing[*]} (Debian's names): no apt-get, or neither root nor sudo. Tests that need them will say so." >&2
+    return 0
+  fi
+  say "==> installing ${missing[*]}"
+  local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0)
+  # Asked by wireshark-common, which tshark needs.
+  if command -v debconf-set-selections >/dev/null; then
+    say 'wireshark-common wireshark-common/install-setuid boolean false' | "${as_root[@]}" debconf-set-selections
+  fi
+  "${apt[@]}" update
+  "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
+}
+
+# Licences, sources and bans always; advisories need the database, which cargo-deny fetches.
+# Without cargo-deny the licences and sources are still checked, by control/tests/repository.
+check_dependencies() {
+  if ! cargo deny --version >/dev/null 2>&1; then
+    notice "advisories NOT checked: cargo-deny is not installed (cargo install --locked cargo-deny)"
+    return 0
+  fi
+  local deny=(cargo deny --locked --all-features check --config .ci/deny.toml --hide-inclusion-graph)
+  "${deny[@]}" bans licenses sources || return 1
+  if ! "${deny[@]}" advisories 2>&1 | tee "$logs/advisories"; then
+    if grep -qi 'failed to fetch advisory' "$logs/advisories"; then
+      notice "advisories NOT checked: the database could not be fetched"
+      return 0
+    fi
+    return 1
+  fi
+}
+
+# Exhaustive interleavings. Other code under another cfg, so a target directory of its own.
+test_loom() {
+  local crates
+  crates=$(grep -rlE 'cfg\(.*\bloom\b' --include='*.rs' encap flowtable fastpath control | cut -d/ -f1 | sort -u)
+  if [ -z "$crates" ]; then
+    say "    no loom tests"
+    return 0
+  fi
+  local crate status=0
+  for crate in $crates; do
+    CARGO_TARGET_DIR=$1 RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-3} \
+      CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
+      timeout 600 cargo test --release --locked --quiet -p "$crate" --lib loom 2>&1 | tee "$logs/loom" || status=1
+    count_libtest "$logs/loom"
+  done
+  return $status
+}
+
+test_docs() {
+  local status=0
+  cargo test --workspace --locked --quiet --doc 2>&1 | tee "$logs/doc" || status=1
+  count_libtest "$logs/doc"
+  return $status
+}
+
+# Everything else, as root where that is possible.
+test_all() {
+  local status=0
+  if [ "$(id -u)" != 0 ] && [ "${as_root[*]}" != false ]; then
+    local triple
+    triple=$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
+    export "CARGO_TARGET_${triple}_RUNNER=$PWD/.ci/as-root"
+  fi
+  if cargo nextest --version >/dev/null 2>&1; then
+    local junit=$1/nextest/ci/junit.xml
+    rm -f "$junit"
+    cargo nextest run --workspace --locked --profile ci --no-fail-fast 2>&1 | tee "$logs/tests" || status=1
+    count_nextest "$logs/tests"
+    [ ! -e "$junit" ] || sed 's/&gt;/>/g; s/&lt;/</g; s/&quot;/"/g; s/&apos;/'"'"'/g; s/&amp;/\&/g' "$junit" >"$logs/said"
+  else
+    # Two at a time: tests in namespaces share the machine's two ends of everything.
+    cargo test --workspace --locked --all-targets --no-fail-fast -- --test-threads=2 --show-output 2>&1 |
+      tee "$logs/said" | without_output_of_passed || status=1
+    count_libtest "$logs/said"
+  fi
+  note_skipped "$logs/said"
+  return $status
+}
+
+# Leaves out what passed tests printed (it is read for SKIPPED lines).
+without_output_of_passed() {
+  awk '/^successes:$/ { quiet = 1 } /^(test result:|failures:)/ { quiet = 0 } !quiet { print; fflush() }'
+}
+
+# count_libtest LOG: adds the "test result:" lines.
+count_libtest() {
+  local p f i
+  read -r p f i < <(awk '
+    /^test result:/ { for (n = 2; n <= NF; n++) { if ($n ~ /^passed/) p += $(n-1); if ($n ~ /^failed/) f += $(n-1); if ($n ~ /^ignored/) i += $(n-1) } }
+    END { print p + 0, f + 0, i + 0 }' "$1")
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + i))
+}
+
+# count_nextest LOG: adds "Summary [   1.2s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 2 skipped".
+count_nextest() {
+  local p f s
+  read -r p f s < <(awk '
+    /^ *Summary \[/ { p = f = s = 0
+      for (n = 2; n <= NF; n++) {
+        if ($n ~ /^passed/) p = $(n-1)
+        if ($n ~ /^(failed|timed)/ || ($n == "exec" && $(n+1) ~ /^failed/)) f += $(n-1)
+        if ($n ~ /^skipped/) s = $(n-1)
+      } }
+    END { print p + 0, f + 0, s + 0 }' "$1")
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# note_skipped LOG: a test that skips itself says "SKIPPED <test>: <reason>" and is counted as passed by its runner.
+note_skipped() {
+  [ -e "$1" ] || return 0
+  grep -oE 'SKIPPED [A-Za-z0-9_:]+: .*' "$1" | sort -u >>"$logs/skipped" || true
+  local count
+  count=$(cut -d: -f1 "$logs/skipped" | sort -u | wc -l)
+  passed=$((passed - count)) skipped=$((skipped + count))
+}
+
+# Something to be said again at the end.
+notice() { say "    $*" | tee -a "$logs/notices"; }
+
+finish() {
+  say
+  if [ -s "$logs/skipped" ]; then
+    say "Skipped here:"
+    sed 's/^/  /' "$logs/skipped"
+  fi
+  [ ! -s "$logs/notices" ] || sed 's/^ */Notice: /' "$logs/notices"
+  [ ${#failed_steps[@]} -eq 0 ] || say "Failed steps: ${failed_steps[*]}"
+  say "Took $((SECONDS / 60)) min $((SECONDS % 60)) s."
+  say "$passed passed, $failed failed, $skipped skipped"
+  [ ${#failed_steps[@]} -eq 0 ]
+}
