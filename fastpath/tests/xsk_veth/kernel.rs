@@ -152,10 +152,10 @@ fn udp_crosses_the_forwarder() {
 
 #[test]
 fn a_tcp_transfer_crosses_the_forwarder_whole() {
+    const BYTES: usize = 8 << 20;
     if !can_run("a_tcp_transfer_crosses_the_forwarder_whole") {
         return;
     }
-    const BYTES: usize = 8 << 20;
     let chain = Chain::new();
     let listener = chain
         .server
