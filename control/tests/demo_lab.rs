@@ -92,10 +92,10 @@ fn start_long(lab: &str) -> Child {
         .unwrap();
     let progress = BufReader::new(child.stderr.take().unwrap());
     let mut lines = progress.lines().map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.starts_with("[1/")),
-        "it ended before its first step"
-    );
+    if !lines.any(|line| line.starts_with("[1/")) {
+        let output = child.wait_with_output().unwrap();
+        panic!("it ended before its first step: {}", json(&output)["error"]);
+    }
     // Nobody may close the pipe while it writes.
     thread::spawn(move || lines.for_each(drop));
     assert_eq!(namespaces(lab).len(), 8);

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -199,27 +201,40 @@ fn lock(id: &LabId) -> Result<Flock<File>> {
         .truncate(false)
         .open(&path)
         .map_err(DemoError::io(format!("opening {}", path.display())))?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid); // for the message only
-            return Err(DemoError::Refused(format!(
-                "a demonstration '{id}' is running already (process {}): wait for it, end it with Ctrl-C there, \
-                 or run a second one beside it with `--lab NAME`",
-                pid.trim()
-            )));
-        }
-        Err((_, errno)) => {
-            return Err(DemoError::io(format!("locking {}", path.display()))(errno));
-        }
-    };
+    let mut lock = take(file, &path, id)?;
     let written = lock
         .set_len(0)
         .and_then(|()| lock.seek(SeekFrom::Start(0)))
         .and_then(|_| writeln!(lock, "{}", process::id()));
     written.map_err(DemoError::io(format!("writing {}", path.display())))?;
     Ok(lock)
+}
+
+/// Waits a little when the holder is dead: a process that it was just starting may share the lock for a moment.
+fn take(mut file: File, path: &Path, id: &LabId) -> Result<Flock<File>> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let holder = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((mut locked, Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                let _ = locked.rewind();
+                let _ = locked.read_to_string(&mut pid); // for the message only
+                file = locked;
+                pid.trim().to_owned()
+            }
+            Err((_, errno)) => {
+                return Err(DemoError::io(format!("locking {}", path.display()))(errno));
+            }
+        };
+        if Path::new("/proc").join(&holder).exists() || Instant::now() > deadline {
+            return Err(DemoError::Refused(format!(
+                "a demonstration '{id}' is running already (process {holder}): wait for it, end it with Ctrl-C \
+                 there, or run a second one beside it with `--lab NAME`"
+            )));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Ends the lab's daemons, deletes its namespaces and with them its links, and its files. Goes on after a failure
