@@ -58,7 +58,10 @@ fn namespaces(lab: &str) -> Vec<String> {
 fn assert_nothing_left(lab: &str) {
     assert_eq!(namespaces(lab), Vec::<String>::new());
     let state = Path::new("/run/caracal-demo").join(lab);
-    assert!(!state.exists(), "{} is left", state.display());
+    let lock = state.with_extension("lock");
+    for left in [&state, &lock] {
+        assert!(!left.exists(), "{} is left", left.display());
+    }
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let ours = command.contains("caracal") && command.contains(lab);
@@ -72,7 +75,6 @@ struct Cleanup(String);
 impl Drop for Cleanup {
     fn drop(&mut self) {
         let _ = demo("x", &[]).args(["down", "--lab", &self.0]).output();
-        let _ = fs::remove_file(format!("/run/caracal-demo/{}.lock", self.0));
     }
 }
 

@@ -1,7 +1,8 @@
 //! The lab as a thing with a life: built, moved from scenario to scenario, removed whatever happens.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
@@ -32,7 +33,7 @@ pub struct Lab {
     keep: bool,
     machine: Machine,
     /// Held for our lifetime: one demonstration at a time.
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 impl Lab {
@@ -42,7 +43,7 @@ impl Lab {
     /// # Errors
     /// When another demonstration of this name runs or was kept, or a command fails; nothing is left then.
     pub fn build(id: LabId, shell: Shell) -> Result<Self> {
-        let lock = lock(&id)?;
+        let lock = Lock::acquire(&id)?;
         let dir = Path::new(STATE_DIR).join(id.to_string());
         if dir.join(KEPT).exists() {
             return Err(DemoError::Refused(format!(
@@ -186,28 +187,56 @@ pub fn down_command(id: &LabId) -> String {
 /// # Errors
 /// When a demonstration of this name is running, or something cannot be removed.
 pub fn down(id: &LabId, shell: Shell) -> Result<bool> {
-    let _lock = lock(id)?;
+    let _lock = Lock::acquire(id)?;
     remove(id, shell)
 }
 
-/// Takes the lock that a running demonstration holds.
-fn lock(id: &LabId) -> Result<Flock<File>> {
-    fs::create_dir_all(STATE_DIR).map_err(DemoError::io(format!("creating {STATE_DIR}")))?;
-    let path = Path::new(STATE_DIR).join(format!("{id}.lock"));
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(DemoError::io(format!("opening {}", path.display())))?;
-    let mut lock = take(file, &path, id)?;
-    let written = lock
-        .set_len(0)
-        .and_then(|()| lock.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(lock, "{}", process::id()));
-    written.map_err(DemoError::io(format!("writing {}", path.display())))?;
-    Ok(lock)
+/// The lock that a running demonstration holds. Its file goes with it.
+#[derive(Debug)]
+struct Lock {
+    _file: Flock<File>,
+    path: PathBuf,
+}
+
+impl Lock {
+    fn acquire(id: &LabId) -> Result<Self> {
+        let path = Path::new(STATE_DIR).join(format!("{id}.lock"));
+        loop {
+            fs::create_dir_all(STATE_DIR)
+                .map_err(DemoError::io(format!("creating {STATE_DIR}")))?;
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path);
+            let file = match opened {
+                // Another lab's end removed the directory in between.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.map_err(DemoError::io(format!("opening {}", path.display())))?,
+            };
+            let mut file = take(file, &path, id)?;
+            // The holder before us may have removed the file between our opening and locking it.
+            let (ours, there) = (file.metadata(), fs::metadata(&path));
+            if !matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino()) {
+                continue;
+            }
+            let written = file
+                .set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| writeln!(file, "{}", process::id()));
+            written.map_err(DemoError::io(format!("writing {}", path.display())))?;
+            return Ok(Self { _file: file, path });
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still locked here. Whoever opened it meanwhile notices.
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir(STATE_DIR); // unless other labs are there
+    }
 }
 
 /// Waits a little when the holder is dead: a process that it was just starting may share the lock for a moment.
@@ -254,7 +283,7 @@ fn remove(id: &LabId, shell: Shell) -> Result<bool> {
     }
     note(daemon::remove_pins(id));
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             note(Err(DemoError::io(format!("removing {}", dir.display()))(
                 error,
             )));

@@ -176,3 +176,42 @@ fn settings() -> String {
     document("FelixConfiguration", "default", None, &felix)
         + &document("BGPConfiguration", "default", None, &bgp)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DaemonConfig, Source, compute, load_sources};
+    use crate::desired::Way;
+
+    #[test]
+    fn the_daemons_read_what_we_write_without_remark() {
+        let lab = LabId::new("demo").unwrap();
+        let text = daemon_config(&lab, Path::new("/run/caracal-demo/demo"), Node::Two);
+        let config = DaemonConfig::parse(&Source::new("/d/caracal.yaml", text)).unwrap();
+        assert_eq!(config.node_name_or_host().unwrap(), "node2");
+        assert_eq!(config.resources, Path::new("/d/conf.d"));
+        assert_eq!(config.uplinks[0].interface.value, "eth0");
+    }
+
+    #[test]
+    fn the_resources_are_clean_and_say_what_the_scenario_means() {
+        for scenario in Mode::ALL.iter().flat_map(|mode| Scenario::of(*mode)) {
+            let sources = calico(*scenario).map(|(name, text)| Source::new(name, text));
+            let resources = load_sources(&sources).unwrap();
+            assert!(resources.remarks.0.is_empty(), "{:?}", resources.remarks);
+            let desired = compute(&resources, "node1").unwrap();
+            assert_eq!(desired.endpoints.len(), 2, "{scenario:?}");
+            for family in Family::ALL {
+                let block = Node::Two.block(family).parse().unwrap();
+                let route = desired.routes.iter().find(|route| route.dst == block);
+                let way = route.unwrap().way();
+                let expected = match scenario.carriage(family) {
+                    super::super::scenario::Carriage::Plain => Way::Direct,
+                    super::super::scenario::Carriage::Vxlan => Way::Vxlan,
+                    super::super::scenario::Carriage::Ipip => Way::Ipip,
+                };
+                assert_eq!(way, Some(expected), "{scenario:?} {family}");
+            }
+        }
+    }
+}
