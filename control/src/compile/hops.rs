@@ -82,15 +82,14 @@ impl HopTable {
         if self.slots.is_empty() {
             self.slots.push(None);
         }
-        let id = match self.free.pop() {
-            Some(id) => id,
-            None => {
-                let next = u16::try_from(self.slots.len())
-                    .ok()
-                    .and_then(NextHopId::new);
-                self.slots.push(None);
-                next.ok_or(FibError::TooManyNextHops)?
-            }
+        let id = if let Some(id) = self.free.pop() {
+            id
+        } else {
+            let next = u16::try_from(self.slots.len())
+                .ok()
+                .and_then(NextHopId::new);
+            self.slots.push(None);
+            next.ok_or(FibError::TooManyNextHops)?
         };
         self.numbers.insert(hop.clone(), id);
         if let Some(slot) = self.slots.get_mut(id.index()) {

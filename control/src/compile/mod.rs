@@ -201,10 +201,8 @@ impl Compiler {
             .iter()
             .filter_map(|(_, hop)| match hop {
                 Hop::Via { gateway, ifindex } => Some((*ifindex, *gateway)),
-                Hop::Node(node) | Hop::Ipip(node) => {
-                    self.underlay(self.node_addr(node, false)?, kernel)
-                }
-                Hop::Vxlan { node, v6 } => self.underlay(self.vtep_parent(node, *v6)?, kernel),
+                Hop::Node(node) | Hop::Ipip(node) => underlay(self.node_addr(node, false)?, kernel),
+                Hop::Vxlan { node, v6 } => underlay(self.vtep_parent(node, *v6)?, kernel),
                 Hop::Drop(_) | Hop::Host | Hop::Pod(_) | Hop::OnLink { .. } | Hop::Node6(_) => None,
             })
             .filter(|(ifindex, _)| self.ports.by_ifindex(*ifindex).is_some())
@@ -225,9 +223,8 @@ impl Compiler {
                     v6: route.dst.addr().is_ipv6(),
                 },
                 Some(Way::Ipip) => Hop::Ipip(node),
-                Some(Way::LocalEndpoint) => continue,
                 None if is_ours(route.types) => Hop::Host,
-                None => continue,
+                Some(Way::LocalEndpoint) | None => continue,
             };
             routes.insert(route.dst, hop);
         }
@@ -260,18 +257,18 @@ impl Compiler {
             vtep.parent.map(IpAddr::from)
         }
     }
-
-    /// The interface and the neighbour by which an address of the underlay is reached.
-    fn underlay(&self, addr: IpAddr, kernel: &dyn KernelView) -> Option<(u32, IpAddr)> {
-        match kernel.route(addr)? {
-            KernelHop::Via { gateway, ifindex } => Some((ifindex, gateway)),
-            KernelHop::OnLink { ifindex } => Some((ifindex, addr)),
-            KernelHop::Blackhole | KernelHop::Unreachable | KernelHop::Prohibit => None,
-        }
-    }
 }
 
 /// Whether a destination is this node itself.
 fn is_ours(types: RouteTypes) -> bool {
     types.contains(RouteTypes::LOCAL_HOST) || types.contains(RouteTypes::LOCAL_TUNNEL)
+}
+
+/// The interface and the neighbour by which an address of the underlay is reached.
+fn underlay(addr: IpAddr, kernel: &dyn KernelView) -> Option<(u32, IpAddr)> {
+    match kernel.route(addr)? {
+        KernelHop::Via { gateway, ifindex } => Some((ifindex, gateway)),
+        KernelHop::OnLink { ifindex } => Some((ifindex, addr)),
+        KernelHop::Blackhole | KernelHop::Unreachable | KernelHop::Prohibit => None,
+    }
 }

@@ -193,7 +193,7 @@ fn to_node(
     rewrite: impl Fn(Macs) -> Rewrite,
 ) -> NextHop {
     let peer = compiler.peers.get(node).copied().unwrap_or(PeerId::NONE);
-    match addr.and_then(|addr| compiler.underlay(addr, kernel)) {
+    match addr.and_then(|addr| super::underlay(addr, kernel)) {
         Some((ifindex, neighbour)) => {
             by_uplink(compiler, ifindex, neighbour, peer, way, kernel, rewrite)
         }
