@@ -160,7 +160,7 @@ static int fib6_create(void)
 {
 	struct rte_fib6_conf conf = { .type = RTE_FIB6_TRIE, .max_routes = (int)n_routes + 1024 };
 	conf.trie.nh_sz = RTE_FIB6_TRIE_4B;
-	conf.trie.num_tbl8 = 1 << 17;
+	conf.trie.num_tbl8 = 1 << 19;
 	fib6 = rte_fib6_create("fib6", SOCKET_ID_ANY, &conf);
 	return !fib6 || rte_fib6_select_lookup(fib6, RTE_FIB6_LOOKUP_TRIE_VECTOR_AVX512);
 }

@@ -81,7 +81,7 @@ impl Spread {
 /// the default route.
 #[must_use]
 pub fn calico1k() -> Vec<Route<u32>> {
-    let mut routes = random_routes(&[(26, 1000)], 0x0a00_0000, 8, 1);
+    let mut routes = random_routes(&[(26, 1000)], &[(0x0a00_0000, 8, 0)], 1);
     routes.push((0, 0, 1001));
     routes
 }
@@ -89,13 +89,13 @@ pub fn calico1k() -> Vec<Route<u32>> {
 /// The same with IPv6: blocks of 64 addresses (/122) from fd00:10:244::/48.
 #[must_use]
 pub fn calico1k6() -> Vec<Route<u128>> {
-    let mut routes = random_routes(&[(122, 1000)], 0xfd00_0010_0244 << 80, 48, 1);
+    let mut routes = random_routes(&[(122, 1000)], &[(0xfd00_0010_0244 << 80, 48, 0)], 1);
     routes.push((0, 0, 1001));
     routes
 }
 
 /// About a million IPv4 prefixes, as many of each length as in the Internet's table, roughly, at random
-/// places of 0.0.0.0/1, 128.0.0.0/2 and 192.0.0.0/3; 255 next hops.
+/// places below 224.0.0.0; 255 next hops.
 #[must_use]
 pub fn bgp1m() -> Vec<Route<u32>> {
     let shares = [
@@ -117,14 +117,28 @@ pub fn bgp1m() -> Vec<Route<u32>> {
         (23, 104_000),
         (24, 615_000),
     ];
-    random_routes(&shares, 0, 0, 255)
+    // Nothing is routed from 224.0.0.0 on.
+    let unicast: Vec<_> = (0..224u32).map(|octet| (octet << 24, 8, 0)).collect();
+    random_routes(&shares, &unicast, 255)
 }
 
-/// About 200,000 IPv6 prefixes, as many of each length as in the Internet's table, roughly, at random
-/// places of 2000::/3; 255 next hops.
+/// About 200,000 IPv6 prefixes, as many of each length as in the Internet's table, roughly; 255 next
+/// hops. Those up to /32 lie at random places of the registries' blocks, the longer ones inside those.
 #[must_use]
 pub fn bgp200k6() -> Vec<Route<u128>> {
-    let shares = [
+    let registries = [
+        (0x2001u128, 16),
+        (0x2400, 12),
+        (0x2600, 12),
+        (0x2800, 12),
+        (0x2a00, 12),
+        (0x2c00, 12),
+    ];
+    let registries: Vec<_> = registries
+        .iter()
+        .map(|&(addr, len)| (addr << 112, len, 0))
+        .collect();
+    let short = [
         (20, 20),
         (24, 50),
         (28, 150),
@@ -132,6 +146,8 @@ pub fn bgp200k6() -> Vec<Route<u128>> {
         (30, 700),
         (31, 300),
         (32, 25_000),
+    ];
+    let long = [
         (33, 4_500),
         (34, 3_500),
         (35, 1_000),
@@ -149,15 +165,18 @@ pub fn bgp200k6() -> Vec<Route<u128>> {
         (47, 4_000),
         (48, 92_000),
     ];
-    random_routes(&shares, 0x2000 << 112, 3, 255)
+    let mut routes = random_routes(&short, &registries, 255);
+    let mut inside = random_routes(&long, &routes, 255);
+    routes.append(&mut inside);
+    Rng::new(1).shuffle(&mut routes);
+    routes
 }
 
-/// `count` different prefixes of each length in `(length, count)` inside `pool/pool_len`, in random order.
-/// One next hop a route if `hops` is 1, else that many in all.
+/// `count` different prefixes of each length in `(length, count)`, each at a random place of one of
+/// `blocks`, in random order. One next hop a route if `hops` is 1, else that many in all.
 fn random_routes<A: Address>(
     shares: &[(u8, usize)],
-    pool: u128,
-    pool_len: u8,
+    blocks: &[Route<A>],
     hops: usize,
 ) -> Vec<Route<A>> {
     let mut rng = Rng::new(0x0ca7_aca1);
@@ -165,11 +184,9 @@ fn random_routes<A: Address>(
     for &(len, count) in shares {
         let mut seen = HashSet::with_capacity(count);
         while seen.len() < count {
-            let addr = pool | (rng.next_u128() & A::host_mask(pool_len) & !A::host_mask(len));
-            // Nothing is routed from 224.0.0.0 on.
-            if A::BITS == 32 && addr >= 0xe000_0000 {
-                continue;
-            }
+            let (block, block_len, _) = blocks[rng.below(blocks.len())];
+            let free = A::host_mask(block_len) & !A::host_mask(len);
+            let addr = block.to_bits() | (rng.next_u128() & free);
             if seen.insert(addr) {
                 let hop = if hops == 1 {
                     routes.len()

@@ -16,16 +16,34 @@ use crate::prefetch::prefetch;
 /// The levels that a path can end at.
 const LEVELS: usize = 22;
 
-/// The bits of an address that a node of each level has on its path.
-static PATH_MASKS: [u128; LEVELS] = {
-    let mut masks = [0; LEVELS];
+/// What a node's level says of an address. As many as five bits can number, to index without a check.
+static PATHS: [Path; 32] = {
+    let mut paths = [Path {
+        mask: 0,
+        right: 125,
+        left: 0,
+    }; 32];
     let mut level = 1;
     while level < LEVELS {
-        masks[level] = !(u128::MAX >> (6 * level - 3));
+        let end = 6 * level as u8 + 3;
+        paths[level] = Path {
+            mask: !(u128::MAX >> (end - 6)),
+            right: 128u8.saturating_sub(end),
+            left: end.saturating_sub(128),
+        };
         level += 1;
     }
-    masks
+    paths
 };
+
+/// The bits of an address before a node, and where the six are that it decides.
+#[derive(Clone, Copy)]
+struct Path {
+    mask: u128,
+    /// Shifted to the right by this and then to the left by that, the six bits are the last.
+    right: u8,
+    left: u8,
+}
 
 /// For each value of a node's six bits, the routes in the node that hold it.
 static MATCHES: [u64; 64] = {
@@ -89,11 +107,12 @@ pub(super) const fn level_of(len: u8) -> (u8, u8) {
 }
 
 /// The six bits of `addr` that a node of `level` decides. The root decides three, after three zeroes; at
-/// the last level the sixth is not the address's, and no route and no child there depends on it.
+/// the last level the sixth is 0 for all addresses.
 #[inline(always)]
-pub(super) const fn chunk_of(addr: u128, level: u8) -> usize {
-    let mask = if level == 0 { 7 } else { 63 };
-    (addr.rotate_left(6 * level as u32 + 3) as usize) & mask
+pub(super) fn chunk_of(addr: u128, level: u8) -> usize {
+    let path = &PATHS[(level & 31) as usize];
+    let bits = (addr >> (path.right & 127)) as usize;
+    (bits << (path.left & 1)) & 63
 }
 
 /// The place of bit `bit` of `bits` among those that are set.
@@ -103,7 +122,7 @@ pub(super) const fn rank(bits: u64, bit: usize) -> usize {
 }
 
 /// The bit in [`Node::routes`] of `prefix`, which must end in a node of this path.
-pub(super) const fn route_bit(prefix: Prefix6) -> usize {
+pub(super) fn route_bit(prefix: Prefix6) -> usize {
     let (level, depth) = level_of(prefix.len());
     (1 << depth) - 1 + (chunk_of(prefix.addr(), level) >> (6 - depth))
 }
@@ -112,7 +131,7 @@ impl Node {
     /// A node without routes and children on the way to `addr`.
     pub(super) fn new(addr: u128, level: u8) -> Self {
         Self {
-            path_and_level: addr & PATH_MASKS[level as usize] | u128::from(level),
+            path_and_level: (addr & PATHS[level as usize].mask) | u128::from(level),
             routes: 0,
             children: 0,
             hops: Hops::Few([NextHopId::NONE; 4]),
@@ -128,19 +147,26 @@ impl Node {
     /// Whether `addr` begins with the path of this node.
     #[inline(always)]
     pub(super) fn is_on_path(&self, addr: u128) -> bool {
-        let mask = PATH_MASKS.get(self.level() as usize).copied().unwrap_or(0);
-        (self.path_and_level ^ addr) & mask == 0
+        (self.path_and_level ^ addr) & PATHS[self.level() as usize].mask == 0
     }
 
     pub(super) fn path(&self) -> u128 {
         self.path_and_level & !31
     }
 
-    /// The bit of the longest route in this node that holds `addr`.
+    /// The routes in this node that hold an address with these six bits.
     #[inline(always)]
-    fn longest(&self, addr: u128) -> Option<u8> {
-        let hits = self.routes & MATCHES[chunk_of(addr, self.level())];
-        hits.checked_ilog2().map(|bit| bit as u8)
+    fn matches(&self, chunk: usize) -> u64 {
+        self.routes & MATCHES[chunk & 63]
+    }
+
+    /// The next hop of the longest of `matches`, which are some of the node's routes.
+    #[inline(always)]
+    fn longest(&self, matches: u64) -> NextHopId {
+        match matches.checked_ilog2() {
+            Some(bit) => self.hop(bit as u8),
+            None => NextHopId::NONE,
+        }
     }
 
     /// The next hop of the route at `bit`.
@@ -152,14 +178,17 @@ impl Node {
             .unwrap_or(NextHopId::NONE)
     }
 
-    /// The child on the way to `addr`. Reads nothing of the child.
+    /// Whether there is a child for these six bits.
     #[inline(always)]
-    fn child(&self, addr: u128) -> Option<&Self> {
-        let chunk = chunk_of(addr, self.level());
-        if (self.children >> chunk) & 1 == 0 {
-            return None;
-        }
-        self.nodes.as_ref()?.get(rank(self.children, chunk))
+    fn has_child(&self, chunk: usize) -> bool {
+        (self.children >> chunk) & 1 == 1
+    }
+
+    /// The child for these six bits, or any node if there is none. Reads nothing of the child.
+    #[inline(always)]
+    fn child_or_any(&self, chunk: usize) -> &Self {
+        let nodes = self.nodes.as_deref().unwrap_or_default();
+        nodes.get(rank(self.children, chunk)).unwrap_or(self)
     }
 }
 
@@ -193,15 +222,18 @@ impl Lpm6 {
     #[must_use]
     pub fn lookup(&self, addr: u128) -> NextHopId {
         let mut node = &*self.root;
-        let mut best = None;
+        let mut best = (node, 0);
         loop {
-            if let Some(bit) = node.longest(addr) {
-                best = Some((node, bit));
+            let chunk = chunk_of(addr, node.level());
+            let matches = node.matches(chunk);
+            if matches != 0 {
+                best = (node, matches);
             }
-            match node.child(addr) {
-                Some(child) if child.is_on_path(addr) => node = child,
-                _ => return best.map_or(NextHopId::NONE, |(node, bit)| node.hop(bit)),
+            let child = node.child_or_any(chunk);
+            if !node.has_child(chunk) || !child.is_on_path(addr) {
+                return best.0.longest(best.1);
             }
+            node = child;
         }
     }
 
@@ -217,75 +249,63 @@ impl Lpm6 {
     }
 
     /// [`Lpm6::lookup_batch`] of at most [`BATCH`] addresses.
+    #[inline(always)]
     fn lookup_chunk(&self, addrs: &[u128], out: &mut [NextHopId]) {
         let root = &*self.root;
-        let mut nodes = [root; BATCH];
-        let mut best = [(root, NO_BIT); BATCH];
-        let mut alive = [0u8; BATCH];
-        let len = addrs.len().min(out.len()).min(BATCH);
+        let mut best = [(root, 0u64); BATCH];
+        // The addresses that go on: their places in the batch and the nodes that they go to.
+        let mut going = [(0usize, root); BATCH];
         let mut count = 0;
-        for at in 0..len {
-            step(
-                root,
-                addrs[at],
-                &mut nodes[at],
-                &mut best[at],
-                at,
-                &mut alive,
-                &mut count,
-            );
+        // The root decides three bits only: eight answers serve all addresses.
+        let starts: [_; 8] = std::array::from_fn(|chunk| {
+            let child = root.has_child(chunk).then(|| root.child_or_any(chunk));
+            (root.matches(chunk), child)
+        });
+        for (at, &addr) in addrs.iter().take(BATCH).enumerate() {
+            let (matches, child) = starts[(addr >> 125) as usize];
+            best[at] = (root, matches);
+            if let Some(child) = child {
+                going[count % BATCH] = (at, child);
+                count += 1;
+            }
         }
         while count > 0 {
-            let going = count;
+            let arrived = count;
             count = 0;
-            for which in 0..going {
-                let at = (alive[which] as usize) % BATCH;
+            for which in 0..arrived {
+                let (at, node) = going[which % BATCH];
                 let Some(&addr) = addrs.get(at) else { continue };
-                let node = nodes[at];
                 if node.is_on_path(addr) {
-                    step(
-                        node,
-                        addr,
-                        &mut nodes[at],
-                        &mut best[at],
-                        at,
-                        &mut alive,
-                        &mut count,
-                    );
+                    step(node, addr, at, &mut best, &mut going, &mut count);
                 }
             }
         }
-        for (out, (node, bit)) in out.iter_mut().zip(best).take(len) {
-            *out = if bit == NO_BIT {
-                NextHopId::NONE
-            } else {
-                node.hop(bit)
-            };
+        for (out, (node, matches)) in out.iter_mut().zip(best).take(addrs.len()) {
+            *out = node.longest(matches);
         }
     }
 }
 
-/// No route yet; bits go to 62.
-const NO_BIT: u8 = 63;
-
-/// What `node` says of the address at `at` in the batch, and its child prefetched.
+/// Visits `node` with the address at `at` in the batch: notes the routes that hold it, and if it goes
+/// on, has its next node fetched.
 #[inline(always)]
 fn step<'a>(
     node: &'a Node,
     addr: u128,
-    next: &mut &'a Node,
-    best: &mut (&'a Node, u8),
     at: usize,
-    alive: &mut [u8; BATCH],
+    best: &mut [(&'a Node, u64); BATCH],
+    going: &mut [(usize, &'a Node); BATCH],
     count: &mut usize,
 ) {
-    if let Some(bit) = node.longest(addr) {
-        *best = (node, bit);
+    let chunk = chunk_of(addr, node.level());
+    let matches = node.matches(chunk);
+    if matches != 0 {
+        best[at % BATCH] = (node, matches);
     }
-    if let Some(child) = node.child(addr) {
+    if node.has_child(chunk) {
+        let child = node.child_or_any(chunk);
         prefetch(child);
-        *next = child;
-        alive[*count % BATCH] = at as u8;
+        going[*count % BATCH] = (at, child);
         *count += 1;
     }
 }
