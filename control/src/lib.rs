@@ -7,4 +7,5 @@ pub mod compile;
 pub mod config;
 pub mod demo;
 pub mod desired;
+pub mod netlink;
 pub mod xdp;

@@ -1,0 +1,9 @@
+//! The mirror, the writer and the host's port against a real kernel, each test in a namespace of its own.
+//!
+//! Needs root; without it every test says `SKIPPED` on stderr, or fails if `CARACAL_NO_SKIP=1`.
+
+mod host_port;
+mod lab;
+mod mirror;
+mod oracle;
+mod write;
