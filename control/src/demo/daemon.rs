@@ -98,7 +98,7 @@ impl Daemon {
             .map_err(DemoError::io(format!("writing {}", self.record.display())))
     }
 
-    /// Waits for the line `ready …` in its output.
+    /// Waits for the message `ready` in its log.
     ///
     /// # Errors
     /// When it ends instead, or takes longer than 10 s; with the last line that it wrote.
@@ -113,11 +113,11 @@ impl Daemon {
         if let Some(status) = ended {
             return Err(self.failure(&format!(
                 "ended at start ({status}): {}",
-                last_line(&output)
+                last_words(&output)
             )));
         }
         if !ready {
-            let said = last_line(&output);
+            let said = last_words(&output);
             return Err(self.failure(&format!(
                 "is not ready after {} s, last line: {said}",
                 READY_LIMIT.as_secs()
@@ -129,7 +129,7 @@ impl Daemon {
     /// An error if it has ended by itself.
     pub fn ended_early(&mut self) -> Option<DemoError> {
         let status = self.child.try_wait().ok().flatten()?;
-        let said = last_line(&tail(&self.log, self.log_start));
+        let said = last_words(&tail(&self.log, self.log_start));
         Some(self.failure(&format!("ended by itself ({status}): {said}")))
     }
 
@@ -142,7 +142,7 @@ impl Daemon {
         match wait_for(&mut self.child, STOP_LIMIT) {
             Some(status) if status.success() => Ok(()),
             Some(status) => {
-                let said = last_line(&tail(&self.log, self.log_start));
+                let said = last_words(&tail(&self.log, self.log_start));
                 Err(self.failure(&format!("stopped with {status}: {said}")))
             }
             // Dropping it kills it.
@@ -170,10 +170,7 @@ impl Daemon {
     }
 
     fn failure(&self, what: &str) -> DemoError {
-        DemoError::Daemon {
-            what: format!("the daemon of {} {what}", self.node.name()),
-            log: self.log.display().to_string(),
-        }
+        DemoError::Daemon(format!("the daemon of {} {what}", self.node.name()))
     }
 }
 
@@ -206,10 +203,13 @@ fn wait_for(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
+/// True once the log has the message `ready` ("… INFO ready node=…").
 fn is_ready(output: &str) -> bool {
-    output
-        .lines()
-        .any(|line| line == "ready" || line.starts_with("ready "))
+    output.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("ready")
+            || words.any(|word| word == "INFO") && words.next() == Some("ready")
+    })
 }
 
 fn tail(log: &Path, start: u64) -> String {
@@ -218,8 +218,11 @@ fn tail(log: &Path, start: u64) -> String {
     String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
 }
 
-fn last_line(output: &str) -> String {
-    let line = output.lines().rfind(|line| !line.trim().is_empty());
+/// The line of its output that most likely says why: the last that begins with "error", or the last of all.
+fn last_words(output: &str) -> String {
+    let mut lines = output.lines().filter(|line| !line.trim().is_empty());
+    let error = output.lines().rfind(|line| line.starts_with("error"));
+    let line = error.or_else(|| lines.next_back());
     line.unwrap_or("(it wrote nothing)").trim().to_owned()
 }
 
@@ -305,9 +308,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readiness_is_a_line_of_its_own() {
+    fn readiness_is_a_message_of_its_own() {
         assert!(is_ready("starting\nready node1 in 40 ms\n"));
+        assert!(is_ready(
+            "2026-11-21T01:02:03.4Z  INFO ready node=\"node1\"\n"
+        ));
         assert!(!is_ready("not ready yet\nreadying\n"));
+        assert!(!is_ready("T  INFO port ready\nT DEBUG ready\n"));
+    }
+
+    #[test]
+    fn its_error_is_quoted_rather_than_its_last_line() {
+        let usage = "error: unknown command\n\nTry '--help'.\n";
+        assert_eq!(last_words(usage), "error: unknown command");
+        assert_eq!(last_words("one\n two \n\n"), "two");
+        assert_eq!(last_words(""), "(it wrote nothing)");
     }
 
     #[test]

@@ -25,13 +25,8 @@ pub enum DemoError {
         source: io::Error,
     },
     /// A daemon of the lab did not do what it had to.
-    #[error("{what}; its log: {log}")]
-    Daemon {
-        /// What happened.
-        what: String,
-        /// Where its output is.
-        log: String,
-    },
+    #[error("{0}")]
+    Daemon(String),
     /// The user ended it (Ctrl-C or a signal).
     #[error("interrupted")]
     Cancelled,

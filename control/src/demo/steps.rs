@@ -143,14 +143,15 @@ pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audie
                 play(*step, &mut bench, &mut nodes, wishes, audience)
             });
         let ended = nodes.stop();
-        for (what, result) in [(What::Start, played), (What::Stop, ended)] {
-            match result {
-                Ok(()) => {}
-                Err(error @ DemoError::Daemon { .. }) => {
-                    audience.results(vec![bench.outcome(what, Err(error.to_string()))]);
-                }
-                Err(error) => return Err(error),
-            }
+        // A daemon that did not start has nothing more to say at the end.
+        let (what, result) = match played {
+            Ok(()) => (What::Stop, ended),
+            failed => (What::Start, failed),
+        };
+        match result {
+            Ok(()) => {}
+            Err(DemoError::Daemon(why)) => audience.results(vec![bench.outcome(what, Err(why))]),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
