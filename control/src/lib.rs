@@ -8,4 +8,5 @@ pub mod config;
 pub mod demo;
 pub mod desired;
 pub mod netlink;
+pub mod replay;
 pub mod xdp;

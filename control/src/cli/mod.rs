@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Every command returns an [`Exit`].
 
+mod replay;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -58,6 +59,8 @@ pub enum Output {
 pub enum Command {
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
+    /// Take captures through the production pipeline, offline.
+    Replay(replay::Args),
     /// Show Caracal at work, in network namespaces of its own.
     Demo(crate::demo::DemoArgs),
 }
@@ -67,6 +70,7 @@ impl Cli {
     pub fn run(self) -> Exit {
         match &self.command {
             Command::Validate(args) => validate::run(args, &self),
+            Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),
         }
     }

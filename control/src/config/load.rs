@@ -115,7 +115,7 @@ pub fn load_sources(sources: &[Arc<Source>]) -> Result<Resources, Diagnostics> {
 }
 
 /// Reads one file, within the limit of size.
-pub(super) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
+pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
     let fail = |error: &std::io::Error| Box::new(unreadable(path, error));
     let size = fs::metadata(path).map_err(|error| fail(&error))?.len();
     if size > yaml::MAX_FILE_BYTES {

@@ -20,5 +20,6 @@ pub mod yaml;
 pub use compute::compute;
 pub use daemon::DaemonConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub(crate) use load::read;
 pub use load::{Resources, load_dir, load_paths, load_sources};
 pub use source::{Located, Source, Span};

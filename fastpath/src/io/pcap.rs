@@ -5,6 +5,7 @@
 //! [`PcapIo::now`].
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use encap::outer::Macs;
@@ -14,6 +15,7 @@ use super::mem::MemIo;
 use super::{HEADROOM, PacketIo};
 use crate::batch::Batch;
 use crate::capture::{CaptureError, Reader, Writer};
+use crate::counters::Counter;
 use crate::frame::Frame;
 use crate::port::PortId;
 
@@ -31,6 +33,7 @@ pub struct PcapIo {
     inputs: Vec<Input>,
     outputs: Vec<Option<Writer<Box<dyn Write + Send>>>>,
     open: Open,
+    sent: Arc<[Counter]>,
     now: Tick,
     received: u32,
     failure: Option<Failure>,
@@ -101,6 +104,7 @@ impl PcapIo {
             inputs: Vec::new(),
             outputs: (0..ports).map(|_| None).collect(),
             open,
+            sent: (0..ports).map(|_| Counter::default()).collect(),
             now: Tick(0),
             received: 0,
             failure: None,
@@ -153,6 +157,12 @@ impl PcapIo {
     /// What went wrong, once. After a failure no more packets come.
     pub const fn failure(&mut self) -> Option<Failure> {
         self.failure.take()
+    }
+
+    /// How many packets each port has sent, by the port's number. A packet's place in the output is what this was
+    /// before it was sent.
+    pub fn sent(&self) -> Arc<[Counter]> {
+        Arc::clone(&self.sent)
     }
 
     /// How many chunks are free.
@@ -240,6 +250,8 @@ impl PacketIo for PcapIo {
         if let Err(error) = self.write(port, &frame) {
             self.failure.get_or_insert(Failure::Output(port, error));
             self.inputs.clear();
+        } else if let Some(sent) = self.sent.get(usize::from(port.0)) {
+            sent.add(1);
         }
         self.frames.free(frame);
         Ok(())
