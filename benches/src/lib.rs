@@ -6,4 +6,5 @@ pub mod peer;
 pub mod rng;
 pub mod rounds;
 pub mod routes;
+pub mod scenario;
 pub mod table;

@@ -1,0 +1,237 @@
+//! The whole path of a packet in memory, against the minimal loop that forwards at all.
+//!
+//! `cargo bench -p benches --bench pipeline [-- [--rounds N] [--only CHAIN] [--full | --profile]]`
+//!
+//! `--profile` runs nothing but the pipeline, at one row of each chain, for a profiler to look at.
+
+mod minimal;
+mod ours;
+mod verify;
+
+use benches::alloc::{self, Counting};
+use benches::cpu;
+use benches::rounds::{Contender, Result, Series, interleave};
+use benches::scenario::{Chain, Scenario};
+use benches::table::Table;
+
+use crate::minimal::Minimal;
+use crate::ours::Ours;
+
+#[global_allocator]
+static ALLOC: Counting = Counting;
+
+/// Packets of a pass; a multiple of all numbers of frames.
+const PACKETS: usize = 1 << 18;
+
+const FLOWS: [usize; 3] = [1 << 10, 1 << 14, 1 << 18];
+const FRAMES: [usize; 3] = [512, 4096, 65_536];
+/// Packets that are received together, and by how many ports.
+const BATCHES: [(usize, usize); 4] = [(1, 1), (32, 1), (64, 1), (64, 4)];
+
+/// Flows, frames in use, batch and ports of a row.
+type Point = (usize, usize, (usize, usize));
+
+/// What the command line asks for.
+struct Setup {
+    rounds: usize,
+    only: Option<String>,
+    full: bool,
+    profile: bool,
+}
+
+fn main() -> Result<()> {
+    let setup = setup()?;
+    for chain in Chain::ALL {
+        if setup.only.as_ref().is_none_or(|only| only == chain.name()) {
+            if setup.profile {
+                profile(&setup, chain);
+            } else {
+                run(&setup, chain)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs nothing but the pipeline, over the same few frames.
+fn profile(setup: &Setup, chain: Chain) {
+    let scenario = Scenario::new(chain, 1024);
+    let mut ours = Ours::new(&scenario, 512, 1);
+    for round in 0..setup.rounds * 100 {
+        ours.put(&scenario, round * 512);
+        ours.run(&scenario, 64);
+        ours.take_back();
+    }
+}
+
+fn setup() -> Result<Setup> {
+    let mut setup = Setup {
+        rounds: 9,
+        only: None,
+        full: false,
+        profile: false,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--rounds" => setup.rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
+            "--only" => setup.only = Some(args.next().ok_or("--only needs a chain's name")?),
+            "--full" => setup.full = true,
+            "--profile" => setup.profile = true,
+            // Cargo's own.
+            "--bench" => {}
+            _ => {
+                let known = "--rounds N, --only CHAIN, --full and --profile are known";
+                return Err(format!("what is {arg}? {known}").into());
+            }
+        }
+    }
+    if setup.rounds < 5 {
+        return Err("fewer than 5 rounds say nothing".into());
+    }
+    let core = cpu::pin_to_last_core()?;
+    println!(
+        "{} rounds in turn on core {core}, thread CPU time, ns a packet; one round warms up.\n",
+        setup.rounds
+    );
+    Ok(setup)
+}
+
+/// All rows of one chain.
+fn run(setup: &Setup, chain: Chain) -> Result<()> {
+    let mut table = Table::new(&[
+        chain.name(),
+        "put",
+        "ours, best",
+        "ours, median",
+        "minimal, best",
+        "minimal, median",
+        "ratio, best",
+        "ratio, median",
+        "allocations",
+    ]);
+    for flows in FLOWS {
+        let points: Vec<_> = points(setup).filter(|point| point.0 == flows).collect();
+        if points.is_empty() {
+            continue;
+        }
+        let scenario = Scenario::new(chain, flows);
+        verify::run(&scenario)?;
+        for point in points {
+            table.row(row(setup, &scenario, point)?);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// One dimension at a time around 16 K flows, 512 frames and batches of 64; or all of them.
+fn points(setup: &Setup) -> impl Iterator<Item = Point> {
+    let base = (FLOWS[1], FRAMES[0], BATCHES[2]);
+    let full = setup.full;
+    let all = FLOWS.into_iter().flat_map(|flows| {
+        FRAMES
+            .into_iter()
+            .flat_map(move |frames| BATCHES.map(|batch| (flows, frames, batch)))
+    });
+    all.filter(move |point| {
+        let differs = [point.0 != base.0, point.1 != base.1, point.2 != base.2];
+        full || differs.iter().filter(|&&it| it).count() <= 1
+    })
+}
+
+/// Runs the contenders of one row in turn.
+fn row(setup: &Setup, scenario: &Scenario, point: Point) -> Result<Vec<String>> {
+    let (flows, frames, (batch, ports)) = point;
+    let (mut ours, mut put_only) = (
+        Ours::new(scenario, frames, ports),
+        Ours::new(scenario, frames, ports),
+    );
+    let (mut minimal, mut put_minimal) = (
+        Minimal::new(scenario, frames),
+        Minimal::new(scenario, frames),
+    );
+    let firsts = || (0..PACKETS).step_by(frames);
+    let mut allocations = 0;
+    let mut contenders = [
+        Contender::here("put", || {
+            for first in firsts() {
+                put_only.put(scenario, first);
+                put_only.take_back();
+            }
+        }),
+        Contender::new("ours", || {
+            let mut sent = 0;
+            let pass = || {
+                for first in firsts() {
+                    ours.put(scenario, first);
+                    ours.run(scenario, batch);
+                    sent += ours.take_back();
+                }
+            };
+            let (((), took), footprint) = alloc::measure(|| cpu::time(pass));
+            allocations += footprint.allocations;
+            if sent == PACKETS {
+                Ok(took)
+            } else {
+                Err(format!("{sent} of {PACKETS} packets were sent").into())
+            }
+        }),
+        Contender::here("put for the minimal loop", || {
+            for first in firsts() {
+                put_minimal.put(scenario, first);
+                std::hint::black_box(&mut put_minimal.sent);
+            }
+        }),
+        Contender::here("minimal", || {
+            for first in firsts() {
+                minimal.put(scenario, first);
+                minimal.run(scenario, batch);
+                std::hint::black_box(&mut minimal.sent);
+            }
+        }),
+    ];
+    let all = interleave(setup.rounds, PACKETS, &mut contenders)?;
+    drop(contenders);
+    if allocations != 0 {
+        return Err(format!(
+            "{allocations} allocations in {} packets",
+            PACKETS * setup.rounds
+        )
+        .into());
+    }
+    let [put, gross, put_minimal, gross_minimal] = &all[..] else {
+        return Err("four contenders were run".into());
+    };
+    let (own, peer) = (net(gross, put), net(gross_minimal, put_minimal));
+    let (best, median) = own.ratio_to(&peer);
+    let mut cells = vec![format!(
+        "{flows} flows, {frames} frames, batch {}",
+        if ports > 1 {
+            format!("{ports} x {batch}")
+        } else {
+            batch.to_string()
+        }
+    )];
+    let figures = [
+        put.best(),
+        own.best(),
+        own.median(),
+        peer.best(),
+        peer.median(),
+        best,
+        median,
+    ];
+    cells.extend(figures.map(|figure| format!("{figure:.2}")));
+    cells.push(allocations.to_string());
+    Ok(cells)
+}
+
+/// What is left of each round without putting the packets there.
+fn net(gross: &Series, put: &Series) -> Series {
+    let rounds = gross.rounds.iter().zip(&put.rounds);
+    Series {
+        name: gross.name.clone(),
+        rounds: rounds.map(|(gross, put)| gross - put).collect(),
+    }
+}
