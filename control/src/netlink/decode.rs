@@ -370,3 +370,6 @@ fn nexthop_id(payload: &[u8]) -> Option<u32> {
         .find(|(kind, _)| *kind == NHA_ID)
         .and_then(|(_, v)| u32_at(v, 0))
 }
+
+#[cfg(test)]
+mod tests;

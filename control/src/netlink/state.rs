@@ -232,3 +232,6 @@ fn uses(path: &Path, ifindex: u32) -> bool {
 fn same_address(a: &Address, b: &Address) -> bool {
     a.ip == b.ip && (a.ip.is_ipv6() || (a.prefix_len, a.peer) == (b.prefix_len, b.peer))
 }
+
+#[cfg(test)]
+mod tests;

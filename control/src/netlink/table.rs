@@ -481,3 +481,6 @@ fn is_mergeable(path: &Path) -> bool {
 fn same_hop(a: &super::model::Leg, b: &super::model::Leg) -> bool {
     (a.gateway, a.ifindex) == (b.gateway, b.ifindex)
 }
+
+#[cfg(test)]
+mod tests;
