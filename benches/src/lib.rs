@@ -2,6 +2,8 @@
 
 pub mod alloc;
 pub mod cpu;
+pub mod forwarder;
+pub mod generator;
 pub mod peer;
 pub mod rng;
 pub mod rounds;

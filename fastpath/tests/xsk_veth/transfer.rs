@@ -1,6 +1,6 @@
 //! What goes in comes out.
 
-use fastpath::io::xsk::test_support::{XdpProgram, can_run};
+use fastpath::io::xsk::test_support::{Sink, SinkHook, can_run};
 use fastpath::io::xsk::{FrameSpan, ModeInForce, SendError, SocketOptions};
 
 use crate::lab::{End, Lab, arena, both_ways, drain, frame, open_port, receive, ring, send, until};
@@ -253,19 +253,18 @@ fn an_empty_fill_ring_shows_in_the_statistics() {
 }
 
 #[test]
-fn the_counting_sink_counts_frames_and_bytes() {
-    if !can_run("the_counting_sink_counts_frames_and_bytes") {
+fn sinks_count_frames_and_bytes() {
+    if !can_run("sinks_count_frames_and_bytes") {
         return;
     }
-    let lab = Lab::new(1);
-    let (program, counter) = XdpProgram::counting_drop();
-    let _link = lab.right.within(|| program.attach("r0"));
-    let mut left = End::open(&lab.left, "l0", 64, &both_ways(32));
-    for len in [64, 100, 1400] {
-        left.send(&frame(1, len), 0);
+    for hook in [SinkHook::Xdp, SinkHook::Tc] {
+        let lab = Lab::new(1);
+        let sink = lab.right.within(|| Sink::attach("r0", hook));
+        let mut left = End::open(&lab.left, "l0", 64, &both_ways(32));
+        for len in [64, 100, 1400] {
+            left.send(&frame(1, len), 0);
+        }
+        until("frames at the sink", || (sink.packets() == 3).then_some(()));
+        assert_eq!(sink.bytes(), 64 + 100 + 1400, "{hook:?}");
     }
-    until("frames at the sink", || {
-        (counter.packets() == 3).then_some(())
-    });
-    assert_eq!(counter.bytes(), 64 + 100 + 1400);
 }

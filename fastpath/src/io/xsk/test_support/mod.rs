@@ -6,7 +6,7 @@
 mod bpf;
 mod netns;
 
-pub use bpf::{SinkCounter, XdpLink, XdpProgram};
+pub use bpf::{Sink, SinkHook, XdpLink, XdpProgram};
 pub use netns::{Entered, Netns};
 
 /// Whether a test that needs root and AF_XDP can run here.

@@ -1,0 +1,205 @@
+//! What stands between the generator and the sink.
+//!
+//! To add one, implement [`Node`]; or, without a line of code, `--spawn NAME:GROWTH:COMMAND`.
+
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+
+use benches::forwarder::Forwarder;
+use benches::rounds::Result;
+use fastpath::io::xsk::test_support::Netns;
+
+use crate::lab::shell;
+
+/// A way to forward from n0 to n1.
+pub(crate) trait Node {
+    /// Its name in the table.
+    fn name(&self) -> &str;
+    /// By how many bytes it makes a frame longer.
+    fn growth(&self) -> usize {
+        0
+    }
+    /// False for the generator straight into the sink.
+    fn is_there(&self) -> bool {
+        true
+    }
+    /// Configures `netns`, where n0 and n1 are up without addresses, and starts what there is to start.
+    fn start(&self, netns: &Netns) -> Result<Running>;
+}
+
+/// A started node; stops when dropped.
+pub(crate) enum Running {
+    /// The kernel does it, in softirqs on the core where the packets come from.
+    InKernel,
+    /// A thread of this process.
+    Here(Forwarder),
+    /// A process.
+    Process(Process),
+}
+
+impl Running {
+    /// Numbers of all threads that work for it.
+    pub(crate) fn threads(&self) -> Vec<i32> {
+        match self {
+            Self::InKernel => Vec::new(),
+            Self::Here(forwarder) => vec![forwarder.thread()],
+            Self::Process(process) => process.threads(),
+        }
+    }
+}
+
+/// A child process that is killed when dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    fn threads(&self) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
+        tasks
+            .into_iter()
+            .flatten()
+            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// No node: the generator's veth ends in the sink's namespace.
+pub(crate) struct Direct;
+
+impl Node for Direct {
+    fn name(&self) -> &'static str {
+        "no node"
+    }
+
+    fn is_there(&self) -> bool {
+        false
+    }
+
+    fn start(&self, _: &Netns) -> Result<Running> {
+        Ok(Running::InKernel)
+    }
+}
+
+/// The bare AF_XDP forwarder.
+pub(crate) struct Bare;
+
+impl Node for Bare {
+    fn name(&self) -> &'static str {
+        "bare AF_XDP"
+    }
+
+    fn start(&self, netns: &Netns) -> Result<Running> {
+        Ok(Running::Here(Forwarder::start(netns, ["n0", "n1"])?))
+    }
+}
+
+/// The kernel's forwarding, without conntrack or a rule.
+pub(crate) struct KernelPlain;
+
+impl Node for KernelPlain {
+    fn name(&self) -> &'static str {
+        "kernel plain"
+    }
+
+    fn start(&self, netns: &Netns) -> Result<Running> {
+        shell(
+            netns,
+            "ip addr add 10.1.0.1/24 dev n0
+             ip addr add 192.168.9.1/24 dev n1
+             ip neigh add 192.168.9.2 lladdr 02:00:00:00:09:02 nud permanent dev n1
+             ip route add 10.2.0.0/16 via 192.168.9.2
+             echo 1 > /proc/sys/net/ipv4/ip_forward",
+        )?;
+        Ok(Running::InKernel)
+    }
+}
+
+/// The kernel's forwarding into its VXLAN device.
+pub(crate) struct KernelVxlan;
+
+impl Node for KernelVxlan {
+    fn name(&self) -> &'static str {
+        "kernel VXLAN"
+    }
+
+    fn growth(&self) -> usize {
+        50
+    }
+
+    fn start(&self, netns: &Netns) -> Result<Running> {
+        shell(
+            netns,
+            "ip addr add 10.1.0.1/24 dev n0
+             ip addr add 192.168.9.1/24 dev n1
+             ip neigh add 192.168.9.2 lladdr 02:00:00:00:09:02 nud permanent dev n1
+             ip link add vx0 type vxlan id 4096 local 192.168.9.1 dstport 4789 dev n1 nolearning
+             ip link set vx0 up
+             bridge fdb append 02:00:00:00:0a:02 dev vx0 dst 192.168.9.2
+             ip addr add 10.9.0.1/24 dev vx0
+             ip neigh add 10.9.0.2 lladdr 02:00:00:00:0a:02 nud permanent dev vx0
+             ip route add 10.2.0.0/16 via 10.9.0.2 dev vx0
+             echo 1 > /proc/sys/net/ipv4/ip_forward",
+        )?;
+        Ok(Running::InKernel)
+    }
+}
+
+/// Any program.
+pub(crate) struct Spawned {
+    name: String,
+    growth: usize,
+    command: String,
+}
+
+impl FromStr for Spawned {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(name), Some(growth), Some(command)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(format!("--spawn {text}: must be NAME:GROWTH:COMMAND"));
+        };
+        let growth = growth
+            .parse()
+            .map_err(|why| format!("--spawn {text}: {growth}: {why}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            growth,
+            command: command.to_owned(),
+        })
+    }
+}
+
+impl Node for Spawned {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn growth(&self) -> usize {
+        self.growth
+    }
+
+    fn start(&self, netns: &Netns) -> Result<Running> {
+        // `exec`, so that the child is the program itself and not a shell around it.
+        let child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                netns.name(),
+                "sh",
+                "-c",
+                &format!("exec {}", self.command),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Running::Process(Process(child)))
+    }
+}
