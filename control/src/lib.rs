@@ -8,5 +8,6 @@ pub mod config;
 pub mod demo;
 pub mod desired;
 pub mod netlink;
+pub mod node;
 pub mod replay;
 pub mod xdp;

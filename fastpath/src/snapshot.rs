@@ -196,17 +196,22 @@ mod tests {
         let mut publisher = Publisher::new(Watched(home));
         let mut subscriber = publisher.subscribe();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ready = Arc::new(std::sync::Barrier::new(2));
         let poller = {
-            let stop = Arc::clone(&stop);
+            let (stop, ready) = (Arc::clone(&stop), Arc::clone(&ready));
             std::thread::spawn(move || {
+                ready.wait();
                 let mut refreshed = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     subscriber.refresh();
                     refreshed += 1;
+                    if stop.load(Ordering::Relaxed) {
+                        return (subscriber, refreshed);
+                    }
                 }
-                (subscriber, refreshed)
             })
         };
+        ready.wait();
         for _ in 0..10_000 {
             publisher.publish(Watched(home));
         }

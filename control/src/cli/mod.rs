@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Every command returns an [`Exit`].
 
 mod replay;
+mod run;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -57,6 +58,8 @@ pub enum Output {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the daemon.
+    Run(run::Args),
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
     /// Take captures through the production pipeline, offline.
@@ -69,6 +72,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Exit {
         match &self.command {
+            Command::Run(args) => run::run(args, &self),
             Command::Validate(args) => validate::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),

@@ -1,0 +1,43 @@
+//! `caracal run`: the daemon.
+
+use std::path::PathBuf;
+
+use super::{Cli, Exit};
+use crate::node::{self, RunError};
+
+/// Arguments of `caracal run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The daemon's own file; resources are in `conf.d` beside it, unless it says otherwise.
+    #[arg(long, value_name = "FILE", default_value = "/etc/caracal/caracal.yaml")]
+    config: PathBuf,
+    /// How much is logged: error, warn, info, debug or trace.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "CARACAL_LOG"
+    )]
+    log: tracing::Level,
+}
+
+#[expect(clippy::print_stderr, reason = "the command's result")]
+pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(cli.color_stderr())
+        .with_max_level(args.log)
+        .with_target(false)
+        .init();
+    match node::run(&args.config) {
+        Ok(()) => Exit::Ok,
+        Err(RunError::Config(diagnostics)) => {
+            eprint!("{}", diagnostics.render(cli.color_stderr()));
+            Exit::Invalid
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            Exit::Failure
+        }
+    }
+}

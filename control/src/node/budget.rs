@@ -1,0 +1,116 @@
+//! How many frames there are, of what size, and for whom.
+
+use std::fmt;
+
+use crate::config::daemon::Frames;
+
+/// What the kernel keeps free in front of a received packet, in bytes (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: u32 = 256;
+/// What a frame holds beside the IP packet: an Ethernet header and a VLAN tag.
+const LINK_OVERHEAD: u32 = 18;
+/// Frames beyond those in rings: batches under way, packets that wait, ICMP errors, fragments.
+const SLACK: u32 = 4096;
+
+/// The memory of packets, as planned at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes a frame.
+    pub frame_size: u32,
+    /// Frames a poller.
+    pub per_poller: u32,
+    /// Pollers.
+    pub pollers: u32,
+    /// Pods that it is enough for.
+    pub max_pods: u32,
+    /// Frames in the receive rings of one pod's port.
+    pub pod_ring: u32,
+    /// Frames in the receive ring of one uplink queue.
+    pub uplink_ring: u32,
+}
+
+impl Budget {
+    /// The plan for `pollers` pollers, of which each serves `uplink_queues` queues of uplinks at most, and interfaces of
+    /// at most `mtu`.
+    pub fn plan(
+        frames: &Frames,
+        max_pods: u16,
+        pollers: u32,
+        uplink_queues: u32,
+        mtu: u32,
+    ) -> Self {
+        let frame_size = frames
+            .size
+            .unwrap_or(if Self::fits(mtu, 2048) { 2048 } else { 4096 });
+        let max_pods = u32::from(max_pods);
+        // Receive and send side of uplinks; receive side of pods and the host. What is sent to pods was received on the
+        // uplinks, or is on its way within the slack.
+        let needed =
+            uplink_queues * 2 * frames.uplink_ring + (max_pods + 1) * frames.pod_ring + SLACK;
+        let per_poller = frames.total.map_or(needed, |total| total / pollers.max(1));
+        Self {
+            frame_size,
+            per_poller,
+            pollers,
+            max_pods,
+            pod_ring: frames.pod_ring,
+            uplink_ring: frames.uplink_ring,
+        }
+    }
+
+    /// Whether packets of this MTU fit frames of this size.
+    pub const fn fits(mtu: u32, frame_size: u32) -> bool {
+        KERNEL_HEADROOM + LINK_OVERHEAD + mtu <= frame_size
+    }
+
+    /// Bytes of memory, all pollers together.
+    pub const fn bytes(&self) -> u64 {
+        self.frame_size as u64 * self.per_poller as u64 * self.pollers as u64
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} MiB at most for packets: {} poller{} of {} frames of {} bytes, enough for {} pods ({} frames each to \
+             receive) and uplink queues of {}",
+            self.bytes() >> 20,
+            self.pollers,
+            if self.pollers == 1 { "" } else { "s" },
+            self.per_poller,
+            self.frame_size,
+            self.max_pods,
+            self.pod_ring,
+            self.uplink_ring,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_frames_unless_an_mtu_needs_large_ones() {
+        let plan = |mtu| Budget::plan(&Frames::default(), 250, 1, 1, mtu).frame_size;
+        assert_eq!(plan(1500), 2048);
+        assert_eq!(plan(1774), 2048);
+        assert_eq!(plan(1775), 4096);
+    }
+
+    #[test]
+    fn two_hundred_and_fifty_pods_fill_their_rings_and_frames_are_left() {
+        let plan = Budget::plan(&Frames::default(), 250, 1, 1, 1500);
+        assert!(plan.per_poller > 250 * plan.pod_ring + 2 * plan.uplink_ring);
+        assert!(plan.bytes() < 200 << 20, "{plan}");
+    }
+
+    #[test]
+    fn a_given_total_is_shared_by_the_pollers() {
+        let frames = Frames {
+            total: Some(10_000),
+            ..Frames::default()
+        };
+        assert_eq!(Budget::plan(&frames, 250, 4, 1, 1500).per_poller, 2500);
+    }
+}

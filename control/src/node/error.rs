@@ -1,0 +1,107 @@
+//! Why the daemon does not start, or ends.
+
+use std::io;
+use std::path::PathBuf;
+
+use fastpath::io::xsk::XskError;
+
+use crate::compile::FibError;
+use crate::config::Diagnostics;
+use crate::netlink;
+use crate::xdp::{AttachError, LoadError, PinError, UpdateError};
+
+/// Why the daemon does not start, or ends. Each says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Bad configuration.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// An uplink of `caracal.yaml` is not there.
+    #[error("{config}: uplink {interface}: no such interface; `ip link` lists those there are", config = config.display())]
+    NoUplink {
+        /// The configuration file.
+        config: PathBuf,
+        /// The interface.
+        interface: String,
+    },
+    /// A packet of the interface does not fit a frame.
+    #[error(
+        "{interface}: MTU {mtu} needs more than {frame} bytes a frame; the largest MTU that XDP takes in one piece is 3498: \
+         lower the MTU, or set `frames.size: 4096` in caracal.yaml"
+    )]
+    MtuTooBig {
+        /// The interface.
+        interface: String,
+        /// Its MTU.
+        mtu: u32,
+        /// The frame size in force.
+        frame: u32,
+    },
+    /// More queues than the interface has.
+    #[error(
+        "{interface}: {wanted} queues are needed, one a poller, and the interface has {available}; \
+             lower the number of pollers in caracal.yaml, or create the interface with more queues"
+    )]
+    TooFewQueues {
+        /// The interface.
+        interface: String,
+        /// Queues needed.
+        wanted: u32,
+        /// Queues there are.
+        available: u32,
+    },
+    /// AF_XDP.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// An XDP program was not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// An XDP program was not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// An XDP program's maps.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+    /// Pinned links.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The kernel's network state.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// Routes.
+    #[error(transparent)]
+    Fib(#[from] FibError),
+    /// A core that a poller was to run on.
+    #[error(
+        "core {core}: a poller can not run there ({source}); `pollers.cores` in caracal.yaml must name cores of this process's cpuset"
+    )]
+    Core {
+        /// The core.
+        core: u16,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Another call of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A poller ended by itself.
+    #[error(
+        "poller {0} ended by itself; the log above says why. Please report it with `caracal --version`"
+    )]
+    PollerDied(usize),
+}
+
+impl RunError {
+    /// Wraps a system error.
+    pub(super) fn system(what: &'static str) -> impl Fn(nix::errno::Errno) -> Self {
+        move |errno| Self::System {
+            what,
+            source: errno.into(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The control thread's loop.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use fastpath::event::Event;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::kernel;
+use super::{Node, RunError, Wake};
+use crate::compile::PortRole;
+use crate::netlink::Changes;
+
+/// The loop looks around at least this often.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Blocks the signals that end the daemon, in this thread and all it starts, and makes them readable.
+pub(super) fn block_signals() -> Result<SignalFd, RunError> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGHUP);
+    set.thread_block()
+        .map_err(RunError::system("block signals"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(RunError::system("create a signalfd"))
+}
+
+impl Node {
+    /// Follows signals, files, the kernel and the pollers until it is told to end.
+    pub(super) fn serve(&mut self, signals: &SignalFd, wake: &Wake) -> Result<(), RunError> {
+        loop {
+            self.sleep(signals, wake)?;
+            // Empties the counter; it may be empty already.
+            let _ = wake.read();
+            while let Ok(Some(signal)) = signals.read_signal() {
+                if signal.ssi_signo == Signal::SIGHUP as u32 {
+                    self.reload();
+                } else {
+                    return Ok(());
+                }
+            }
+            if let Some(index) = self.pollers.dead() {
+                return Err(RunError::PollerDied(index));
+            }
+            self.collect_sockets();
+            self.hear_pollers();
+            match self.mirror.drain() {
+                Ok(changes) => self.follow(&changes)?,
+                Err(error) => tracing::warn!(%error, "the kernel's network state"),
+            }
+            let now = Instant::now();
+            if self.watch.drain(now) {
+                self.reload();
+            }
+            if self.retry_at.is_some_and(|at| at <= now) {
+                self.reconcile_ports();
+            }
+            self.publish();
+        }
+    }
+
+    fn sleep(&self, signals: &SignalFd, wake: &Wake) -> Result<(), RunError> {
+        let now = Instant::now();
+        let until = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let dues = [
+            until(self.retry_at),
+            until(self.mirror.resync_due()),
+            self.watch.timeout(now),
+        ];
+        let timeout = dues.into_iter().flatten().fold(LONGEST, Duration::min);
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.mirror.fd(), PollFlags::POLLIN),
+            PollFd::new(self.watch.fd(), PollFlags::POLLIN),
+        ];
+        let timeout =
+            PollTimeout::try_from(timeout.as_millis() as u64 + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(RunError::system("poll")(errno)),
+        }
+    }
+
+    /// Acts on what pollers saw.
+    fn hear_pollers(&mut self) {
+        for event in self.pollers.events() {
+            match event {
+                Event::MissingNeighbour { port, addr } => {
+                    if let Some(spec) = self.compiler.ports().get(port) {
+                        self.neighbours.ask(spec.ifindex, addr, &mut self.writer);
+                    }
+                }
+                Event::PodMac { port, mac } => {
+                    self.compiler.learn(port, mac);
+                    self.stale = true;
+                }
+            }
+        }
+    }
+
+    /// Takes over what changed in the kernel.
+    fn follow(&mut self, changes: &Changes) -> Result<(), RunError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if !changes.routes.is_empty() {
+            let hops: Vec<_> = changes
+                .routes
+                .iter()
+                .map(|(dst, route)| (*dst, route.as_ref().and_then(kernel::hop)))
+                .collect();
+            self.compiler
+                .kernel_routes(hops.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
+            self.stale = true;
+        }
+        for &key in &changes.neighbours {
+            self.neighbours.changed(key, &self.mirror, &mut self.writer);
+        }
+        if !changes.links.is_empty() {
+            for &ifindex in &changes.links {
+                self.neighbours
+                    .link_up(ifindex, &self.mirror, &mut self.writer);
+            }
+            self.reconcile_ports();
+        }
+        if !changes.addresses.is_empty() || !changes.links.is_empty() {
+            self.sync_taken();
+        }
+        let uplinks = self.uplinks();
+        let near = changes
+            .neighbours
+            .iter()
+            .any(|(ifindex, _)| uplinks.contains(ifindex));
+        if near
+            || !changes.addresses.is_empty()
+            || !changes.links.is_empty()
+            || !changes.routes.is_empty()
+        {
+            self.follow_addresses()?;
+        }
+        Ok(())
+    }
+
+    /// The interface indexes of the uplinks.
+    pub(super) fn uplinks(&self) -> BTreeSet<u32> {
+        let ports = self.compiler.ports().iter();
+        ports
+            .filter(|(_, spec)| spec.role == PortRole::Uplink)
+            .map(|(_, spec)| spec.ifindex)
+            .collect()
+    }
+}

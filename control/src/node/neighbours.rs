@@ -1,0 +1,85 @@
+//! Which neighbours the kernel is asked to resolve.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use crate::netlink::{Mirror, NeighbourState, Writer};
+
+/// A neighbour, by interface index and address.
+type Key = (u32, IpAddr);
+
+/// The most neighbours that are resolved because packets asked for them; a scan of a connected network can take no more
+/// of the kernel's table.
+const ASKED: usize = 1024;
+
+/// The neighbours that we had the kernel resolve.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours {
+    /// Next hops of routes.
+    wanted: BTreeSet<Key>,
+    /// Destinations on connected networks, oldest first.
+    asked: VecDeque<Key>,
+}
+
+impl Neighbours {
+    /// Makes these the next hops that are kept resolved.
+    pub(super) fn want(&mut self, wanted: BTreeSet<Key>, writer: &mut Writer) {
+        for &(ifindex, addr) in wanted.difference(&self.wanted) {
+            resolve(writer, ifindex, addr);
+        }
+        for &(ifindex, addr) in self.wanted.difference(&wanted) {
+            forget(writer, ifindex, addr);
+        }
+        self.wanted = wanted;
+    }
+
+    /// A packet waits for this neighbour.
+    pub(super) fn ask(&mut self, ifindex: u32, addr: IpAddr, writer: &mut Writer) {
+        let key = (ifindex, addr);
+        if !self.wanted.contains(&key) && !self.asked.contains(&key) {
+            if self.asked.len() == ASKED
+                && let Some((ifindex, addr)) = self.asked.pop_front()
+            {
+                forget(writer, ifindex, addr);
+            }
+            self.asked.push_back(key);
+        }
+        resolve(writer, ifindex, addr);
+    }
+
+    /// A neighbour's entry changed. Next hops are asked for again when they are gone, others forgotten when they failed.
+    pub(super) fn changed(&mut self, key: Key, mirror: &Mirror, writer: &mut Writer) {
+        let entry = mirror.neighbour(key.0, key.1);
+        if self.wanted.contains(&key) {
+            if entry.is_none() && mirror.link(key.0).is_some_and(crate::netlink::Link::is_up) {
+                resolve(writer, key.0, key.1);
+            }
+        } else if self.asked.contains(&key)
+            && entry.is_none_or(|entry| entry.state == NeighbourState::FAILED)
+        {
+            self.asked.retain(|asked| *asked != key);
+            forget(writer, key.0, key.1);
+        }
+    }
+
+    /// An interface is up again: its entries went with it.
+    pub(super) fn link_up(&self, ifindex: u32, mirror: &Mirror, writer: &mut Writer) {
+        for &(_, addr) in self.wanted.iter().filter(|key| key.0 == ifindex) {
+            if mirror.neighbour(ifindex, addr).is_none() {
+                resolve(writer, ifindex, addr);
+            }
+        }
+    }
+}
+
+fn resolve(writer: &mut Writer, ifindex: u32, addr: IpAddr) {
+    if let Err(error) = writer.resolve_neighbour(ifindex, addr) {
+        tracing::debug!(%error, ifindex, %addr, "neighbour not asked for");
+    }
+}
+
+fn forget(writer: &mut Writer, ifindex: u32, addr: IpAddr) {
+    if let Err(error) = writer.delete_neighbour(ifindex, addr) {
+        tracing::debug!(%error, ifindex, %addr, "neighbour not forgotten");
+    }
+}

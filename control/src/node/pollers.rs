@@ -1,0 +1,209 @@
+//! The pollers' threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use fastpath::counters::Counters;
+use fastpath::event::{Event, Events};
+use fastpath::io::xsk::{ArenaPart, Command, Reply, XskControl, XskIo};
+use fastpath::pipeline::Pipeline;
+use fastpath::poller::{Notify, PollMode, Poller};
+use fastpath::snapshot::Publisher;
+use fastpath::tables::Tables;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::{RunError, Wake};
+use crate::config::daemon;
+
+/// Room for events of one poller.
+const EVENTS: usize = 1024;
+
+/// All pollers of the process.
+pub(super) struct Pollers {
+    pollers: Vec<Handle>,
+    stop: Arc<AtomicBool>,
+}
+
+struct Handle {
+    thread: Option<JoinHandle<()>>,
+    control: XskControl,
+    counters: Arc<Counters>,
+    events: Arc<ArrayQueue<Event>>,
+}
+
+/// A poller that is set up and not started: sockets can be given to it already.
+pub(super) struct Planned {
+    poller: Poller<XskIo>,
+    core: Option<u16>,
+}
+
+/// Sets up one poller a part.
+pub(super) fn plan(
+    parts: Vec<ArenaPart>,
+    config: &daemon::DaemonConfig,
+    max_ports: usize,
+    publisher: &mut Publisher<Tables>,
+    wake: &Wake,
+) -> Result<(Pollers, Vec<Planned>), RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mode = match config.poll_mode {
+        daemon::PollMode::Adaptive => PollMode::DEFAULT,
+        daemon::PollMode::Busy => PollMode::Busy,
+        daemon::PollMode::Interrupt => PollMode::Interrupt,
+    };
+    let (mut pollers, mut planned) = (Vec::new(), Vec::new());
+    for (index, part) in parts.into_iter().enumerate() {
+        let (io, control) = XskIo::new(part, max_ports).map_err(|source| RunError::System {
+            what: "create a poller's epoll set",
+            source,
+        })?;
+        let counters = Arc::new(Counters::new(max_ports));
+        let events = Arc::new(ArrayQueue::new(EVENTS));
+        let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)));
+        let notify = {
+            let wake = Arc::clone(wake);
+            // Only a counter at its limit refuses, and then control is awake.
+            Notify(Arc::new(move || {
+                let _ = wake.write(1);
+            }))
+        };
+        let tables = publisher.subscribe();
+        let poller = Poller {
+            io,
+            pipeline,
+            tables,
+            mode,
+            stop: Arc::clone(&stop),
+            notify,
+        };
+        planned.push(Planned {
+            poller,
+            core: config.cores.get(index).map(|core| core.value),
+        });
+        pollers.push(Handle {
+            thread: None,
+            control,
+            counters,
+            events,
+        });
+    }
+    Ok((Pollers { pollers, stop }, planned))
+}
+
+impl Pollers {
+    /// Starts the threads.
+    pub(super) fn start(&mut self, planned: Vec<Planned>) -> Result<(), RunError> {
+        for (index, (handle, planned)) in self.pollers.iter_mut().zip(planned).enumerate() {
+            let (ready, pinned) = std::sync::mpsc::sync_channel(1);
+            let Planned { poller, core } = planned;
+            let work = move || {
+                let outcome = core.map_or(Ok(()), pin);
+                let go = outcome.is_ok();
+                if ready.send(outcome).is_ok() && go {
+                    poller.run();
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("poller-{index}"))
+                .spawn(work);
+            handle.thread = Some(thread.map_err(|source| RunError::System {
+                what: "start a poller's thread",
+                source,
+            })?);
+            pinned.recv().unwrap_or(Err(RunError::PollerDied(index)))?;
+        }
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.pollers.len()
+    }
+
+    /// Wakes all.
+    pub(super) fn wake(&self) {
+        for handle in &self.pollers {
+            handle.control.wake();
+        }
+    }
+
+    /// Sends a command to one poller, which must have room for it before long.
+    pub(super) fn send(&self, index: usize, mut command: Command) {
+        let Some(handle) = self.pollers.get(index) else {
+            return;
+        };
+        while let Err(back) = handle.control.send(command) {
+            command = back;
+            std::thread::sleep(Duration::from_millis(1));
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// What pollers said since the last call.
+    pub(super) fn replies(&self) -> Vec<(usize, Reply)> {
+        let all = self.pollers.iter().enumerate();
+        all.flat_map(|(index, handle)| {
+            std::iter::from_fn(move || Some((index, handle.control.reply()?)))
+        })
+        .collect()
+    }
+
+    /// What pollers saw since the last call.
+    pub(super) fn events(&self) -> Vec<Event> {
+        self.pollers
+            .iter()
+            .flat_map(|handle| std::iter::from_fn(|| handle.events.pop()))
+            .collect()
+    }
+
+    /// Each poller's counters.
+    pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> {
+        self.pollers.iter().map(|handle| &handle.counters)
+    }
+
+    /// A poller whose thread ended though nobody asked it to.
+    pub(super) fn dead(&self) -> Option<usize> {
+        self.pollers
+            .iter()
+            .position(|handle| handle.thread.as_ref().is_some_and(JoinHandle::is_finished))
+    }
+
+    /// Ends all threads and waits for them.
+    pub(super) fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        for handle in &mut self.pollers {
+            if let Some(thread) = handle.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a poller had panicked");
+            }
+        }
+    }
+}
+
+/// Pins the calling thread to a core, and looks whether it is there.
+fn pin(core: u16) -> Result<(), RunError> {
+    let failed = |errno: nix::errno::Errno| RunError::Core {
+        core,
+        source: errno.into(),
+    };
+    let mut set = CpuSet::new();
+    set.set(usize::from(core)).map_err(failed)?;
+    sched_setaffinity(Pid::from_raw(0), &set).map_err(failed)
+}
+
+/// Makes the descriptor that pollers wake control by.
+pub(super) fn wake() -> Result<Wake, RunError> {
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let event =
+        EventFd::from_value_and_flags(0, flags).map_err(RunError::system("create an eventfd"))?;
+    Ok(Arc::new(event))
+}

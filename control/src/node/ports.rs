@@ -1,0 +1,470 @@
+//! Ports that come and go: XDP programs, sockets, and the pollers that serve them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use encap::eth::MacAddr;
+use fastpath::io::xsk::{
+    Command, Mode, ModeInForce, Reply, RingLen, SocketOptions, XskSocket, ethtool,
+};
+use fastpath::port::PortId;
+use ipnet::IpNet;
+
+use super::{Budget, Node, RETRY, RunError};
+use crate::compile::{PortRole, PortSpec};
+use crate::config::daemon::{Uplink, UplinkMode};
+use crate::netlink::Link;
+use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
+use crate::xdp::{
+    EndpointAttachment, EndpointProgram, NicAttachment, NicConfig, NicMode, NicProgram,
+};
+
+/// How long the control thread waits for a queue that an earlier process has not let go of.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A port with sockets.
+pub(super) struct Served {
+    id: PortId,
+    pub(super) ifindex: u32,
+    queues: u32,
+    /// How the kernel moves its packets.
+    pub(super) mode: ModeInForce,
+    program: Program,
+}
+
+enum Program {
+    Uplink {
+        program: Box<NicProgram>,
+        attachment: NicAttachment,
+    },
+    Endpoint(EndpointAttachment),
+}
+
+/// An interface that should be served.
+enum Wanted {
+    Uplink(Uplink),
+    Host,
+    Pod,
+}
+
+impl Served {
+    fn is_alive(&self) -> bool {
+        match &self.program {
+            Program::Uplink { attachment, .. } => attachment.is_alive(),
+            Program::Endpoint(attachment) => attachment.is_alive(),
+        }
+    }
+
+    /// Tells an uplink's program what is ours.
+    pub(super) fn sync_taken(
+        &mut self,
+        taken: &[IpNet],
+        local: &BTreeSet<IpAddr>,
+        vxlan_port: Option<u16>,
+    ) -> Result<(), crate::xdp::UpdateError> {
+        let Program::Uplink { program, .. } = &mut self.program else {
+            return Ok(());
+        };
+        program.set_vxlan_port(vxlan_port)?;
+        program.sync_local(local.iter().copied())?;
+        program.sync_pods4(taken.iter().filter_map(|net| match net {
+            IpNet::V4(net) => Some((net.network(), net.prefix_len())),
+            IpNet::V6(_) => None,
+        }))?;
+        program.sync_pods6(taken.iter().filter_map(|net| match net {
+            IpNet::V6(net) => Some((net.network(), net.prefix_len())),
+            IpNet::V4(_) => None,
+        }))
+    }
+
+    /// Undoes a start that failed.
+    pub(super) fn undo(self, endpoints: &mut EndpointProgram) {
+        match self.program {
+            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Endpoint(attachment) => undo(attachment, endpoints),
+        }
+    }
+
+    /// Ends with the process: an uplink is the kernel's again, a pod stays closed.
+    pub(super) fn leave(self) {
+        match self.program {
+            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Endpoint(attachment) => attachment.leave_pinned(),
+        }
+    }
+}
+
+impl Node {
+    /// Makes the ports what files and links say. What can not be served is said once and tried again.
+    pub(super) fn reconcile_ports(&mut self) {
+        self.retry_at = None;
+        let wanted = self.wanted();
+        let gone: Vec<_> = self
+            .served
+            .iter()
+            .filter(|(name, served)| {
+                let ifindex = self.mirror.link_by_name(name).map(|link| link.ifindex);
+                ifindex != Some(served.ifindex) || !wanted.contains_key(*name) || !served.is_alive()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.unserve(&name);
+        }
+        for (name, kind) in wanted {
+            let Some(link) = self.mirror.link_by_name(&name).cloned() else {
+                continue;
+            };
+            let outcome = if self.served.contains_key(&name) {
+                self.refresh(&link, &kind);
+                Ok(())
+            } else {
+                self.serve_port(&link, &kind)
+            };
+            match outcome {
+                Ok(()) => drop(self.complaints.remove(&name)),
+                Err(error) => self.complain(&name, &error),
+            }
+        }
+        self.close_unknown();
+    }
+
+    fn complain(&mut self, name: &str, error: &RunError) {
+        let error = error.to_string();
+        if self.complaints.get(name) != Some(&error) {
+            tracing::error!(
+                interface = name,
+                "not served, and tried again every second: {error}"
+            );
+            self.complaints.insert(name.to_owned(), error);
+        }
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
+    /// The interfaces that should be served, if they are there.
+    fn wanted(&self) -> BTreeMap<String, Wanted> {
+        let uplinks = self.config.uplinks.iter().map(|uplink| {
+            (
+                uplink.interface.value.clone(),
+                Wanted::Uplink(uplink.clone()),
+            )
+        });
+        let pods = self
+            .compiler
+            .desired()
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.interface.clone(), Wanted::Pod));
+        let mut wanted: BTreeMap<_, _> = pods.chain(uplinks).collect();
+        wanted.insert(DATAPLANE_END.to_owned(), Wanted::Host);
+        wanted
+    }
+
+    /// Serves the uplinks and the host's port; at start, any failure is final.
+    pub(super) fn serve_first(&mut self) -> Result<(), RunError> {
+        for (name, kind) in self.wanted() {
+            if matches!(kind, Wanted::Pod) {
+                continue;
+            }
+            let Some(link) = self.mirror.link_by_name(&name).cloned() else {
+                continue;
+            };
+            self.serve_port(&link, &kind)?;
+        }
+        Ok(())
+    }
+
+    fn serve_port(&mut self, link: &Link, kind: &Wanted) -> Result<(), RunError> {
+        let frame = self.area.chunk_size();
+        if !Budget::fits(link.mtu, frame) {
+            return Err(RunError::MtuTooBig {
+                interface: link.name.clone(),
+                mtu: link.mtu,
+                frame,
+            });
+        }
+        let served = match kind {
+            Wanted::Uplink(uplink) => self.serve_uplink(link, uplink)?,
+            Wanted::Host | Wanted::Pod => self.serve_endpoint(link, kind)?,
+        };
+        tracing::info!(interface = link.name, ifindex = link.ifindex, queues = served.queues, mode = %served.mode, "serving");
+        self.served.insert(link.name.clone(), served);
+        self.stale = true;
+        Ok(())
+    }
+
+    fn serve_uplink(&mut self, link: &Link, uplink: &Uplink) -> Result<Served, RunError> {
+        let available =
+            ethtool::channels(&link.name).map_or(1, |channels| channels.queues().max(1));
+        let queues = uplink
+            .queues
+            .as_ref()
+            .map_or(available, |queues| u32::from(queues.value));
+        let pollers = self.pollers.len() as u32;
+        if queues > available || queues < pollers {
+            let wanted = queues.max(pollers);
+            return Err(RunError::TooFewQueues {
+                interface: link.name.clone(),
+                wanted,
+                available,
+            });
+        }
+        let vxlan_port = super::start::vxlan_port(self.compiler.desired());
+        let mut program = Box::new(NicProgram::load(&NicConfig { vxlan_port })?);
+        let mode = if uplink.mode == UplinkMode::Generic {
+            NicMode::NativeOrGeneric
+        } else {
+            NicMode::Native
+        };
+        let attachment = program.attach(&link.name, mode)?;
+        if attachment.is_generic() {
+            tracing::warn!(
+                interface = link.name,
+                "generic XDP: about ten times slower than native"
+            );
+        }
+        let xsk_mode = match uplink.mode {
+            UplinkMode::Auto => Mode::PreferZeroCopy,
+            UplinkMode::ZeroCopy => Mode::ZeroCopy,
+            UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
+        };
+        let sockets = self.open(&link.name, queues, self.config.frames.uplink_ring, xsk_mode)?;
+        for (queue, socket) in (0..).zip(&sockets) {
+            program.set_socket(queue, &socket.descriptor())?;
+        }
+        let mode = sockets.first().map_or(ModeInForce::Copy, XskSocket::mode);
+        let id = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
+        let mut served = Served {
+            id,
+            ifindex: link.ifindex,
+            queues,
+            mode,
+            program: Program::Uplink {
+                program,
+                attachment,
+            },
+        };
+        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
+        served.sync_taken(&self.compiler.taken_prefixes(), &local, vxlan_port)?;
+        Ok(served)
+    }
+
+    fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
+        let queues = self.pollers.len() as u32;
+        let attachment = match self.closed.remove(&link.name) {
+            Some(attachment) if attachment.is_alive() => attachment,
+            _ => self.close(link)?,
+        };
+        let opened = self
+            .open(&link.name, queues, self.config.frames.pod_ring, Mode::Copy)
+            .and_then(|sockets| {
+                for (queue, socket) in (0..).zip(&sockets) {
+                    self.endpoints
+                        .set_socket(link.ifindex, queue, &socket.descriptor())?;
+                }
+                Ok(sockets)
+            });
+        let sockets = match opened {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                // Without sockets, and so closed.
+                self.closed.insert(link.name.clone(), attachment);
+                return Err(error);
+            }
+        };
+        let id = self.add_port(link, kind, sockets);
+        let program = Program::Endpoint(attachment);
+        Ok(Served {
+            id,
+            ifindex: link.ifindex,
+            queues,
+            mode: ModeInForce::Copy,
+            program,
+        })
+    }
+
+    /// Attaches the endpoints' program: nothing passes without a socket.
+    fn close(&mut self, link: &Link) -> Result<EndpointAttachment, RunError> {
+        let queues = self.pollers.len() as u32;
+        let channels = ethtool::channels(&link.name).ok();
+        if let Some(channels) = channels.filter(|channels| channels.queues() < queues) {
+            let too_few = || RunError::TooFewQueues {
+                interface: link.name.clone(),
+                wanted: queues,
+                available: channels.max_both_ways(),
+            };
+            if channels.max_both_ways() < queues {
+                return Err(too_few());
+            }
+            ethtool::set_channels(&link.name, queues).map_err(|_| too_few())?;
+        }
+        Ok(self.endpoints.attach(&link.name, &self.pins)?)
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        queues: u32,
+        ring: u32,
+        mode: Mode,
+    ) -> Result<Vec<XskSocket>, RunError> {
+        let options = SocketOptions {
+            mode,
+            busy_patience: BUSY_PATIENCE,
+            ..SocketOptions::both_ways(RingLen::new(ring)?)
+        };
+        (0..queues)
+            .map(|queue| Ok(XskSocket::open(&self.area, name, queue, &options)?))
+            .collect()
+    }
+
+    /// Gives a port a number and its sockets to the pollers. Tables that name it are published afterwards.
+    fn add_port(&mut self, link: &Link, kind: &Wanted, sockets: Vec<XskSocket>) -> PortId {
+        let id = self.compiler.ports_mut().insert(spec(link, kind));
+        for (queue, socket) in sockets.into_iter().enumerate() {
+            let socket = Box::new(socket);
+            self.pollers.send(
+                queue % self.pollers.len(),
+                Command::Attach { port: id, socket },
+            );
+        }
+        id
+    }
+
+    /// Takes over what changed about a link that is served: its MAC address, its MTU.
+    fn refresh(&mut self, link: &Link, kind: &Wanted) {
+        let spec = spec(link, kind);
+        let ports = self.compiler.ports_mut();
+        if ports.by_name(&link.name).and_then(|id| ports.get(id)) != Some(&spec) {
+            ports.insert(spec);
+            self.stale = true;
+        }
+    }
+
+    /// Takes a port away: from the tables first, then from the pollers.
+    fn unserve(&mut self, name: &str) {
+        let Some(served) = self.served.remove(name) else {
+            return;
+        };
+        tracing::info!(
+            interface = name,
+            ifindex = served.ifindex,
+            "no longer serving"
+        );
+        self.compiler.ports_mut().remove(name);
+        self.stale = true;
+        self.publish();
+        match served.program {
+            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Endpoint(attachment) => {
+                for queue in 0..served.queues {
+                    // A device that is gone has taken its entries with it.
+                    let _ = self.endpoints.clear_socket(served.ifindex, queue);
+                }
+                if attachment.is_alive() {
+                    self.closed.insert(name.to_owned(), attachment);
+                } else if let Err(error) = self.endpoints.detach(attachment) {
+                    tracing::debug!(%error, interface = name, "pin of a device that is gone");
+                }
+            }
+        }
+        self.retiring.insert(served.id, self.pollers.len());
+        for index in 0..self.pollers.len() {
+            self.pollers
+                .send(index, Command::Detach { port: served.id });
+        }
+    }
+
+    /// Closes interfaces of pods that no endpoint is known for, and forgets those that are gone.
+    fn close_unknown(&mut self) {
+        let dead: Vec<_> = self
+            .closed
+            .iter()
+            .filter(|(_, at)| !at.is_alive())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in dead {
+            if let Some(attachment) = self.closed.remove(&name) {
+                let _ = self.endpoints.detach(attachment);
+            }
+        }
+        let prefixes = &self.compiler.desired().felix.interface_prefixes;
+        let unknown: Vec<_> = self
+            .mirror
+            .links()
+            .filter(|link| prefixes.iter().any(|prefix| link.name.starts_with(prefix)))
+            .filter(|link| {
+                !self.served.contains_key(&link.name) && !self.closed.contains_key(&link.name)
+            })
+            .cloned()
+            .collect();
+        for link in unknown {
+            match self.close(&link) {
+                Ok(attachment) => {
+                    tracing::info!(
+                        interface = link.name,
+                        "closed: no WorkloadEndpoint names this interface"
+                    );
+                    self.closed.insert(link.name, attachment);
+                }
+                Err(error) => self.complain(&link.name, &error),
+            }
+        }
+    }
+
+    /// Carries on what pollers have done with ports that are gone.
+    pub(super) fn collect_sockets(&mut self) {
+        for (index, reply) in self.pollers.replies() {
+            match reply {
+                Reply::Detached { socket, .. } => {
+                    let closed = socket.close();
+                    self.pollers.send(index, Command::Closed(closed));
+                }
+                Reply::Gone { port } => {
+                    if let Some(left) = self.retiring.get_mut(&port) {
+                        *left -= 1;
+                        if *left == 0 {
+                            self.retiring.remove(&port);
+                            self.compiler.ports_mut().release(port);
+                        }
+                    }
+                }
+                Reply::Statistics { .. } => {}
+            }
+        }
+    }
+}
+
+/// Takes the program off again, unless an earlier daemon had left it there: then the pod was closed before, and stays so.
+pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgram) {
+    if attachment.was_taken_over() {
+        attachment.leave_pinned();
+    } else if let Err(error) = endpoints.detach(attachment) {
+        tracing::warn!(%error, "the XDP program stays");
+    }
+}
+
+/// A port as its link is now.
+fn spec(link: &Link, kind: &Wanted) -> PortSpec {
+    let role = match kind {
+        Wanted::Uplink(_) => PortRole::Uplink,
+        Wanted::Host => PortRole::Host(MacAddr(HOST_MAC)),
+        Wanted::Pod => PortRole::Pod,
+    };
+    let partial_checksums = match role {
+        // Virtual devices hand on what a stack of this machine left to hardware.
+        PortRole::Uplink => ethtool::driver(&link.name).is_ok_and(|driver| {
+            matches!(driver.as_str(), "veth" | "virtio_net" | "tun" | "bridge")
+        }),
+        PortRole::Pod | PortRole::Host(_) => true,
+    };
+    PortSpec {
+        name: link.name.clone(),
+        ifindex: link.ifindex,
+        mac: MacAddr(link.mac.unwrap_or_default()),
+        mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+        partial_checksums,
+        role,
+    }
+}

@@ -1,0 +1,226 @@
+//! From a configuration file to a node that serves. Nothing stays attached when a step fails.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::Path;
+
+use encap::flow_hash::HashKey;
+use fastpath::io::xsk::{UmemArea, ethtool, probe};
+use fastpath::snapshot::Publisher;
+use fastpath::tables::Tables;
+
+use super::kernel::Kernel;
+use super::neighbours::Neighbours;
+use super::{Budget, Node, RunError, kernel, log_remarks, pollers};
+use crate::compile::Compiler;
+use crate::config::{DaemonConfig, watch::Watch};
+use crate::desired::{Desired, PoolType};
+use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
+use crate::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
+
+/// MTU where no uplink says one.
+const DEFAULT_MTU: u32 = 1500;
+
+/// Sets everything up and starts the pollers.
+pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
+    let config = DaemonConfig::load(path).map_err(RunError::Config)?;
+    let name = config
+        .node_name_or_host()
+        .map_err(|source| RunError::System {
+            what: "read the host's name",
+            source,
+        })?;
+    let (desired, remarks) = Node::load(&config.resources, &name).map_err(RunError::Config)?;
+    log_remarks(&remarks);
+    probe::probe()?;
+
+    let mut mirror = Mirror::new()?;
+    let mut mtu = 0;
+    let mut queues = 0;
+    for uplink in &config.uplinks {
+        let interface = &uplink.interface.value;
+        let Some(link) = mirror.link_by_name(interface) else {
+            return Err(RunError::NoUplink {
+                config: path.to_owned(),
+                interface: interface.clone(),
+            });
+        };
+        mtu = mtu.max(link.mtu);
+        let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));
+        queues += uplink
+            .queues
+            .as_ref()
+            .map_or(available, |queues| u32::from(queues.value));
+    }
+    if mtu == 0 {
+        mtu = DEFAULT_MTU;
+    }
+    let count = config.cores.len().max(1) as u32;
+    let budget = Budget::plan(
+        &config.frames,
+        config.max_pods,
+        count,
+        queues.div_ceil(count),
+        mtu,
+    );
+    tracing::info!("{budget}");
+    let shares = vec![budget.per_poller; count as usize];
+    let (area, parts) = UmemArea::new(&shares, budget.frame_size, false)?;
+
+    let mut compiler = Compiler::new(HashKey(random_key()?));
+    compiler.set_desired(desired, &Kernel(&mirror))?;
+    let mut publisher = Publisher::new(Tables::default());
+    let max_ports = usize::from(config.max_pods) + config.uplinks.len() + 1;
+    let wake = pollers::wake()?;
+    // Twice as many numbers as ports: those of ports that are gone rest for a while.
+    let (pollers, planned) = pollers::plan(parts, &config, 2 * max_ports, &mut publisher, &wake)?;
+
+    let fail_mode = match config.fail_mode {
+        crate::config::daemon::FailMode::Closed => FailMode::Closed,
+        crate::config::daemon::FailMode::Open => FailMode::Open,
+    };
+    let endpoint_config = EndpointConfig {
+        fail_mode,
+        max_endpoints: 2 * max_ports as u32,
+        queues: count,
+    };
+    let endpoints = EndpointProgram::load(&endpoint_config)?;
+    let pins = PinDir::open()?;
+    let addresses = tunnel_addresses(compiler.desired());
+    let host = HostPort::ensure(&HostPortConfig {
+        mtu,
+        queues: count,
+        addresses,
+    })?;
+    // The pair may be new. Whatever else changed is taken in with all the rest below.
+    mirror.drain()?;
+    // The host's packets come with whole checksums; without this they are completed in software.
+    let _ = ethtool::set_tx_checksum(crate::netlink::host_port::HOST_END, false);
+    let watch = Watch::new(&config.resources).map_err(|source| RunError::System {
+        what: "watch the resources",
+        source,
+    })?;
+    let mut node = Node {
+        name,
+        config,
+        compiler,
+        publisher,
+        pollers,
+        area,
+        endpoints,
+        pins,
+        served: BTreeMap::new(),
+        closed: BTreeMap::new(),
+        retiring: HashMap::new(),
+        mirror,
+        writer: Writer::open()?,
+        host,
+        neighbours: Neighbours::default(),
+        watch,
+        retry_at: None,
+        complaints: HashMap::new(),
+        stale: true,
+    };
+    if let Err(error) = node.begin(planned) {
+        node.abandon();
+        return Err(error);
+    }
+    Ok((node, wake))
+}
+
+impl Node {
+    /// Serves what there is, makes the first tables, starts the pollers.
+    fn begin(&mut self, planned: Vec<pollers::Planned>) -> Result<(), RunError> {
+        self.serve_first()?;
+        self.reconcile_ports();
+        self.sync_host();
+        let routes: Vec<_> = self
+            .mirror
+            .routes()
+            .map(|route| (route.dst, kernel::hop(&route)))
+            .collect();
+        self.compiler
+            .kernel_routes(routes.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
+        self.follow_addresses()?;
+        self.sync_taken();
+        self.stale = true;
+        self.publish();
+        self.pollers.start(planned)
+    }
+
+    /// Undoes a start that failed: the uplinks' programs go, pods that were closed before stay closed.
+    fn abandon(self) {
+        let Self {
+            mut pollers,
+            served,
+            closed,
+            mut endpoints,
+            host,
+            ..
+        } = self;
+        pollers.stop();
+        for (_, served) in served {
+            served.undo(&mut endpoints);
+        }
+        for (_, attachment) in closed {
+            super::ports::undo(attachment, &mut endpoints);
+        }
+        if let Err(error) = host.remove() {
+            tracing::warn!(%error, "the host's port stays");
+        }
+    }
+
+    /// Takes the node's addresses and the neighbours on uplinks into the routes.
+    pub(super) fn follow_addresses(&mut self) -> Result<(), RunError> {
+        let own = kernel::own_addresses(&self.mirror);
+        let uplinks = self.uplinks();
+        let near = kernel::known_neighbours(&self.mirror, &uplinks);
+        self.compiler
+            .kernel_addresses(own, near, &Kernel(&self.mirror))?;
+        self.stale = true;
+        Ok(())
+    }
+}
+
+/// The addresses of this node's tunnels: the host speaks from them to pods of other nodes.
+pub(super) fn tunnel_addresses(desired: &Desired) -> Vec<IpAddr> {
+    let Some(node) = desired.local_node() else {
+        return Vec::new();
+    };
+    let v4 = [node.vxlan_tunnel_v4, node.ipip_tunnel_v4];
+    let mut all: Vec<_> = v4.into_iter().flatten().map(IpAddr::from).collect();
+    all.extend(node.vxlan_tunnel_v6.map(IpAddr::from));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The VXLAN port, when a pool uses VXLAN.
+pub(super) fn vxlan_port(desired: &Desired) -> Option<u16> {
+    let used = desired
+        .pools
+        .iter()
+        .any(|pool| pool.kind() == PoolType::Vxlan);
+    desired
+        .felix
+        .vxlan_enabled
+        .unwrap_or(used)
+        .then_some(desired.felix.vxlan_port)
+}
+
+/// Sixteen random bytes.
+fn random_key() -> Result<[u64; 2], RunError> {
+    use std::io::Read as _;
+    let mut bytes = [0; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|source| RunError::System {
+        what: "read /dev/urandom",
+        source,
+    })?;
+    let word = |range: std::ops::Range<usize>| {
+        bytes[range]
+            .iter()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte))
+    };
+    Ok([word(0..8), word(8..16)])
+}
