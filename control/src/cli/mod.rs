@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Every command returns an [`Exit`].
 
+mod cleanup;
 mod replay;
 mod run;
 mod validate;
@@ -60,6 +61,8 @@ pub enum Output {
 pub enum Command {
     /// Run the daemon.
     Run(run::Args),
+    /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
+    Cleanup,
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
     /// Take captures through the production pipeline, offline.
@@ -73,6 +76,7 @@ impl Cli {
     pub fn run(self) -> Exit {
         match &self.command {
             Command::Run(args) => run::run(args, &self),
+            Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),

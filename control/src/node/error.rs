@@ -71,6 +71,12 @@ pub enum RunError {
     /// Routes.
     #[error(transparent)]
     Fib(#[from] FibError),
+    /// Another daemon serves this network namespace.
+    #[error("a Caracal daemon already runs in this network namespace (it holds {lock}); stop it first", lock = lock.display())]
+    AlreadyRunning {
+        /// The lock that it holds.
+        lock: PathBuf,
+    },
     /// A core that a poller was to run on.
     #[error(
         "core {core}: a poller can not run there ({source}); `pollers.cores` in caracal.yaml must name cores of this process's cpuset"

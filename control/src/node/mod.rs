@@ -6,6 +6,7 @@ mod budget;
 mod error;
 mod events;
 mod kernel;
+mod leftovers;
 mod neighbours;
 mod pollers;
 mod ports;
@@ -13,6 +14,7 @@ mod start;
 
 pub use budget::Budget;
 pub use error::RunError;
+pub use leftovers::cleanup;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -65,6 +67,8 @@ pub struct Node {
     complaints: HashMap<String, String>,
     /// Whether tables must be made anew.
     stale: bool,
+    /// Keeps a second daemon out of this network namespace.
+    _lock: leftovers::Lock,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.

@@ -33,6 +33,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let (desired, remarks) = Node::load(&config.resources, &name).map_err(RunError::Config)?;
     log_remarks(&remarks);
     probe::probe()?;
+    let lock = super::leftovers::lock()?;
 
     let mut mirror = Mirror::new()?;
     let mut mtu = 0;
@@ -120,6 +121,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         retry_at: None,
         complaints: HashMap::new(),
         stale: true,
+        _lock: lock,
     };
     if let Err(error) = node.begin(planned) {
         node.abandon();
