@@ -1,10 +1,12 @@
 //! Everything that can be wrong gets one error that says what, where and what to do.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fastpath::io::xsk::test_support::can_run;
+use fastpath::io::xsk::test_support::{can_run, skip};
 use fastpath::io::xsk::{Mode, ModeInForce, SocketOptions, XskError, XskSocket, ethtool, probe};
 
 use crate::lab::{Lab, arena, both_ways};
@@ -167,23 +169,81 @@ fn without_privileges_the_error_says_which() {
     if !can_run("without_privileges_the_error_says_which") {
         return;
     }
-    let test = std::env::current_exe().expect("the test binary");
-    // A copy where nobody can read it, wherever the build directory is.
-    let copy = std::env::temp_dir().join(format!("caracal-xsk-{}", std::process::id()));
-    std::fs::copy(test, &copy).expect("a copy");
-    let output = Command::new(&copy)
-        .args(["--exact", "errors::unprivileged", "--include-ignored"])
-        .current_dir("/")
-        .uid(65534)
-        .gid(65534)
-        .output();
-    std::fs::remove_file(&copy).expect("the copy goes");
-    let output = output.expect("the test binary starts");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let copy = OwnBinary::copied();
+    let mut command = Command::new(&copy.0);
+    command.uid(65534).gid(65534);
+    OwnBinary::passes(command, "errors::unprivileged");
+}
+
+/// Not a test of its own: what `memory_that_may_not_be_locked_is_said_so` runs without CAP_IPC_LOCK.
+#[test]
+#[ignore = "run with a limit by memory_that_may_not_be_locked_is_said_so"]
+fn limited() {
+    let (area, _part) = arena(1024);
+    let error = XskSocket::open(&area, "lo", 0, &both_ways(32)).expect_err("too much to lock");
     assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}"
+        matches!(
+            error,
+            XskError::MemoryLimit {
+                bytes: 0x0020_0000,
+                ..
+            }
+        ),
+        "{error:?}"
     );
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+}
+
+#[test]
+fn memory_that_may_not_be_locked_is_said_so() {
+    const TEST: &str = "memory_that_may_not_be_locked_is_said_so";
+    if !can_run(TEST) {
+        return;
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        return skip(TEST, "no setpriv (on Debian: apt install util-linux)");
+    }
+    let copy = OwnBinary::copied();
+    let mut command = Command::new("prlimit");
+    // Root without CAP_IPC_LOCK, which would lift the limit.
+    command
+        .args(["--memlock=65536", "setpriv", "--bounding-set=-ipc_lock"])
+        .arg(&copy.0);
+    OwnBinary::passes(command, "errors::limited");
+}
+
+/// A copy of this test binary where everybody can read it, wherever the build directory is.
+struct OwnBinary(PathBuf);
+
+impl OwnBinary {
+    fn copied() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let copy =
+            std::env::temp_dir().join(format!("caracal-xsk-{}-{number}", std::process::id()));
+        std::fs::copy(std::env::current_exe().expect("the test binary"), &copy).expect("a copy");
+        Self(copy)
+    }
+
+    /// Runs `command`, which ends in this binary, with one test, which must pass.
+    fn passes(mut command: Command, test: &str) {
+        let output = command
+            .args(["--exact", test, "--include-ignored"])
+            .current_dir("/")
+            .output();
+        let output = output.expect("the test binary starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+    }
+}
+
+impl Drop for OwnBinary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 #[test]

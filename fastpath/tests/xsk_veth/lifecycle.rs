@@ -2,9 +2,14 @@
 
 use std::time::Instant;
 
+use fastpath::io::PacketIo;
 use fastpath::io::xsk::arena::QUARANTINE;
+use fastpath::io::xsk::packet_io::{Command, XskIo};
 use fastpath::io::xsk::test_support::{XdpProgram, can_run};
 use fastpath::io::xsk::{FrameSpan, PortError, QueuePort, XskError, XskSocket};
+
+use fastpath::port::PortId;
+use flowtable::Tick;
 
 use crate::lab::{End, Lab, arena, both_ways, drain, frame, open_port, receive, until};
 
@@ -163,6 +168,51 @@ fn a_device_that_was_only_down_works_again() {
     until("a port that is up", || left.port.flush().ok());
     assert_eq!(right.receive(1), [frame(1, 64)]);
     drain(&mut left.port, &mut left.part);
+}
+
+#[test]
+fn a_pollers_port_that_was_only_down_sends_again() {
+    if !can_run("a_pollers_port_that_was_only_down_sends_again") {
+        return;
+    }
+    let port_id = PortId(3);
+    let lab = Lab::new(1);
+    let mut right = End::open(&lab.right, "r0", 256, &both_ways(64));
+    let (area, part) = arena(256);
+    let (mut io, control) = XskIo::new(part, 8).expect("a poller's sockets");
+    let socket = lab
+        .left
+        .within(|| XskSocket::open(&area, "l0", 0, &both_ways(64)))
+        .expect("a socket");
+    let attach = Command::Attach {
+        port: port_id,
+        socket: Box::new(socket),
+    };
+    control.send(attach).expect("room for a command");
+    let mut tick = Tick(0);
+    io.maintain(tick);
+    let send = |io: &mut XskIo, seed| {
+        let mut span = io.alloc().expect("a chunk");
+        span.len = 64;
+        let bytes = frame(seed, 64);
+        span.of(io.chunk(&span)).copy_from_slice(&bytes);
+        let sent = io.send(port_id, span).map_err(|span| io.free(span));
+        io.flush();
+        sent.is_ok()
+    };
+    assert!(send(&mut io, 1));
+    assert_eq!(right.receive(1), [frame(1, 64)]);
+    lab.left.ip("link set l0 down");
+    assert!(send(&mut io, 2), "found out only by sending");
+    assert!(!send(&mut io, 3), "a port that is down takes nothing");
+    lab.left.ip("link set l0 up");
+    until("a port that is up again", || {
+        tick = Tick(tick.0 + 2_000_000_000);
+        io.maintain(tick);
+        send(&mut io, 4).then_some(())
+    });
+    // What waited in the ring goes out first.
+    assert_eq!(right.receive(2), [frame(2, 64), frame(4, 64)]);
 }
 
 #[test]

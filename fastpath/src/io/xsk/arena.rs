@@ -292,7 +292,12 @@ pub struct Share {
 /// One poller's exclusive share of the packet memory: its chunks, its free list, its record of where
 /// each chunk is.
 ///
-/// `Send`, so that it can be made by one thread and used by another; neither `Sync` nor `Clone`.
+/// `Send`, so that it can be made by one thread and used by another; neither `Sync` nor `Clone`:
+///
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<fastpath::io::xsk::ArenaPart>();
+/// ```
 #[derive(Debug)]
 pub struct ArenaPart {
     area: Arc<AreaInner>,

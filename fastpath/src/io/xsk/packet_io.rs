@@ -7,7 +7,7 @@ use crossbeam_queue::ArrayQueue;
 use flowtable::Tick;
 
 use super::wait::{WaitSet, Waker};
-use super::{ArenaPart, ClosedSocket, FrameSpan, QueuePort, Statistics, XskSocket};
+use super::{ArenaPart, ClosedSocket, FrameSpan, PortError, QueuePort, Statistics, XskSocket};
 use crate::batch::{BATCH, Batch};
 use crate::frame::Frame;
 use crate::io::{HEADROOM, PacketIo};
@@ -216,8 +216,16 @@ impl XskIo {
     #[cold]
     fn care(&mut self) {
         self.part.reclaim(now());
-        for queue in self.queues.iter_mut().flatten() {
+        for (index, slot) in self.queues.iter_mut().enumerate() {
+            let Some(queue) = slot else { continue };
             queue.socket.refill(&mut self.part);
+            if queue.is_down && queue.socket.health().is_ok() {
+                queue.is_down = false;
+                queue.is_sending = queue.socket.outstanding() > 0;
+                if queue.is_sending {
+                    self.sending.push(index as u16);
+                }
+            }
             if let Ok(statistics) = queue.socket.statistics() {
                 let number = queue.socket.socket().key().queue;
                 let _ = self.replies.push(Reply::Statistics {
@@ -308,8 +316,8 @@ impl PacketIo for XskIo {
             let Some(Some(queue)) = queues.get_mut(usize::from(index)) else {
                 return false;
             };
-            // A port that is down keeps its frames until control takes it away.
-            queue.is_down |= queue.socket.flush().is_err();
+            // A port that is down keeps its frames until it is up again, or control takes it away.
+            queue.is_down |= matches!(queue.socket.flush(), Err(PortError::Down));
             queue.socket.reap(part);
             queue.is_sending = queue.socket.outstanding() > 0 && !queue.is_down;
             queue.is_sending
