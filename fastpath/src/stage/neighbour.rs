@@ -119,7 +119,7 @@ pub(super) fn discovery(
                 ip: asked.target,
                 mac: port.mac,
             };
-            answer(packet, frame, &ndp::build_reply(&asked, ours, asker), id)
+            answer(packet, frame, &ndp::build_reply(&asked, asker, ours), id)
         }
         Ndp::Advertisement(told) => advertised(packet, pod, bound, id, &told, eth_src, events),
     }
