@@ -177,15 +177,13 @@ impl HostPort {
     pub fn remove_leftovers() -> Result<()> {
         let mut writer = Writer::open()?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            // Without IPv6 there is no such rule, which the kernel says in another way.
-            let outcome = writer.delete_rule(family, RULE_PREFERENCE, TABLE);
-            outcome.or_else(|error| {
-                if error.is(libc::EOPNOTSUPP) {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
-            })?;
+            // Without IPv6 there is no such rule, which the kernel says in its own way.
+            let no_family =
+                |error: &Error| error.is(libc::EAFNOSUPPORT) || error.is(libc::EOPNOTSUPP);
+            match writer.delete_rule(family, RULE_PREFERENCE, TABLE) {
+                Err(error) if !no_family(&error) => return Err(error),
+                _ => {}
+            }
         }
         writer.flush_table(TABLE)?;
         for name in [HOST_END, DATAPLANE_END] {

@@ -5,6 +5,9 @@
 //! (`ENOBUFS`), or changes something of which it does not tell all consequences, everything is dumped again and
 //! compared, at most for a tenth of the time: see [`Mirror::resync_due`].
 //!
+//! A full Internet table (1 M IPv4 routes) takes some 35 MB, three times as much while it is dumped again, and 1 to 2 s
+//! to dump; 1,000 changes among them take some 15 ms.
+//!
 //! What is not mirrored: other routing tables and the rules that choose them (policy routing, VRFs), routes for one
 //! class of service (TOS) or one source prefix, and `ip -6 route` preferences of router advertisements.
 

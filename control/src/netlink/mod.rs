@@ -4,7 +4,7 @@
 //! a socket belongs for ever to the namespace it was opened in.
 //!
 //! - [`mirror`]: links, addresses, routes of table main and neighbours, dumped once and then followed;
-//! - [`write`]: changes to these, each of them idempotent;
+//! - [`write`](mod@write): changes to these, each of them idempotent;
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
 //! - [`netns`]: network namespaces by name or process.
 //!
