@@ -100,24 +100,6 @@ check_dependencies() {
   fi
 }
 
-# Exhaustive interleavings. Other code under another cfg, so a target directory of its own.
-test_loom() {
-  local crates
-  crates=$(grep -rlE 'cfg\(.*\bloom\b' --include='*.rs' encap flowtable fastpath control | cut -d/ -f1 | sort -u)
-  if [ -z "$crates" ]; then
-    say "    no loom tests"
-    return 0
-  fi
-  local crate status=0
-  for crate in $crates; do
-    CARGO_TARGET_DIR=$1 RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-3} \
-      CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
-      timeout 600 cargo test --release --locked --quiet -p "$crate" --lib loom 2>&1 | tee "$logs/loom" || status=1
-    count_libtest "$logs/loom"
-  done
-  return $status
-}
-
 test_docs() {
   local status=0
   cargo test --workspace --locked --quiet --doc 2>&1 | tee "$logs/doc" || status=1
