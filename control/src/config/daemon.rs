@@ -29,13 +29,8 @@ pub struct DaemonConfig {
     pub max_pods: u16,
     /// `frames`: memory for packets.
     pub frames: Frames,
-    /// `hostPort.name`: interface of the host's own stack into the dataplane. Default: `caracal0`. At most 12
-    /// characters, because its other end is called `<name>-dp`.
-    pub host_port: String,
     /// `controlSocket`. Default: `/run/caracal/control.sock`.
     pub control_socket: PathBuf,
-    /// `bpffs`: where the pods' XDP links are pinned. Default: `/sys/fs/bpf/caracal`.
-    pub bpffs: PathBuf,
 }
 
 /// An interface to other nodes.
@@ -120,9 +115,7 @@ impl Default for DaemonConfig {
             fail_mode: FailMode::default(),
             max_pods: 250,
             frames: Frames::default(),
-            host_port: "caracal0".to_owned(),
             control_socket: PathBuf::from("/run/caracal/control.sock"),
-            bpffs: PathBuf::from("/sys/fs/bpf/caracal"),
         }
     }
 }
@@ -227,19 +220,8 @@ impl DaemonConfig {
             self.frames.decode(&mut frames, cx);
             frames.finish(cx);
         }
-        if let Some(host) = fields.take("hostPort")
-            && let Some(mut host) = Fields::open(host, "hostPort", cx)
-        {
-            if let Some(name) = host.get("name", cx, host_port) {
-                self.host_port = name.value;
-            }
-            host.finish(cx);
-        }
         if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
             self.control_socket = path.value;
-        }
-        if let Some(path) = fields.get("bpffs", cx, absolute_path) {
-            self.bpffs = path.value;
         }
         fields.finish(cx);
     }
@@ -323,19 +305,6 @@ fn cores_are_unique(cores: &[Located<u16>], cx: &mut Context<'_>) {
     }
 }
 
-fn host_port(node: &Node, cx: &mut Context<'_>) -> Option<String> {
-    let name = decode::interface(node, cx)?;
-    if name.len() > 12 {
-        let label = format!(
-            "{} characters; 12 at most, for `<name>-dp` must fit too",
-            name.len()
-        );
-        cx.error(&node.at, "name too long", label);
-        return None;
-    }
-    Some(name)
-}
-
 fn absolute_path(node: &Node, cx: &mut Context<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(decode::name(node, cx)?);
     if path.is_absolute() {
@@ -386,7 +355,6 @@ mod tests {
         );
         assert_eq!(all.cores.len(), 2);
         assert_eq!(all.control_socket, DaemonConfig::default().control_socket);
-        assert_eq!(all.bpffs, DaemonConfig::default().bpffs);
     }
 
     #[test]
@@ -394,8 +362,8 @@ mod tests {
         let config = parse(
             "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: zero-copy}]\n\
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
-             frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\nhostPort: {name: h0}\n\
-             controlSocket: /s\nbpffs: /b\n",
+             frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\n\
+             controlSocket: /s\n",
         )
         .unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "n");
@@ -422,9 +390,7 @@ mod tests {
             pod_ring: 64,
         };
         assert_eq!(config.frames, frames);
-        assert_eq!(config.host_port, "h0");
         assert_eq!(config.control_socket, Path::new("/s"));
-        assert_eq!(config.bpffs, Path::new("/b"));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The lab's daemons: `caracal run`, one in each node's namespace.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +14,7 @@ use super::cancel::Cancel;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
 use super::netns;
-use super::plan::{End, LabId, Node};
+use super::plan::{End, Node};
 use super::progress::tell;
 
 /// How long a daemon may take to be ready.
@@ -23,7 +22,6 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a daemon may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Where the labs' daemons pin the XDP links of pods' interfaces.
-const PINS: &str = "/sys/fs/bpf/caracal-demo";
 
 /// A running daemon. Ended when dropped, unless left running.
 #[derive(Debug)]
@@ -281,26 +279,14 @@ fn is_zombie(pid: u32) -> bool {
         .unwrap_or(true)
 }
 
-/// Directory of the lab's pinned XDP links.
-pub fn pins(lab: &LabId) -> PathBuf {
-    Path::new(PINS).join(lab.to_string())
-}
-
-/// Removes the XDP links that the lab's daemons pinned.
+/// Takes away what the daemon of a node left there on purpose: closed pods, the host's port.
 ///
 /// # Errors
-/// When a pin cannot be removed.
-pub fn remove_pins(lab: &LabId) -> Result<()> {
-    let dir = pins(lab);
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(DemoError::io(format!("removing {}", dir.display()))(error))
-        }
-        _ => {
-            let _ = fs::remove_dir(PINS); // only the last lab's removal empties it
-            Ok(())
-        }
-    }
+/// When the namespace can not be entered, or a daemon still runs there.
+pub fn cleanup(netns: &str) -> Result<()> {
+    netns::within(netns, crate::node::cleanup)?
+        .map(drop)
+        .map_err(|error| DemoError::Daemon(format!("cleaning up in {netns}: {error}")))
 }
 
 #[cfg(test)]

@@ -278,10 +278,15 @@ fn remove(id: &LabId, shell: Shell) -> Result<bool> {
             first_failure.get_or_insert(error);
         }
     };
+    for node in Node::ALL {
+        let netns = id.netns(&End::Host(node).netns_part());
+        if namespaces.contains(&netns) {
+            note(daemon::cleanup(&netns));
+        }
+    }
     for name in &namespaces {
         note(shell.ip(None, &[format!("netns delete {name}")]));
     }
-    note(daemon::remove_pins(id));
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             note(Err(DemoError::io(format!("removing {}", dir.display()))(

@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
-use super::plan::{LabId, Node, POD_NAMESPACE, PODS, POOL_V4, POOL_V6, underlay_prefix_len};
+use super::plan::{Node, POD_NAMESPACE, PODS, POOL_V4, POOL_V6, underlay_prefix_len};
 use super::scenario::{Family, Mode, Scenario};
 use super::topology::ETH;
 
@@ -22,7 +21,7 @@ pub fn write(lab: &Lab, node: Node, scenario: Scenario) -> Result<PathBuf> {
     fs::create_dir_all(&resources)
         .map_err(DemoError::io(format!("creating {}", resources.display())))?;
     let file = dir.join("caracal.yaml");
-    put(&file, &daemon_config(lab.id(), lab.dir(), node))?;
+    put(&file, &daemon_config(lab.dir(), node))?;
     for (name, text) in calico(scenario) {
         put(&resources.join(name), &text)?;
     }
@@ -38,18 +37,15 @@ pub fn control_socket(lab_dir: &Path, node: Node) -> PathBuf {
     lab_dir.join(format!("{}.sock", node.name()))
 }
 
-fn daemon_config(lab: &LabId, lab_dir: &Path, node: Node) -> String {
+fn daemon_config(lab_dir: &Path, node: Node) -> String {
     let name = node.name();
     let socket = control_socket(lab_dir, node);
-    let pins = daemon::pins(lab).join(name);
     format!(
         "nodeName: {name}\n\
          uplinks:\n  - interface: {ETH}\n\
          maxPods: 16\n\
-         controlSocket: {}\n\
-         bpffs: {}\n",
-        socket.display(),
-        pins.display()
+         controlSocket: {}\n",
+        socket.display()
     )
 }
 
@@ -185,8 +181,7 @@ mod tests {
 
     #[test]
     fn the_daemons_read_what_we_write_without_remark() {
-        let lab = LabId::new("demo").unwrap();
-        let text = daemon_config(&lab, Path::new("/run/caracal-demo/demo"), Node::Two);
+        let text = daemon_config(Path::new("/run/caracal-demo/demo"), Node::Two);
         let config = DaemonConfig::parse(&Source::new("/d/caracal.yaml", text)).unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "node2");
         assert_eq!(config.resources, Path::new("/d/conf.d"));

@@ -9,11 +9,11 @@ use super::checks::{Bench, INTEROP, PAIRS, Pair, took};
 use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
-use super::plan::Node;
+use super::plan::{End, Node};
 use super::report::{Figures, Outcome, Status, What};
 use super::scenario::{Carriage, Family, Mode, Scenario};
 use super::wire::Wire;
-use super::{kernel_node, resources};
+use super::{daemon, kernel_node, resources};
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -293,6 +293,12 @@ impl<'a> Nodes<'a> {
     fn stop(mut self) -> Result<()> {
         let early = self.daemons.iter_mut().find_map(Daemon::ended_early);
         let stopped = self.end(Ending::Stopped);
+        for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
+            // Pods stay closed behind a daemon that ended; the next step may do without one.
+            if matches!(dataplane, Dataplane::Caracal) {
+                daemon::cleanup(&self.lab.netns(End::Host(node)))?;
+            }
+        }
         for node in &self.kernel {
             kernel_node::remove(self.lab.shell(), self.lab.id(), *node)?;
         }

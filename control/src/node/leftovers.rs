@@ -54,6 +54,7 @@ pub fn cleanup() -> Result<usize, RunError> {
         released += usize::from(pin.alive);
         pins.release(&pin)?;
     }
+    pins.remove_if_empty();
     HostPort::remove_leftovers()?;
     Ok(released)
 }

@@ -67,6 +67,14 @@ impl PinDir {
         pins_in(&self.namespace)
     }
 
+    /// Removes the directory itself, when nothing is pinned in it any more.
+    pub fn remove_if_empty(&self) {
+        let _ = fs::remove_dir(&self.namespace);
+        if let Some(all) = self.namespace.parent() {
+            let _ = fs::remove_dir(all);
+        }
+    }
+
     /// Takes a link off its device and removes its pin: the pod's traffic is the kernel's again.
     pub fn release(&self, pin: &PinnedDevice) -> Result<(), PinError> {
         if let Ok(link) = Link::open_pinned(&pin.path) {
