@@ -1,1 +1,11 @@
-//! Tests that stand beside the crates: golden captures, models, the kernel as judge.
+//! Tests that stand beside the crates: golden captures, third-party captures, and a naive oracle of forwarding.
+//!
+//! Everything here is slow and simple on purpose: it judges code that is neither.
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod fixtures;
+pub mod judge;
+pub mod rig;
+pub mod show;
+pub mod world;

@@ -1,0 +1,193 @@
+//! The production pipeline in memory, with every packet and every frame accounted for.
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use fastpath::batch::{BATCH, Batch, Fate, Packet, flag};
+use fastpath::counters::Counters;
+use fastpath::event::{Event, Events};
+use fastpath::io::PacketIo as _;
+use fastpath::io::mem::MemIo;
+use fastpath::pipeline::Pipeline;
+use fastpath::port::PortId;
+use fastpath::stage::egress::Observe;
+use fastpath::tables::Tables;
+use flowtable::Tick;
+
+const CHUNKS: u32 = 1024;
+const CHUNK: u16 = 4096;
+
+/// A pipeline over memory.
+#[derive(Debug)]
+pub struct Rig {
+    tables: Tables,
+    io: MemIo,
+    pipeline: Pipeline,
+    events: Arc<ArrayQueue<Event>>,
+    batch: Batch,
+    now: Tick,
+    encapsulates: bool,
+}
+
+/// What became of the packets of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Each packet's fate, in the order in which they came in.
+    pub fates: Vec<Fate>,
+    /// What each port sent, by the port's number.
+    pub sent: Vec<Vec<Vec<u8>>>,
+}
+
+impl Outcome {
+    /// Everything that was sent, with its port.
+    pub fn all(&self) -> impl Iterator<Item = (PortId, &Vec<u8>)> {
+        let ports = self.sent.iter().enumerate();
+        ports
+            .flat_map(|(port, frames)| frames.iter().map(move |frame| (PortId(port as u16), frame)))
+    }
+}
+
+/// Notes the fates of the packets that came in; each may have one only.
+struct Fates(Vec<Option<Fate>>);
+
+impl Observe for Fates {
+    fn fate(&mut self, packet: &Packet) {
+        assert_ne!(packet.fate, Fate::Undecided);
+        if packet.has(flag::ORIGINATED) {
+            return;
+        }
+        let slot = &mut self.0[packet.tag as usize];
+        assert!(
+            slot.is_none(),
+            "a packet met two fates: {slot:?}, {:?}",
+            packet.fate
+        );
+        *slot = Some(packet.fate);
+    }
+}
+
+impl Rig {
+    /// A pipeline that has seen no packet.
+    pub fn new(tables: Tables) -> Self {
+        let ports = tables.ports.len();
+        let events = Arc::new(ArrayQueue::new(64));
+        Self {
+            io: MemIo::new(CHUNKS, CHUNK, ports, CHUNKS as usize),
+            pipeline: Pipeline::new(
+                Arc::new(Counters::new(ports)),
+                Events::new(Arc::clone(&events)),
+            ),
+            tables,
+            events,
+            batch: Batch::default(),
+            now: Tick(1 << 40),
+            encapsulates: false,
+        }
+    }
+
+    /// The tables in force.
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Whether its routes lead into a tunnel, as the test said.
+    pub const fn encapsulates(&self) -> bool {
+        self.encapsulates
+    }
+
+    /// Says whether its routes lead into a tunnel.
+    pub const fn set_encapsulates(&mut self, encapsulates: bool) {
+        self.encapsulates = encapsulates;
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        self.pipeline.counters()
+    }
+
+    /// What the pipeline told control since the last call.
+    pub fn events(&self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.pop()).collect()
+    }
+
+    /// The longest frame that [`Rig::run`] takes, in bytes.
+    pub const fn longest() -> usize {
+        CHUNK as usize - 128
+    }
+
+    /// Lets these packets come in by a port, in batches, and returns what became of them. Packets that wait for a
+    /// neighbour wait until the time is over for them, so that each run starts afresh: their fate is that they were held.
+    ///
+    /// # Panics
+    /// When a packet has no fate or two, the counters do not balance, or a frame is lost.
+    pub fn run(&mut self, port: PortId, frames: &[Vec<u8>]) -> Outcome {
+        let mut outcome = Outcome {
+            fates: Vec::new(),
+            sent: vec![Vec::new(); self.tables.ports.len()],
+        };
+        for frames in frames.chunks(BATCH) {
+            for frame in frames {
+                assert!(
+                    self.io.inject(port, frame),
+                    "a frame of {} bytes",
+                    frame.len()
+                );
+            }
+            self.run_batch(port, frames.len(), &mut outcome);
+        }
+        outcome
+    }
+
+    fn run_batch(&mut self, port: PortId, count: usize, outcome: &mut Outcome) {
+        assert_eq!(
+            self.io.recv(usize::from(port.0), &mut self.batch),
+            Some(port)
+        );
+        assert_eq!(self.batch.len(), count);
+        for (tag, packet) in self.batch.packets().iter_mut().enumerate() {
+            packet.tag = tag as u32;
+        }
+        let mut fates = Fates(vec![None; count]);
+        // A second later all rate limits have recovered.
+        self.now.0 += 1_000_000_000;
+        self.pipeline.run(
+            &mut self.batch,
+            &mut self.io,
+            &self.tables,
+            port,
+            self.now,
+            &mut fates,
+        );
+        assert!(self.batch.is_empty());
+        outcome.fates.extend(
+            fates
+                .0
+                .iter()
+                .map(|fate| fate.expect("every packet has a fate")),
+        );
+        for (index, sent) in outcome.sent.iter_mut().enumerate() {
+            sent.extend(self.io.take_sent(PortId(index as u16), <[u8]>::to_vec));
+        }
+        self.check_balance();
+        while self.pipeline.held() > 0 {
+            self.now.0 += 1_000_000_000;
+            self.pipeline
+                .run_timers(&mut self.io, &self.tables, self.now, &mut ());
+        }
+        for index in 0..self.tables.ports.len() {
+            self.io.discard_sent(PortId(index as u16));
+        }
+        self.check_balance();
+    }
+
+    fn check_balance(&self) {
+        assert!(self.counters().is_balanced(), "{:?}", self.counters());
+        let held = self.pipeline.held();
+        assert_eq!(self.counters().held.get(), held as u64);
+        assert_eq!(
+            self.io.free_chunks() + held,
+            CHUNKS as usize,
+            "a frame is lost"
+        );
+    }
+}
