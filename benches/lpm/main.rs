@@ -75,7 +75,9 @@ fn setup() -> Result<Setup> {
         eprintln!("!!! WITHOUT DPDK's rte_fib and rte_lpm: --no-dpdk");
         None
     };
-    println!("{rounds} rounds in turn on core {core}, thread CPU time; one round warms up.\n");
+    println!(
+        "{rounds} rounds in turn on core {core}, thread CPU time; of two passes a turn the second counts.\n"
+    );
     Ok(Setup {
         rounds,
         only,
