@@ -1,7 +1,7 @@
 //! Configuration from files: a directory of `projectcalico.org/v3` resources, and the daemon's own small file.
 //!
 //! The way of a file: text ([`source`]) → tree with places ([`yaml`]) → typed resource ([`kinds`] by [`decode`])
-//! → checks across resources ([`check`]) → the model ([`compute`]). Nothing stops at the first error.
+//! → checks across resources ([`check`]) → the model ([`mod@compute`]). Nothing stops at the first error.
 
 pub mod check;
 pub mod compute;

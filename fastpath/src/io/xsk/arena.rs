@@ -2,7 +2,7 @@
 //!
 //! A [`UmemArea`] is one anonymous mapping, cut into chunks of one size. It is split for ever into
 //! [`ArenaPart`]s, one a poller, each with the chunks `first..first + len`. A part knows where each of
-//! its chunks is ([`Place`]): free, held by our code, with a socket's receive side (fill ring, kernel,
+//! its chunks is (`Place`): free, held by our code, with a socket's receive side (fill ring, kernel,
 //! RX ring), with a socket's send side (TX ring, kernel, completion ring), or in quarantine.
 //!
 //! ```text
@@ -21,8 +21,8 @@
 //!   ranges; a part is neither `Clone` nor `Sync`.
 //! - **A2** Code reads or writes a chunk's bytes only while the chunk is `Held`, and only through
 //!   `&mut ArenaPart`; so there is at most one reference to a chunk.
-//! - **A3** A chunk's address gets into a ring only by [`ArenaPart::lend_to_fill`] or
-//!   [`ArenaPart::lend_to_tx`], which take it out of `Free` or `Held` first. So the kernel never has a
+//! - **A3** A chunk's address gets into a ring only by `ArenaPart::lend_to_fill` or
+//!   `ArenaPart::lend_to_tx`, which take it out of `Free` or `Held` first. So the kernel never has a
 //!   chunk that is `Free` or `Held`.
 //! - **A4** A chunk comes back from a ring only if the record says that this very socket has it; any
 //!   other descriptor is counted and ignored. So a wrong descriptor cannot make a chunk `Held` while
@@ -200,7 +200,7 @@ enum Place {
     Quarantined(Slot),
 }
 
-/// A [`Place`] in two bytes, since there is one for each chunk.
+/// A `Place` in two bytes, since there is one for each chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PackedPlace(u16);
 
@@ -280,7 +280,7 @@ impl Accounting {
     }
 }
 
-/// How one part is shared out; see [`ArenaPart::share_of`].
+/// How one part is shared out; see `ArenaPart::share_of`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Chunks with the socket's receive side.
