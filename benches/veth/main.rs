@@ -3,6 +3,7 @@
 //! `cargo bench -p benches --bench veth [-- OPTIONS]`, as root. See `usage` for the options and
 //! `measure` for how the figures are derived.
 
+mod caracal;
 mod lab;
 mod measure;
 mod nodes;
@@ -11,6 +12,7 @@ mod report;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::{SinkHook, can_run};
 
+use crate::caracal::Caracal;
 use crate::lab::Lab;
 use crate::measure::{Cores, Measured, Plan};
 use crate::nodes::{Bare, Direct, KernelPlain, KernelVxlan, Node, Spawned};
@@ -44,8 +46,15 @@ fn main() -> Result<()> {
     if !can_run("veth bench") {
         return Ok(());
     }
-    let mut nodes: Vec<Box<dyn Node>> =
-        vec![Box::new(Bare), Box::new(KernelPlain), Box::new(KernelVxlan)];
+    // On the generator's core spinning would be measured, not forwarding.
+    let poll_mode = if options.layouts.contains(&Cores::One) { "interrupt" } else { "adaptive" };
+    let mut nodes: Vec<Box<dyn Node>> = vec![
+        Box::new(Bare),
+        Box::new(Caracal { vxlan: false, poll_mode }),
+        Box::new(Caracal { vxlan: true, poll_mode }),
+        Box::new(KernelPlain),
+        Box::new(KernelVxlan),
+    ];
     nodes.extend(
         options
             .spawn

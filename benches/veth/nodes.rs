@@ -2,6 +2,7 @@
 //!
 //! To add one, implement [`Node`]; or, without a line of code, `--spawn NAME:GROWTH:COMMAND`.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
@@ -48,10 +49,14 @@ impl Running {
     }
 }
 
-/// A child process that is killed when dropped.
-pub(crate) struct Process(Child);
+/// A child process that is killed when dropped, and the directory that goes with it.
+pub(crate) struct Process(Child, Option<PathBuf>);
 
 impl Process {
+    pub(crate) fn new(child: Child, dir: Option<PathBuf>) -> Self {
+        Self(child, dir)
+    }
+
     fn threads(&self) -> Vec<i32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
         tasks
@@ -66,6 +71,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        if let Some(dir) = &self.1 {
+            let _ = std::fs::remove_dir_all(dir);
+        }
     }
 }
 
@@ -200,6 +208,6 @@ impl Node for Spawned {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Running::Process(Process(child)))
+        Ok(Running::Process(Process::new(child, None)))
     }
 }

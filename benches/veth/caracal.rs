@@ -1,0 +1,128 @@
+//! Caracal itself between the generator and the sink: the real daemon, in the node's namespace.
+//!
+//! The generator is a pod on n0; n1 is the uplink; the sink is a router (plain) or another node (VXLAN).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use benches::rounds::Result;
+use fastpath::io::xsk::test_support::Netns;
+
+use crate::lab::shell;
+use crate::nodes::{Node, Process, Running};
+
+/// What the daemon is told, beside the resources.
+const DAEMON: &str = "nodeName: bench\nuplinks: [{interface: n1, mode: copy}]\nmaxPods: 4\n";
+
+/// A pod at 10.1.0.2 behind n0, and node `far` at the sink with the block 10.2.0.0/26.
+const RESOURCES: &str = "\
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: bench}
+spec: {bgp: {ipv4Address: 192.168.9.1/24}, ipv4VXLANTunnelAddr: 10.1.0.1}
+---
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: far}
+spec: {bgp: {ipv4Address: 192.168.9.2/24}, ipv4VXLANTunnelAddr: 10.2.0.1}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: near}
+spec: {cidr: 10.1.0.0/16, vxlanMode: Always}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {name: bench-k8s-pod-eth0, namespace: default}
+spec:
+  orchestrator: k8s
+  node: bench
+  pod: pod
+  endpoint: eth0
+  interfaceName: n0
+  mac: 02:00:00:00:01:02
+  ipNetworks: [10.1.0.2/32]
+";
+
+/// Makes the sink's network a VXLAN pool.
+const FAR_POOL: &str = "---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: far}
+spec: {cidr: 10.2.0.0/16, vxlanMode: Always}
+---
+apiVersion: projectcalico.org/v3
+kind: BlockAffinity
+metadata: {name: far-10-2-0-0-26}
+spec: {state: confirmed, node: far, cidr: 10.2.0.0/26}
+";
+
+/// The daemon, forwarding plainly or into VXLAN.
+pub(crate) struct Caracal {
+    pub(crate) vxlan: bool,
+    /// `adaptive` where it has a core of its own, `interrupt` where it shares one.
+    pub(crate) poll_mode: &'static str,
+}
+
+impl Node for Caracal {
+    fn name(&self) -> &'static str {
+        if self.vxlan { "Caracal VXLAN" } else { "Caracal plain" }
+    }
+
+    fn growth(&self) -> usize {
+        if self.vxlan { 50 } else { 0 }
+    }
+
+    fn start(&self, netns: &Netns) -> Result<Running> {
+        let dir = std::env::temp_dir().join(format!("caracal-bench-{}-{}", std::process::id(), self.vxlan));
+        let binary = daemon()?;
+        write_config(&dir, self)?;
+        shell(
+            netns,
+            "ip addr add 192.168.9.1/24 dev n1
+             ip neigh add 192.168.9.2 lladdr 02:00:00:00:09:02 nud permanent dev n1
+             ip route add 10.2.0.0/16 via 192.168.9.2",
+        )?;
+        let log = fs::File::create(dir.join("log"))?;
+        let child = Command::new("ip")
+            .args(["netns", "exec", netns.name()])
+            .arg(binary)
+            .arg("run")
+            .arg("--config")
+            .arg(dir.join("caracal.yaml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        Ok(Running::Process(Process::new(child, Some(dir))))
+    }
+}
+
+fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
+    fs::create_dir_all(dir.join("conf.d"))?;
+    let socket = dir.join("control.sock");
+    let daemon = format!("{DAEMON}pollMode: {}\ncontrolSocket: {}\n", node.poll_mode, socket.display());
+    fs::write(dir.join("caracal.yaml"), daemon)?;
+    let resources = if node.vxlan { format!("{RESOURCES}{FAR_POOL}") } else { RESOURCES.to_owned() };
+    fs::write(dir.join("conf.d/all.yaml"), resources)?;
+    Ok(())
+}
+
+/// The release binary, built now if it is not up to date.
+fn daemon() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "-p", "control", "--bin", "caracal"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    // target/release/deps/veth-… -> target/release/caracal
+    let exe = std::env::current_exe()?;
+    let release = exe.ancestors().nth(2).ok_or("the bench is not in a target directory")?;
+    let binary = release.join("caracal");
+    if status.success() && binary.exists() {
+        Ok(binary)
+    } else {
+        Err(format!("{}: could not be built", binary.display()).into())
+    }
+}
