@@ -1,5 +1,7 @@
 //! Where packets come from and go to: one trait, and its implementations.
 
+#[cfg(feature = "afxdp")]
+pub mod afxdp;
 pub mod mem;
 pub mod pcap;
 pub mod xsk;

@@ -1,0 +1,80 @@
+//! Packet I/O over our own AF_XDP sockets.
+
+use fastpath::io::PacketIo as _;
+use fastpath::io::xsk::test_support::{XdpLink, XdpProgram, can_run};
+use fastpath::io::xsk::{Command, RingLen, SocketOptions, UmemArea, XskIo, XskSocket};
+use fastpath::port::PortId;
+use flowtable::Tick;
+
+use crate::contract::{Rig, packet_io_contract};
+use crate::veth::{NEAR, Wire};
+
+const RING: u32 = 512;
+
+struct Xsk {
+    io: XskIo,
+    _links: Vec<(XdpProgram, XdpLink)>,
+    wire: Wire,
+}
+
+impl Rig for Xsk {
+    type Io = XskIo;
+
+    fn can_run(test: &str) -> bool {
+        can_run(test)
+    }
+
+    fn new() -> Self {
+        let wire = Wire::new();
+        let (area, mut parts) = UmemArea::new(&[4 * RING], 2048, false).expect("packet memory");
+        let (mut io, control) =
+            XskIo::new(parts.pop().expect("one part"), 2).expect("an epoll set");
+        let mut links = Vec::new();
+        wire.near.within(|| {
+            for (index, name) in NEAR.into_iter().enumerate() {
+                let program = XdpProgram::redirect(1);
+                let link = program.attach(name);
+                let options = SocketOptions::both_ways(RingLen::new(RING).expect("a power of two"));
+                let socket = XskSocket::open(&area, name, 0, &options).expect("a socket");
+                program.set_socket(0, &socket);
+                let attach = Command::Attach {
+                    port: PortId(index as u16),
+                    socket: Box::new(socket),
+                };
+                control.send(attach).expect("room for two commands");
+                links.push((program, link));
+            }
+        });
+        io.maintain(Tick(0));
+        Self {
+            io,
+            _links: links,
+            wire,
+        }
+    }
+
+    fn io(&mut self) -> &mut XskIo {
+        &mut self.io
+    }
+
+    fn arrive(&mut self, port: PortId, frames: &[Vec<u8>]) {
+        self.wire.send(port, frames);
+    }
+
+    fn left(&mut self, port: PortId) -> Vec<Vec<u8>> {
+        self.io.flush();
+        self.wire.received(port)
+    }
+
+    fn tx_room(&self) -> Option<usize> {
+        Some(RING as usize)
+    }
+
+    fn free_chunks(&mut self) -> usize {
+        self.io.flush();
+        let places = self.io.part().accounting();
+        (places.free + places.receiving) as usize
+    }
+}
+
+packet_io_contract!(Xsk);
