@@ -101,8 +101,7 @@ impl View {
         let (at, shortest) = match (self.protocol, self.version) {
             (TCP, _) => (16, 20),
             (UDP, _) => (6, 8),
-            (ICMP, 4) => (2, 8),
-            (ICMPV6, 6) => (2, 8),
+            (ICMP, 4) | (ICMPV6, 6) => (2, 8),
             _ => return Check::Unknown,
         };
         if self.fragment || payload.len() < shortest {

@@ -6,6 +6,7 @@
 pub mod build;
 pub mod fixtures;
 pub mod judge;
+pub mod oracle;
 pub mod rig;
 pub mod show;
 pub mod world;

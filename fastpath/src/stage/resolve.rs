@@ -150,10 +150,16 @@ fn decide(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> Fate {
         return Fate::Drop(DropReason::SameInterface);
     }
     let keeps_ttl = way == Way::Host || packet.flags & (flag::KEEP_TTL | flag::ORIGINATED) != 0;
+    // A TTL of zero is for nobody but the host itself (RFC 1122 section 3.2.1.7, RFC 2003 section 3.1).
+    let least = match way {
+        Way::Host => 0,
+        Way::Uplink | Way::Pod | Way::Tunnel => 2 - u8::from(keeps_ttl),
+    };
+    if ttl(packet) < least {
+        return Fate::Drop(DropReason::TtlExpired);
+    }
     if keeps_ttl {
         packet.flags |= flag::KEEP_TTL;
-    } else if ttl(packet) <= 1 {
-        return Fate::Drop(DropReason::TtlExpired);
     }
     match hop {
         NextHop::Send(adjacency) => fit(packet, adjacency),
