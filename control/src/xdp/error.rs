@@ -19,7 +19,7 @@ const MAX_VETH_MTU: u32 = 3506;
 pub enum LoadError {
     /// The kernel does not let this process load programs.
     #[error(
-        "loading XDP programs is not permitted; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
+        "loading XDP programs is not permitted; run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW"
     )]
     NoPrivileges,
     /// The kernel lacks what the programs rest on.
@@ -41,7 +41,10 @@ pub enum LoadError {
 impl LoadError {
     pub(super) fn of(program: &'static str, error: &EbpfError) -> Self {
         match errno(error) {
-            Some(libc::EPERM | libc::EACCES) if !is_verifier_complaint(error) => Self::NoPrivileges,
+            // Without CAP_PERFMON the verifier allows less with pointers, and complains about our programs.
+            Some(libc::EPERM | libc::EACCES) if !is_verifier_complaint(error) || !has_perfmon() => {
+                Self::NoPrivileges
+            }
             _ => Self::Refused {
                 program,
                 reason: chain(error),
@@ -296,6 +299,17 @@ fn is_verifier_complaint(error: &EbpfError) -> bool {
         return false;
     };
     !verifier_log.to_string().trim().is_empty()
+}
+
+/// Whether this thread has CAP_PERFMON.
+fn has_perfmon() -> bool {
+    const CAP_PERFMON: u32 = 38;
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    effective.is_some_and(|mask| mask & (1 << CAP_PERFMON) != 0)
 }
 
 /// An error with its causes in one line.
