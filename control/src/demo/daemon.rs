@@ -21,7 +21,6 @@ use super::progress::tell;
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a daemon may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// Where the labs' daemons pin the XDP links of pods' interfaces.
 
 /// A running daemon. Ended when dropped, unless left running.
 #[derive(Debug)]

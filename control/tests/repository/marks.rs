@@ -48,3 +48,18 @@ fn no_lint_is_silenced_without_a_reason() {
         found.join("\n")
     );
 }
+
+#[test]
+fn an_ignored_test_is_a_part_of_another_that_runs_it() {
+    let mark = concat!("#[", "ignore");
+    let mut found = Vec::new();
+    for text in texts().iter().filter(|text| text.is("rs")) {
+        for (number, line) in text.lines() {
+            let is_part = line.contains("run ") && line.contains(" by ");
+            if line.trim_start().starts_with(mark) && !is_part {
+                found.push(format!("{}:{number}: {line}", text.path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

@@ -4,7 +4,6 @@
 //! not grow in place and every frame is copied in and out; and libbpf 0.3 attaches a program of its own that takes
 //! everything and stays behind. So: for tests and benches in namespaces, never for a node.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use afxdp::mmap_area::{MmapArea, MmapAreaOptions};
 use afxdp::socket::{Socket, SocketOptions, SocketRx, SocketTx};
 use afxdp::umem::{Umem, UmemCompletionQueue, UmemFillQueue};
 use arraydeque::{ArrayDeque, Wrapping};
+use hashbrown::HashMap;
 
 use super::PacketIo;
 use super::mem::MemIo;
@@ -221,6 +221,7 @@ impl PacketIo for AfxdpIo {
         self.frames.free(frame);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where a poller waits")]
     fn wait(&mut self, timeout: Duration) {
         // The library waits for one socket at a time, and prints on errors: look again instead.
         std::thread::sleep(timeout.min(Duration::from_millis(1)));
