@@ -11,7 +11,10 @@ use serde_json::Value;
 
 /// True if the test cannot run here; prints why, or panics where skipping is forbidden.
 fn skipped(test: &str) -> bool {
-    let reason = if !nix::unistd::geteuid().is_root() {
+    let protocols = fs::read_to_string("/proc/net/protocols").unwrap_or_default();
+    let reason = if !protocols.lines().any(|line| line.starts_with("XDP ")) {
+        "no AF_XDP sockets in this kernel"
+    } else if !nix::unistd::geteuid().is_root() {
         "not root"
     } else if Command::new("ip").arg("-V").output().is_err() {
         "no `ip` command"
@@ -59,14 +62,21 @@ fn assert_nothing_left(lab: &str) {
     assert_eq!(namespaces(lab), Vec::<String>::new());
     let state = Path::new("/run/caracal-demo").join(lab);
     let lock = state.with_extension("lock");
-    for left in [&state, &lock] {
+    let pins = Path::new("/sys/fs/bpf/caracal-demo").join(lab);
+    for left in [&state, &lock, &pins] {
         assert!(!left.exists(), "{} is left", left.display());
     }
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        let ours = command.contains("caracal") && command.contains(lab);
-        assert!(!ours, "left running: {}", command.replace('\0', " "));
-    }
+    assert_eq!(daemons(lab), Vec::<String>::new());
+}
+
+/// Command lines of the lab's processes.
+fn daemons(lab: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default())
+        .filter(|command| command.contains("caracal") && command.contains(lab))
+        .map(|command| command.replace('\0', " "))
+        .collect()
 }
 
 /// Removes what a failed test leaves.
@@ -85,23 +95,34 @@ fn down(lab: &str) -> Output {
         .unwrap()
 }
 
-/// Starts a demonstration that would go on for long, and waits until its lab stands.
-fn start_long(lab: &str) -> Child {
-    let mut child = demo(lab, &["--dataplane", "none", "-o", "json"])
+/// Starts a demonstration and waits until it says something that begins so; it then goes on for some time.
+fn start_until(lab: &str, args: &[&str], said: &str) -> Child {
+    let mut child = demo(lab, args)
+        .args(["--size", "1", "-o", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let progress = BufReader::new(child.stderr.take().unwrap());
     let mut lines = progress.lines().map_while(Result::ok);
-    if !lines.any(|line| line.starts_with("[1/")) {
+    if !lines.any(|line| line.trim_start().starts_with(said)) {
         let output = child.wait_with_output().unwrap();
-        panic!("it ended before its first step: {}", json(&output)["error"]);
+        panic!("it ended before '{said}': {}", json(&output)["error"]);
     }
     // Nobody may close the pipe while it writes.
     thread::spawn(move || lines.for_each(drop));
     assert_eq!(namespaces(lab).len(), 8);
     child
+}
+
+/// With no dataplane: its checks fail slowly.
+fn start_long(lab: &str) -> Child {
+    start_until(lab, &["--dataplane", "none"], "[1/")
+}
+
+/// With daemons, which run when this returns.
+fn start_caracal(lab: &str) -> Child {
+    start_until(lab, &[], "PASS vxlan")
 }
 
 fn signal(child: &Child, signal: nix::sys::signal::Signal) {
@@ -146,6 +167,29 @@ fn the_kernel_passes_every_check() {
         .unwrap();
     assert_eq!(transfer["figures"]["bytes"], 1 << 20);
     assert_eq!(transfer["figures"]["sha256"].as_str().unwrap().len(), 64);
+    assert_nothing_left(&lab);
+}
+
+#[test]
+fn caracal_passes_every_check() {
+    if skipped("caracal_passes_every_check") {
+        return;
+    }
+    let lab = lab_name("c");
+    let _cleanup = Cleanup(lab.clone());
+    let output = demo(&lab, &["--size", "1", "-o", "json"]).output().unwrap();
+    let report = json(&output);
+    let checks = report["checks"].as_array().unwrap();
+    let failed: Vec<&Value> = checks.iter().filter(|c| c["status"] == "fail").collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(report["error"], Value::Null);
+    assert_eq!(output.status.code(), Some(0));
+    for step in ["stopped", "killed"] {
+        let blocked = |c: &&Value| c["step"] == step && c["what"] == "blocked";
+        assert!(checks.iter().filter(blocked).count() >= 8, "{step}");
+    }
+    let judged = |c: &&Value| c["step"] == "interop-vxlan" && c["what"] == "tcp";
+    assert_eq!(checks.iter().filter(judged).count(), 8);
     assert_nothing_left(&lab);
 }
 
@@ -231,23 +275,35 @@ fn what_a_killed_one_left_is_removed_and_a_second_one_refused() {
 }
 
 #[test]
+fn daemons_end_with_the_demonstration_however_it_ends() {
+    if skipped("daemons_end_with_the_demonstration_however_it_ends") {
+        return;
+    }
+    let lab = lab_name("e");
+    let _cleanup = Cleanup(lab.clone());
+    let child = start_caracal(&lab);
+    signal(&child, nix::sys::signal::Signal::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(json(&output)["error"], "interrupted");
+    assert_nothing_left(&lab);
+
+    let mut child = start_caracal(&lab);
+    signal(&child, nix::sys::signal::Signal::SIGKILL);
+    child.wait().unwrap();
+    assert!(!daemons(&lab).is_empty(), "orphaned, nobody ended them");
+    assert_eq!(down(&lab).status.code(), Some(0));
+    assert_nothing_left(&lab);
+}
+
+#[test]
 fn a_kept_lab_stands_until_it_is_taken_down() {
     if skipped("a_kept_lab_stands_until_it_is_taken_down") {
         return;
     }
     let lab = lab_name("d");
     let _cleanup = Cleanup(lab.clone());
-    let args = [
-        "--dataplane",
-        "kernel",
-        "--mode",
-        "direct",
-        "--family",
-        "ipv4",
-        "--size",
-        "1",
-        "--keep",
-    ];
+    let args = "--mode direct --family ipv4 --size 1 --keep";
+    let args: Vec<&str> = args.split(' ').collect();
     let output = demo(&lab, &args).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -256,6 +312,7 @@ fn a_kept_lab_stands_until_it_is_taken_down() {
         "{told}"
     );
     assert_eq!(namespaces(&lab).len(), 8);
+    assert_eq!(daemons(&lab).len(), 2);
 
     let again = demo(&lab, &["--dataplane", "none"]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));

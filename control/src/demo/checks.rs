@@ -282,18 +282,28 @@ impl Bench<'_> {
         Err(format!("{} still gets through", passed.join(", ")))
     }
 
-    /// Waits until a ping of `pair` is answered again after a restart begun at `since`, then checks the
-    /// conversation in short.
+    /// Checks a conversation in short. After a restart begun at `restart` the first ping also says how long it took
+    /// until traffic flowed again.
     ///
     /// # Errors
     /// When the user wants to stop.
-    pub fn restored(&self, pair: &Pair, family: Family) -> Result<Vec<Outcome>> {
+    pub fn flows(
+        &self,
+        pair: &Pair,
+        family: Family,
+        restart: Option<Instant>,
+    ) -> Result<Vec<Outcome>> {
         let route = self.route(pair, family);
         let mut outcomes = Vec::new();
+        let before = restart.map(|restart| restart.elapsed());
         let pinged = ping::run(&route, ping::Patience::NORMAL, self.cancel);
         self.cancel.check()?;
         let answered = pinged.is_ok();
-        outcomes.push(self.pair_outcome(pair, family, What::Ping, pinged.map(ping_figures)));
+        let figures = pinged.map(|pings| Figures {
+            back_after_ms: before.map(|before| millis(before + pings.first_answer)),
+            ..ping_figures(pings)
+        });
+        outcomes.push(self.pair_outcome(pair, family, What::Ping, figures));
         if answered {
             let sizes = udp::sizes(self.scenario.pod_mtu(), route.address);
             let echoed = udp::run(&route, &sizes, udp::Patience::NORMAL, self.cancel);

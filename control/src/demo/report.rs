@@ -69,6 +69,9 @@ pub struct Figures {
     /// From the first request to the first answer, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_answer_ms: Option<f64>,
+    /// From the start of the daemons' processes to the first answer, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back_after_ms: Option<f64>,
     /// Requests sent and answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<u32>,
@@ -103,7 +106,12 @@ impl Figures {
         let rounded = |value: Option<f64>| value.unwrap_or_default();
         match what {
             What::Neighbour => super::plan::GATEWAY_MAC.to_owned(),
-            What::Ping => format!("{:.3} ms", rounded(self.rtt_ms)),
+            What::Ping => {
+                let back = self.back_after_ms.map_or(String::new(), |ms| {
+                    format!(" (back {ms:.0} ms after the restart)")
+                });
+                format!("{:.3} ms{back}", rounded(self.rtt_ms))
+            }
             What::Udp => {
                 let sizes = self.sizes_bytes.as_deref().unwrap_or_default();
                 let most = sizes.iter().max().copied().unwrap_or_default();

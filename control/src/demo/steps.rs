@@ -186,7 +186,7 @@ fn play(
         }
         Step::Without(_, how) => {
             // The control of the control: it flows now.
-            restored(bench, wishes, audience)?;
+            flows(bench, wishes, None, audience)?;
             nodes.end(how)?;
             let pairs: Vec<Pair> = match how {
                 // The host's own stack may reach its own pods once the daemon has left in order.
@@ -197,9 +197,10 @@ fn play(
             for outcome in bench.blocked(&pairs, &wishes.families)? {
                 audience.results(vec![outcome]);
             }
+            let restart = Instant::now();
             let started = nodes.start(bench.cancel)?;
+            flows(bench, wishes, Some(restart), audience)?;
             audience.results(vec![bench.outcome(What::Start, Ok(started))]);
-            restored(bench, wishes, audience)?;
         }
     }
     Ok(())
@@ -220,12 +221,18 @@ fn converse(
     Ok(())
 }
 
-fn restored(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
+/// Looks at the conversations across nodes and to outside, in short.
+fn flows(
+    bench: &Bench<'_>,
+    wishes: &Wishes,
+    mut restart: Option<Instant>,
+    audience: &mut dyn Audience,
+) -> Result<()> {
     for family in &wishes.families {
-        // Across nodes, and to outside.
         for pair in [&PAIRS[1], &PAIRS[5]] {
             audience.conversation(*family, pair);
-            audience.results(bench.restored(pair, *family)?);
+            // Only of the first is the time until it flows again the dataplane's.
+            audience.results(bench.flows(pair, *family, restart.take())?);
         }
     }
     Ok(())
