@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -62,8 +63,7 @@ fn assert_nothing_left(lab: &str) {
     assert_eq!(namespaces(lab), Vec::<String>::new());
     let state = Path::new("/run/caracal-demo").join(lab);
     let lock = state.with_extension("lock");
-    let pins = Path::new("/sys/fs/bpf/caracal-demo").join(lab);
-    for left in [&state, &lock, &pins] {
+    for left in [&state, &lock] {
         assert!(!left.exists(), "{} is left", left.display());
     }
     assert_eq!(daemons(lab), Vec::<String>::new());
@@ -313,6 +313,9 @@ fn a_kept_lab_stands_until_it_is_taken_down() {
     );
     assert_eq!(namespaces(&lab).len(), 8);
     assert_eq!(daemons(&lab).len(), 2);
+    let node = fs::metadata(format!("/var/run/netns/cara-{lab}-node1")).unwrap();
+    let pins = Path::new("/sys/fs/bpf/caracal").join(node.ino().to_string());
+    assert!(pins.exists(), "{}", pins.display());
 
     let again = demo(&lab, &["--dataplane", "none"]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
@@ -320,6 +323,7 @@ fn a_kept_lab_stands_until_it_is_taken_down() {
 
     assert_eq!(down(&lab).status.code(), Some(0));
     assert_nothing_left(&lab);
+    assert!(!pins.exists(), "{}", pins.display());
     assert_eq!(
         down(&lab).status.code(),
         Some(0),
