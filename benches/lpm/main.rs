@@ -34,6 +34,9 @@ impl Drop for Setup {
     }
 }
 
+/// The tables that `--only` can name.
+const TABLES: [&str; 4] = ["calico1k", "bgp1m", "calico1k6", "bgp200k6"];
+
 fn main() -> Result<()> {
     let setup = setup()?;
     lookups::run::<V4>(&setup, "calico1k", &routes::calico1k(), &["fib4", "lpm4"])?;
@@ -43,7 +46,7 @@ fn main() -> Result<()> {
 }
 
 fn setup() -> Result<Setup> {
-    let (mut rounds, mut only, mut dpdk) = (9, None, true);
+    let (mut rounds, mut only, mut dpdk) = (9, None::<String>, true);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -59,6 +62,9 @@ fn setup() -> Result<Setup> {
                 .into());
             }
         }
+    }
+    if let Some(name) = only.as_deref().filter(|name| !TABLES.contains(name)) {
+        return Err(format!("there is no table {name}: {}", TABLES.join(", ")).into());
     }
     if rounds < 5 {
         return Err("fewer than 5 rounds say nothing".into());

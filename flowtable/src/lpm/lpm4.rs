@@ -87,8 +87,8 @@ impl Lpm4 {
 
     /// [`Lpm4::lookup`] of each of `addrs` into `out`, as many as the shorter of the two holds.
     ///
-    /// Faster than one by one: the loads of 64 addresses are under way together, and it does not matter
-    /// to it in which order addresses with and without extension come.
+    /// The loads of 64 addresses are under way together, and it does not matter in which order addresses
+    /// with and without extension come.
     #[inline]
     pub fn lookup_batch(&self, addrs: &[u32], out: &mut [NextHopId]) {
         for (addrs, out) in addrs.chunks(BATCH).zip(out.chunks_mut(BATCH)) {

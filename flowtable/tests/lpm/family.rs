@@ -12,7 +12,7 @@ pub(crate) trait Family {
 
     const BITS: u8;
 
-    /// The prefix of length `len` that holds the address whose first 64 bits are `high`, the rest `low`.
+    /// The prefix of length `len` that holds the address in the low bits of `addr`.
     fn prefix(addr: u128, len: u8) -> Self::Prefix;
     fn len_of(prefix: Self::Prefix) -> u8;
     /// The first and the last address.
