@@ -9,4 +9,5 @@ pub mod judge;
 pub mod oracle;
 pub mod rig;
 pub mod show;
+pub mod stories;
 pub mod world;
