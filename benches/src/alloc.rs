@@ -1,3 +1,7 @@
+#![expect(
+    unsafe_code,
+    reason = "an allocator is an unsafe trait; this one counts and hands on"
+)]
 //! An allocator that counts, to say what a structure takes.
 //!
 //! A bench that wants figures installs it: `#[global_allocator] static ALLOC: Counting = Counting;`

@@ -1,5 +1,5 @@
 //! Takes updates, compiles them into tables and owns the process and the node.
-#![deny(unsafe_code)]
+#![deny(unsafe_code, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod calico;
 pub mod cli;

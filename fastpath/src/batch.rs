@@ -223,7 +223,7 @@ impl Batch {
     /// The packets.
     #[inline]
     pub fn packets(&mut self) -> &mut [Packet] {
-        &mut self.packets[..self.len.min(BATCH)]
+        self.packets.get_mut(..self.len).unwrap_or_default()
     }
 
     /// How many packets it holds.

@@ -1,3 +1,12 @@
+#![deny(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 //! Moves frames: batches, stages, the pipeline, pollers and packet I/O.
 //!
 //! A packet's way: [`io::PacketIo::recv`], then [`pipeline::Pipeline::run`] with the [`stage`]s in order,

@@ -73,6 +73,7 @@ impl<T> Publisher<T> {
     ///
     /// # Panics
     /// Never: the publisher always keeps the newest value.
+    #[expect(clippy::expect_used, reason = "on the publisher's thread, and never")]
     pub fn latest(&self) -> &Arc<T> {
         self.kept.last().expect("the newest value is kept")
     }

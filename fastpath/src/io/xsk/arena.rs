@@ -514,8 +514,9 @@ impl ArenaPart {
 
     /// A number for a new socket of this part; `None` when too many are open or in quarantine.
     pub(super) fn open_slot(&mut self) -> Option<Slot> {
-        if let Some(number) = self.slots.iter().position(|used| *used == SlotUse::Unused) {
-            self.slots[number] = SlotUse::Open;
+        let mut slots = self.slots.iter_mut().enumerate();
+        if let Some((number, slot)) = slots.find(|(_, used)| **used == SlotUse::Unused) {
+            *slot = SlotUse::Open;
             return Some(Slot(number as u16));
         }
         let slot = u16::try_from(self.slots.len())

@@ -615,11 +615,14 @@ impl Rings {
                 "the kernel is too old (XDP_MMAP_OFFSETS without flags)",
             ));
         }
-        let mut layouts = words.chunks_exact(4).map(|ring| RingLayout {
-            producer: ring[0],
-            consumer: ring[1],
-            descriptors: ring[2],
-            flags: ring[3],
+        let mut layouts = words.as_chunks::<4>().0.iter().map(|ring| {
+            let [producer, consumer, descriptors, flags] = *ring;
+            RingLayout {
+                producer,
+                consumer,
+                descriptors,
+                flags,
+            }
         });
         let mut next = || {
             layouts

@@ -143,7 +143,11 @@ impl WaitSet {
         };
         let mut waker = false;
         for at in 0..count.min(EVENTS) {
-            if self.events[at].data() == WAKER {
+            if self
+                .events
+                .get(at)
+                .is_some_and(|event| event.data() == WAKER)
+            {
                 waker = true;
                 // Empties the counter. It may be empty already: never blocks.
                 let _ = self.event.read();

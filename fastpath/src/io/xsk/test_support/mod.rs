@@ -1,3 +1,8 @@
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "for tests: what fails, fails them"
+)]
 //! What tests and benches need to stand up AF_XDP on a veth pair: the skip rule, network namespaces, a
 //! redirecting XDP program. Only with the feature `test-support`, never in the daemon.
 //!
