@@ -43,10 +43,10 @@ const LAYERS: usize = 3;
 /// The routes in force, and behind them those that would be if others went away.
 #[derive(Debug, Default)]
 pub(super) struct Fib {
-    rib4: Rib4,
-    rib6: Rib6,
+    pub(super) rib4: Rib4,
+    pub(super) rib6: Rib6,
     /// What the layers ask for. The kernel's routes are not here: there may be a million, and the mirror has them.
-    layers: BTreeMap<IpNet, [Option<Hop>; LAYERS]>,
+    pub(super) layers: BTreeMap<IpNet, [Option<Hop>; LAYERS]>,
 }
 
 impl Fib {

@@ -113,6 +113,12 @@ impl HopTable {
         }
     }
 
+    /// The next hop with this number.
+    pub(super) fn get(&self, id: NextHopId) -> Option<&Hop> {
+        let (hop, _) = self.slots.get(id.index())?.as_ref()?;
+        Some(hop)
+    }
+
     /// The next hops in use, by number.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NextHopId, &Hop)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {

@@ -4,11 +4,13 @@
 
 mod fib;
 mod hops;
+mod inspect;
 mod kernel;
 mod ports;
 mod render;
 
 pub use fib::FibError;
+pub use inspect::{RouteKind, RouteSource, RouteState, RouteView};
 pub use kernel::{KernelHop, KernelView};
 pub use ports::{PortRole, PortSpec, PortTable};
 
@@ -70,6 +72,11 @@ impl Compiler {
     /// The ports, to be changed. Call [`refresh_routes`](Self::refresh_routes) afterwards.
     pub const fn ports_mut(&mut self) -> &mut PortTable {
         &mut self.ports
+    }
+
+    /// Generation of the tables that were made last.
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// How many routes there are, IPv4 and IPv6.

@@ -52,7 +52,7 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
     }
 }
 
-fn next_hop(compiler: &Compiler, hop: &Hop, kernel: &dyn KernelView) -> NextHop {
+pub(super) fn next_hop(compiler: &Compiler, hop: &Hop, kernel: &dyn KernelView) -> NextHop {
     let down = NextHop::Drop(DropReason::PortDown);
     match hop {
         Hop::Drop(reason) => NextHop::Drop(*reason),
