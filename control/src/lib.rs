@@ -1,6 +1,7 @@
 //! Takes updates, compiles them into tables and owns the process and the node.
 #![deny(unsafe_code, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod api;
 pub mod calico;
 pub mod cli;
 pub mod compile;

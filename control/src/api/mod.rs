@@ -1,0 +1,39 @@
+//! The control API: how commands ask the daemon.
+//!
+//! A unix socket (`controlSocket` in `caracal.yaml`), one JSON object a line both ways:
+//!
+//! ```text
+//! -> {"v":1,"id":7,"method":"routes","params":{"for":"10.244.1.9"}}
+//! <- {"v":1,"id":7,"result":{"total":812,"routes":[…],"next":null}}
+//! <- {"v":1,"id":7,"error":{"code":"bad-params","message":"…"}}
+//! ```
+//!
+//! `v` counts up when something is taken away or changes its meaning; members may be added at any time. Requests on one
+//! connection are answered in order. Everything here reads; nothing changes the dataplane.
+//!
+//! The server lives in the control thread's poll loop and never waits: every connection has a bound on what it may send,
+//! on what waits to be read by it, and on time.
+
+mod bind;
+mod client;
+mod lines;
+mod message;
+pub mod report;
+mod server;
+
+pub use bind::{BindError, Bound};
+pub use client::{Client, ClientError};
+pub use message::{ApiError, ErrorCode, Method, PageParams, Request, Response, RoutesParams};
+pub use server::{Limits, Server, Ticket};
+
+/// The version of the protocol.
+pub const VERSION: u32 = 1;
+
+/// The longest request, in bytes, its newline included.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// Where the daemon listens unless `caracal.yaml` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/caracal/control.sock";
+
+/// The most entries of one answer; more are asked for page by page.
+pub const MAX_PAGE: usize = 10_000;

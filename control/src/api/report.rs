@@ -1,0 +1,300 @@
+//! What the daemon answers, as plain data. The JSON members are these fields.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use crate::compile::RouteView as Route;
+
+/// The whole node at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Generation of the tables that were published last.
+    pub generation: u64,
+    /// What is not as it should be; empty: all is well.
+    pub problems: Vec<Problem>,
+    /// The pollers.
+    pub pollers: Vec<Poller>,
+    /// `closed` or `open`: what happens to pods' packets without a daemon.
+    pub fail_mode: String,
+    /// Memory set aside for packets, in bytes.
+    pub packet_memory_bytes: u64,
+    /// The resources' files.
+    pub datastore: Datastore,
+    /// How many routes there are.
+    pub routes: RouteCounts,
+    /// The ports, as in [`Ports`].
+    pub ports: Vec<Port>,
+    /// Pods' interfaces that no WorkloadEndpoint names: nothing passes there.
+    pub closed: Vec<String>,
+    /// The tunnels in use.
+    pub tunnels: Vec<Tunnel>,
+    /// Where packets went.
+    pub accounting: Accounting,
+    /// Drops by reason, as in [`Drops`], the most frequent first.
+    pub drops: Vec<ReasonCount>,
+}
+
+impl Status {
+    /// Whether all is well.
+    pub fn is_healthy(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What it concerns.
+    pub part: Part,
+    /// The interface it is about, if it is about one.
+    pub interface: Option<String>,
+    /// What is wrong, in words.
+    pub message: String,
+}
+
+/// A part of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The daemon itself.
+    Daemon,
+    /// The resources' files.
+    Datastore,
+    /// Ports.
+    Ports,
+    /// The host's port.
+    Host,
+    /// The accounting of packets.
+    Accounting,
+    /// One that this program does not know yet.
+    #[serde(other)]
+    Other,
+}
+
+/// One poller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poller {
+    /// The core that it is pinned to.
+    pub core: Option<u16>,
+    /// Generation of the tables that it uses.
+    pub generation: u64,
+    /// Rounds of its loop.
+    pub rounds: u64,
+    /// Times that it went to sleep.
+    pub sleeps: u64,
+    /// Events for the control thread that were lost.
+    pub events_lost: u64,
+}
+
+/// The resources' files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datastore {
+    /// The directory.
+    pub path: PathBuf,
+    /// Resources in force.
+    pub resources: usize,
+    /// Seconds since they were taken.
+    pub loaded_seconds_ago: u64,
+    /// Warnings and notes about them.
+    pub remarks: usize,
+    /// What is wrong with the files as they are now; then the state before is in force.
+    pub error: Option<String>,
+}
+
+/// How many routes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounts {
+    /// IPv4, in the tables.
+    pub ipv4: usize,
+    /// IPv6, in the tables.
+    pub ipv6: usize,
+    /// In the kernel's main table.
+    pub kernel: usize,
+    /// Times that the kernel's messages overran us; each was followed by a full dump.
+    pub overruns: u64,
+}
+
+/// A tunnel of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// `vxlan` or `ipip`.
+    pub kind: String,
+    /// Our end.
+    pub local: Option<IpAddr>,
+    /// The VXLAN network identifier.
+    pub vni: Option<u32>,
+    /// The UDP port.
+    pub port: Option<u16>,
+    /// Other nodes that may send.
+    pub peers: usize,
+}
+
+/// All ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// Those that are served, by number.
+    pub ports: Vec<Port>,
+    /// Those that should be and are not, and other problems of ports.
+    pub problems: Vec<Problem>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its number.
+    pub id: u16,
+    /// The interface.
+    pub name: String,
+    /// `uplink`, `pod` or `host`.
+    pub kind: String,
+    /// The interface's driver.
+    pub driver: Option<String>,
+    /// `copy` or `zero-copy`.
+    pub mode: String,
+    /// Whether XDP runs in the kernel's stack instead of the driver.
+    pub generic: bool,
+    /// Queues served.
+    pub queues: u32,
+    /// MTU of the interface, in bytes.
+    pub mtu: u16,
+    /// MAC address of the interface.
+    pub mac: String,
+    /// Whether the interface is up.
+    pub up: bool,
+    /// Whether partial transport checksums are completed in software.
+    pub software_checksums: bool,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets that came in here and were dropped.
+    pub drops: u64,
+    /// What the kernel counts on the port's sockets, a second old at most.
+    pub xsk: XskCounters,
+}
+
+/// The kernel's counters of AF_XDP sockets (`XDP_STATISTICS`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XskCounters {
+    /// Dropped for other reasons than the next ones.
+    pub rx_dropped: u64,
+    /// Dropped because the receive ring was full: the poller is too slow.
+    pub rx_ring_full: u64,
+    /// Times that the fill ring was empty: too few frames.
+    pub fill_empty: u64,
+    /// Bad descriptors in the fill ring.
+    pub rx_invalid: u64,
+    /// Bad descriptors in the send ring.
+    pub tx_invalid: u64,
+}
+
+/// All drops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// All together.
+    pub total: u64,
+    /// By reason and port of entry; those that are zero are left out.
+    pub drops: Vec<DropCount>,
+    /// What the kernel dropped before we saw it, by port.
+    pub kernel: Vec<KernelDrops>,
+}
+
+/// Drops of one reason on one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The reason: see `caracal explain`.
+    pub reason: String,
+    /// The stage that dropped them.
+    pub stage: String,
+    /// The port that they came in by; `None`: ports that are gone.
+    pub port: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
+/// What the kernel dropped on a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDrops {
+    /// The port.
+    pub port: String,
+    /// The counters.
+    pub xsk: XskCounters,
+}
+
+/// Drops of one reason, all ports together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// Where packets went: `rx = tx + drop + punt + held`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounting {
+    /// Came in.
+    pub rx: u64,
+    /// Went out.
+    pub tx: u64,
+    /// Were dropped.
+    pub drop: u64,
+    /// Went to the control thread.
+    pub punt: u64,
+    /// Wait for a neighbour.
+    pub held: u64,
+    /// Made by the dataplane itself and sent; in none of the others.
+    pub originated: u64,
+    /// Whether each packet that came in has one fate, but for those that pollers have in hand at this moment.
+    pub balanced: bool,
+}
+
+/// Routes, or a part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// How many there are in all.
+    pub total: usize,
+    /// In order of address and length.
+    pub routes: Vec<Route>,
+    /// What to ask for as `after`, when there are more.
+    pub next: Option<IpNet>,
+}
+
+/// The kernel's neighbours, or a part of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// How many there are in all.
+    pub total: usize,
+    /// By interface and address.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// The interface.
+    pub dev: Option<String>,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// The kernel's state: `REACHABLE`, `STALE`, `FAILED` …
+    pub state: String,
+    /// Whether packets may go there.
+    pub usable: bool,
+}
