@@ -67,7 +67,11 @@ pub(crate) struct Caracal {
 
 impl Node for Caracal {
     fn name(&self) -> &'static str {
-        if self.vxlan { "Caracal VXLAN" } else { "Caracal plain" }
+        if self.vxlan {
+            "Caracal VXLAN"
+        } else {
+            "Caracal plain"
+        }
     }
 
     fn growth(&self) -> usize {
@@ -75,7 +79,11 @@ impl Node for Caracal {
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
-        let dir = std::env::temp_dir().join(format!("caracal-bench-{}-{}", std::process::id(), self.vxlan));
+        let dir = std::env::temp_dir().join(format!(
+            "caracal-bench-{}-{}",
+            std::process::id(),
+            self.vxlan
+        ));
         let binary = daemon()?;
         write_config(&dir, self)?;
         shell(
@@ -102,9 +110,17 @@ impl Node for Caracal {
 fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
     fs::create_dir_all(dir.join("conf.d"))?;
     let socket = dir.join("control.sock");
-    let daemon = format!("{DAEMON}pollMode: {}\ncontrolSocket: {}\n", node.poll_mode, socket.display());
+    let daemon = format!(
+        "{DAEMON}pollMode: {}\ncontrolSocket: {}\n",
+        node.poll_mode,
+        socket.display()
+    );
     fs::write(dir.join("caracal.yaml"), daemon)?;
-    let resources = if node.vxlan { format!("{RESOURCES}{FAR_POOL}") } else { RESOURCES.to_owned() };
+    let resources = if node.vxlan {
+        format!("{RESOURCES}{FAR_POOL}")
+    } else {
+        RESOURCES.to_owned()
+    };
     fs::write(dir.join("conf.d/all.yaml"), resources)?;
     Ok(())
 }
@@ -113,12 +129,23 @@ fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
 fn daemon() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "control", "--bin", "caracal"])
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "-p",
+            "control",
+            "--bin",
+            "caracal",
+        ])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .status()?;
     // target/release/deps/veth-… -> target/release/caracal
     let exe = std::env::current_exe()?;
-    let release = exe.ancestors().nth(2).ok_or("the bench is not in a target directory")?;
+    let release = exe
+        .ancestors()
+        .nth(2)
+        .ok_or("the bench is not in a target directory")?;
     let binary = release.join("caracal");
     if status.success() && binary.exists() {
         Ok(binary)

@@ -47,11 +47,21 @@ fn main() -> Result<()> {
         return Ok(());
     }
     // On the generator's core spinning would be measured, not forwarding.
-    let poll_mode = if options.layouts.contains(&Cores::One) { "interrupt" } else { "adaptive" };
+    let poll_mode = if options.layouts.contains(&Cores::One) {
+        "interrupt"
+    } else {
+        "adaptive"
+    };
     let mut nodes: Vec<Box<dyn Node>> = vec![
         Box::new(Bare),
-        Box::new(Caracal { vxlan: false, poll_mode }),
-        Box::new(Caracal { vxlan: true, poll_mode }),
+        Box::new(Caracal {
+            vxlan: false,
+            poll_mode,
+        }),
+        Box::new(Caracal {
+            vxlan: true,
+            poll_mode,
+        }),
         Box::new(KernelPlain),
         Box::new(KernelVxlan),
     ];

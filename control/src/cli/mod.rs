@@ -1,11 +1,21 @@
 //! The command line: one file per subcommand. Every command returns an [`Exit`].
 
+mod ask;
 mod cleanup;
+mod drops;
+mod explain;
+#[cfg(test)]
+mod golden;
+mod ports;
 mod replay;
+mod routes;
 mod run;
+mod status;
+mod table;
 mod validate;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -42,6 +52,15 @@ pub struct Cli {
     /// Do not colour the output (also by the environment variable NO_COLOR).
     #[arg(long, global = true)]
     pub no_color: bool,
+    /// Where the daemon listens (`controlSocket` in its caracal.yaml).
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "CARACAL_SOCKET",
+        default_value = crate::api::DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -61,6 +80,16 @@ pub enum Output {
 pub enum Command {
     /// Run the daemon.
     Run(run::Args),
+    /// Show at a glance how the daemon is. Exit code 0: well, 5: not all is well, 4: it does not answer.
+    Status(status::Args),
+    /// Show the ports and what passed through them.
+    Ports,
+    /// Show how many packets were dropped, why and where.
+    Drops(drops::Args),
+    /// Show the routes as pollers have them.
+    Routes(routes::Args),
+    /// Explain a reason for drops.
+    Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
     Cleanup,
     /// Check resources and say all that is wrong with them.
@@ -76,6 +105,11 @@ impl Cli {
     pub fn run(self) -> Exit {
         match &self.command {
             Command::Run(args) => run::run(args, &self),
+            Command::Status(args) => status::run(args, &self),
+            Command::Ports => ports::run(&self),
+            Command::Drops(args) => drops::run(args, &self),
+            Command::Routes(args) => routes::run(args, &self),
+            Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),

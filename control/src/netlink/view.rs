@@ -11,19 +11,23 @@ use crate::compile::{KernelHop, KernelView};
 
 impl KernelView for Mirror {
     fn route(&self, addr: IpAddr) -> Option<KernelHop> {
-        hop(&self.lookup(addr)?, |leg| {
-            self.link(leg.ifindex).is_some_and(Link::is_up)
-        })
+        self.hop(&self.lookup(addr)?)
     }
 
     fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
-        hop(&Mirror::route(self, prefix)?, |leg| {
-            self.link(leg.ifindex).is_some_and(Link::is_up)
-        })
+        self.hop(&Mirror::route(self, prefix)?)
     }
 
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
         self.neighbour(ifindex, addr)?.usable_mac().map(MacAddr)
+    }
+}
+
+impl Mirror {
+    /// Where a route leads: of several legs the first whose link is up, and if none is, the first. `None`: not to where
+    /// the compiler could follow.
+    pub fn hop(&self, route: &Route) -> Option<KernelHop> {
+        hop(route, |leg| self.link(leg.ifindex).is_some_and(Link::is_up))
     }
 }
 

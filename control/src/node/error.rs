@@ -71,6 +71,9 @@ pub enum RunError {
     /// Routes.
     #[error(transparent)]
     Fib(#[from] FibError),
+    /// The control socket.
+    #[error("control socket: {0}")]
+    Api(#[from] crate::api::BindError),
     /// Another daemon serves this network namespace.
     #[error("a Caracal daemon already runs in this network namespace (it holds {lock}); stop it first", lock = lock.display())]
     AlreadyRunning {

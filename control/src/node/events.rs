@@ -9,10 +9,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::kernel;
 use super::{Node, RunError, Wake};
 use crate::compile::PortRole;
-use crate::netlink::Changes;
+use crate::netlink::{Changes, Leg};
 
 /// The loop looks around at least this often.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -53,6 +52,8 @@ impl Node {
                 Err(error) => tracing::warn!(%error, "the kernel's network state"),
             }
             let now = Instant::now();
+            self.look_after_host(now);
+            self.guard(now);
             if self.watch.drain(now) {
                 self.reload();
             }
@@ -60,6 +61,10 @@ impl Node {
                 self.reconcile_ports();
             }
             self.publish();
+            for (ticket, request) in self.api.requests(now) {
+                let response = self.answer(&request);
+                self.api.respond(ticket, &response, now);
+            }
         }
     }
 
@@ -69,15 +74,19 @@ impl Node {
         let dues = [
             until(self.retry_at),
             until(self.mirror.resync_due()),
+            until(self.host_due),
+            until(Some(self.guard_at)),
             self.watch.timeout(now),
+            self.api.timeout(now),
         ];
         let timeout = dues.into_iter().flatten().fold(LONGEST, Duration::min);
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(wake.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.mirror.fd(), PollFlags::POLLIN),
             PollFd::new(self.watch.fd(), PollFlags::POLLIN),
         ];
+        fds.extend(self.api.poll_fds());
         let timeout =
             PollTimeout::try_from(timeout.as_millis() as u64 + 1).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
@@ -112,14 +121,22 @@ impl Node {
             let hops: Vec<_> = changes
                 .routes
                 .iter()
-                .map(|(dst, route)| (*dst, route.as_ref().and_then(kernel::hop)))
+                .map(|(dst, route)| {
+                    let hop = route.as_ref().and_then(|route| self.mirror.hop(route));
+                    (*dst, hop)
+                })
                 .collect();
             self.compiler
                 .kernel_routes(hops.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
             self.stale = true;
         }
+        self.follow_legs(&changes.links)?;
         for &key in &changes.neighbours {
             self.neighbours.changed(key, &self.mirror, &mut self.writer);
+        }
+        let host = [self.host.host_ifindex, self.host.dataplane_ifindex];
+        if host.iter().any(|end| changes.links.contains(end)) {
+            self.host_changed();
         }
         if !changes.links.is_empty() {
             for &ifindex in &changes.links {
@@ -143,6 +160,25 @@ impl Node {
         {
             self.follow_addresses()?;
         }
+        Ok(())
+    }
+
+    /// Routes with several legs take another one when an uplink went up or down.
+    fn follow_legs(&mut self, links: &BTreeSet<u32>) -> Result<(), RunError> {
+        let changed: BTreeSet<_> = self.uplinks().intersection(links).copied().collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let over = |leg: &Leg| changed.contains(&leg.ifindex);
+        let hops: Vec<_> = self
+            .mirror
+            .routes()
+            .filter(|route| route.legs.len() > 1 && route.legs.iter().any(over))
+            .map(|route| (route.dst, self.mirror.hop(&route)))
+            .collect();
+        self.compiler
+            .kernel_routes(hops.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
+        self.stale |= !hops.is_empty();
         Ok(())
     }
 

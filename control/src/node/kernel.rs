@@ -1,52 +1,12 @@
-//! The kernel's mirror, as the compiler sees it.
+//! What the node takes of the kernel's addresses and neighbours.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use encap::eth::MacAddr;
 use ipnet::IpNet;
 
-use crate::compile::{KernelHop, KernelView};
-use crate::netlink::{Mirror, Route, RouteKind};
-
-/// The mirror as a [`KernelView`].
-pub(super) struct Kernel<'a>(pub(super) &'a Mirror);
-
-impl KernelView for Kernel<'_> {
-    fn route(&self, addr: IpAddr) -> Option<KernelHop> {
-        hop(&self.0.lookup(addr)?)
-    }
-
-    fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
-        hop(&self.0.route(prefix)?)
-    }
-
-    fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
-        self.0.neighbour(ifindex, addr)?.usable_mac().map(MacAddr)
-    }
-}
-
-/// Where a route leads. Of a multipath route the first leg counts.
-pub(super) fn hop(route: &Route) -> Option<KernelHop> {
-    match route.kind {
-        RouteKind::Unicast => {
-            let leg = route.legs.first()?;
-            Some(match leg.gateway {
-                Some(gateway) => KernelHop::Via {
-                    gateway,
-                    ifindex: leg.ifindex,
-                },
-                None => KernelHop::OnLink {
-                    ifindex: leg.ifindex,
-                },
-            })
-        }
-        RouteKind::Blackhole => Some(KernelHop::Blackhole),
-        RouteKind::Unreachable => Some(KernelHop::Unreachable),
-        RouteKind::Prohibit => Some(KernelHop::Prohibit),
-        RouteKind::Local | RouteKind::Unusable => None,
-    }
-}
+use crate::compile::KernelHop;
+use crate::netlink::Mirror;
 
 /// Whether an address is one that packets are routed to: not loopback, not link-local.
 fn is_global(addr: IpAddr) -> bool {
@@ -95,7 +55,7 @@ pub(super) fn known_neighbours(
             };
             mirror
                 .lookup(neighbour.ip)
-                .is_some_and(|route| hop(&route) == Some(on_link))
+                .is_some_and(|route| mirror.hop(&route) == Some(on_link))
         })
         .map(|neighbour| (neighbour.ifindex, neighbour.ip))
         .collect()

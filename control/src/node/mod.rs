@@ -2,15 +2,19 @@
 //!
 //! One thread, one loop over poll(2). It never touches a packet; pollers never wait for it.
 
+mod answer;
 mod budget;
 mod error;
 mod events;
+mod guard;
+mod host;
 mod kernel;
 mod leftovers;
 mod neighbours;
 mod pollers;
 mod ports;
 mod start;
+mod tally;
 
 pub use budget::Budget;
 pub use error::RunError;
@@ -25,14 +29,13 @@ use fastpath::io::xsk::UmemArea;
 use fastpath::port::PortId;
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
-use ipnet::IpNet;
 
+use crate::api;
 use crate::compile::Compiler;
 use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
-use crate::netlink::{HostPort, HostRoute, Mirror, Writer};
+use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
-use kernel::Kernel;
 use neighbours::Neighbours;
 use pollers::Pollers;
 use ports::Served;
@@ -59,8 +62,23 @@ pub struct Node {
     mirror: Mirror,
     writer: Writer,
     host: HostPort,
+    /// What the host's port is made by; its addresses are as at start.
+    host_config: HostPortConfig,
+    /// The host's port is looked after then.
+    host_due: Option<Instant>,
+    /// It was looked after last then.
+    host_looked: Instant,
+    /// What the kernel said when it could not be.
+    host_error: Option<String>,
+    /// Attachments are looked at then.
+    guard_at: Instant,
     neighbours: Neighbours,
     watch: Watch,
+    api: api::Server,
+    started: Instant,
+    /// Bytes set aside for packets.
+    packet_memory: u64,
+    store: Store,
     /// Ports that could not be served are tried again then.
     retry_at: Option<Instant>,
     /// What was said about each interface that can not be served, so that it is said once.
@@ -69,6 +87,37 @@ pub struct Node {
     stale: bool,
     /// Keeps a second daemon out of this network namespace.
     _lock: leftovers::Lock,
+}
+
+/// What is known of the resources' files.
+struct Store {
+    /// Resources in force.
+    resources: usize,
+    /// Since when.
+    loaded: Instant,
+    /// Warnings and notes about them.
+    remarks: usize,
+    /// What is wrong with the files as they are now.
+    error: Option<String>,
+}
+
+impl Store {
+    fn new(resources: usize, remarks: &Diagnostics) -> Self {
+        Self {
+            resources,
+            loaded: Instant::now(),
+            remarks: remarks.0.len(),
+            error: None,
+        }
+    }
+}
+
+/// What the files say.
+struct Loaded {
+    desired: Desired,
+    /// How many resources there are.
+    resources: usize,
+    remarks: Diagnostics,
 }
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -86,20 +135,28 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 
 impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
-    fn load(dir: &Path, node: &str) -> Result<(Desired, Diagnostics), Diagnostics> {
+    fn load(dir: &Path, node: &str) -> Result<Loaded, Diagnostics> {
         let resources = config::load_dir(dir)?;
         let desired = config::compute(&resources, node).map_err(|errors| {
             let mut all = Diagnostics(errors);
             all.sort();
             all
         })?;
-        Ok((desired, resources.remarks))
+        Ok(Loaded {
+            desired,
+            resources: resources.len(),
+            remarks: resources.remarks,
+        })
     }
 
     /// Takes the files' state anew. Bad files change nothing.
     fn reload(&mut self) {
         match Self::load(&self.config.resources, &self.name) {
-            Ok((desired, remarks)) => {
+            Ok(Loaded {
+                desired,
+                resources,
+                remarks,
+            }) => {
                 tracing::info!(
                     endpoints = desired.endpoints.len(),
                     nodes = desired.nodes.len(),
@@ -107,22 +164,24 @@ impl Node {
                 );
                 log_remarks(&remarks);
                 if desired == *self.compiler.desired() {
+                    self.store = Store::new(resources, &remarks);
                     return;
                 }
-                if let Err(error) = self.compiler.set_desired(desired, &Kernel(&self.mirror)) {
+                if let Err(error) = self.compiler.set_desired(desired, &self.mirror) {
                     tracing::error!(%error, "resources refused; the state before stays in force");
+                    self.store.error = Some(error.to_string());
                     return;
                 }
+                self.store = Store::new(resources, &remarks);
                 self.stale = true;
                 self.reconcile_ports();
                 self.sync_host();
                 self.sync_taken();
             }
             Err(diagnostics) => {
-                tracing::error!(
-                    "bad resources; the state before stays in force\n{}",
-                    diagnostics.render(false)
-                );
+                let error = diagnostics.render(false);
+                tracing::error!("bad resources; the state before stays in force\n{error}");
+                self.store.error = Some(error);
             }
         }
     }
@@ -132,59 +191,16 @@ impl Node {
         if !std::mem::take(&mut self.stale) {
             return;
         }
-        if let Err(error) = self.compiler.refresh_routes(&Kernel(&self.mirror)) {
+        if let Err(error) = self.compiler.refresh_routes(&self.mirror) {
             tracing::error!(%error, "routes refused");
         }
         self.neighbours.want(
-            self.compiler.wanted_neighbours(&Kernel(&self.mirror)),
+            self.compiler.wanted_neighbours(&self.mirror),
             &mut self.writer,
         );
-        let tables = self.compiler.tables(&Kernel(&self.mirror));
+        let tables = self.compiler.tables(&self.mirror);
         self.publisher.publish(tables);
         self.pollers.wake();
-    }
-
-    /// The host's addresses and routes on its port: tunnel addresses, and every pool and pod.
-    fn sync_host(&mut self) {
-        let desired = self.compiler.desired();
-        if let Err(error) = self.host.set_addresses(&start::tunnel_addresses(desired)) {
-            tracing::warn!(%error, "tunnel addresses of the host's port");
-        }
-        let routes: Vec<HostRoute> = self.host_routes();
-        if let Err(error) = self.host.sync_routes(&routes) {
-            tracing::warn!(%error, "routes of the host's port");
-        }
-    }
-
-    fn host_routes(&self) -> Vec<HostRoute> {
-        let desired = self.compiler.desired();
-        let node = desired.local_node();
-        let mut routes: Vec<_> = desired
-            .pools
-            .iter()
-            .map(|pool| {
-                let direct = pool.kind() == crate::desired::PoolType::NoEncap;
-                // Into a tunnel the host speaks from its tunnel address, which is the port's own.
-                let pref_src = node
-                    .filter(|_| direct)
-                    .and_then(|node| node.address_like(pool.cidr.addr()));
-                HostRoute {
-                    dst: pool.cidr,
-                    pref_src,
-                }
-            })
-            .collect();
-        let pooled = |net: &IpNet| desired.pools.iter().any(|pool| pool.cidr.contains(net));
-        let loose = self
-            .compiler
-            .taken_prefixes()
-            .into_iter()
-            .filter(|net| !pooled(net));
-        routes.extend(loose.map(|dst| HostRoute {
-            dst,
-            pref_src: None,
-        }));
-        routes
     }
 
     /// Tells the uplinks' XDP programs what is ours.

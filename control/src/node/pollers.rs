@@ -163,7 +163,7 @@ impl Pollers {
     }
 
     /// Each poller's counters.
-    pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> {
+    pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> + Clone {
         self.pollers.iter().map(|handle| &handle.counters)
     }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use encap::eth::MacAddr;
 use fastpath::io::xsk::{
-    Command, Mode, ModeInForce, Reply, RingLen, SocketOptions, XskSocket, ethtool,
+    Command, Mode, ModeInForce, Reply, RingLen, SocketOptions, Statistics, XskSocket, ethtool,
 };
 use fastpath::port::PortId;
 use ipnet::IpNet;
 
+use super::tally::Tally;
 use super::{Budget, Node, RETRY, RunError};
 use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::{Uplink, UplinkMode};
@@ -25,11 +26,15 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A port with sockets.
 pub(super) struct Served {
-    id: PortId,
+    pub(super) id: PortId,
     pub(super) ifindex: u32,
-    queues: u32,
+    pub(super) queues: u32,
     /// How the kernel moves its packets.
     pub(super) mode: ModeInForce,
+    /// What earlier ports of the same number had counted.
+    pub(super) base: Tally,
+    /// What the kernel counts on its sockets, by queue.
+    pub(super) statistics: BTreeMap<u32, Statistics>,
     program: Program,
 }
 
@@ -42,18 +47,45 @@ enum Program {
 }
 
 /// An interface that should be served.
-enum Wanted {
+pub(super) enum Wanted {
     Uplink(Uplink),
     Host,
     Pod,
 }
 
 impl Served {
-    fn is_alive(&self) -> bool {
+    /// Whether its XDP program is still attached.
+    pub(super) fn is_alive(&self) -> bool {
         match &self.program {
             Program::Uplink { attachment, .. } => attachment.is_alive(),
             Program::Endpoint(attachment) => attachment.is_alive(),
         }
+    }
+
+    /// Whether XDP runs in the kernel's stack instead of the driver.
+    pub(super) fn is_generic(&self) -> bool {
+        matches!(&self.program, Program::Uplink { attachment, .. } if attachment.is_generic())
+    }
+
+    /// Attaches an uplink's program again, with all that it knows: sockets, addresses. False: this is no uplink.
+    ///
+    /// # Errors
+    /// The kernel refuses; then nothing is attached.
+    pub(super) fn attach_again(&mut self, name: &str) -> Result<bool, crate::xdp::AttachError> {
+        let Program::Uplink {
+            program,
+            attachment,
+        } = &mut self.program
+        else {
+            return Ok(false);
+        };
+        let mode = if attachment.is_generic() {
+            NicMode::NativeOrGeneric
+        } else {
+            NicMode::Native
+        };
+        *attachment = program.attach(name, mode)?;
+        Ok(true)
     }
 
     /// Tells an uplink's program what is ours.
@@ -99,6 +131,9 @@ impl Node {
     /// Makes the ports what files and links say. What can not be served is said once and tried again.
     pub(super) fn reconcile_ports(&mut self) {
         self.retry_at = None;
+        let mirror = &self.mirror;
+        self.complaints
+            .retain(|name, _| mirror.link_by_name(name).is_some());
         let wanted = self.wanted();
         let gone: Vec<_> = self
             .served
@@ -130,7 +165,7 @@ impl Node {
         self.close_unknown();
     }
 
-    fn complain(&mut self, name: &str, error: &RunError) {
+    pub(super) fn complain(&mut self, name: &str, error: &RunError) {
         let error = error.to_string();
         if self.complaints.get(name) != Some(&error) {
             tracing::error!(
@@ -143,7 +178,7 @@ impl Node {
     }
 
     /// The interfaces that should be served, if they are there.
-    fn wanted(&self) -> BTreeMap<String, Wanted> {
+    pub(super) fn wanted(&self) -> BTreeMap<String, Wanted> {
         let uplinks = self.config.uplinks.iter().map(|uplink| {
             (
                 uplink.interface.value.clone(),
@@ -234,12 +269,14 @@ impl Node {
             program.set_socket(queue, &socket.descriptor())?;
         }
         let mode = sockets.first().map_or(ModeInForce::Copy, XskSocket::mode);
-        let id = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
+        let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
         let mut served = Served {
             id,
             ifindex: link.ifindex,
             queues,
             mode,
+            base,
+            statistics: BTreeMap::new(),
             program: Program::Uplink {
                 program,
                 attachment,
@@ -273,13 +310,15 @@ impl Node {
                 return Err(error);
             }
         };
-        let id = self.add_port(link, kind, sockets);
+        let (id, base) = self.add_port(link, kind, sockets);
         let program = Program::Endpoint(attachment);
         Ok(Served {
             id,
             ifindex: link.ifindex,
             queues,
             mode: ModeInForce::Copy,
+            base,
+            statistics: BTreeMap::new(),
             program,
         })
     }
@@ -320,8 +359,10 @@ impl Node {
     }
 
     /// Gives a port a number and its sockets to the pollers. Tables that name it are published afterwards.
-    fn add_port(&mut self, link: &Link, kind: &Wanted, sockets: Vec<XskSocket>) -> PortId {
+    fn add_port(&mut self, link: &Link, kind: &Wanted, sockets: Vec<XskSocket>) -> (PortId, Tally) {
         let id = self.compiler.ports_mut().insert(spec(link, kind));
+        // No poller serves the number now.
+        let base = Tally::of(&self.pollers.counters(), id);
         for (queue, socket) in sockets.into_iter().enumerate() {
             let socket = Box::new(socket);
             self.pollers.send(
@@ -329,7 +370,7 @@ impl Node {
                 Command::Attach { port: id, socket },
             );
         }
-        id
+        (id, base)
     }
 
     /// Takes over what changed about a link that is served: its MAC address, its MTU.
@@ -430,7 +471,11 @@ impl Node {
                         }
                     }
                 }
-                Reply::Statistics { .. } => {}
+                Reply::Statistics {
+                    port,
+                    queue,
+                    statistics,
+                } => self.keep_statistics(port, queue, statistics),
             }
         }
     }

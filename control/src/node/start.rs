@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use encap::flow_hash::HashKey;
 use fastpath::io::xsk::{UmemArea, ethtool, probe};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 
-use super::kernel::Kernel;
 use super::neighbours::Neighbours;
 use super::{Budget, Node, RunError, kernel, log_remarks, pollers};
+use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, watch::Watch};
 use crate::desired::{Desired, PoolType};
@@ -30,10 +31,18 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
             what: "read the host's name",
             source,
         })?;
-    let (desired, remarks) = Node::load(&config.resources, &name).map_err(RunError::Config)?;
+    let super::Loaded {
+        desired,
+        resources,
+        remarks,
+    } = Node::load(&config.resources, &name).map_err(RunError::Config)?;
     log_remarks(&remarks);
     probe::probe()?;
     let lock = super::leftovers::lock()?;
+    let api = api::Server::new(
+        api::Bound::bind(&config.control_socket)?,
+        api::Limits::default(),
+    );
 
     let mut mirror = Mirror::new()?;
     let mut mtu = 0;
@@ -69,7 +78,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let (area, parts) = UmemArea::new(&shares, budget.frame_size, false)?;
 
     let mut compiler = Compiler::new(HashKey(random_key()?));
-    compiler.set_desired(desired, &Kernel(&mirror))?;
+    compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
     let max_ports = usize::from(config.max_pods) + config.uplinks.len() + 1;
     let wake = pollers::wake()?;
@@ -88,11 +97,12 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let endpoints = EndpointProgram::load(&endpoint_config)?;
     let pins = PinDir::open()?;
     let addresses = tunnel_addresses(compiler.desired());
-    let host = HostPort::ensure(&HostPortConfig {
+    let host_config = HostPortConfig {
         mtu,
         queues: count,
         addresses,
-    })?;
+    };
+    let host = HostPort::ensure(&host_config)?;
     // The pair may be new. Whatever else changed is taken in with all the rest below.
     mirror.drain()?;
     // The host's packets come with whole checksums; without this they are completed in software.
@@ -116,8 +126,17 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         mirror,
         writer: Writer::open()?,
         host,
+        host_config,
+        host_due: None,
+        host_looked: Instant::now(),
+        host_error: None,
+        guard_at: Instant::now(),
         neighbours: Neighbours::default(),
         watch,
+        api,
+        started: Instant::now(),
+        packet_memory: budget.bytes(),
+        store: super::Store::new(resources, &remarks),
         retry_at: None,
         complaints: HashMap::new(),
         stale: true,
@@ -135,11 +154,12 @@ impl Node {
     fn begin(&mut self, planned: Vec<pollers::Planned>) -> Result<(), RunError> {
         self.serve_first()?;
         self.reconcile_ports();
+        self.release_strangers();
         self.sync_host();
         let routes: Vec<_> = self
             .mirror
             .routes()
-            .map(|route| (route.dst, kernel::hop(&route)))
+            .map(|route| (route.dst, self.mirror.hop(&route)))
             .collect();
         self.compiler
             .kernel_routes(routes.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
@@ -177,8 +197,7 @@ impl Node {
         let own = kernel::own_addresses(&self.mirror);
         let uplinks = self.uplinks();
         let near = kernel::known_neighbours(&self.mirror, &uplinks);
-        self.compiler
-            .kernel_addresses(own, near, &Kernel(&self.mirror))?;
+        self.compiler.kernel_addresses(own, near, &self.mirror)?;
         self.stale = true;
         Ok(())
     }

@@ -1,0 +1,48 @@
+//! What commands that ask the daemon have in common.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Cli, Exit};
+use crate::api::{Client, ClientError, Method};
+
+/// The longest that a command waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Connects to the daemon.
+pub(super) fn connect(cli: &Cli) -> Result<Client, Exit> {
+    Client::connect(&cli.socket, PATIENCE).map_err(|error| complain(&error))
+}
+
+/// Asks one question.
+pub(super) fn ask<T: DeserializeOwned>(cli: &Cli, method: Method) -> Result<T, Exit> {
+    connect(cli)?.call(method).map_err(|error| complain(&error))
+}
+
+/// Says why there is no answer.
+#[expect(clippy::print_stderr, reason = "the command's result")]
+pub(super) fn complain(error: &ClientError) -> Exit {
+    eprintln!("error: {error}");
+    match error {
+        ClientError::Unreachable { .. } => Exit::Unreachable,
+        ClientError::Refused(_) | ClientError::Protocol(_) => Exit::Failure,
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough, as `head`, is no failure.
+pub(super) fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// A report as JSON: its members, and which schema they follow.
+pub(super) fn to_json(schema: &str, report: &impl Serialize) -> String {
+    let mut value = serde_json::to_value(report).unwrap_or(Value::Null);
+    if let Some(members) = value.as_object_mut() {
+        members.insert("schema".to_owned(), json!(schema));
+    }
+    format!("{value:#}\n")
+}

@@ -1,0 +1,85 @@
+//! `caracal ports`: the ports and what passed through them.
+
+use std::fmt::Write as _;
+
+use super::table::{Align, Table, number, one_line, or_dash};
+use super::{Cli, Exit, Output, ask};
+use crate::api::Method;
+use crate::api::report::Ports;
+
+pub(super) fn run(cli: &Cli) -> Exit {
+    let ports: Ports = match ask::ask(cli, Method::Ports) {
+        Ok(ports) => ports,
+        Err(exit) => return exit,
+    };
+    let text = match cli.output {
+        Output::Json => ask::to_json("caracal.ports/v1", &ports),
+        Output::Table => render(&ports),
+    };
+    ask::print(&text);
+    Exit::Ok
+}
+
+fn render(ports: &Ports) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("PORT", Left),
+        ("KIND", Left),
+        ("DRIVER", Left),
+        ("MODE", Left),
+        ("QUEUES", Right),
+        ("MTU", Right),
+        ("RX", Right),
+        ("TX", Right),
+        ("DROPS", Right),
+        ("RX-DROPPED", Right),
+        ("RX-FULL", Right),
+        ("FILL-EMPTY", Right),
+        ("TX-INVALID", Right),
+        ("CSUM", Left),
+        ("STATE", Left),
+    ]);
+    for port in &ports.ports {
+        let generic = if port.generic { " generic" } else { "" };
+        table.push(&[
+            port.name.clone(),
+            port.kind.clone(),
+            or_dash(port.driver.as_ref()),
+            format!("{}{generic}", port.mode),
+            port.queues.to_string(),
+            port.mtu.to_string(),
+            number(port.rx_packets),
+            number(port.tx_packets),
+            number(port.drops),
+            number(port.xsk.rx_dropped),
+            number(port.xsk.rx_ring_full),
+            number(port.xsk.fill_empty),
+            number(port.xsk.tx_invalid),
+            (if port.software_checksums {
+                "sw-fix"
+            } else {
+                "hw"
+            })
+            .to_owned(),
+            (if port.up { "up" } else { "down" }).to_owned(),
+        ]);
+    }
+    let mut out = table.to_string();
+    for problem in &ports.problems {
+        let name = problem.interface.as_deref().unwrap_or("-");
+        let _ = writeln!(out, "! {}: {}", one_line(name), one_line(&problem.message));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::golden;
+
+    #[test]
+    fn ports_in_columns() {
+        let ports = serde_json::from_str(include_str!("../../tests/golden/ports.json")).unwrap();
+        golden::check("ports.txt", &render(&ports));
+    }
+}

@@ -1,0 +1,305 @@
+//! `caracal status`: the node on one screen.
+
+use std::fmt::Write as _;
+
+use super::table::{duration, number, one_line, or_dash};
+use super::{Cli, Exit, Output, ask};
+use crate::api::Method;
+use crate::api::report::{Part, Port, Problem, Status};
+
+/// Drop reasons that are named; the others are in `caracal drops`.
+const REASONS: usize = 4;
+/// Pods' ports that are named; the others are in `caracal ports`.
+const PODS: usize = 6;
+
+/// Arguments of `caracal status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One word: OK or DEGRADED.
+    #[arg(long)]
+    brief: bool,
+}
+
+pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    let status: Status = match ask::ask(cli, Method::Status) {
+        Ok(status) => status,
+        Err(exit) => return exit,
+    };
+    let text = match cli.output {
+        Output::Json => ask::to_json("caracal.status/v1", &status),
+        Output::Table if args.brief => format!("{}\n", word(status.problems.is_empty())),
+        Output::Table => render(&status),
+    };
+    ask::print(&text);
+    if status.is_healthy() {
+        Exit::Ok
+    } else {
+        Exit::Degraded
+    }
+}
+
+const fn word(ok: bool) -> &'static str {
+    if ok { "OK" } else { "DEGRADED" }
+}
+
+/// The screen.
+fn render(status: &Status) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "caracal {}   node {}   pid {}   up {}   tables {}",
+        one_line(&status.version),
+        one_line(&status.node),
+        status.pid,
+        duration(status.uptime_seconds),
+        number(status.generation)
+    );
+    let cores: Vec<_> = status
+        .pollers
+        .iter()
+        .filter_map(|poller| poller.core)
+        .map(|core| core.to_string())
+        .collect();
+    let cores = if cores.is_empty() {
+        String::new()
+    } else {
+        format!(" on cores {}", cores.join(", "))
+    };
+    let count = status.pollers.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let daemon = format!(
+        "{count} poller{plural}{cores}   {} MiB at most for packets   without it pods are {}",
+        status.packet_memory_bytes >> 20,
+        one_line(&status.fail_mode)
+    );
+    line(&mut out, status, &[Part::Daemon], "Daemon", &daemon);
+    let store = &status.datastore;
+    let remarks = match store.remarks {
+        0 => String::new(),
+        1 => "   1 remark".to_owned(),
+        many => format!("   {many} remarks"),
+    };
+    let datastore = format!(
+        "files {} ({} resources){remarks}   taken {} ago",
+        one_line(&store.path.to_string_lossy()),
+        store.resources,
+        duration(store.loaded_seconds_ago)
+    );
+    line(
+        &mut out,
+        status,
+        &[Part::Datastore],
+        "Datastore",
+        &datastore,
+    );
+    let routes = &status.routes;
+    let overruns = match routes.overruns {
+        0 => String::new(),
+        overruns => format!("   overrun {overruns} times"),
+    };
+    let text = format!(
+        "{} IPv4, {} IPv6   kernel's main table {}{overruns}",
+        number(routes.ipv4 as u64),
+        number(routes.ipv6 as u64),
+        number(routes.kernel as u64)
+    );
+    line(&mut out, status, &[], "Routes", &text);
+    line(
+        &mut out,
+        status,
+        &[Part::Ports, Part::Host],
+        "Ports",
+        &ports(status),
+    );
+    for port in &status.ports {
+        for warning in warnings(port) {
+            let _ = writeln!(out, "{:26}! {}: {warning}", "", one_line(&port.name));
+        }
+    }
+    for tunnel in &status.tunnels {
+        let vni = tunnel
+            .vni
+            .map_or(String::new(), |vni| format!(" vni {vni}"));
+        let port = tunnel
+            .port
+            .map_or(String::new(), |port| format!(" port {port}"));
+        let peers = if tunnel.peers == 1 { "peer" } else { "peers" };
+        let text = format!(
+            "{}{vni}{port} from {}, {} {peers}",
+            one_line(&tunnel.kind),
+            or_dash(tunnel.local.as_ref()),
+            tunnel.peers
+        );
+        line(&mut out, status, &[], "Tunnels", &text);
+    }
+    let sums = &status.accounting;
+    let held = match sums.held {
+        0 => String::new(),
+        held => format!(" + held {}", number(held)),
+    };
+    let word = if sums.balanced {
+        "balanced"
+    } else {
+        "UNBALANCED"
+    };
+    let _ = writeln!(
+        out,
+        "  {:<12} {word:<10} rx {} = tx {} + drop {} + punt {}{held}",
+        "Accounting",
+        number(sums.rx),
+        number(sums.tx),
+        number(sums.drop),
+        number(sums.punt)
+    );
+    let _ = writeln!(out, "  {:<12} {}", "Drops", drops(status));
+    problems(&mut out, &status.problems);
+    out
+}
+
+fn line(out: &mut String, status: &Status, parts: &[Part], name: &str, text: &str) {
+    let is_ok = !status
+        .problems
+        .iter()
+        .any(|problem| parts.contains(&problem.part));
+    let _ = writeln!(out, "  {name:<12} {:<10} {text}", word(is_ok));
+}
+
+fn ports(status: &Status) -> String {
+    let name = |port: &Port| {
+        let generic = if port.generic { " generic" } else { "" };
+        let queues = match port.queues {
+            1 => String::new(),
+            queues => format!(" x{queues}"),
+        };
+        let (name, mode) = (one_line(&port.name), one_line(&port.mode));
+        format!("{name} {mode}{queues}{generic}")
+    };
+    let (pods, others): (Vec<_>, Vec<_>) = status.ports.iter().partition(|port| port.kind == "pod");
+    let mut names: Vec<_> = others.into_iter().map(name).collect();
+    names.extend(pods.iter().take(PODS).map(|port| name(port)));
+    if pods.len() > PODS {
+        names.push(format!("and {} more pods", pods.len() - PODS));
+    }
+    if !status.closed.is_empty() {
+        names.push(format!(
+            "{} closed (no WorkloadEndpoint)",
+            status.closed.len()
+        ));
+    }
+    names.join("   ")
+}
+
+/// What about a port is worth a look, and no reason to call the node degraded.
+fn warnings(port: &Port) -> Vec<String> {
+    let mut all = Vec::new();
+    if !port.up {
+        all.push("the interface is down".to_owned());
+    }
+    if port.generic {
+        all.push("generic XDP, about ten times slower than native".to_owned());
+    }
+    let xsk = &port.xsk;
+    for (count, what) in [
+        (
+            xsk.rx_ring_full,
+            "packets lost because the receive ring was full: the poller is too slow",
+        ),
+        (
+            xsk.rx_dropped,
+            "packets lost by the kernel before they reached the receive ring",
+        ),
+        (xsk.tx_invalid, "bad descriptors in the send ring"),
+        (xsk.rx_invalid, "bad descriptors in the fill ring"),
+    ] {
+        if count > 0 {
+            all.push(format!("{} {what}", number(count)));
+        }
+    }
+    all
+}
+
+fn drops(status: &Status) -> String {
+    let total: u64 = status.drops.iter().map(|entry| entry.count).sum();
+    if total == 0 {
+        return "none".to_owned();
+    }
+    let mut named: Vec<_> = status
+        .drops
+        .iter()
+        .take(REASONS)
+        .map(|entry| format!("{} {}", one_line(&entry.reason), number(entry.count)))
+        .collect();
+    if status.drops.len() > REASONS {
+        named.push("…".to_owned());
+    }
+    format!(
+        "{:<10} {}   (caracal drops)",
+        number(total),
+        named.join(", ")
+    )
+}
+
+fn problems(out: &mut String, problems: &[Problem]) {
+    for problem in problems {
+        let place = problem
+            .interface
+            .as_ref()
+            .map_or(String::new(), |name| format!("{}: ", one_line(name)));
+        let mut lines = problem.message.lines();
+        let _ = writeln!(
+            out,
+            "! {place}{}",
+            one_line(lines.next().unwrap_or_default())
+        );
+        for more in lines {
+            let _ = writeln!(out, "  {}", one_line(more).trim_end());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::golden;
+
+    fn status() -> Status {
+        serde_json::from_str(include_str!("../../tests/golden/status.json")).unwrap()
+    }
+
+    #[test]
+    fn a_degraded_node_on_one_screen() {
+        let status = status();
+        assert!(!status.is_healthy());
+        golden::check("status.txt", &render(&status));
+    }
+
+    #[test]
+    fn a_healthy_node_on_one_screen() {
+        let mut status = status();
+        status.problems.clear();
+        status.datastore.error = None;
+        status.datastore.remarks = 0;
+        status.closed.clear();
+        status.drops.clear();
+        status.ports.truncate(2);
+        assert!(status.is_healthy());
+        golden::check("status-healthy.txt", &render(&status));
+    }
+
+    #[test]
+    fn nothing_from_outside_reaches_the_terminal() {
+        let mut status = status();
+        status.node = "a\u{1b}[2Jb".to_owned();
+        status.problems[0].message = "x\u{1b}]0;y\u{7}\n\u{9b}z".to_owned();
+        let text = render(&status);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'));
+    }
+
+    #[test]
+    fn json_says_which_schema_it_follows() {
+        let text = ask::to_json("caracal.status/v1", &status());
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["schema"], "caracal.status/v1");
+        assert_eq!(value["ports"][0]["name"], "ens1f0");
+    }
+}

@@ -1,0 +1,387 @@
+//! Answers to what the control socket asks.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use fastpath::io::xsk::{Statistics, ethtool};
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::tally::{self, Tally};
+use super::{Node, ports::Served};
+use crate::api::report::{
+    Datastore, DropCount, Drops, KernelDrops, Neighbour, Neighbours, Part, Poller, Port, Ports,
+    Problem, ReasonCount, RouteCounts, Routes, Status, Tunnel, XskCounters,
+};
+use crate::api::{
+    ApiError, ErrorCode, MAX_PAGE, Method, PageParams, Request, Response, RoutesParams,
+};
+use crate::compile::{PortRole, PortSpec};
+use crate::config::daemon::FailMode;
+use crate::desired::PoolType;
+use crate::netlink::Link;
+
+impl Node {
+    /// Answers a request. Changes nothing, and walks no more than once over what there is.
+    pub(super) fn answer(&self, request: &Request) -> Response {
+        let outcome = match &request.method {
+            Method::Status => value(&self.status()),
+            Method::Ports => value(&Ports {
+                ports: self.port_reports(),
+                problems: self.port_problems(),
+            }),
+            Method::Drops => value(&self.drops()),
+            Method::Accounting => value(&tally::accounting(self.pollers.counters())),
+            Method::Routes(params) => value(&self.routes(params)),
+            Method::Neighbours(params) => value(&self.neighbour_reports(params)),
+        };
+        Response {
+            id: Some(request.id),
+            outcome,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        let accounting = tally::accounting(self.pollers.counters());
+        let mut problems = self.datastore_problem();
+        problems.extend(self.port_problems());
+        if !accounting.balanced {
+            problems.push(Problem {
+                part: Part::Accounting,
+                interface: None,
+                message:
+                    "packets came in that have no fate, or more than one; please report it with \
+                          `caracal status -o json`"
+                        .to_owned(),
+            });
+        }
+        let (ipv4, ipv6) = self.compiler.route_count();
+        let closed = self
+            .closed
+            .keys()
+            .filter(|name| !self.complaints.contains_key(*name));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.name.clone(),
+            pid: std::process::id(),
+            uptime_seconds: now.duration_since(self.started).as_secs(),
+            generation: self.compiler.generation(),
+            problems,
+            pollers: self.poller_reports(),
+            fail_mode: match self.config.fail_mode {
+                FailMode::Closed => "closed",
+                FailMode::Open => "open",
+            }
+            .to_owned(),
+            packet_memory_bytes: self.packet_memory,
+            datastore: Datastore {
+                path: self.config.resources.clone(),
+                resources: self.store.resources,
+                loaded_seconds_ago: now.duration_since(self.store.loaded).as_secs(),
+                remarks: self.store.remarks,
+                error: self.store.error.clone(),
+            },
+            routes: RouteCounts {
+                ipv4,
+                ipv6,
+                kernel: self.mirror.route_count(),
+                overruns: self.mirror.overruns(),
+            },
+            ports: self.port_reports(),
+            closed: closed.cloned().collect(),
+            tunnels: self.tunnels(),
+            accounting,
+            drops: self.reason_counts(),
+        }
+    }
+
+    fn datastore_problem(&self) -> Vec<Problem> {
+        let error = self.store.error.as_ref();
+        let problem = |error: &String| Problem {
+            part: Part::Datastore,
+            interface: None,
+            message: format!("bad files; the state before is in force\n{error}"),
+        };
+        error.map(problem).into_iter().collect()
+    }
+
+    /// What should be served and is not, with the reason where there is one.
+    fn port_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut problem = |part, interface: &str, message: String| {
+            problems.push(Problem {
+                part,
+                interface: Some(interface.to_owned()),
+                message,
+            });
+        };
+        let wanted = self.wanted();
+        for name in wanted.keys() {
+            let message = match (self.served.get(name), self.complaints.get(name)) {
+                (Some(served), _) if !served.is_alive() => {
+                    "its XDP program is gone; it is attached again within a second".to_owned()
+                }
+                (Some(_), None) => continue,
+                (_, Some(complaint)) => format!("not served: {complaint}"),
+                (None, None) if self.mirror.link_by_name(name).is_none() => {
+                    "not served: there is no such interface".to_owned()
+                }
+                (None, None) => "not served yet".to_owned(),
+            };
+            problem(Part::Ports, name, message);
+        }
+        for (name, complaint) in &self.complaints {
+            if !wanted.contains_key(name) {
+                problem(Part::Ports, name, format!("not closed: {complaint}"));
+            }
+        }
+        if let Some(error) = &self.host_error {
+            problem(
+                Part::Host,
+                crate::netlink::host_port::HOST_END,
+                error.clone(),
+            );
+        }
+        problems
+    }
+
+    fn poller_reports(&self) -> Vec<Poller> {
+        let cores = self.config.cores.iter().map(|core| Some(core.value));
+        let cores = cores.chain(std::iter::repeat(None));
+        let report =
+            |(counters, core): (&std::sync::Arc<fastpath::counters::Counters>, _)| Poller {
+                core,
+                generation: counters.generation.get(),
+                rounds: counters.rounds.get(),
+                sleeps: counters.sleeps.get(),
+                events_lost: counters.events_lost.get(),
+            };
+        self.pollers.counters().zip(cores).map(report).collect()
+    }
+
+    fn port_reports(&self) -> Vec<Port> {
+        let mut ports: Vec<_> = self
+            .served
+            .values()
+            .filter_map(|served| {
+                Some(self.port_report(served, self.compiler.ports().get(served.id)?))
+            })
+            .collect();
+        ports.sort_by_key(|port| port.id);
+        ports
+    }
+
+    fn port_report(&self, served: &Served, spec: &PortSpec) -> Port {
+        let tally = self.tally(served);
+        let kind = match spec.role {
+            PortRole::Uplink => "uplink",
+            PortRole::Pod => "pod",
+            PortRole::Host(_) => "host",
+        };
+        Port {
+            id: served.id.0,
+            name: spec.name.clone(),
+            kind: kind.to_owned(),
+            driver: ethtool::driver(&spec.name).ok(),
+            mode: served.mode.to_string(),
+            generic: served.is_generic(),
+            queues: served.queues,
+            mtu: spec.mtu,
+            mac: spec.mac.to_string(),
+            up: self.mirror.link(served.ifindex).is_some_and(Link::is_up),
+            software_checksums: spec.partial_checksums,
+            rx_packets: tally.rx_packets,
+            rx_bytes: tally.rx_bytes,
+            tx_packets: tally.tx_packets,
+            tx_bytes: tally.tx_bytes,
+            drops: tally.drops.iter().sum(),
+            xsk: xsk_counters(served.statistics.values()),
+        }
+    }
+
+    /// What was counted on a port since it is served.
+    fn tally(&self, served: &Served) -> Tally {
+        Tally::of(&self.pollers.counters(), served.id).since(&served.base)
+    }
+
+    /// How many port numbers there are counters for.
+    fn numbers(&self) -> usize {
+        self.compiler.ports().len()
+    }
+
+    fn drops(&self) -> Drops {
+        let mut totals = tally::drops(&self.pollers.counters(), self.numbers());
+        let total = totals.iter().sum();
+        let mut drops = Vec::new();
+        let mut kernel = Vec::new();
+        let mut count = |reason: DropReason, port: Option<&str>, count: u64| {
+            if count > 0 {
+                drops.push(DropCount {
+                    reason: reason.name().to_owned(),
+                    stage: reason.stage().to_owned(),
+                    port: port.map(str::to_owned),
+                    count,
+                });
+            }
+        };
+        for (name, served) in &self.served {
+            let of_port = self.tally(served).drops;
+            for ((&reason, total), dropped) in DropReason::ALL.iter().zip(&mut totals).zip(of_port)
+            {
+                // Pollers count on between the two looks.
+                *total = total.saturating_sub(dropped);
+                count(reason, Some(name), dropped);
+            }
+            let xsk = xsk_counters(served.statistics.values());
+            if xsk != XskCounters::default() {
+                kernel.push(KernelDrops {
+                    port: name.clone(),
+                    xsk,
+                });
+            }
+        }
+        for (&reason, left) in DropReason::ALL.iter().zip(totals) {
+            count(reason, None, left);
+        }
+        drops.sort_by(|a, b| (b.count, &a.reason, &a.port).cmp(&(a.count, &b.reason, &b.port)));
+        Drops {
+            total,
+            drops,
+            kernel,
+        }
+    }
+
+    fn reason_counts(&self) -> Vec<ReasonCount> {
+        let totals = tally::drops(&self.pollers.counters(), self.numbers());
+        let mut counts: Vec<_> = DropReason::ALL
+            .iter()
+            .zip(totals)
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| ReasonCount {
+                reason: reason.name().to_owned(),
+                count,
+            })
+            .collect();
+        counts.sort_by_key(|entry| std::cmp::Reverse(entry.count));
+        counts
+    }
+
+    fn tunnels(&self) -> Vec<Tunnel> {
+        let desired = self.compiler.desired();
+        let felix = &desired.felix;
+        let node = desired.local_node();
+        let others = |has: &dyn Fn(&crate::desired::Node) -> bool| {
+            let others = desired.nodes.iter().filter(|(name, _)| **name != self.name);
+            others.filter(|(_, node)| has(node)).count()
+        };
+        let uses = |kind: PoolType, v6: bool| {
+            let mut pools = desired.pools.iter();
+            pools.any(|pool| pool.kind() == kind && pool.cidr.addr().is_ipv6() == v6)
+        };
+        let mut tunnels = Vec::new();
+        for v6 in [false, true] {
+            if uses(PoolType::Vxlan, v6) && super::start::vxlan_port(desired).is_some() {
+                tunnels.push(Tunnel {
+                    kind: "vxlan".to_owned(),
+                    local: node.and_then(|node| address(node, v6)),
+                    vni: Some(felix.vxlan_vni),
+                    port: Some(felix.vxlan_port),
+                    peers: others(&|node| address(node, v6).is_some()),
+                });
+            }
+        }
+        if felix
+            .ipip_enabled
+            .unwrap_or_else(|| uses(PoolType::Ipip, false))
+        {
+            tunnels.push(Tunnel {
+                kind: "ipip".to_owned(),
+                local: node.and_then(|node| address(node, false)),
+                vni: None,
+                port: None,
+                peers: others(&|node| address(node, false).is_some()),
+            });
+        }
+        tunnels
+    }
+
+    fn routes(&self, params: &RoutesParams) -> Routes {
+        let (ipv4, ipv6) = self.compiler.route_count();
+        let limit = params.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+        let routes: Vec<_> = match params.dst {
+            Some(addr) => self
+                .compiler
+                .route_to(addr, &self.mirror)
+                .into_iter()
+                .collect(),
+            None => self.compiler.routes(params.after, limit, &self.mirror),
+        };
+        let full = params.dst.is_none() && routes.len() == limit;
+        Routes {
+            total: ipv4 + ipv6,
+            next: routes.last().filter(|_| full).map(|last| last.prefix),
+            routes,
+        }
+    }
+
+    fn neighbour_reports(&self, params: &PageParams) -> Neighbours {
+        let mut all: Vec<_> = self.mirror.neighbours().collect();
+        all.sort_unstable_by_key(|neighbour| (neighbour.ifindex, neighbour.ip));
+        let limit = params.limit.unwrap_or(MAX_PAGE).min(MAX_PAGE);
+        let report = |neighbour: &&crate::netlink::Neighbour| Neighbour {
+            dev: self
+                .mirror
+                .link(neighbour.ifindex)
+                .map(|link| link.name.clone()),
+            addr: neighbour.ip,
+            mac: neighbour
+                .mac
+                .map(|mac| encap::eth::MacAddr(mac).to_string()),
+            state: format!("{:?}", neighbour.state),
+            usable: neighbour.usable_mac().is_some(),
+        };
+        Neighbours {
+            total: all.len(),
+            neighbours: all
+                .iter()
+                .skip(params.offset)
+                .take(limit)
+                .map(report)
+                .collect(),
+        }
+    }
+
+    /// Keeps what the kernel counts on a socket.
+    pub(super) fn keep_statistics(&mut self, port: PortId, queue: u32, statistics: Statistics) {
+        let mut served = self.served.values_mut();
+        if let Some(served) = served.find(|served| served.id == port) {
+            served.statistics.insert(queue, statistics);
+        }
+    }
+}
+
+fn value(report: &impl Serialize) -> Result<Value, ApiError> {
+    serde_json::to_value(report)
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
+}
+
+fn address(node: &crate::desired::Node, v6: bool) -> Option<IpAddr> {
+    if v6 {
+        node.v6.map(|net| net.addr().into())
+    } else {
+        node.v4.map(|net| net.addr().into())
+    }
+}
+
+fn xsk_counters<'a>(queues: impl Iterator<Item = &'a Statistics>) -> XskCounters {
+    queues.fold(XskCounters::default(), |sum, queue| XskCounters {
+        rx_dropped: sum.rx_dropped + queue.rx_dropped,
+        rx_ring_full: sum.rx_ring_full + queue.rx_ring_full,
+        fill_empty: sum.fill_empty + queue.fill_empty,
+        rx_invalid: sum.rx_invalid + queue.rx_invalid,
+        tx_invalid: sum.tx_invalid + queue.tx_invalid,
+    })
+}

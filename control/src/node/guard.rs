@@ -1,0 +1,80 @@
+//! What others may have done to our XDP programs.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+
+/// Attachments are looked at this often: one that is gone is back within a second.
+const PERIOD: Duration = Duration::from_millis(500);
+
+impl Node {
+    /// Attaches again what somebody detached, if it is time to look.
+    pub(super) fn guard(&mut self, now: Instant) {
+        if self.guard_at > now {
+            return;
+        }
+        self.guard_at = now + PERIOD;
+        let mirror = &self.mirror;
+        let dead: Vec<_> = self
+            .served
+            .iter()
+            .filter(|(name, served)| {
+                // A device that is gone, too, is the links' concern.
+                let link = mirror.link_by_name(name);
+                link.is_some_and(|link| link.ifindex == served.ifindex) && !served.is_alive()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        let closed_are_alive = self
+            .closed
+            .values()
+            .all(crate::xdp::EndpointAttachment::is_alive);
+        if dead.is_empty() && closed_are_alive {
+            return;
+        }
+        let mut anew = !closed_are_alive;
+        for name in dead {
+            tracing::warn!(
+                interface = name,
+                "somebody detached our XDP program; attaching it again"
+            );
+            let Some(served) = self.served.get_mut(&name) else {
+                continue;
+            };
+            match served.attach_again(&name) {
+                Ok(true) => tracing::info!(interface = name, "attached again"),
+                // Anew with everything, or the reason why not.
+                Ok(false) | Err(_) => anew = true,
+            }
+        }
+        if anew {
+            self.reconcile_ports();
+        }
+    }
+
+    /// Opens devices that an earlier daemon had closed and that are none of ours: no endpoint names them, and they are not
+    /// called as pods' interfaces are.
+    pub(super) fn release_strangers(&mut self) {
+        let wanted = self.wanted();
+        let prefixes = &self.compiler.desired().felix.interface_prefixes;
+        for pin in self.pins.pins() {
+            let Some(link) = self.mirror.link(pin.ifindex).filter(|_| pin.alive) else {
+                continue;
+            };
+            let ours = wanted.contains_key(&link.name)
+                || prefixes.iter().any(|prefix| link.name.starts_with(prefix));
+            if ours {
+                continue;
+            }
+            match self.pins.release(&pin) {
+                Ok(()) => tracing::info!(
+                    interface = link.name,
+                    "opened: it is no pod's interface any more"
+                ),
+                Err(error) => {
+                    tracing::warn!(%error, interface = link.name, "stays closed, though it is no pod's interface");
+                }
+            }
+        }
+    }
+}
