@@ -2,6 +2,7 @@
 //! `stories.rs`, and byte for byte by what was recorded. `UPDATE_GOLDEN=1` records anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -151,16 +152,14 @@ fn in_words(story: &Story, out: &Path) -> String {
         "What goes in and out, layer by layer. Made by UPDATE_GOLDEN=1; the captures are what counts.\n",
     );
     for (index, (port, millis, frame)) in story.input.iter().enumerate() {
-        text += &format!(
-            "\nin {index} by {port} at {millis} ms: {}\n",
-            story.fates[index]
-        );
+        let fate = story.fates[index];
+        let _ = writeln!(text, "\nin {index} by {port} at {millis} ms: {fate}");
         text += &show::layers(frame, "  ");
     }
     let ports: BTreeSet<&str> = story.output.iter().map(|(port, _)| *port).collect();
     for port in ports {
         for (index, frame) in frames(&out.join(format!("{port}.pcap"))).iter().enumerate() {
-            text += &format!("\nout {index} by {port}\n");
+            let _ = writeln!(text, "\nout {index} by {port}");
             text += &show::layers(frame, "  ");
         }
     }
@@ -186,7 +185,10 @@ fn record(case: &Path, story: &Story, out: &Path) {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        if name.ends_with(".pcap") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "pcap")
+        {
             fs::copy(&path, case.join(format!("out-{name}"))).expect("an output");
         }
     }
