@@ -127,8 +127,31 @@ impl Sum {
     #[inline]
     #[must_use]
     pub const fn is_valid(self) -> bool {
-        self.fold() == 0xffff
+        // Folding keeps the remainder by 0xffff, in either byte order, and makes 0xffff of all multiples but zero.
+        self.0 != 0 && is_zero(self.0)
     }
+
+    /// Whether it folds to `word`, given in host order: the same as `fold() == word`, without folding.
+    #[inline]
+    #[must_use]
+    pub const fn folds_to(self, word: u16) -> bool {
+        // Only a sum of nothing but zeros folds to zero.
+        if word == 0 || self.0 == 0 {
+            return word == 0 && self.0 == 0;
+        }
+        is_zero(self.0 + !word.to_be() as u64)
+    }
+}
+
+/// Whether a sum of 16-bit words is zero in one's complement arithmetic: a multiple of 0xffff. The words may be added up
+/// in either byte order, and two at a time (RFC 1071 section 2).
+#[inline(always)]
+#[must_use]
+pub const fn is_zero(sum: u64) -> bool {
+    /// 0xffff times this is 1, modulo 2^64: it takes the multiples, and nothing else, to the numbers up to `MULTIPLES`.
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const MULTIPLES: u64 = u64::MAX / 0xffff;
+    sum.wrapping_mul(INVERSE) <= MULTIPLES
 }
 
 /// The checksum of `bytes` (RFC 1071), in host order.

@@ -185,6 +185,17 @@ impl fmt::Display for EthError {
 
 impl core::error::Error for EthError {}
 
+/// Destination, source and type of a header, whatever they are.
+#[inline(always)]
+#[must_use]
+pub fn fields(header: &[u8; HEADER_LEN]) -> (&[u8; 6], &[u8; 6], EtherType) {
+    const NOBODY: &[u8; 6] = &MacAddr::ZERO.0;
+    let (dst, rest) = header.split_first_chunk().unwrap_or((NOBODY, &[]));
+    let (src, rest) = rest.split_first_chunk().unwrap_or((NOBODY, &[]));
+    let ethertype = rest.first_chunk().map_or(0, |it| u16::from_be_bytes(*it));
+    (dst, src, EtherType(ethertype))
+}
+
 /// Parses the Ethernet header at the start of `frame`.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<EthInfo, EthError> {

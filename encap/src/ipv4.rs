@@ -2,14 +2,15 @@
 
 use core::fmt;
 
-use crate::checksum::Sum;
+use crate::bytes;
+use crate::checksum::{self, Sum};
 
 mod class;
 mod options;
 #[cfg(test)]
 mod tests;
 
-pub use class::{AddrClass, class};
+pub use class::{AddrClass, class, is_unicast};
 pub(crate) use options::kept_in_fragments as options_kept_in_fragments;
 
 /// Length of a header without options, in bytes.
@@ -143,61 +144,78 @@ impl core::error::Error for Ipv4Error {}
 /// TTL 0 and 1 pass: whether they matter depends on where the packet goes (RFC 1812 section 4.2.2.9).
 #[inline]
 pub fn parse(l3: &[u8]) -> Result<Ipv4Info, Ipv4Error> {
-    let Some(header) = l3.first_chunk::<MIN_HEADER_LEN>() else {
-        return Err(Ipv4Error::Truncated);
-    };
-    let &[
-        version_ihl,
-        tos,
-        len0,
-        len1,
-        id0,
-        id1,
-        frag0,
-        frag1,
-        ttl,
-        protocol,
-        _,
-        _,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = header;
-    let info = Ipv4Info {
-        src: u32::from_be_bytes([s0, s1, s2, s3]),
-        dst: u32::from_be_bytes([d0, d1, d2, d3]),
-        total_len: u16::from_be_bytes([len0, len1]),
-        id: u16::from_be_bytes([id0, id1]),
-        flags_and_offset: u16::from_be_bytes([frag0, frag1]),
-        header_len: (version_ihl & 0x0f) << 2,
-        protocol,
-        ttl,
-        tos,
-    };
-    if version_ihl != 0x45 {
-        check_unusual_header(l3, version_ihl, info.header_len)?;
-    } else if !Sum::ZERO.add_ipv4_header(header).is_valid() {
-        return Err(Ipv4Error::Checksum);
-    }
-    if usize::from(info.total_len) > l3.len() {
-        return Err(Ipv4Error::BeyondFrame);
-    }
-    if info.total_len < u16::from(info.header_len) {
-        return Err(Ipv4Error::TotalLength);
-    }
-    if info.is_fragment() {
-        check_fragment(&info)?;
-    }
+    let mut info = Ipv4Info::default();
+    info.read(l3)?;
     Ok(info)
 }
 
+impl Ipv4Info {
+    /// [`parse`] into what is there already, which spares the hot path a copy. After an error the content is unspecified.
+    #[inline(always)]
+    pub fn read(&mut self, l3: &[u8]) -> Result<(), Ipv4Error> {
+        if let Some(header) = l3.first_chunk() {
+            let sum = self.fill(header);
+            // Nearly all packets: no options, no fragment, nothing wrong.
+            if matches!(header, [0x45, ..])
+                && checksum::is_zero(sum)
+                && !self.is_fragment()
+                && usize::from(self.total_len) <= l3.len()
+                && usize::from(self.total_len) >= MIN_HEADER_LEN
+            {
+                return Ok(());
+            }
+        }
+        self.read_any(l3)
+    }
+
+    /// Takes what the header says, unchecked. Returns the sum of its words in host order, which may be added up two by two
+    /// (RFC 1071 section 2).
+    #[inline(always)]
+    fn fill(&mut self, header: &[u8; MIN_HEADER_LEN]) -> u64 {
+        let number = |at| bytes::array_at(header, at).map_or(0, |it| u32::from_be_bytes(*it));
+        let (first, second, third) = (number(0), number(4), number(8));
+        let (src, dst) = (number(12), number(16));
+        *self = Self {
+            src,
+            dst,
+            total_len: first as u16,
+            id: (second >> 16) as u16,
+            flags_and_offset: second as u16,
+            header_len: (first >> 24 & 0x0f) as u8 * 4,
+            protocol: (third >> 16) as u8,
+            ttl: (third >> 24) as u8,
+            tos: (first >> 16) as u8,
+        };
+        u64::from(first) + u64::from(second) + u64::from(third) + u64::from(src) + u64::from(dst)
+    }
+
+    /// Takes or refuses any header.
+    #[cold]
+    fn read_any(&mut self, l3: &[u8]) -> Result<(), Ipv4Error> {
+        let Some(header) = l3.first_chunk::<MIN_HEADER_LEN>() else {
+            return Err(Ipv4Error::Truncated);
+        };
+        self.fill(header);
+        let [version_ihl, ..] = *header;
+        if version_ihl != 0x45 {
+            check_unusual_header(l3, version_ihl, self.header_len)?;
+        } else if !Sum::ZERO.add_ipv4_header(header).is_valid() {
+            return Err(Ipv4Error::Checksum);
+        }
+        if usize::from(self.total_len) > l3.len() {
+            return Err(Ipv4Error::BeyondFrame);
+        }
+        if self.total_len < u16::from(self.header_len) {
+            return Err(Ipv4Error::TotalLength);
+        }
+        if self.is_fragment() {
+            check_fragment(self)?;
+        }
+        Ok(())
+    }
+}
+
 /// A header that does not start with 0x45: has options, or is no IPv4 header.
-#[cold]
 fn check_unusual_header(l3: &[u8], version_ihl: u8, header_len: u8) -> Result<(), Ipv4Error> {
     if version_ihl >> 4 != 4 {
         return Err(Ipv4Error::Version);
@@ -214,7 +232,6 @@ fn check_unusual_header(l3: &[u8], version_ihl: u8, header_len: u8) -> Result<()
     options::check(header.get(MIN_HEADER_LEN..).unwrap_or_default())
 }
 
-#[cold]
 fn check_fragment(info: &Ipv4Info) -> Result<(), Ipv4Error> {
     let len = info.payload_len();
     if u32::from(info.fragment_offset()) + u32::from(len) > 65535 {

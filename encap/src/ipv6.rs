@@ -2,12 +2,14 @@
 
 use core::fmt;
 
+use crate::bytes;
+
 mod class;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use class::{AddrClass, class};
+pub use class::{AddrClass, class, is_surely_unicast};
 
 /// Length of the fixed header, in bytes.
 pub const HEADER_LEN: usize = 40;
@@ -196,45 +198,67 @@ impl core::error::Error for Ipv6Error {}
 /// Hop limits 0 and 1 pass: whether they matter depends on where the packet goes.
 #[inline]
 pub fn parse(l3: &[u8]) -> Result<Ipv6Info, Ipv6Error> {
-    let Some((header, rest)) = l3.split_first_chunk::<HEADER_LEN>() else {
-        return Err(Ipv6Error::Truncated);
-    };
-    let (fixed, addresses) = header.split_at(8);
-    let (Some(&[v0, v1, v2, v3, len0, len1, next, hop_limit]), Some((src, dst))) = (
-        fixed.first_chunk::<8>(),
-        addresses.split_first_chunk::<16>(),
-    ) else {
-        return Err(Ipv6Error::Truncated);
-    };
-    let Some(dst) = dst.first_chunk::<16>() else {
-        return Err(Ipv6Error::Truncated);
-    };
-    let version_class_flow = u32::from_be_bytes([v0, v1, v2, v3]);
-    if version_class_flow >> 28 != 6 {
-        return Err(Ipv6Error::Version);
-    }
-    let payload_len = u16::from_be_bytes([len0, len1]);
-    let Some(payload) = rest.get(..usize::from(payload_len)) else {
-        return Err(Ipv6Error::BeyondFrame);
-    };
-    let upper = if walk::is_extension(next) {
-        walk::upper(next, payload)?
-    } else {
-        Upper {
-            protocol: next,
-            offset: HEADER_LEN as u16,
-            fragment: None,
+    let mut info = Ipv6Info::default();
+    info.read(l3)?;
+    Ok(info)
+}
+
+impl Ipv6Info {
+    /// [`parse`] into what is there already, which spares the hot path a copy. After an error the content is unspecified.
+    #[inline(always)]
+    pub fn read(&mut self, l3: &[u8]) -> Result<(), Ipv6Error> {
+        if let Some((header, rest)) = l3.split_first_chunk() {
+            let version = self.fill(header);
+            // Nearly all packets: no extension headers, nothing wrong.
+            if version == 6
+                && usize::from(self.payload_len) <= rest.len()
+                && !walk::is_extension(self.upper.protocol)
+            {
+                return Ok(());
+            }
         }
-    };
-    Ok(Ipv6Info {
-        src: u128::from_be_bytes(*src),
-        dst: u128::from_be_bytes(*dst),
-        payload_len,
-        hop_limit,
-        traffic_class: (version_class_flow >> 20) as u8,
-        flow_label: version_class_flow & 0x000f_ffff,
-        upper,
-    })
+        self.read_any(l3)
+    }
+
+    /// Takes what the fixed header says, unchecked, as if the upper layer followed it. Returns the version.
+    #[inline(always)]
+    fn fill(&mut self, header: &[u8; HEADER_LEN]) -> u8 {
+        let number = |at| bytes::array_at(header, at).map_or(0, |it| u64::from_be_bytes(*it));
+        let address = |at| u128::from(number(at)) << 64 | u128::from(number(at + 8));
+        let fixed = number(0);
+        *self = Self {
+            src: address(8),
+            dst: address(24),
+            payload_len: (fixed >> 16) as u16,
+            hop_limit: fixed as u8,
+            traffic_class: (fixed >> 52) as u8,
+            flow_label: (fixed >> 32) as u32 & 0x000f_ffff,
+            upper: Upper {
+                protocol: (fixed >> 8) as u8,
+                offset: HEADER_LEN as u16,
+                fragment: None,
+            },
+        };
+        (fixed >> 60) as u8
+    }
+
+    /// Takes or refuses any header.
+    #[cold]
+    fn read_any(&mut self, l3: &[u8]) -> Result<(), Ipv6Error> {
+        let Some((header, rest)) = l3.split_first_chunk() else {
+            return Err(Ipv6Error::Truncated);
+        };
+        if self.fill(header) != 6 {
+            return Err(Ipv6Error::Version);
+        }
+        let Some(payload) = rest.get(..usize::from(self.payload_len)) else {
+            return Err(Ipv6Error::BeyondFrame);
+        };
+        if walk::is_extension(self.upper.protocol) {
+            self.upper = walk::upper(self.upper.protocol, payload)?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes one off the hop limit. Returns what is left; none, and nothing changed, if it is 0 or 1 or there is no whole header.

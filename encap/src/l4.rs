@@ -94,8 +94,21 @@ pub const fn min_header_len(protocol: u8) -> usize {
     }
 }
 
+/// The ports of TCP or UDP that is no fragment, if its header is whole. None decides nothing: [`parse`] does.
+#[inline(always)]
+#[must_use]
+pub fn ordinary_ports(protocol: u8, l4: &[u8]) -> Option<(u16, u16)> {
+    let is_whole = match protocol {
+        UDP => l4.len() >= UDP_HEADER_LEN,
+        TCP => l4.len() >= min_header_len(TCP),
+        _ => false,
+    };
+    let both = u32::from_be_bytes(*l4.first_chunk()?);
+    is_whole.then_some(((both >> 16) as u16, both as u16))
+}
+
 /// Reads the upper layer's header of a packet that is no fragment. `l4` ends where the IP packet ends.
-#[inline]
+#[inline(never)]
 pub fn parse(protocol: u8, l4: &[u8]) -> Result<Transport, L4Error> {
     let Some(&[b0, b1, b2, b3, b4, b5, ..]) = l4.first_chunk::<8>() else {
         return if min_header_len(protocol) == 0 {

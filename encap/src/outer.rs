@@ -149,12 +149,12 @@ impl core::error::Error for WriteError {}
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rewrite {
-    /// The headers with all patched fields zero; as many bytes as the kind says.
-    bytes: [u8; MAX_LEN],
     /// Folded sum of the outer IPv4 header as it is in `bytes`, host order. Without IPv4 outside: unused.
     base_sum: u16,
     kind: Kind,
     udp_checksum: UdpChecksum,
+    /// The headers with all patched fields zero; as many bytes as the kind says.
+    bytes: [u8; MAX_LEN],
 }
 
 impl fmt::Debug for Rewrite {
@@ -316,18 +316,23 @@ impl Rewrite {
     #[inline]
     pub fn write(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
         match self.kind {
-            Kind::Ethernet => self.write_ethernet(frame, inner),
+            Kind::Ethernet => self.write_ethernet(frame, inner.family),
             Kind::Vxlan4 => self.write_vxlan4(frame, inner),
             Kind::Ipip => self.write_ipip(frame, inner),
             Kind::Vxlan6 => self.write_vxlan6(frame, inner),
         }
     }
 
-    #[inline]
-    fn write_ethernet(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
+    /// [`Self::write`] for [`Kind::Ethernet`], which needs to know nothing but the family.
+    ///
+    /// # Errors
+    ///
+    /// When `frame` is shorter than the header.
+    #[inline(always)]
+    pub fn write_ethernet(&self, frame: &mut [u8], family: Family) -> Result<(), WriteError> {
         let room = self.copy::<ETHERNET_LEN>(frame)?;
         let [.., type0, type1] = room;
-        [*type0, *type1] = inner.family.ethertype().0.to_be_bytes();
+        [*type0, *type1] = family.ethertype().0.to_be_bytes();
         Ok(())
     }
 
@@ -381,7 +386,7 @@ impl Rewrite {
     }
 
     /// Copies the prebuilt bytes to the start of `frame`: a length known when compiled, so a few wide moves.
-    #[inline]
+    #[inline(always)]
     fn copy<'a, const N: usize>(&self, frame: &'a mut [u8]) -> Result<&'a mut [u8; N], WriteError> {
         let (Some(room), Some(bytes)) =
             (frame.first_chunk_mut::<N>(), self.bytes.first_chunk::<N>())

@@ -55,13 +55,14 @@ fn complete(segment: &mut [u8], protocol: u8, pseudo: Sum) -> Completed {
         l4::SCTP => return complete_sctp(segment),
         _ => return Completed::Untouched,
     };
-    if bytes::u16_at(segment, offset) != Some(pseudo.fold()) {
-        return Completed::Untouched;
+    match bytes::u16_at(segment, offset) {
+        Some(field) if pseudo.folds_to(field) => fill(segment, offset, protocol),
+        Some(_) | None => Completed::Untouched,
     }
-    fill(segment, offset, protocol)
 }
 
 /// The field already holds the pseudo-header's sum, so summing the segment as it is gives the sum of both.
+#[inline(never)]
 fn fill(segment: &mut [u8], offset: usize, protocol: u8) -> Completed {
     let checksum = Sum::of(segment).checksum();
     let checksum = if protocol == l4::UDP {

@@ -12,6 +12,43 @@ fn the_example_of_rfc_1071_section_3_sums_up() {
 }
 
 #[test]
+fn validity_and_comparison_agree_with_folding() {
+    let sums = [
+        0,
+        1,
+        0xfffe,
+        0xffff,
+        0x1_0000,
+        0x1_fffe,
+        0x2_fffd,
+        u32::MAX.into(),
+        0xffff_0000,
+    ];
+    for sum in sums
+        .into_iter()
+        .chain((0..1000).map(|n| n * 0x1234_5678_9abc))
+    {
+        let sum = Sum(sum);
+        assert_eq!(sum.is_valid(), sum.fold() == 0xffff, "{sum:?}");
+        let right = sum.fold();
+        for word in [0, 1, 0xfffe, 0xffff, right, right.wrapping_add(1), !right] {
+            assert_eq!(sum.folds_to(word), right == word, "{sum:?} {word:04x}");
+        }
+    }
+    for word in 0..=u16::MAX {
+        assert!(Sum::ZERO.add_u16(word).folds_to(word));
+    }
+}
+
+#[test]
+fn zero_in_ones_complement_is_a_multiple_of_all_ones() {
+    let near = (0..0x2_0001).flat_map(|n| [n, n << 20, u64::MAX - n]);
+    for sum in near {
+        assert_eq!(is_zero(sum), sum % 0xffff == 0, "{sum:x}");
+    }
+}
+
+#[test]
 fn every_word_and_every_change_updates_as_computed_anew() {
     // All 2^16 checksums (through a free word) times changes of another word: RFC 1624 section 3.
     // The rest of the data is not all zero, or -0 and +0 could not be told apart.

@@ -73,3 +73,11 @@ pub fn class(addr: u32) -> AddrClass {
     let [first, ..] = addr.to_be_bytes();
     BY_FIRST_BYTE[usize::from(first)]
 }
+
+/// Whether the kind of `addr` is [`AddrClass::Unicast`], without a table.
+#[inline]
+#[must_use]
+pub const fn is_unicast(addr: u32) -> bool {
+    let first = addr >> 24;
+    first != 0 && first != 127 && first < 224
+}

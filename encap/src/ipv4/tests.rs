@@ -191,6 +191,15 @@ fn addresses_fall_into_the_classes_of_rfc_1812_section_5_3_7() {
             (forwarded, forwarded)
         );
     }
+    for addr in
+        (0..=u16::MAX).flat_map(|high| [u32::from(high) << 16, u32::from(high) << 16 | 0xffff])
+    {
+        assert_eq!(
+            is_unicast(addr),
+            class(addr) == AddrClass::Unicast,
+            "{addr:08x}"
+        );
+    }
 }
 
 /// Bytes that look like IPv4 often enough for the later checks to be reached.
@@ -248,6 +257,16 @@ proptest! {
                 let sum = u16::from_be_bytes([cut[10], cut[11]]) % 0xffff;
                 prop_assert_eq!(sum, theirs.calc_header_checksum() % 0xffff);
             }
+        }
+    }
+
+    #[test]
+    fn the_short_way_agrees_with_the_long_one(bytes in nearly_ipv4()) {
+        for end in 0..=bytes.len() {
+            let (mut short, mut long) = (Ipv4Info::default(), Ipv4Info::default());
+            let taken = short.read(&bytes[..end]);
+            prop_assert_eq!(taken, long.read_any(&bytes[..end]));
+            prop_assert!(taken.is_err() || short == long);
         }
     }
 

@@ -52,3 +52,11 @@ pub const fn class(addr: u128) -> AddrClass {
         AddrClass::Unicast
     }
 }
+
+/// Whether `addr` is of the kind [`AddrClass::Unicast`] for sure; false decides nothing for the few such addresses in ::/16.
+#[inline]
+#[must_use]
+pub const fn is_surely_unicast(addr: u128) -> bool {
+    let first = (addr >> 112) as u16;
+    first != 0 && first < 0xff00 && first & 0xffc0 != 0xfe80
+}

@@ -307,6 +307,15 @@ fn addresses_fall_into_the_classes_of_rfc_4291() {
     ] {
         assert_eq!(of(text), wanted, "{text}");
     }
+    for first in 0..=u16::MAX {
+        let addr = u128::from(first) << 112 | 2;
+        let unicast = class(addr) == AddrClass::Unicast;
+        assert_eq!(
+            is_surely_unicast(addr),
+            unicast && first != 0,
+            "{first:04x}"
+        );
+    }
     assert!(AddrClass::Unicast.is_valid_source() && !AddrClass::LinkLocal.is_valid_destination());
 }
 
@@ -345,6 +354,16 @@ fn nearly_ipv6() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn the_short_way_agrees_with_the_long_one(bytes in nearly_ipv6()) {
+        for end in 0..=bytes.len() {
+            let (mut short, mut long) = (Ipv6Info::default(), Ipv6Info::default());
+            let taken = short.read(&bytes[..end]);
+            prop_assert_eq!(taken, long.read_any(&bytes[..end]));
+            prop_assert!(taken.is_err() || short == long);
+        }
+    }
+
     #[test]
     fn what_is_accepted_is_what_etherparse_reads(bytes in nearly_ipv6()) {
         for end in (0..=bytes.len()).rev() {

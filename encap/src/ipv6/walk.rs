@@ -21,7 +21,6 @@ pub(super) const fn is_extension(number: u8) -> bool {
 }
 
 /// Walks from the first header, of number `next`, at the start of `payload`.
-#[cold]
 pub(super) fn upper(next: u8, payload: &[u8]) -> Result<Upper, Ipv6Error> {
     if next == next_header::HOP_BY_HOP && payload.is_empty() {
         return Err(Ipv6Error::Jumbogram);

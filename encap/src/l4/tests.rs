@@ -141,6 +141,15 @@ fn a_udp_length_covers_the_header_and_stays_within_the_packet() {
 
 proptest! {
     #[test]
+    fn ordinary_ports_are_those_of_the_parser(protocol in prop::sample::select(vec![TCP, UDP, SCTP, ICMP, 4]), bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        if let Some(ports) = ordinary_ports(protocol, &bytes) {
+            prop_assert_eq!(parse(protocol, &bytes).unwrap().ports(), ports);
+        }
+        let is_whole = matches!(protocol, TCP | UDP) && bytes.len() >= min_header_len(protocol);
+        prop_assert_eq!(ordinary_ports(protocol, &bytes).is_some(), is_whole);
+    }
+
+    #[test]
     fn ports_are_those_that_etherparse_reads(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         if let (Ok(ours), Ok(theirs)) = (parse(UDP, &bytes), etherparse::UdpHeaderSlice::from_slice(&bytes)) {
             prop_assert_eq!(ours.ports(), (theirs.source_port(), theirs.destination_port()));
