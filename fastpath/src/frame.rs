@@ -38,8 +38,15 @@ impl Frame {
     #[inline]
     pub fn of<'a>(&self, chunk: &'a mut [u8]) -> &'a mut [u8] {
         let start = usize::from(self.start);
-        chunk
-            .get_mut(start..start + usize::from(self.len))
-            .unwrap_or_default()
+        match chunk.get_mut(start..start + usize::from(self.len)) {
+            Some(bytes) => bytes,
+            None => no_bytes(),
+        }
     }
+}
+
+/// What there is where nothing is. A call, and a cold one, so that a branch leads here and the hot path chooses nothing.
+#[cold]
+pub(crate) const fn no_bytes<'a>() -> &'a mut [u8] {
+    &mut []
 }

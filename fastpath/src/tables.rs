@@ -62,8 +62,9 @@ impl Tables {
     }
 }
 
-/// What a route leads to.
+/// What a route leads to. Two cache lines, of which the first is enough but for VXLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub enum NextHop {
     /// A known next hop: the bytes to put in front, and the port to send by.
     Send(Adjacency),
@@ -75,6 +76,7 @@ pub enum NextHop {
 
 /// Everything `apply` needs to send a packet to a next hop. Plain data, complete, no pointers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Adjacency {
     /// The port to send by.
     pub port: PortId,
@@ -114,6 +116,8 @@ pub struct Unresolved {
     /// The gateway; `None`: the packet's own destination, on a connected network.
     pub gateway: Option<std::net::IpAddr>,
 }
+
+const _: () = assert!(size_of::<NextHop>() == 128);
 
 impl NextHop {
     /// The way and the node behind it, for source checks; `None` for a dropping one.

@@ -7,4 +7,5 @@ pub mod lpm;
 mod prefetch;
 mod tick;
 
+pub use prefetch::prefetch;
 pub use tick::Tick;

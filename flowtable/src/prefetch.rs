@@ -2,7 +2,7 @@
 
 /// Has the processor fetch the cache line of `value`. Does nothing on processors other than x86-64.
 #[inline(always)]
-pub(crate) fn prefetch<T>(value: &T) {
+pub fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     safe_arch::prefetch_t0(value);
     #[cfg(not(target_arch = "x86_64"))]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{HEADROOM, PacketIo};
 use crate::batch::{BATCH, Batch};
-use crate::frame::Frame;
+use crate::frame::{Frame, no_bytes};
 use crate::port::PortId;
 
 /// Ports in memory: one receive queue and one list of sent frames a port.
@@ -103,9 +103,11 @@ impl PacketIo for MemIo {
     #[inline]
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
         let at = frame.chunk as usize * self.chunk_len;
-        self.arena
-            .get_mut(at..at + self.chunk_len)
-            .unwrap_or_default()
+        let rest = self.arena.get_mut(at..);
+        match rest.and_then(|rest| rest.get_mut(..self.chunk_len)) {
+            Some(chunk) => chunk,
+            None => no_bytes(),
+        }
     }
 
     fn rx_queues(&self) -> usize {

@@ -8,7 +8,6 @@ use encap::{ipv4, ipv6};
 
 use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::counters::Counters;
-use crate::frame::Frame;
 use crate::io::PacketIo;
 use crate::reason::DropReason;
 use crate::stage::fragment::{self, Outbox};
@@ -31,12 +30,12 @@ pub fn run<I: PacketIo>(
             packet.drop(DropReason::NoRoute);
             continue;
         };
-        let chunk = io.chunk(&packet.frame);
-        forward(packet, chunk, counters);
+        let key = &tables.hash_key;
         let done = if packet.has(flag::FRAGMENT) {
-            fragment::run(packet, io, adjacency, &tables.hash_key, outbox)
+            forward(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
+            fragment::run(packet, io, adjacency, key, outbox)
         } else {
-            encapsulate(packet, chunk, adjacency, &tables.hash_key)
+            encapsulate(packet, io.chunk(&packet.frame), adjacency, key, counters)
         };
         if let Err(reason) = done {
             packet.drop(reason);
@@ -44,18 +43,11 @@ pub fn run<I: PacketIo>(
     }
 }
 
-/// What forwarding changes in the IP packet itself.
-#[inline]
-fn forward(packet: &mut Packet, chunk: &mut [u8], counters: &Counters) {
-    let l3 = l3_of(packet, chunk);
+/// What forwarding changes in the IP packet itself, which is `l3` without link padding.
+#[inline(always)]
+fn forward(packet: &Packet, l3: &mut [u8], counters: &Counters) {
     if packet.has(flag::MAYBE_PARTIAL) {
-        let completed = match packet.family {
-            Family::V6 => checksum::complete_partial_v6(l3, &packet.ip6),
-            Family::V4 | Family::Unknown => checksum::complete_partial_v4(l3, &packet.ip4),
-        };
-        if completed == Completed::Filled {
-            counters.checksums_completed.add(1);
-        }
+        complete(packet, l3, counters);
     }
     if !packet.has(flag::KEEP_TTL) {
         match packet.family {
@@ -65,8 +57,19 @@ fn forward(packet: &mut Packet, chunk: &mut [u8], counters: &Counters) {
     }
 }
 
+/// Completes a partial transport checksum.
+#[inline(never)]
+fn complete(packet: &Packet, l3: &mut [u8], counters: &Counters) {
+    let completed = match packet.family {
+        Family::V6 => checksum::complete_partial_v6(l3, &packet.ip6),
+        Family::V4 | Family::Unknown => checksum::complete_partial_v4(l3, &packet.ip4),
+    };
+    if completed == Completed::Filled {
+        counters.checksums_completed.add(1);
+    }
+}
+
 /// The IP packet of a frame, without link padding.
-#[inline]
 fn l3_of<'a>(packet: &Packet, chunk: &'a mut [u8]) -> &'a mut [u8] {
     let start = usize::from(packet.frame.start) + usize::from(packet.l3);
     chunk
@@ -74,38 +77,36 @@ fn l3_of<'a>(packet: &Packet, chunk: &'a mut [u8]) -> &'a mut [u8] {
         .unwrap_or_default()
 }
 
-/// Puts the next hop's headers in front of the IP packet, in place, and cuts link padding off.
-#[inline]
+/// Forwards the IP packet and puts the next hop's headers in front of it, in place; link padding is cut off.
+#[inline(always)]
 fn encapsulate(
     packet: &mut Packet,
     chunk: &mut [u8],
     adjacency: &Adjacency,
     key: &HashKey,
+    counters: &Counters,
 ) -> Result<(), DropReason> {
-    let Some(inner) = inner_of(packet, adjacency, key) else {
-        return Err(DropReason::NoRoute);
-    };
-    let frame = prepend(packet, adjacency.rewrite.len())?;
-    adjacency
-        .rewrite
-        .write(frame.of(chunk), &inner)
-        .map_err(write_reason)?;
-    packet.frame.start = frame.start;
-    packet.frame.len = frame.len;
-    Ok(())
-}
-
-/// Where the packet will lie with `room` bytes in front of its IP header.
-#[inline]
-fn prepend(packet: &Packet, room: usize) -> Result<Frame, DropReason> {
+    let rewrite = &adjacency.rewrite;
     let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
-    let start = l3.checked_sub(room).ok_or(DropReason::NoHeadroom)?;
-    let len = room + packet.ip_len();
-    Ok(Frame {
-        chunk: packet.frame.chunk,
-        start: start as u16,
-        len: u16::try_from(len).map_err(|_| DropReason::NoHeadroom)?,
-    })
+    let start = l3.wrapping_sub(rewrite.len());
+    let Some(bytes) = chunk.get_mut(start..l3 + packet.ip_len()) else {
+        return Err(DropReason::NoHeadroom);
+    };
+    packet.frame.start = start as u16;
+    packet.frame.len = bytes.len() as u16;
+    let Some((room, ip)) = bytes.split_at_mut_checked(rewrite.len()) else {
+        return Err(DropReason::NoHeadroom);
+    };
+    forward(packet, ip, counters);
+    match (rewrite.kind(), packet.family) {
+        (Kind::Ethernet, Family::V4) => rewrite.write_ethernet(room, outer::Family::V4),
+        (Kind::Ethernet, Family::V6) => rewrite.write_ethernet(room, outer::Family::V6),
+        _ => {
+            let inner = inner_of(packet, adjacency, key).ok_or(DropReason::NoRoute)?;
+            rewrite.write(bytes, &inner)
+        }
+    }
+    .map_err(write_reason)
 }
 
 /// What the outer headers need to know of the inner packet.
@@ -139,16 +140,15 @@ pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) ->
         }
         Family::V6 => {
             let ip = &packet.ip6;
-            let ports = if ip.is_fragment() {
-                (0, 0)
+            // The protocol too: a later fragment may name another header than the first.
+            let (protocol, ports) = if ip.is_fragment() {
+                (0, (0, 0))
             } else {
-                packet.ports
+                (ip.upper.protocol, packet.ports)
             };
             let flow_hash = match adjacency.rewrite.kind() {
                 Kind::Ethernet | Kind::Ipip => 0,
-                Kind::Vxlan4 | Kind::Vxlan6 => {
-                    flow_hash::v6(key, ip.src, ip.dst, ip.upper.protocol, ports)
-                }
+                Kind::Vxlan4 | Kind::Vxlan6 => flow_hash::v6(key, ip.src, ip.dst, protocol, ports),
             };
             Some(Inner {
                 len: u16::try_from(ip.total_len()).ok()?,

@@ -31,43 +31,43 @@ pub fn run<I: PacketIo, O: Observe>(
     };
     let mut forwarded = 0;
     for packet in batch.packets() {
-        let frame = packet.frame.take();
-        match packet.fate {
-            Fate::Transmit(port) => {
-                let len = u64::from(frame.len);
-                match io.send(port, frame) {
-                    Ok(()) => {
-                        tally.add(counters, port, len);
-                        forwarded += u64::from(seal_sent(packet, counters));
-                    }
-                    Err(frame) => {
-                        io.free(frame);
-                        packet.drop(DropReason::TxRingFull);
-                        seal_dropped(packet, DropReason::TxRingFull, counters);
-                    }
+        if let Fate::Transmit(port) = packet.fate {
+            let len = u64::from(packet.frame.len);
+            match io.send(port, packet.frame.take()) {
+                Ok(()) => {
+                    tally.add(counters, port, len);
+                    forwarded += u64::from(seal_sent(packet, counters));
+                }
+                Err(frame) => {
+                    io.free(frame);
+                    packet.drop(DropReason::TxRingFull);
+                    seal_dropped(packet, DropReason::TxRingFull, counters);
                 }
             }
-            Fate::Drop(reason) => {
-                io.free(frame);
-                seal_dropped(packet, reason, counters);
-            }
-            Fate::Punt => {
-                io.free(frame);
-                counters.punt.add(1);
-            }
-            // Its frame waits elsewhere.
-            Fate::Held => {}
-            Fate::Undecided => {
-                io.free(frame);
-                packet.drop(DropReason::NoRoute);
-                seal_dropped(packet, DropReason::NoRoute, counters);
-            }
+        } else {
+            end(packet, io, counters);
         }
         observer.fate(packet);
     }
     tally.flush(counters);
     counters.tx.add(forwarded);
     batch.clear();
+}
+
+/// The fate of a packet that is not sent.
+#[inline(never)]
+fn end<I: PacketIo>(packet: &mut Packet, io: &mut I, counters: &Counters) {
+    match packet.fate {
+        // Its frame waits elsewhere.
+        Fate::Held => return,
+        Fate::Punt => counters.punt.add(1),
+        Fate::Drop(reason) => seal_dropped(packet, reason, counters),
+        Fate::Undecided | Fate::Transmit(_) => {
+            packet.drop(DropReason::NoRoute);
+            seal_dropped(packet, DropReason::NoRoute, counters);
+        }
+    }
+    io.free(packet.frame.take());
 }
 
 /// Whether a packet that was sent had come in (`true`) or is the dataplane's own.

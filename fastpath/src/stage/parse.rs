@@ -1,8 +1,12 @@
 //! From bytes to a parsed packet, and the checks that need only the packet and its port.
 
+mod ordinary;
+#[cfg(test)]
+mod tests;
+
 use encap::eth::{self, EtherType, MacAddr};
-use encap::ipv4::{self, Ipv4Error};
-use encap::ipv6::{self, Ipv6Error};
+use encap::ipv4::{self, Ipv4Error, Ipv4Info};
+use encap::ipv6::{self, Ipv6Error, Ipv6Info};
 use encap::l4;
 
 use crate::batch::{Batch, Family, Packet, flag};
@@ -11,6 +15,7 @@ use crate::io::PacketIo;
 use crate::port::{Port, PortId, PortKind};
 use crate::reason::DropReason;
 use crate::stage::neighbour;
+use crate::stage::parse::ordinary::Ordinary;
 use crate::tables::{Tables, Tunnels};
 
 /// Parses every packet of a batch that came in by `port`; ARP and neighbour discovery are answered here.
@@ -22,14 +27,19 @@ pub fn run<I: PacketIo>(
     port: &Port,
     events: &mut Events,
 ) {
+    let tunnels = &tables.tunnels;
+    let ordinary = Ordinary::at(port, tunnels);
     for packet in batch.packets() {
         let bytes = packet.frame.of(io.chunk(&packet.frame));
-        if let Err(reason) = ethernet(packet, bytes, &tables.tunnels, id, port, events) {
+        let is_ordinary = ordinary.as_ref().is_some_and(|it| it.take(packet, bytes));
+        if !is_ordinary && let Err(reason) = ethernet(packet, bytes, tunnels, id, port, events) {
             packet.drop(reason);
         }
     }
 }
 
+/// Parses any packet.
+#[inline(never)]
 fn ethernet(
     packet: &mut Packet,
     bytes: &mut [u8],
@@ -41,19 +51,15 @@ fn ethernet(
     let Some((header, rest)) = bytes.split_first_chunk::<{ eth::HEADER_LEN }>() else {
         return Err(DropReason::EthTruncated);
     };
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-    let (dst, src) = (
-        MacAddr([d0, d1, d2, d3, d4, d5]),
-        MacAddr([s0, s1, s2, s3, s4, s5]),
-    );
-    let ethertype = EtherType(u16::from_be_bytes([t0, t1]));
-    if dst != port.mac && !dst.is_multicast() {
+    let (dst, src, ethertype) = eth::fields(header);
+    let is_for_port = *dst == port.mac.0;
+    if !is_for_port && !MacAddr(*dst).is_multicast() {
         return Err(DropReason::EthNotForUs);
     }
     if let PortKind::Pod(pod) = &port.kind {
         match pod.mac {
-            Some(mac) if mac != src => return Err(DropReason::EthSourceMac),
-            None if !src.is_unicast() => return Err(DropReason::EthSourceMac),
+            Some(mac) if mac.0 != *src => return Err(DropReason::EthSourceMac),
+            None if !MacAddr(*src).is_unicast() => return Err(DropReason::EthSourceMac),
             Some(_) | None => {}
         }
     }
@@ -65,23 +71,27 @@ fn ethernet(
         EtherType::IPV4 => {
             ip4(packet, rest, port, tunnels)?;
             // Multicast was dropped for its own reason by now.
-            if dst != port.mac {
+            if !is_for_port {
                 return Err(DropReason::EthBroadcast);
             }
         }
         EtherType::IPV6 => {
             let is_discovery = ip6(packet, rest, port, tunnels)?;
             if is_discovery {
+                let src = MacAddr(*src);
                 return neighbour::discovery(packet, bytes, id, port, src, events);
             }
             if packet.ip6.dst >> 120 == 0xff {
                 return Err(DropReason::Multicast);
             }
-            if dst != port.mac {
+            if !is_for_port {
                 return Err(DropReason::EthBroadcast);
             }
         }
-        EtherType::ARP => return neighbour::arp(packet, bytes, id, port, src, events),
+        EtherType::ARP => {
+            let src = MacAddr(*src);
+            return neighbour::arp(packet, bytes, id, port, src, events);
+        }
         tag if tag.is_tag() => return Err(DropReason::EthVlan),
         _ => return Err(DropReason::EthUnknownType),
     }
@@ -89,16 +99,17 @@ fn ethernet(
     if let PortKind::Pod(pod) = &port.kind
         && pod.mac.is_none()
     {
-        events.push(Event::PodMac { port: id, mac: src });
+        let mac = MacAddr(*src);
+        events.push(Event::PodMac { port: id, mac });
     }
     Ok(())
 }
 
 /// Parses an IPv4 packet and checks its addresses and its source.
-#[inline]
+#[inline(always)]
 fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<(), DropReason> {
-    let ip = ipv4::parse(l3).map_err(ip4_reason)?;
-    packet.ip4 = ip;
+    packet.ip4.read(l3).map_err(ip4_reason)?;
+    let ip = packet.ip4;
     packet.family = Family::V4;
     match &port.kind {
         // Before anything else: who spoofs learns nothing and costs nothing.
@@ -119,8 +130,16 @@ fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
 }
 
 /// The checks of RFC 1812 section 5.3.7.
-#[inline]
+#[inline(always)]
 pub(super) fn addresses4(src: u32, dst: u32) -> Result<(), DropReason> {
+    if ipv4::is_unicast(src) && ipv4::is_unicast(dst) {
+        return Ok(());
+    }
+    unusual_addresses4(src, dst)
+}
+
+#[cold]
+fn unusual_addresses4(src: u32, dst: u32) -> Result<(), DropReason> {
     let (from, to) = (ipv4::class(src), ipv4::class(dst));
     if !from.is_valid_source() {
         return Err(DropReason::MartianSource);
@@ -135,33 +154,44 @@ pub(super) fn addresses4(src: u32, dst: u32) -> Result<(), DropReason> {
 }
 
 /// Finds the ports of an IPv4 packet, and refuses fragments that hide them.
-#[inline]
+#[inline(always)]
 pub(super) fn transport4(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReason> {
     let ip = &packet.ip4;
+    let payload = l3
+        .get(usize::from(ip.header_len)..usize::from(ip.total_len))
+        .unwrap_or_default();
+    if !ip.is_fragment()
+        && let Some(ports) = l4::ordinary_ports(ip.protocol, payload)
+    {
+        packet.ports = ports;
+        return Ok(());
+    }
+    packet.ports = unusual_ports4(ip, payload)?;
+    Ok(())
+}
+
+#[cold]
+fn unusual_ports4(ip: &Ipv4Info, payload: &[u8]) -> Result<(u16, u16), DropReason> {
     if ip.is_later_fragment() {
         if l4::overwrites_tcp_flags(ip.protocol, ip.fragment_offset()) {
             return Err(DropReason::Ip4Fragment);
         }
-        return Ok(());
+        return Ok((0, 0));
     }
-    let payload = l3
-        .get(usize::from(ip.header_len)..usize::from(ip.total_len))
-        .unwrap_or_default();
     let parsed = if ip.is_fragment() {
         l4::parse_first_fragment(ip.protocol, payload).map_err(|_| DropReason::Ip4Fragment)
     } else {
         // A truncated transport header is the receiver's business: it has no ports, and no port rule matches it.
         Ok(l4::parse(ip.protocol, payload).unwrap_or(l4::Transport::Other))
     };
-    packet.ports = parsed?.ports();
-    Ok(())
+    Ok(parsed?.ports())
 }
 
 /// Parses an IPv6 packet and checks its addresses and its source. Whether it is neighbour discovery, at a port that answers.
-#[inline]
+#[inline(always)]
 fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<bool, DropReason> {
-    let ip = ipv6::parse(l3).map_err(ip6_reason)?;
-    packet.ip6 = ip;
+    packet.ip6.read(l3).map_err(ip6_reason)?;
+    let ip = packet.ip6;
     packet.family = Family::V6;
     transport6(packet, l3)?;
     if !matches!(port.kind, PortKind::Uplink) && neighbour::is_discovery(packet, l3) {
@@ -190,8 +220,16 @@ fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
 }
 
 /// The checks of RFC 4291 sections 2.5.2, 2.5.3, 2.5.6 and 2.7.
-#[inline]
+#[inline(always)]
 pub(super) fn addresses6(src: u128, dst: u128) -> Result<(), DropReason> {
+    if ipv6::is_surely_unicast(src) && ipv6::is_surely_unicast(dst) {
+        return Ok(());
+    }
+    unusual_addresses6(src, dst)
+}
+
+#[cold]
+fn unusual_addresses6(src: u128, dst: u128) -> Result<(), DropReason> {
     let (from, to) = (ipv6::class(src), ipv6::class(dst));
     if from == ipv6::AddrClass::LinkLocal || to == ipv6::AddrClass::LinkLocal {
         return Err(DropReason::LinkLocal);
@@ -208,23 +246,34 @@ pub(super) fn addresses6(src: u128, dst: u128) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Finds the ports of an IPv6 packet.
-#[inline]
+/// Finds the ports of an IPv6 packet, and refuses fragments that hide them.
+#[inline(always)]
 pub(super) fn transport6(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReason> {
     let ip = &packet.ip6;
-    if ip.is_later_fragment() || ip.upper.is_unknown() {
-        return Ok(());
-    }
     let payload = l3
         .get(usize::from(ip.upper.offset)..ip.total_len())
         .unwrap_or_default();
+    if ip.upper.fragment.is_none()
+        && let Some(ports) = l4::ordinary_ports(ip.upper.protocol, payload)
+    {
+        packet.ports = ports;
+        return Ok(());
+    }
+    packet.ports = unusual_ports6(ip, payload)?;
+    Ok(())
+}
+
+#[cold]
+fn unusual_ports6(ip: &Ipv6Info, payload: &[u8]) -> Result<(u16, u16), DropReason> {
+    if ip.is_later_fragment() || ip.upper.is_unknown() {
+        return Ok((0, 0));
+    }
     let parsed = if ip.is_fragment() {
         l4::parse_first_fragment(ip.upper.protocol, payload).map_err(|_| DropReason::Ip6Fragment)
     } else {
         Ok(l4::parse(ip.upper.protocol, payload).unwrap_or(l4::Transport::Other))
     };
-    packet.ports = parsed?.ports();
-    Ok(())
+    Ok(parsed?.ports())
 }
 
 /// Pods make no tunnels: whatever they put in one would be believed by the other nodes.

@@ -1,6 +1,9 @@
 //! Where to? The only code that reads routes.
 
+use encap::ipv4::Ipv4Info;
+use encap::ipv6::Ipv6Info;
 use flowtable::lpm::NextHopId;
+use flowtable::prefetch;
 
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, PeerId, flag};
 use crate::port::{Port, PortKind};
@@ -14,87 +17,110 @@ use crate::tables::{Adjacency, NextHop, Tables, Way};
 /// `port` is the port that the whole batch came in by; `None` for packets of the dataplane's own and for those that
 /// waited, whose sources were checked before.
 pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
+    let packets = batch.packets();
+    let mut hops = [NextHopId::NONE; BATCH];
+    lookup(packets, tables, |ip4| ip4.dst, |ip6| ip6.dst, &mut hops);
+    for (packet, hop) in packets.iter_mut().zip(hops) {
+        packet.next_hop = hop;
+        prefetch(tables.next_hop(hop));
+    }
+    if let Some(port) = port
+        && !matches!(port.kind, PortKind::Pod(_))
+    {
+        lookup(packets, tables, |ip4| ip4.src, |ip6| ip6.src, &mut hops);
+        for (packet, source) in packets.iter_mut().zip(hops) {
+            if packet.is_undecided()
+                && let Err(reason) = check_source(packet, tables.next_hop(source), tables, port)
+            {
+                packet.drop(reason);
+            }
+        }
+    }
     let mut exceptional = false;
-    let checks_sources = port.is_some_and(|port| !matches!(port.kind, PortKind::Pod(_)));
-    let (hops, sources) = lookup(batch, tables, checks_sources);
-    for ((packet, hop), source) in batch.packets().iter_mut().zip(hops).zip(sources) {
+    for packet in packets {
         if !packet.is_undecided() {
             continue;
         }
-        if checks_sources
-            && let Some(port) = port
-            && let Err(reason) =
-                check_source(packet, tables.next_hop(source), tables.next_hop(hop), port)
-        {
-            packet.drop(reason);
-            continue;
+        let hop = tables.next_hop(packet.next_hop);
+        match hop {
+            NextHop::Send(adjacency) if is_ordinary(packet, adjacency, tables) => {
+                packet.fate = Fate::Transmit(adjacency.port);
+            }
+            _ => {
+                packet.fate = decide(packet, hop, tables);
+                exceptional |= !matches!(packet.fate, Fate::Transmit(_));
+            }
         }
-        packet.next_hop = hop;
-        packet.fate = decide(packet, tables.next_hop(hop), tables);
-        exceptional |= !matches!(packet.fate, Fate::Transmit(_));
     }
     exceptional
 }
 
-/// Looks up the batch's destinations and, where asked, its sources.
-#[inline]
-fn lookup(
-    batch: &mut Batch,
-    tables: &Tables,
-    sources_too: bool,
-) -> ([NextHopId; BATCH], [NextHopId; BATCH]) {
-    let (mut hops, mut sources) = ([NextHopId::NONE; BATCH], [NextHopId::NONE; BATCH]);
-    let packets = batch.packets();
-    let len = packets.len();
-    let (mut addrs, mut has_v6) = ([0_u32; BATCH], false);
-    for (slot, packet) in addrs.iter_mut().zip(packets.iter()) {
-        *slot = packet.ip4.dst;
-        has_v6 |= packet.family == Family::V6;
-    }
-    if let (Some(addrs), Some(out)) = (addrs.get(..len), hops.get_mut(..len)) {
-        tables.fib4.lookup_batch(addrs, out);
-    }
-    if sources_too {
-        for (slot, packet) in addrs.iter_mut().zip(packets.iter()) {
-            *slot = packet.ip4.src;
-        }
-        if let (Some(addrs), Some(out)) = (addrs.get(..len), sources.get_mut(..len)) {
-            tables.fib4.lookup_batch(addrs, out);
-        }
-    }
-    if has_v6 {
-        lookup6(packets, tables, sources_too, &mut hops, &mut sources);
-    }
-    (hops, sources)
+/// Whether a packet simply goes this way: [`decide`] would say so, and change nothing.
+#[inline(always)]
+fn is_ordinary(packet: &Packet, adjacency: &Adjacency, tables: &Tables) -> bool {
+    let may_go = match adjacency.way {
+        Way::Uplink => true,
+        Way::Pod => adjacency.port != packet.in_port,
+        Way::Tunnel => may_enter_tunnel(packet, tables).is_ok(),
+        Way::Host => false,
+    };
+    let (ttl, len) = match packet.family {
+        Family::V6 => (packet.ip6.hop_limit, packet.ip6.total_len()),
+        Family::V4 | Family::Unknown => (packet.ip4.ttl, packet.ip4.total_len.into()),
+    };
+    may_go
+        && packet.flags & (flag::KEEP_TTL | flag::ORIGINATED) == 0
+        && ttl > 1
+        && len <= usize::from(adjacency.mtu)
 }
 
-/// The same for the IPv6 packets of a batch.
+/// Looks up an address of each packet.
+#[inline(always)]
+fn lookup(
+    packets: &[Packet],
+    tables: &Tables,
+    of_ip4: impl Fn(&Ipv4Info) -> u32,
+    of_ip6: impl Fn(&Ipv6Info) -> u128,
+    hops: &mut [NextHopId; BATCH],
+) {
+    let (mut addrs, mut has_v4, mut has_v6) = ([0; BATCH], false, false);
+    for (slot, packet) in addrs.iter_mut().zip(packets) {
+        match packet.family {
+            Family::V4 => {
+                *slot = of_ip4(&packet.ip4);
+                has_v4 = true;
+            }
+            Family::V6 => has_v6 = true,
+            Family::Unknown => {}
+        }
+    }
+    let len = packets.len().min(BATCH);
+    if has_v4 && let (Some(addrs), Some(hops)) = (addrs.get(..len), hops.get_mut(..len)) {
+        tables.fib4.lookup_batch(addrs, hops);
+    }
+    if has_v6 {
+        lookup6(packets, tables, of_ip6, hops);
+    }
+}
+
+/// The same for the IPv6 packets among them.
 fn lookup6(
     packets: &[Packet],
     tables: &Tables,
-    sources_too: bool,
+    of_ip6: impl Fn(&Ipv6Info) -> u128,
     hops: &mut [NextHopId; BATCH],
-    sources: &mut [NextHopId; BATCH],
 ) {
-    let mut addrs = [0_u128; BATCH];
-    let mut found = [NextHopId::NONE; BATCH];
-    let mut wanted: [(bool, &mut [NextHopId; BATCH]); 2] = [(false, hops), (true, sources)];
-    for (is_source, out) in wanted.iter_mut().take(1 + usize::from(sources_too)) {
-        for (slot, packet) in addrs.iter_mut().zip(packets) {
-            *slot = if *is_source {
-                packet.ip6.src
-            } else {
-                packet.ip6.dst
-            };
-        }
-        let len = packets.len().min(BATCH);
-        if let (Some(addrs), Some(found)) = (addrs.get(..len), found.get_mut(..len)) {
-            tables.fib6.lookup_batch(addrs, found);
-        }
-        for ((packet, found), out) in packets.iter().zip(found).zip(out.iter_mut()) {
-            if packet.family == Family::V6 {
-                *out = found;
-            }
+    let (mut addrs, mut found) = ([0; BATCH], [NextHopId::NONE; BATCH]);
+    for (slot, packet) in addrs.iter_mut().zip(packets) {
+        *slot = of_ip6(&packet.ip6);
+    }
+    let len = packets.len().min(BATCH);
+    if let (Some(addrs), Some(found)) = (addrs.get(..len), found.get_mut(..len)) {
+        tables.fib6.lookup_batch(addrs, found);
+    }
+    for ((packet, found), hop) in packets.iter().zip(found).zip(hops) {
+        if packet.family == Family::V6 {
+            *hop = found;
         }
     }
 }
@@ -104,7 +130,7 @@ fn lookup6(
 fn check_source(
     packet: &Packet,
     back: &NextHop,
-    to: &NextHop,
+    tables: &Tables,
     port: &Port,
 ) -> Result<(), DropReason> {
     let origin = back.origin();
@@ -121,7 +147,10 @@ fn check_source(
         (PortKind::Uplink, Some((Way::Uplink, ..))) => Ok(()),
         // A pod of another node that speaks to this node itself does so without encapsulation.
         (PortKind::Uplink, Some((Way::Tunnel, ..)))
-            if matches!(to.origin(), Some((Way::Host, ..))) =>
+            if matches!(
+                tables.next_hop(packet.next_hop).origin(),
+                Some((Way::Host, ..))
+            ) =>
         {
             Ok(())
         }
@@ -134,7 +163,7 @@ fn check_source(
 }
 
 /// What becomes of a packet with this next hop.
-#[inline]
+#[cold]
 fn decide(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> Fate {
     let (way, port) = match hop {
         NextHop::Send(adjacency) => (adjacency.way, adjacency.port),

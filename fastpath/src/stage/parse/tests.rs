@@ -1,0 +1,237 @@
+//! The quick way is judged by the careful one.
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use encap::checksum::{self, Completed, Sum};
+use encap::vxlan;
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::PeerId;
+use crate::frame::Frame;
+use crate::port::PodPort;
+use flowtable::lpm::NextHopId;
+
+const PORT_MAC: MacAddr = MacAddr::CALICO_HOST;
+const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+const POD4: u32 = 0x0a41_0002;
+const POD6: u128 = 0xfd00_0041 << 96 | 2;
+
+fn packet() -> Packet {
+    Packet {
+        ip4: Ipv4Info::default(),
+        frame: Frame::NONE,
+        ports: (0, 0),
+        l3: 0,
+        in_port: PortId(1),
+        next_hop: NextHopId::NONE,
+        peer: PeerId::NONE,
+        fate: crate::batch::Fate::Undecided,
+        family: Family::Unknown,
+        flags: 0,
+        tag: 0,
+        ip6: Ipv6Info::default(),
+    }
+}
+
+fn port(kind: u8, has_mac: bool, partial_checksums: bool) -> Port {
+    let pod = PodPort {
+        mac: has_mac.then_some(POD_MAC),
+        addrs4: vec![POD4, POD4 + 1],
+        addrs6: vec![POD6, POD6 + 1],
+        allowed4: vec![(0x0808_0000, 0xffff_0000)],
+        allowed6: Vec::new(),
+    };
+    Port {
+        name: "port".into(),
+        mac: PORT_MAC,
+        mtu: 1500,
+        kind: match kind {
+            0 => PortKind::Uplink,
+            1 => PortKind::Host,
+            _ => PortKind::Pod(pod),
+        },
+        partial_checksums,
+        icmp_source4: None,
+        icmp_source6: None,
+    }
+}
+
+fn tunnels(pods_may_vxlan: bool) -> Tunnels {
+    Tunnels {
+        vxlan_port: vxlan::DEFAULT_PORT,
+        pods_may_vxlan,
+        ..Tunnels::default()
+    }
+}
+
+/// An ordinary packet of a pod, and what is to be changed in it.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let ends = (
+        0..4u32,
+        prop::sample::select(vec![0x0a41_0103, 0x0808_0808, 0x7f00_0001, 0xe000_0001_u32]),
+    );
+    let protocol = prop::sample::select(vec![
+        l4::UDP,
+        l4::UDP,
+        l4::TCP,
+        l4::TCP,
+        l4::SCTP,
+        l4::ICMP,
+        4,
+        44,
+    ]);
+    let dst_port = prop::sample::select(vec![53, vxlan::DEFAULT_PORT]);
+    let checksum = prop::sample::select(vec![0_u16, 1, 2, 0xffff]);
+    let payload = 0..40_usize;
+    let length = prop::option::of(prop::sample::select(vec![
+        0_u16, 7, 8, 19, 20, 27, 28, 39, 40, 60, 0xffff,
+    ]));
+    // Where, which bit, and whether the IPv4 checksum is put right again.
+    let changes = prop::collection::vec((0..70_usize, 0..8_u32, any::<bool>()), 0..3);
+    (
+        any::<bool>(),
+        ends,
+        protocol,
+        dst_port,
+        checksum,
+        (payload, length),
+        changes,
+    )
+        .prop_map(
+            |(v6, (src, dst), protocol, dst_port, checksum, (payload, length), changes)| {
+                let mut l4 = vec![0x12, 0x34];
+                l4.extend(dst_port.to_be_bytes());
+                l4.resize(8 + payload, 0x5a);
+                let len = l4.len();
+                let (src4, src6) = (POD4 + src, POD6 + u128::from(src));
+                let dst6 = u128::from(dst) << 96 | 1;
+                let pseudo = if v6 {
+                    Sum::pseudo_v6(src6, dst6, protocol, len as u32)
+                } else {
+                    Sum::pseudo_v4(src4, dst, protocol, len as u16)
+                };
+                let field = match checksum {
+                    1 => pseudo.fold(),
+                    2 => !pseudo.fold(),
+                    other => other,
+                };
+                let at = if protocol == l4::TCP { 16 } else { 6 };
+                if let Some(room) = l4.get_mut(at..at + 2) {
+                    room.copy_from_slice(&field.to_be_bytes());
+                }
+                let ethertype = if v6 { EtherType::IPV6 } else { EtherType::IPV4 };
+                let mut frame = eth::header(PORT_MAC, POD_MAC, ethertype).to_vec();
+                if v6 {
+                    frame.extend([0x60, 0, 0, 0]);
+                    frame.extend((len as u16).to_be_bytes());
+                    frame.extend([protocol, 64]);
+                    frame.extend(src6.to_be_bytes());
+                    frame.extend(dst6.to_be_bytes());
+                } else {
+                    frame.extend([0x45, 0]);
+                    frame.extend((20 + len as u16).to_be_bytes());
+                    frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+                    frame.extend(src4.to_be_bytes());
+                    frame.extend(dst.to_be_bytes());
+                }
+                frame.extend(l4);
+                if let Some(length) = length {
+                    let at = if v6 { 18 } else { 16 };
+                    frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
+                }
+                seal(&mut frame);
+                for (at, bit, sealed) in changes {
+                    if let Some(byte) = frame.get_mut(at) {
+                        *byte ^= 1 << bit;
+                    }
+                    if sealed {
+                        seal(&mut frame);
+                    }
+                }
+                frame
+            },
+        )
+}
+
+/// Puts an IPv4 header's checksum right.
+fn seal(frame: &mut [u8]) {
+    if frame.len() > 34 && frame[14] == 0x45 {
+        frame[24..26].fill(0);
+        let sum = checksum::of(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// Whether a packet's checksum is partial, as `apply` finds out.
+fn is_partial(packet: &Packet, frame: &[u8]) -> bool {
+    let mut l3 = frame[14..].to_vec();
+    let completed = match packet.family {
+        Family::V6 => checksum::complete_partial_v6(&mut l3, &packet.ip6),
+        _ => checksum::complete_partial_v4(&mut l3, &packet.ip4),
+    };
+    completed == Completed::Filled
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_the_quick_way_takes_the_careful_one_takes_alike(
+        frame in frames(),
+        kind in 0..4_u8,
+        (has_mac, partial, pods_may_vxlan) in any::<(bool, bool, bool)>(),
+        cut in 0..8_usize,
+    ) {
+        let (port, tunnels) = (port(kind, has_mac, partial), tunnels(pods_may_vxlan));
+        let frame = &frame[..frame.len().saturating_sub(if cut < 4 { 0 } else { cut })];
+        let (mut quick, mut careful) = (packet(), packet());
+        let Some(ordinary) = Ordinary::at(&port, &tunnels) else {
+            prop_assert!(!has_mac);
+            return Ok(());
+        };
+        if !ordinary.take(&mut quick, frame) {
+            return Ok(());
+        }
+        let mut events = Events::new(Arc::new(ArrayQueue::new(1)));
+        let mut bytes = frame.to_vec();
+        let taken = ethernet(&mut careful, &mut bytes, &tunnels, PortId(1), &port, &mut events);
+        prop_assert_eq!(taken, Ok(()));
+        prop_assert!(!events.take_pending());
+        prop_assert_eq!(&bytes[..], frame);
+        // The careful way says that a checksum may be partial, the quick one looks.
+        let partial = flag::MAYBE_PARTIAL;
+        if quick.flags & partial != careful.flags & partial {
+            prop_assert!(careful.has(partial) && !is_partial(&careful, frame));
+            quick.flags |= partial;
+        }
+        prop_assert_eq!(format!("{quick:?}"), format!("{careful:?}"));
+    }
+
+    #[test]
+    fn all_but_what_is_unusual_goes_the_quick_way(
+        v6 in any::<bool>(), tcp in any::<bool>(), payload in 12..40_usize, kind in 0..4_u8,
+    ) {
+        let protocol = if tcp { l4::TCP } else { l4::UDP };
+        let len = (8 + payload) as u16;
+        let mut frame = eth::header(PORT_MAC, POD_MAC, if v6 { EtherType::IPV6 } else { EtherType::IPV4 }).to_vec();
+        if v6 {
+            frame.extend([0x60, 0, 0, 0]);
+            frame.extend(len.to_be_bytes());
+            frame.extend([protocol, 64]);
+            frame.extend(POD6.to_be_bytes());
+            frame.extend((0xfd00_u128 << 112 | 9).to_be_bytes());
+        } else {
+            frame.extend([0x45, 0]);
+            frame.extend((20 + len).to_be_bytes());
+            frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+            frame.extend(POD4.to_be_bytes());
+            frame.extend(0x0a41_0103_u32.to_be_bytes());
+        }
+        frame.resize(frame.len() + usize::from(len), 7);
+        seal(&mut frame);
+        let (port, tunnels) = (port(kind, true, true), tunnels(false));
+        prop_assert!(Ordinary::at(&port, &tunnels).is_some_and(|it| it.take(&mut packet(), &frame)));
+    }
+}
