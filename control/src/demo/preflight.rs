@@ -12,8 +12,6 @@ use super::plan::LabId;
 pub struct Machine {
     /// The kernel has an IPIP device.
     pub kernel_ipip: bool,
-    /// The kernel speaks IPv6.
-    pub ipv6: bool,
 }
 
 /// Looks for the tools and the kernel's parts, without changing anything.
@@ -27,6 +25,12 @@ pub fn tools(needs_xdp: bool) -> Result<()> {
                 "`{program}` is not installed or not in PATH: install iproute2 (Debian: apt install iproute2)"
             )));
         }
+    }
+    if !fs::exists("/proc/sys/net/ipv6").unwrap_or(false) {
+        return Err(DemoError::Refused(
+            "this kernel runs without IPv6, which the lab's links and addresses need: boot it without ipv6.disable=1"
+                .to_owned(),
+        ));
     }
     let protocols = fs::read_to_string("/proc/net/protocols").unwrap_or_default();
     if needs_xdp && !protocols.lines().any(|line| line.starts_with("XDP ")) {
@@ -63,8 +67,5 @@ pub fn devices(shell: Shell, lab: &LabId) -> Result<Machine> {
              kernel (Debian 12: apt install linux-image-amd64)"
         )));
     }
-    Ok(Machine {
-        kernel_ipip,
-        ipv6: fs::exists("/proc/sys/net/ipv6").unwrap_or(false),
-    })
+    Ok(Machine { kernel_ipip })
 }
