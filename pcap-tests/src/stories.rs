@@ -118,6 +118,7 @@ pub fn all() -> Vec<Story> {
         source_route(),
         vlan_tag(),
         mac_learnt_late(),
+        neighbour_never_answers(),
     ]
 }
 
@@ -866,5 +867,20 @@ fn mac_learnt_late() -> Story {
             (C, ethernet(POD_C, GATEWAY, &to_c(63))),
         ],
         fates: vec![C, A, C, "held"],
+    }
+}
+
+fn neighbour_never_answers() -> Story {
+    let waits = ip4(A4, "172.18.0.200").udp(40000, 50001, b"nobody there");
+    let later = |ttl| ip4(A4, B4).ttl(ttl).udp(40000, 50001, b"much later");
+    let error = ip4(POD_GATEWAY4, A4)
+        .tos(0xc0)
+        .fragment(0)
+        .icmp(3, 1, 0, &waits);
+    Story {
+        name: "neighbour-never-answers",
+        input: vec![(A, 0, from_a(&waits)), (A, 60_000, from_a(&later(64)))],
+        output: vec![(A, to_a(&error)), (B, ethernet(POD_B, GATEWAY, &later(63)))],
+        fates: vec!["neighbour-unresolved", B],
     }
 }
