@@ -1,0 +1,357 @@
+//! The compiler: from files and a kernel made of data to next hops, judged by hand-written expectations.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use control::compile::{Compiler, KernelHop, KernelView, PortRole, PortSpec};
+use control::config::{Source, compute, load_sources};
+use control::desired::Desired;
+use encap::eth::MacAddr;
+use encap::flow_hash::HashKey;
+use encap::outer::Kind;
+use fastpath::port::PortKind;
+use fastpath::reason::DropReason;
+use fastpath::tables::{Adjacency, NextHop, Tables, Way};
+use ipnet::IpNet;
+
+const UPLINK: u32 = 2;
+const GATEWAY: &str = "192.168.0.1";
+const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+/// A kernel made of data: routes by prefix, neighbours on the uplink.
+#[derive(Default)]
+struct Kernel {
+    routes: BTreeMap<IpNet, KernelHop>,
+    macs: BTreeMap<IpAddr, MacAddr>,
+}
+
+impl KernelView for Kernel {
+    fn route(&self, addr: IpAddr) -> Option<KernelHop> {
+        let holding = self.routes.iter().filter(|(net, _)| net.contains(&addr));
+        holding
+            .max_by_key(|(net, _)| net.prefix_len())
+            .map(|(_, hop)| *hop)
+    }
+
+    fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
+        self.routes.get(&prefix).copied()
+    }
+
+    fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
+        self.macs.get(&addr).copied().filter(|_| ifindex == UPLINK)
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// The usual kernel: a connected network, a default route, both neighbours known.
+fn kernel() -> Kernel {
+    let mut kernel = Kernel::default();
+    kernel
+        .routes
+        .insert(net("192.168.0.0/24"), KernelHop::OnLink { ifindex: UPLINK });
+    kernel.routes.insert(
+        net("0.0.0.0/0"),
+        KernelHop::Via {
+            gateway: ip(GATEWAY),
+            ifindex: UPLINK,
+        },
+    );
+    kernel.macs.insert(ip(GATEWAY), GATEWAY_MAC);
+    kernel
+        .macs
+        .insert(ip("192.168.0.12"), MacAddr([2, 0, 0, 0, 0, 12]));
+    kernel
+}
+
+/// Node `a` at 192.168.0.11 with a pod and a block of its own, node `b` at `b_addr`, one pool.
+fn desired(pool: &str, b_addr: &str) -> Desired {
+    let text = format!(
+        "
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {{name: a}}
+spec: {{bgp: {{ipv4Address: 192.168.0.11/24}}, ipv4VXLANTunnelAddr: 10.65.0.0}}
+---
+apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {{name: b}}
+spec: {{bgp: {{ipv4Address: {b_addr}}}, ipv4VXLANTunnelAddr: 10.65.1.0}}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {{name: pods}}
+spec: {{cidr: 10.65.0.0/16, {pool}}}
+---
+apiVersion: projectcalico.org/v3
+kind: BlockAffinity
+metadata: {{name: a-10-65-0-0-26}}
+spec: {{state: confirmed, node: a, cidr: 10.65.0.0/26}}
+---
+apiVersion: projectcalico.org/v3
+kind: BlockAffinity
+metadata: {{name: b-10-65-1-0-26}}
+spec: {{state: confirmed, node: b, cidr: 10.65.1.0/26}}
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: a-k8s-web-eth0, namespace: prod}}
+spec:
+  orchestrator: k8s
+  node: a
+  pod: web
+  endpoint: eth0
+  interfaceName: cali1
+  mac: 02:00:00:00:00:a2
+  ipNetworks: [10.65.0.2/32]
+---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: b-k8s-guest-eth0, namespace: prod}}
+spec: {{orchestrator: k8s, node: b, pod: guest, endpoint: eth0, interfaceName: cali9, ipNetworks: [10.65.0.9/32]}}
+"
+    );
+    let resources = load_sources(&[Source::new("all.yaml", text)]).unwrap();
+    compute(&resources, "a").unwrap()
+}
+
+fn port(name: &str, ifindex: u32, role: PortRole) -> PortSpec {
+    let mac = MacAddr([0xee, 0, 0, 0, 0, ifindex as u8]);
+    PortSpec {
+        name: name.to_owned(),
+        ifindex,
+        mac,
+        mtu: 1500,
+        partial_checksums: false,
+        role,
+    }
+}
+
+/// A compiler with all ports, fed with `desired` and `kernel`.
+fn compiler(desired: Desired, kernel: &Kernel) -> Compiler {
+    let mut compiler = Compiler::new(HashKey([1, 2]));
+    let ports = compiler.ports_mut();
+    ports.insert(port("caracal0-dp", 1, PortRole::Host(HOST_MAC)));
+    ports.insert(port("eth0", UPLINK, PortRole::Uplink));
+    ports.insert(port("cali1", 3, PortRole::Pod));
+    compiler.set_desired(desired, kernel).unwrap();
+    compiler
+        .kernel_routes(
+            kernel
+                .routes
+                .iter()
+                .map(|(prefix, hop)| (*prefix, Some(hop))),
+        )
+        .unwrap();
+    compiler
+        .kernel_addresses(
+            [net("192.168.0.11/24")],
+            [(UPLINK, ip("192.168.0.12"))],
+            kernel,
+        )
+        .unwrap();
+    compiler
+}
+
+fn hop<'a>(tables: &'a Tables, dst: &str) -> &'a NextHop {
+    let IpAddr::V4(addr) = ip(dst) else {
+        panic!("IPv4 here")
+    };
+    tables.next_hop(tables.fib4.lookup(addr.into()))
+}
+
+fn sent<'a>(tables: &'a Tables, dst: &str) -> &'a Adjacency {
+    match hop(tables, dst) {
+        NextHop::Send(adjacency) => adjacency,
+        other => panic!("{dst}: {other:?}"),
+    }
+}
+
+#[test]
+fn each_destination_gets_the_way_that_calico_gives_it() {
+    let kernel = kernel();
+    let tables = compiler(desired("vxlanMode: Always", "192.168.0.12/24"), &kernel).tables(&kernel);
+
+    let pod = sent(&tables, "10.65.0.2");
+    assert_eq!(
+        (pod.way, pod.mtu, pod.rewrite.macs().dst),
+        (Way::Pod, 1500, MacAddr([2, 0, 0, 0, 0, 0xa2]))
+    );
+    assert_eq!(
+        *hop(&tables, "10.65.0.3"),
+        NextHop::Drop(DropReason::Blackhole),
+        "own block, no such pod"
+    );
+
+    let remote = sent(&tables, "10.65.1.7");
+    assert_eq!(
+        (remote.way, remote.mtu, remote.rewrite.kind()),
+        (Way::Tunnel, 1450, Kind::Vxlan4)
+    );
+    assert_eq!(
+        remote.rewrite.macs().dst,
+        MacAddr([2, 0, 0, 0, 0, 12]),
+        "b is on the link"
+    );
+    assert_eq!(
+        sent(&tables, "10.65.0.9").peer,
+        remote.peer,
+        "borrowed from our block, and at b"
+    );
+    assert_eq!(tables.tunnels.peers4.get(&0xc0a8_000c), Some(&remote.peer));
+
+    assert_eq!(
+        sent(&tables, "192.168.0.11").rewrite.macs().dst,
+        HOST_MAC,
+        "our own address is the host's"
+    );
+    assert_eq!(sent(&tables, "8.8.8.8").rewrite.macs().dst, GATEWAY_MAC);
+    assert_eq!(
+        *hop(&tables, "192.168.0.255"),
+        NextHop::Drop(DropReason::Multicast),
+        "directed broadcast"
+    );
+    assert!(
+        matches!(hop(&tables, "192.168.0.77"), NextHop::Resolve(waiting) if waiting.gateway.is_none())
+    );
+}
+
+#[test]
+fn the_pools_mode_decides_the_headers() {
+    let kernel = kernel();
+    let kind = |pool: &str, b: &str| {
+        let tables = compiler(desired(pool, b), &kernel).tables(&kernel);
+        let adjacency = sent(&tables, "10.65.1.7");
+        (
+            adjacency.rewrite.kind(),
+            adjacency.mtu,
+            adjacency.rewrite.macs().dst,
+        )
+    };
+    let near = MacAddr([2, 0, 0, 0, 0, 12]);
+    assert_eq!(
+        kind("ipipMode: Always", "192.168.0.12/24"),
+        (Kind::Ipip, 1480, near)
+    );
+    assert_eq!(
+        kind("ipipMode: CrossSubnet", "192.168.0.12/24"),
+        (Kind::Ethernet, 1500, near)
+    );
+    assert_eq!(
+        kind("ipipMode: CrossSubnet", "172.16.0.12/24"),
+        (Kind::Ipip, 1480, GATEWAY_MAC)
+    );
+    assert_eq!(
+        kind("vxlanMode: CrossSubnet", "172.16.0.12/24"),
+        (Kind::Vxlan4, 1450, GATEWAY_MAC)
+    );
+    assert_eq!(
+        kind("vxlanMode: Never", "172.16.0.12/24"),
+        (Kind::Ethernet, 1500, GATEWAY_MAC)
+    );
+}
+
+#[test]
+fn a_neighbours_change_touches_next_hops_and_no_route() {
+    let mut kernel = kernel();
+    let mut compiler = compiler(desired("vxlanMode: Always", "172.16.0.12/24"), &kernel);
+    let before = compiler.tables(&kernel);
+    let id = |tables: &Tables| tables.fib4.lookup(0x0a41_0107);
+    kernel.macs.remove(&ip(GATEWAY));
+    let lost = compiler.tables(&kernel);
+    assert_eq!(id(&lost), id(&before));
+    assert!(
+        matches!(hop(&lost, "10.65.1.7"), NextHop::Resolve(waiting) if waiting.gateway == Some(ip(GATEWAY)))
+    );
+    kernel.macs.insert(ip(GATEWAY), MacAddr([2, 0, 0, 0, 0, 7]));
+    let found = compiler.tables(&kernel);
+    assert_eq!(
+        sent(&found, "10.65.1.7").rewrite.macs().dst,
+        MacAddr([2, 0, 0, 0, 0, 7])
+    );
+    assert_eq!(
+        sent(&before, "10.65.1.7").rewrite.macs().dst,
+        GATEWAY_MAC,
+        "a snapshot does not change"
+    );
+    assert!(found.generation > before.generation);
+}
+
+#[test]
+fn the_kernels_route_counts_again_when_calicos_is_gone() {
+    let mut kernel = kernel();
+    let block = net("10.65.1.0/26");
+    kernel.routes.insert(block, KernelHop::Unreachable);
+    let mut compiler = compiler(desired("vxlanMode: Always", "192.168.0.12/24"), &kernel);
+    assert_eq!(
+        sent(&compiler.tables(&kernel), "10.65.1.7").way,
+        Way::Tunnel
+    );
+    let mut without = desired("vxlanMode: Always", "192.168.0.12/24");
+    without.routes.retain(|route| route.dst != block);
+    compiler.set_desired(without, &kernel).unwrap();
+    assert_eq!(
+        *hop(&compiler.tables(&kernel), "10.65.1.7"),
+        NextHop::Drop(DropReason::Unreachable)
+    );
+    kernel.routes.remove(&block);
+    compiler.kernel_routes([(block, None)]).unwrap();
+    assert_eq!(
+        sent(&compiler.tables(&kernel), "10.65.1.7")
+            .rewrite
+            .macs()
+            .dst,
+        GATEWAY_MAC,
+        "the default route"
+    );
+}
+
+#[test]
+fn a_port_that_goes_takes_its_routes_along() {
+    let kernel = kernel();
+    let mut compiler = compiler(desired("vxlanMode: Always", "192.168.0.12/24"), &kernel);
+    let (id, _) = compiler.ports_mut().remove("cali1").unwrap();
+    compiler.refresh_routes(&kernel).unwrap();
+    let tables = compiler.tables(&kernel);
+    assert!(tables.port(id).is_none());
+    assert_eq!(
+        *hop(&tables, "10.65.0.2"),
+        NextHop::Drop(DropReason::Blackhole)
+    );
+    compiler.ports_mut().remove("eth0").unwrap();
+    compiler.refresh_routes(&kernel).unwrap();
+    assert_eq!(
+        *hop(&compiler.tables(&kernel), "8.8.8.8"),
+        NextHop::Drop(DropReason::PortDown)
+    );
+}
+
+#[test]
+fn a_pods_port_binds_its_addresses_and_speaks_as_its_gateway() {
+    let kernel = kernel();
+    let compiler = &mut compiler(desired("vxlanMode: Always", "192.168.0.12/24"), &kernel);
+    let tables = compiler.tables(&kernel);
+    let id = compiler.ports().by_name("cali1").unwrap();
+    let port = tables.port(id).unwrap();
+    let PortKind::Pod(pod) = &port.kind else {
+        panic!("{port:?}")
+    };
+    assert!(pod.may_send_from4(0x0a41_0002) && !pod.may_send_from4(0x0a41_0003));
+    assert_eq!(port.icmp_source4, Some(0xa9fe_0101));
+}
+
+#[test]
+fn the_uplinks_take_the_pools_and_the_next_hops_are_kept_resolved() {
+    let kernel = kernel();
+    let compiler = compiler(desired("vxlanMode: Always", "172.16.0.12/24"), &kernel);
+    assert_eq!(compiler.taken_prefixes(), [net("10.65.0.0/16")]);
+    let wanted = compiler.wanted_neighbours(&kernel);
+    assert!(wanted.contains(&(UPLINK, ip(GATEWAY))), "{wanted:?}");
+}
