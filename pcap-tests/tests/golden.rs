@@ -1,5 +1,5 @@
 //! The golden cases under `cases/`: captures through `caracal replay`, judged twice: by what a person wrote in
-//! `stories.rs`, and byte for byte by what was recorded. `UPDATE_GOLDEN=1` records anew.
+//! `src/stories`, and byte for byte by what was recorded. `UPDATE_GOLDEN=1` records anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -250,7 +250,7 @@ fn tell(story: &Story) {
         let committed = fs::read(&path).unwrap_or_default();
         assert!(
             &committed == capture,
-            "{}: not what stories.rs makes",
+            "{}: not what src/stories makes",
             path.display()
         );
     }
