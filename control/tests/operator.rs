@@ -1,6 +1,8 @@
 //! The operator's view of a daemon that runs: one node with an uplink and two pods, in namespaces of their own. As root.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -67,13 +69,13 @@ impl Lab {
             lab.ip(part, "link set lo up");
         }
         let wire = lab.netns("wire");
-        lab.ip(
-            "node",
-            &format!("link add eth0 type veth peer name eth0 netns {wire}"),
-        );
-        lab.ip("wire", "link set eth0 up");
-        lab.ip("node", "link set eth0 up");
-        lab.ip("node", "addr add 192.0.2.1/24 dev eth0");
+        for (uplink, net) in [("eth0", 2), ("eth1", 3)] {
+            let pair = format!("link add {uplink} type veth peer name {uplink} netns {wire}");
+            lab.ip("node", &pair);
+            lab.ip("wire", &format!("link set {uplink} up"));
+            lab.ip("node", &format!("link set {uplink} up"));
+            lab.ip("node", &format!("addr add 192.0.{net}.1/24 dev {uplink}"));
+        }
         let mut text = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: node}\nspec: {bgp: {ipv4Address: \
                         192.0.2.1/24}}\n---\napiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\n\
                         spec: {cidr: 10.65.0.0/16, natOutgoing: false}\n"
@@ -104,7 +106,7 @@ impl Lab {
         }
         fs::write(lab.resources(), text).unwrap();
         let config = format!(
-            "nodeName: node\nuplinks: [{{interface: eth0}}]\nmaxPods: 8\ncontrolSocket: {}\n",
+            "nodeName: node\nuplinks: [{{interface: eth0}}, {{interface: eth1}}]\nmaxPods: 8\ncontrolSocket: {}\n",
             lab.socket().display()
         );
         fs::write(lab.dir.join("caracal.yaml"), config).unwrap();
@@ -294,6 +296,52 @@ fn what_passes_and_what_does_not_is_seen() {
 }
 
 #[test]
+fn a_route_with_two_legs_takes_the_one_that_is_up() {
+    if skipped("a_route_with_two_legs_takes_the_one_that_is_up") {
+        return;
+    }
+    let mut lab = Lab::new("legs");
+    lab.start();
+    let legs = "nexthop via 192.0.2.2 dev eth0 nexthop via 192.0.3.2 dev eth1";
+    lab.ip("node", &format!("route add 198.51.100.0/24 {legs}"));
+    let leaves_by = |dev: &str| {
+        let route = lab.text(&["routes", "for", "198.51.100.1"]);
+        route.contains(&format!("  dev {dev}  ")) && route.starts_with("198.51.100.0/24")
+    };
+    eventually("the first leg", || leaves_by("eth0"));
+    lab.ip("wire", "link set eth0 down");
+    eventually("the other leg", || leaves_by("eth1"));
+    lab.ip("wire", "link set eth0 up");
+    eventually("the first leg again", || leaves_by("eth0"));
+}
+
+#[test]
+fn others_are_not_answered() {
+    if skipped("others_are_not_answered") {
+        return;
+    }
+    let mut lab = Lab::new("nobody");
+    lab.start();
+    let binary = lab.dir.join("caracal");
+    fs::copy(env!("CARGO_BIN_EXE_caracal"), &binary).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new(&binary);
+        command.uid(65534).gid(65534).arg("status");
+        let output = command.arg("--socket").arg(lab.socket()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = as_nobody();
+    assert_eq!(code, Some(4));
+    assert!(said.contains("Permission denied"), "{said}");
+    fs::set_permissions(lab.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, said) = as_nobody();
+    assert_eq!(code, Some(1));
+    assert!(said.contains("only root"), "{said}");
+    assert_eq!(lab.code(&["status"]), Some(0));
+}
+
+#[test]
 fn what_is_wrong_is_said_until_it_is_right() {
     if skipped("what_is_wrong_is_said_until_it_is_right") {
         return;
@@ -328,7 +376,7 @@ fn what_is_wrong_is_said_until_it_is_right() {
     lab.ip("node", "link del calib");
     let gone = status(5);
     assert_eq!(gone["problems"][0]["interface"], "calib", "{gone:#}");
-    assert_eq!(gone["ports"].as_array().unwrap().len(), 3);
+    assert_eq!(gone["ports"].as_array().unwrap().len(), 4);
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Server {
     /// How long it may be until [`requests`](Self::requests) is called again.
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
         let due = |connection: &Connection| {
-            if connection.has_request() {
+            if connection.has_work() {
                 now
             } else {
                 connection.deadline
@@ -225,8 +225,8 @@ impl Connection {
     }
 
     /// Whether there is something to do without anything new to read.
-    fn has_request(&self) -> bool {
-        !self.is_writing() && !self.last && self.input.is_ready()
+    fn has_work(&self) -> bool {
+        !self.is_writing() && (self.last || self.input.is_ready())
     }
 
     fn turn(&mut self, now: Instant, patience: Duration) -> Turn {
@@ -444,6 +444,7 @@ pub(super) mod tests {
         send(&mut client, &[b'x'; 3000]);
         bench.turn();
         assert_eq!(error(hear(&mut client)), ErrorCode::TooLarge);
+        assert_eq!(bench.server.timeout(bench.now), Some(Duration::ZERO));
         bench.turn();
         assert_eq!(hear(&mut client), None);
         assert!(bench.server.connections.is_empty());

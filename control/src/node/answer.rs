@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use fastpath::io::xsk::{Statistics, ethtool};
+use fastpath::io::xsk::Statistics;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use serde::Serialize;
@@ -185,7 +185,7 @@ impl Node {
             id: served.id.0,
             name: spec.name.clone(),
             kind: kind.to_owned(),
-            driver: ethtool::driver(&spec.name).ok(),
+            driver: served.driver.clone(),
             mode: served.mode.to_string(),
             generic: served.is_generic(),
             queues: served.queues,

@@ -31,6 +31,8 @@ pub(super) struct Served {
     pub(super) queues: u32,
     /// How the kernel moves its packets.
     pub(super) mode: ModeInForce,
+    /// The interface's driver.
+    pub(super) driver: Option<String>,
     /// What earlier ports of the same number had counted.
     pub(super) base: Tally,
     /// What the kernel counts on its sockets, by queue.
@@ -275,6 +277,7 @@ impl Node {
             ifindex: link.ifindex,
             queues,
             mode,
+            driver: ethtool::driver(&link.name).ok(),
             base,
             statistics: BTreeMap::new(),
             program: Program::Uplink {
@@ -317,6 +320,7 @@ impl Node {
             ifindex: link.ifindex,
             queues,
             mode: ModeInForce::Copy,
+            driver: ethtool::driver(&link.name).ok(),
             base,
             statistics: BTreeMap::new(),
             program,
