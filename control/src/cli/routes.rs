@@ -6,7 +6,7 @@ use super::table::{Align, Table, number, one_line, or_dash};
 use super::{Cli, Exit, Output, ask};
 use crate::api::report::{Route, Routes};
 use crate::api::{Client, MAX_PAGE, Method, RoutesParams};
-use crate::compile::RouteState;
+use crate::compile::{RouteKind, RouteState};
 
 /// Arguments of `caracal routes`.
 #[derive(Debug, clap::Args)]
@@ -148,6 +148,7 @@ fn render_one(route: &Route) -> String {
 fn state(route: &Route) -> String {
     match (route.state, &route.reason) {
         (RouteState::Drop, Some(reason)) => format!("drop: {}", one_line(reason)),
+        (RouteState::Unresolved, _) if route.kind == RouteKind::Connected => "on demand".to_owned(),
         (state, _) => state.name().to_owned(),
     }
 }
