@@ -1,6 +1,9 @@
 //! ARP and neighbour discovery.
 
-#[expect(clippy::wildcard_imports, reason = "the names of the cluster")]
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the names of the cluster")
+)]
 use super::*;
 use crate::build::{self, Mac, arp, counted, ethernet, frame, ip6};
 

@@ -1,6 +1,9 @@
 //! What forwarding does to packets, and tells about them.
 
-#[expect(clippy::wildcard_imports, reason = "the names of the cluster")]
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the names of the cluster")
+)]
 use super::*;
 use crate::build::{self, MF, counted, ethernet, frame, ip4, ip6, vxlan};
 

@@ -1,6 +1,9 @@
 //! Tunnels and sources that are not believed.
 
-#[expect(clippy::wildcard_imports, reason = "the names of the cluster")]
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the names of the cluster")
+)]
 use super::*;
 use crate::build::{IPIP, ethernet, ip4, ip6, vxlan};
 
