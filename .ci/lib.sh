@@ -100,7 +100,7 @@ check_dependencies() {
     notice "advisories NOT checked: cargo-deny is not installed (cargo install --locked cargo-deny)"
     return 0
   fi
-  local deny=(cargo deny --locked --all-features check --config .ci/deny.toml --hide-inclusion-graph)
+  local deny=(cargo deny --locked --all-features --config .ci/deny.toml check --hide-inclusion-graph)
   "${deny[@]}" bans licenses sources || return 1
   if ! "${deny[@]}" advisories 2>&1 | tee "$logs/advisories"; then
     if grep -qi 'failed to fetch advisory' "$logs/advisories"; then
