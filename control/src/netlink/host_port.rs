@@ -220,10 +220,11 @@ impl HostPort {
         // Pods' packets come in by a port that the way back need not lead to: a pod of a pool that is not routed here yet, a
         // remote node's tunnel address. Loose, and not off: the stricter of this and "all" is in force.
         sysctl::set(Tree::Ipv4, HOST_END, "rp_filter", 2)?;
+        // The dataplane's ICMP errors to the host come from the node's own address, which is martian elsewhere.
         for (key, value) in [
             ("send_redirects", 0),
             ("accept_redirects", 0),
-            ("accept_local", 0),
+            ("accept_local", 1),
             ("arp_ignore", 8),
         ] {
             sysctl::set(Tree::Ipv4, HOST_END, key, value)?;
