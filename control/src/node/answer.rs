@@ -62,6 +62,7 @@ impl Node {
         let closed = self
             .closed
             .keys()
+            .filter_map(|&ifindex| Some(&self.mirror.link(ifindex)?.name))
             .filter(|name| !self.complaints.contains_key(*name));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -25,10 +25,7 @@ pub enum RunError {
         interface: String,
     },
     /// A packet of the interface does not fit a frame.
-    #[error(
-        "{interface}: MTU {mtu} needs more than {frame} bytes a frame; the largest MTU that XDP takes in one piece is 3498: \
-         lower the MTU, or set `frames.size: 4096` in caracal.yaml"
-    )]
+    #[error("{interface}: MTU {mtu} does not fit frames of {frame} bytes; {help}", help = mtu_help(*mtu))]
     MtuTooBig {
         /// The interface.
         interface: String,
@@ -103,6 +100,15 @@ pub enum RunError {
         "poller {0} ended by itself; the log above says why. Please report it with `caracal --version`"
     )]
     PollerDied(usize),
+}
+
+/// What to do about an MTU that does not fit frames.
+fn mtu_help(mtu: u32) -> &'static str {
+    if mtu <= 3498 {
+        "lower the MTU, or set `frames.size: 4096` in caracal.yaml"
+    } else {
+        "lower the MTU to 3498 or less, which is what XDP takes in one piece"
+    }
 }
 
 impl RunError {

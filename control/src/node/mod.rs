@@ -55,8 +55,8 @@ pub struct Node {
     pins: PinDir,
     /// Ports with sockets, by interface name.
     served: BTreeMap<String, Served>,
-    /// Pods' interfaces that belong to no endpoint that is known: closed, without sockets.
-    closed: BTreeMap<String, EndpointAttachment>,
+    /// Pods' interfaces without sockets, and so closed, by index: no endpoint is known for them, or sockets are not to be had.
+    closed: BTreeMap<u32, EndpointAttachment>,
     /// Numbers of ports that are gone, and how many pollers have yet to let go.
     retiring: HashMap<PortId, usize>,
     mirror: Mirror,

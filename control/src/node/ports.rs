@@ -213,14 +213,7 @@ impl Node {
     }
 
     fn serve_port(&mut self, link: &Link, kind: &Wanted) -> Result<(), RunError> {
-        let frame = self.area.chunk_size();
-        if !Budget::fits(link.mtu, frame) {
-            return Err(RunError::MtuTooBig {
-                interface: link.name.clone(),
-                mtu: link.mtu,
-                frame,
-            });
-        }
+        check_mtu(link, self.area.chunk_size())?;
         let served = match kind {
             Wanted::Uplink(uplink) => self.serve_uplink(link, uplink)?,
             Wanted::Host | Wanted::Pod => self.serve_endpoint(link, kind)?,
@@ -232,21 +225,7 @@ impl Node {
     }
 
     fn serve_uplink(&mut self, link: &Link, uplink: &Uplink) -> Result<Served, RunError> {
-        let available =
-            ethtool::channels(&link.name).map_or(1, |channels| channels.queues().max(1));
-        let queues = uplink
-            .queues
-            .as_ref()
-            .map_or(available, |queues| u32::from(queues.value));
-        let pollers = self.pollers.len() as u32;
-        if queues > available || queues < pollers {
-            let wanted = queues.max(pollers);
-            return Err(RunError::TooFewQueues {
-                interface: link.name.clone(),
-                wanted,
-                available,
-            });
-        }
+        let queues = uplink_queues(uplink, self.pollers.len() as u32)?;
         let vxlan_port = super::start::vxlan_port(self.compiler.desired());
         let mut program = Box::new(NicProgram::load(&NicConfig { vxlan_port })?);
         let mode = if uplink.mode == UplinkMode::Generic {
@@ -292,9 +271,14 @@ impl Node {
 
     fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
         let queues = self.pollers.len() as u32;
-        let attachment = match self.closed.remove(&link.name) {
+        let attachment = match self.closed.remove(&link.ifindex) {
             Some(attachment) if attachment.is_alive() => attachment,
-            _ => self.close(link)?,
+            // Of a device that was here before, with the same index.
+            Some(attachment) => {
+                let _ = self.endpoints.detach(attachment);
+                self.close(link)?
+            }
+            None => self.close(link)?,
         };
         let opened = self
             .open(&link.name, queues, self.config.frames.pod_ring, Mode::Copy)
@@ -309,7 +293,7 @@ impl Node {
             Ok(sockets) => sockets,
             Err(error) => {
                 // Without sockets, and so closed.
-                self.closed.insert(link.name.clone(), attachment);
+                self.closed.insert(link.ifindex, attachment);
                 return Err(error);
             }
         };
@@ -408,7 +392,7 @@ impl Node {
                     let _ = self.endpoints.clear_socket(served.ifindex, queue);
                 }
                 if attachment.is_alive() {
-                    self.closed.insert(name.to_owned(), attachment);
+                    self.closed.insert(served.ifindex, attachment);
                 } else if let Err(error) = self.endpoints.detach(attachment) {
                     tracing::debug!(%error, interface = name, "pin of a device that is gone");
                 }
@@ -427,10 +411,10 @@ impl Node {
             .closed
             .iter()
             .filter(|(_, at)| !at.is_alive())
-            .map(|(name, _)| name.clone())
+            .map(|(&ifindex, _)| ifindex)
             .collect();
-        for name in dead {
-            if let Some(attachment) = self.closed.remove(&name) {
+        for ifindex in dead {
+            if let Some(attachment) = self.closed.remove(&ifindex) {
                 let _ = self.endpoints.detach(attachment);
             }
         }
@@ -440,7 +424,7 @@ impl Node {
             .links()
             .filter(|link| prefixes.iter().any(|prefix| link.name.starts_with(prefix)))
             .filter(|link| {
-                !self.served.contains_key(&link.name) && !self.closed.contains_key(&link.name)
+                !self.served.contains_key(&link.name) && !self.closed.contains_key(&link.ifindex)
             })
             .cloned()
             .collect();
@@ -451,7 +435,7 @@ impl Node {
                         interface = link.name,
                         "closed: no WorkloadEndpoint names this interface"
                     );
-                    self.closed.insert(link.name, attachment);
+                    self.closed.insert(link.ifindex, attachment);
                 }
                 Err(error) => self.complain(&link.name, &error),
             }
@@ -483,6 +467,34 @@ impl Node {
             }
         }
     }
+}
+
+/// Refuses a link whose packets do not fit frames of `frame` bytes.
+pub(super) fn check_mtu(link: &Link, frame: u32) -> Result<(), RunError> {
+    if Budget::fits(link.mtu, frame) {
+        return Ok(());
+    }
+    Err(RunError::MtuTooBig {
+        interface: link.name.clone(),
+        mtu: link.mtu,
+        frame,
+    })
+}
+
+/// How many queues of an uplink are served: all that it has, or as many as are configured, at least one a poller.
+pub(super) fn uplink_queues(uplink: &Uplink, pollers: u32) -> Result<u32, RunError> {
+    let interface = &uplink.interface.value;
+    let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));
+    let queues = uplink.queues.as_ref();
+    let queues = queues.map_or(available, |queues| u32::from(queues.value));
+    if queues > available || queues < pollers {
+        return Err(RunError::TooFewQueues {
+            interface: interface.clone(),
+            wanted: queues.max(pollers),
+            available,
+        });
+    }
+    Ok(queues)
 }
 
 /// Takes the program off again, unless an earlier daemon had left it there: then the pod was closed before, and stays so.

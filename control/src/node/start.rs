@@ -11,16 +11,19 @@ use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, kernel, log_remarks, pollers};
+use super::{Budget, Node, RunError, kernel, log_remarks, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, watch::Watch};
 use crate::desired::{Desired, PoolType};
+use crate::netlink::host_port::HOST_END;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
 
 /// MTU where no uplink says one.
 const DEFAULT_MTU: u32 = 1500;
+/// Bytes of the largest frame.
+const LARGEST_FRAME: u32 = 4096;
 
 /// Sets everything up and starts the pollers.
 pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
@@ -44,7 +47,8 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         api::Limits::default(),
     );
 
-    let mut mirror = Mirror::new()?;
+    let mirror = Mirror::new()?;
+    let count = config.cores.len().max(1) as u32;
     let mut mtu = 0;
     let mut queues = 0;
     for uplink in &config.uplinks {
@@ -55,17 +59,13 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
                 interface: interface.clone(),
             });
         };
+        ports::check_mtu(link, config.frames.size.unwrap_or(LARGEST_FRAME))?;
         mtu = mtu.max(link.mtu);
-        let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));
-        queues += uplink
-            .queues
-            .as_ref()
-            .map_or(available, |queues| u32::from(queues.value));
+        queues += ports::uplink_queues(uplink, count)?;
     }
     if mtu == 0 {
         mtu = DEFAULT_MTU;
     }
-    let count = config.cores.len().max(1) as u32;
     let budget = Budget::plan(
         &config.frames,
         config.max_pods,
@@ -95,22 +95,29 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         queues: count,
     };
     let endpoints = EndpointProgram::load(&endpoint_config)?;
+    let watch = Watch::new(&config.resources).map_err(|source| RunError::System {
+        what: "watch the resources",
+        source,
+    })?;
+    let writer = Writer::open()?;
     let pins = PinDir::open()?;
     let addresses = tunnel_addresses(compiler.desired());
+    // What a daemon before us left keeps the host's packets off the pods, also when we fail.
+    let inherited = mirror.link_by_name(HOST_END).is_some();
     let host_config = HostPortConfig {
         mtu,
         queues: count,
         addresses,
     };
-    let host = HostPort::ensure(&host_config)?;
-    // The pair may be new. Whatever else changed is taken in with all the rest below.
-    mirror.drain()?;
-    // The host's packets come with whole checksums; without this they are completed in software.
-    let _ = ethtool::set_tx_checksum(crate::netlink::host_port::HOST_END, false);
-    let watch = Watch::new(&config.resources).map_err(|source| RunError::System {
-        what: "watch the resources",
-        source,
+    let host = HostPort::ensure(&host_config);
+    let host = host.inspect_err(|_| {
+        pins.remove_if_empty();
+        if !inherited && let Err(error) = HostPort::remove_leftovers() {
+            tracing::warn!(%error, "the host's port stays");
+        }
     })?;
+    // The host's packets come with whole checksums; without this they are completed in software.
+    let _ = ethtool::set_tx_checksum(HOST_END, false);
     let mut node = Node {
         name,
         config,
@@ -124,7 +131,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         closed: BTreeMap::new(),
         retiring: HashMap::new(),
         mirror,
-        writer: Writer::open()?,
+        writer,
         host,
         host_config,
         host_due: None,
@@ -143,7 +150,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         _lock: lock,
     };
     if let Err(error) = node.begin(planned) {
-        node.abandon();
+        node.abandon(inherited);
         return Err(error);
     }
     Ok((node, wake))
@@ -152,6 +159,8 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
 impl Node {
     /// Serves what there is, makes the first tables, starts the pollers.
     fn begin(&mut self, planned: Vec<pollers::Planned>) -> Result<(), RunError> {
+        // The host's port may be new. Whatever else changed is taken in with all the rest below.
+        self.mirror.drain()?;
         self.serve_first()?;
         self.reconcile_ports();
         self.release_strangers();
@@ -170,13 +179,15 @@ impl Node {
         self.pollers.start(planned)
     }
 
-    /// Undoes a start that failed: the uplinks' programs go, pods that were closed before stay closed.
-    fn abandon(self) {
+    /// Undoes a start that failed: the uplinks' programs go, pods that were closed before stay closed, and an inherited
+    /// host's port stays.
+    fn abandon(self, inherited: bool) {
         let Self {
             mut pollers,
             served,
             closed,
             mut endpoints,
+            pins,
             host,
             ..
         } = self;
@@ -187,7 +198,8 @@ impl Node {
         for (_, attachment) in closed {
             super::ports::undo(attachment, &mut endpoints);
         }
-        if let Err(error) = host.remove() {
+        pins.remove_if_empty();
+        if !inherited && let Err(error) = host.remove() {
             tracing::warn!(%error, "the host's port stays");
         }
     }

@@ -1,0 +1,278 @@
+//! Each bad input gets one error that says what, where and what to do; nothing stays attached.
+
+use std::fs;
+use std::process::Command;
+
+use control::xdp::{NicConfig, NicMode, NicProgram};
+
+use crate::lab::{Lab, Options, ip, run, v4, veth};
+use crate::process::Daemon;
+use crate::traffic::{Echo, reaches};
+
+const FILES: i32 = 3;
+const RUNTIME: i32 = 1;
+
+/// The one error: everything the daemon wrote from the line on that begins with `error`.
+fn error_of(daemon: &Daemon) -> String {
+    let log = daemon.log();
+    let errors = log.lines().filter(|line| line.starts_with("error"));
+    assert_eq!(errors.count(), 1, "one error:\n{log}");
+    log[log.find("\nerror").map_or(0, |at| at + 1)..].to_owned()
+}
+
+fn refused_by(lab: &Lab, command: &mut Command, code: i32, words: &[&str]) {
+    let before = lab.attached();
+    let mut daemon = Daemon::spawn_by(lab, command);
+    let status = daemon.wait();
+    let error = error_of(&daemon);
+    assert_eq!(status.code(), Some(code), "{error}");
+    for word in words {
+        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    }
+    assert_eq!(lab.attached(), before, "after: {error}");
+}
+
+/// The daemon must end with this code and an error that holds these words, and leave everything as it was.
+fn refused(lab: &Lab, code: i32, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    refused_by(lab, &mut command, code, words);
+}
+
+fn replace_in_config(lab: &Lab, from: &str, to: &str) {
+    let text = fs::read_to_string(lab.config()).expect("read");
+    assert!(text.contains(from), "{text}");
+    fs::write(lab.config(), text.replace(from, to)).expect("write");
+}
+
+#[test]
+fn an_unknown_uplink() {
+    let Some(mut lab) = Lab::new("bad_input::an_unknown_uplink") else {
+        return;
+    };
+    lab.pod(0);
+    replace_in_config(&lab, "interface: eth0", "interface: eth7");
+    refused(
+        &lab,
+        RUNTIME,
+        &["caracal.yaml", "eth7", "no such interface", "`ip link`"],
+    );
+}
+
+#[test]
+fn an_uplink_that_another_program_holds() {
+    let Some(mut lab) = Lab::new("bad_input::an_uplink_that_another_program_holds") else {
+        return;
+    };
+    lab.pod(0);
+    let program = NicProgram::load(&NicConfig::default()).expect("load");
+    let held = run(&lab.node, || program.attach("eth0", NicMode::Native)).expect("attach");
+    refused(
+        &lab,
+        RUNTIME,
+        &[
+            "eth0",
+            "held by another XDP program",
+            "caracal_nic",
+            "ip link set dev eth0 xdp off",
+        ],
+    );
+    assert!(held.is_alive());
+}
+
+#[test]
+fn more_queues_than_the_nic_has() {
+    let Some(mut lab) = Lab::new("bad_input::more_queues_than_the_nic_has") else {
+        return;
+    };
+    lab.pod(0);
+    replace_in_config(
+        &lab,
+        "interface: eth0\n",
+        "interface: eth0\n    queues: 3\n",
+    );
+    refused(
+        &lab,
+        RUNTIME,
+        &["eth0", "3 queues", "has 1", "caracal.yaml"],
+    );
+}
+
+#[test]
+fn more_pollers_than_the_nic_has_queues() {
+    let Some(mut lab) = Lab::new("bad_input::more_pollers_than_the_nic_has_queues") else {
+        return;
+    };
+    lab.pod(0);
+    replace_in_config(&lab, "nodeName", "pollers:\n  cores: [0, 1]\nnodeName");
+    refused(
+        &lab,
+        RUNTIME,
+        &["eth0", "2 queues", "has 1", "caracal.yaml"],
+    );
+}
+
+#[test]
+fn more_pollers_than_a_pod_has_queues() {
+    let options = Options {
+        uplink_queues: 2,
+        pod_queues: 2,
+        settings: "pollers:\n  cores: [0, 1]\n".to_owned(),
+        ..Options::default()
+    };
+    let test = "bad_input::more_pollers_than_a_pod_has_queues";
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    let good = lab.pod(0);
+    let bad = lab.pod(1);
+    // The same pod behind a veth of one queue.
+    lab.unplug(1);
+    run(&lab.node, || {
+        ip(&format!(
+            "link add {} numrxqueues 1 numtxqueues 1 type veth peer name eth0 netns {}",
+            veth(1),
+            lab.part("p1")
+        ));
+        ip(&format!("link set {} up", veth(1)));
+    });
+    run(&bad.netns, || ip("link set eth0 up"));
+    let mut daemon = Daemon::start(&lab);
+    let line = daemon.wait_for("not served");
+    for words in ["cali1", "2 queues", "has 1"] {
+        assert!(line.contains(words), "{words:?} is missing in: {line}");
+    }
+    let echo = Echo::at(&lab.wire, crate::lab::addr(crate::lab::OUTSIDE4));
+    reaches(&good.netns, v4(0), echo.addr());
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn an_uplink_mtu_that_is_too_big() {
+    let options = Options {
+        uplink_mtu: 9000,
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with("bad_input::an_uplink_mtu_that_is_too_big", options) else {
+        return;
+    };
+    lab.pod(0);
+    refused(&lab, RUNTIME, &["eth0: MTU 9000", "3498", "lower the MTU"]);
+}
+
+#[test]
+fn no_privileges() {
+    let Some(mut lab) = Lab::new("bad_input::no_privileges") else {
+        return;
+    };
+    lab.pod(0);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
+    command.arg(env!("CARGO_BIN_EXE_caracal"));
+    refused_by(
+        &lab,
+        &mut command,
+        RUNTIME,
+        &["not permitted", "run as root", "CAP_NET_RAW"],
+    );
+}
+
+#[test]
+fn overlapping_pools() {
+    let Some(mut lab) = Lab::new("bad_input::overlapping_pools") else {
+        return;
+    };
+    lab.pod(0);
+    lab.resource(
+        "more.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: more\n\
+         spec:\n  cidr: 10.244.128.0/20\n",
+    );
+    refused(
+        &lab,
+        FILES,
+        &[
+            "more.yaml:6:",
+            "10.244.128.0/20",
+            "10.244.0.0/16",
+            "cluster.yaml",
+        ],
+    );
+}
+
+#[test]
+fn an_address_claimed_by_two_endpoints() {
+    let Some(mut lab) = Lab::new("bad_input::an_address_claimed_by_two_endpoints") else {
+        return;
+    };
+    lab.pod(0);
+    let text = fs::read_to_string(lab.dir.join("conf.d/pod-0.yaml")).expect("read");
+    let text = text.replace("p0", "p1").replace("cali0", "cali1");
+    let text = text.replace("::2/128", "::3/128");
+    lab.resource("pod-1.yaml", &text);
+    refused(&lab, FILES, &["pod-1.yaml:", "10.244.1.2", "pod-0.yaml"]);
+}
+
+#[test]
+fn a_missing_directory_of_resources() {
+    let Some(lab) = Lab::new("bad_input::a_missing_directory_of_resources") else {
+        return;
+    };
+    fs::remove_dir_all(lab.dir.join("conf.d")).expect("remove");
+    refused(&lab, FILES, &["conf.d", "No such file or directory"]);
+}
+
+#[test]
+fn a_missing_configuration() {
+    let Some(lab) = Lab::new("bad_input::a_missing_configuration") else {
+        return;
+    };
+    fs::remove_file(lab.config()).expect("remove");
+    refused(&lab, FILES, &["caracal.yaml", "No such file or directory"]);
+}
+
+#[test]
+fn a_core_that_is_not_there() {
+    let Some(mut lab) = Lab::new("bad_input::a_core_that_is_not_there") else {
+        return;
+    };
+    lab.pod(0);
+    replace_in_config(&lab, "nodeName", "pollers:\n  cores: [1000]\nnodeName");
+    refused(
+        &lab,
+        RUNTIME,
+        &["core 1000", "pollers.cores", "caracal.yaml"],
+    );
+}
+
+#[test]
+fn a_second_daemon() {
+    let Some(mut lab) = Lab::new("bad_input::a_second_daemon") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let mut first = Daemon::start(&lab);
+    refused(
+        &lab,
+        RUNTIME,
+        &["already runs", "/run/caracal", "stop it first"],
+    );
+    let echo = Echo::at(&lab.wire, crate::lab::addr(crate::lab::OUTSIDE4));
+    reaches(&pod.netns, pod.v4(), echo.addr());
+    assert_eq!(first.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_failed_start_leaves_closed_what_was_closed() {
+    let Some(mut lab) = Lab::new("bad_input::a_failed_start_leaves_closed_what_was_closed") else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali0\"");
+    daemon.kill();
+    let left = lab.attached();
+    assert!(left.contains(&"link caracal0".to_owned()), "{left:?}");
+    assert!(left.contains(&"XDP on cali0".to_owned()), "{left:?}");
+    replace_in_config(&lab, "nodeName", "pollers:\n  cores: [1000]\nnodeName");
+    refused(&lab, RUNTIME, &["core 1000"]);
+}

@@ -1,0 +1,128 @@
+//! The host is a port: it and the pods reach each other, and remote pods are reached through the tunnel.
+
+use crate::lab::{Lab, NODE4, NODE6, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, run};
+use crate::packet::{Tap, holds, octets};
+use crate::process::Daemon;
+use crate::traffic::{Echo, reaches, tcp};
+
+#[test]
+fn host_and_pod_reach_each_other() {
+    let Some(mut lab) = Lab::new("host::host_and_pod_reach_each_other") else {
+        return;
+    };
+    let pods = [lab.pod(0), lab.pod(1)];
+    let mut daemon = Daemon::start(&lab);
+    for pod in &pods {
+        for (host, pod_addr) in [(addr(NODE4), pod.v4()), (addr(NODE6), pod.v6())] {
+            let inside = Echo::at(&pod.netns, pod_addr);
+            reaches(&lab.node, host, inside.addr());
+            let outside = Echo::at(&lab.node, host);
+            reaches(&pod.netns, pod_addr, outside.addr());
+            tcp((&pod.netns, pod_addr), (&lab.node, host), 1 << 18);
+            tcp((&lab.node, host), (&pod.netns, pod_addr), 1 << 18);
+        }
+    }
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn pods_reach_each_other_and_the_outside() {
+    let Some(mut lab) = Lab::new("host::pods_reach_each_other_and_the_outside") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    for (at, other, outside) in [
+        (a.v4(), b.v4(), crate::lab::OUTSIDE4),
+        (a.v6(), b.v6(), crate::lab::OUTSIDE6),
+    ] {
+        tcp((&a.netns, at), (&b.netns, other), 1 << 18);
+        tcp((&b.netns, other), (&a.netns, at), 1 << 18);
+        tcp((&a.netns, at), (&lab.wire, addr(outside)), 1 << 18);
+        tcp(
+            (&lab.wire, addr(outside_source(at))),
+            (&a.netns, at),
+            1 << 18,
+        );
+    }
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+/// The address that the wire speaks to a pod from.
+fn outside_source(pod: std::net::IpAddr) -> &'static str {
+    if pod.is_ipv4() {
+        WIRE4
+    } else {
+        crate::lab::WIRE6
+    }
+}
+
+#[test]
+fn the_host_reaches_remote_pods_from_its_tunnel_address() {
+    let test = "host::the_host_reaches_remote_pods_from_its_tunnel_address";
+    let options = Options {
+        vxlan: true,
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    // The kernel's own VXLAN is the other node.
+    let mac = control_mac("node1");
+    run(&lab.wire, || {
+        batch(&format!(
+            "route del 10.244.0.0/16\n\
+             link add vxlan.calico address {} type vxlan id 4096 dev eth0 local {WIRE4} dstport 4789 nolearning\n\
+             addr add 10.244.9.1/32 dev vxlan.calico\n\
+             addr add {REMOTE4}/32 dev lo\n\
+             link set vxlan.calico up\n\
+             neigh add {TUNNEL4} lladdr {mac} nud permanent dev vxlan.calico\n\
+             route add 10.244.1.0/24 via {TUNNEL4} dev vxlan.calico onlink\n",
+            control_mac("node2"),
+        ));
+        let fdb = std::process::Command::new("bridge")
+            .args([
+                "fdb",
+                "append",
+                &mac,
+                "dev",
+                "vxlan.calico",
+                "dst",
+                NODE4,
+                "self",
+                "permanent",
+            ])
+            .status();
+        assert!(fdb.expect("bridge").success());
+    });
+    let mut daemon = Daemon::start(&lab);
+    let wire = Tap::on(&lab.wire, "eth0");
+    let remote = Echo::at(&lab.wire, addr(REMOTE4));
+    reaches(&lab.node, addr("0.0.0.0"), remote.addr());
+    let frame = wire.wait_for("packet from the tunnel address", |frame| {
+        holds(frame, &octets(addr(REMOTE4))) && frame.len() > 64 && frame[23] == 17
+    });
+    // Ethernet, outer IPv4, UDP, VXLAN, Ethernet, inner IPv4.
+    assert_eq!(
+        (&frame[26..30], &frame[30..34]),
+        (&octets(addr(NODE4))[..], &octets(addr(WIRE4))[..])
+    );
+    assert_eq!(frame[36..38], 4789_u16.to_be_bytes());
+    assert_eq!(
+        (&frame[76..80], &frame[80..84]),
+        (&octets(addr(TUNNEL4))[..], &octets(addr(REMOTE4))[..])
+    );
+    tcp(
+        (&lab.node, addr(TUNNEL4)),
+        (&lab.wire, addr(REMOTE4)),
+        1 << 17,
+    );
+    tcp((&pod.netns, pod.v4()), (&lab.wire, addr(REMOTE4)), 1 << 17);
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+/// The MAC address that Calico gives a node's VXLAN device.
+fn control_mac(node: &str) -> String {
+    control::calico::vtep_mac(node).to_string()
+}

@@ -1,0 +1,14 @@
+//! The daemon as a process in a network namespace: real veths, real stacks, real packets.
+
+mod bad_input;
+mod crash;
+mod host;
+mod kernel_state;
+mod lab;
+mod packet;
+// mod pods;
+mod process;
+mod reload;
+// mod scale;
+mod traffic;
+mod two_pollers;

@@ -1,0 +1,183 @@
+//! Files and pods change while packets flow.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::lab::{Lab, OUTSIDE4, OUTSIDE6, addr, ip, json, run, v4, veth};
+use crate::process::{Daemon, PATIENCE};
+use crate::traffic::{Echo, Stream, reaches};
+
+const PACE: Duration = Duration::from_millis(10);
+
+/// The interface index of a link of the node.
+fn ifindex(lab: &Lab, name: &str) -> u32 {
+    let links = run(&lab.node, || json(&format!("link show {name}")));
+    links[0]["ifindex"].as_u64().expect("an index") as u32
+}
+
+/// Waits until something holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
+    let test = "reload::a_bad_file_changes_nothing_and_a_good_one_is_taken";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let first = lab.pod(0);
+    let second = lab.pod_without_endpoint(1);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("no WorkloadEndpoint names this interface");
+    reaches(&first.netns, first.v4(), outside.addr());
+    let stream = Stream::start(&first.netns, first.v4(), outside.addr(), PACE);
+
+    lab.resource(
+        "pod-1.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata:\n  name: x\nspec:\n  node: [\n",
+    );
+    daemon.wait_for("bad resources; the state before stays in force");
+    let place = daemon.wait_for("pod-1.yaml:");
+    let numbers = place.split("pod-1.yaml:").nth(1).expect("a place");
+    let numbers: Vec<_> = numbers.trim().split(':').map(str::parse::<u32>).collect();
+    assert!(
+        numbers.len() == 2 && numbers.iter().all(Result::is_ok),
+        "{place}"
+    );
+
+    // An error of meaning, not of form: nothing of the whole load is taken.
+    let text = fs::read_to_string(lab.dir.join("conf.d/pod-0.yaml")).expect("read");
+    let lines = daemon.log_len();
+    lab.resource(
+        "pod-1.yaml",
+        &text.replace("p0", "p1").replace("cali0", "cali1"),
+    );
+    daemon.wait_after(lines, "is claimed twice");
+
+    let lines = daemon.log_len();
+    lab.write_endpoint(1, true);
+    daemon.wait_after(lines, "resources loaded");
+    reaches(&second.netns, second.v4(), outside.addr());
+    let (sent, lost) = stream.finish();
+    assert_eq!(lost, 0, "of {sent}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_pod_comes_and_goes_by_its_file() {
+    let Some(mut lab) = Lab::new("reload::a_pod_comes_and_goes_by_its_file") else {
+        return;
+    };
+    let first = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE6));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&first.netns, first.v6(), outside.addr());
+    let stream = Stream::start(&first.netns, first.v6(), outside.addr(), PACE);
+    // File first, then veth; and the other way round.
+    lab.write_endpoint(1, true);
+    daemon.wait_for("endpoints=2");
+    let second = lab.pod_without_endpoint(1);
+    reaches(&second.netns, second.v6(), outside.addr());
+    let third = lab.pod(2);
+    reaches(&third.netns, third.v6(), outside.addr());
+
+    let talk = Stream::start(&third.netns, third.v6(), outside.addr(), PACE);
+    talk.wait_for_reply();
+    let lines = daemon.log_len();
+    lab.remove_endpoint(2);
+    daemon.wait_after(lines, "no longer serving");
+    assert!(
+        !talk.flows_within(Duration::from_millis(300)),
+        "a pod without endpoint is closed"
+    );
+    lab.write_endpoint(2, true);
+    talk.wait_for_reply();
+    let (sent, lost) = stream.finish();
+    assert_eq!(lost, 0, "of {sent}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_veth_is_made_again() {
+    let Some(mut lab) = Lab::new("reload::a_veth_is_made_again") else {
+        return;
+    };
+    let (first, second) = (lab.pod(0), lab.pod(1));
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    for pod in [&first, &second] {
+        reaches(&pod.netns, pod.v4(), outside.addr());
+    }
+    let stream = Stream::start(&first.netns, first.v4(), outside.addr(), PACE);
+    let before = daemon.descriptors();
+    let index = ifindex(&lab, &veth(1));
+    for same_index in [true, false, true, true] {
+        lab.unplug(1);
+        lab.plug(&second, same_index.then_some(index));
+        assert_eq!(ifindex(&lab, &veth(1)) == index, same_index);
+        let time = reaches(&second.netns, second.v4(), outside.addr());
+        eprintln!("veth made again, same index: {same_index}: traffic after {time:?}");
+    }
+    let (sent, lost) = stream.finish();
+    assert_eq!(lost, 0, "of {sent}");
+    until("descriptors are given back", || {
+        daemon.descriptors() <= before
+    });
+    assert_eq!(
+        lab.pins().len(),
+        3,
+        "two pods and the host's port: {:?}",
+        lab.pins()
+    );
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_veth_is_renamed() {
+    let Some(mut lab) = Lab::new("reload::a_veth_is_renamed") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    run(&lab.node, || {
+        ip("link set cali0 down");
+        ip("link set cali0 name cali00");
+        ip("link set cali00 up");
+    });
+    daemon.wait_for("closed: no WorkloadEndpoint names this interface");
+    run(&lab.node, || {
+        ip("link set cali00 down");
+        ip("link set cali00 name cali0");
+        ip("link set cali0 up");
+    });
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn the_uplink_goes_down_and_comes_back() {
+    let Some(mut lab) = Lab::new("reload::the_uplink_goes_down_and_comes_back") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&pod.netns, v4(0), outside.addr());
+    run(&lab.node, || {
+        ip("link set eth0 down");
+        ip("link set eth0 up");
+        // The kernel drops routes by a link that goes down.
+        ip(&format!("route replace default via {}", crate::lab::WIRE4));
+    });
+    reaches(&pod.netns, v4(0), outside.addr());
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
