@@ -105,9 +105,12 @@ fn after_sigkill_pods_stay_closed_and_flow_again() {
     );
     daemon.wait_for("ready");
     exchange();
+    // The pod's own stack may still hold against its gateway that it was silent.
+    let outside6 = Echo::at(&lab.wire, addr(OUTSIDE6));
+    reaches(&pod.netns, pod.v6(), outside6.addr());
     tcp((&pod.netns, pod.v4()), (&lab.wire, addr(OUTSIDE4)), 1 << 18);
     tcp((&pod.netns, pod.v6()), (&lab.wire, addr(OUTSIDE6)), 1 << 18);
-    assert_eq!(daemon.terminate().code(), Some(0));
+    daemon.finish();
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn cleanup_refuses_while_a_daemon_runs() {
     );
     let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
     reaches(&pod.netns, pod.v4(), outside.addr());
-    assert_eq!(daemon.terminate().code(), Some(0));
+    daemon.finish();
 }
 
 #[test]
@@ -181,5 +184,5 @@ fn the_first_packet_comes_soon() {
     );
     assert!(daemon.started.elapsed() < Duration::from_secs(5));
     drop(stream);
-    assert_eq!(daemon.terminate().code(), Some(0));
+    daemon.finish();
 }

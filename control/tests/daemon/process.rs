@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::lab::{Lab, run};
 
@@ -18,6 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A daemon in the node's namespace. Killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
+    socket: PathBuf,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
     /// When it was started.
@@ -75,6 +78,7 @@ impl Daemon {
         });
         Self {
             child,
+            socket: lab.dir.join("control.sock"),
             log,
             reader: Some(reader),
             started,
@@ -110,6 +114,39 @@ impl Daemon {
             );
             lines = self.log.more.wait_timeout(lines, left).expect("log").0;
         }
+    }
+
+    /// What `caracal COMMAND` says of it.
+    fn ask(&self, words: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+            .args(words)
+            .arg("--socket")
+            .arg(&self.socket)
+            .output()
+            .expect("caracal");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What `caracal status` says of it.
+    pub(crate) fn state(&self) -> Value {
+        serde_json::from_str(&self.ask(&["status", "-o", "json"])).expect("status")
+    }
+
+    /// Ends it in order, when every packet that came in has met its one fate.
+    pub(crate) fn finish(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let accounting = self.state()["accounting"].clone();
+            if accounting["balanced"] == true {
+                break;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "packets are lost count of: {accounting}"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(self.terminate().code(), Some(0), "{}", self.log());
     }
 
     /// How many lines it has logged.
@@ -190,6 +227,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("its drops:\n{}", self.ask(&["drops"]));
+        }
         // Gone already, when all went well.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,7 +1,7 @@
 //! Taking packets out of tunnels: only from known nodes, only to our own address, only our network, only once.
 //! RFC 7348 (VXLAN), RFC 2003 (IPIP), RFC 6040 (ECN).
 
-use encap::checksum::Sum;
+use encap::checksum::{Completed, Sum};
 use encap::ecn::{self, Ecn};
 use encap::eth::{EtherType, HEADER_LEN as ETH_LEN};
 use encap::{checksum, eth, ipip, ipv4, ipv6, l4, vxlan};
@@ -141,26 +141,12 @@ fn open(
 }
 
 /// Checks UDP, VXLAN and the inner Ethernet header; the family that is inside.
-fn vxlan_payload(packet: &Packet, udp: &[u8], end: VxlanEnd) -> Result<Family, DropReason> {
+fn vxlan_payload(packet: &Packet, udp: &mut [u8], end: VxlanEnd) -> Result<Family, DropReason> {
     if !l4::udp_length_is_sane(udp) {
         return Err(DropReason::TunnelMalformed);
     }
-    let sent_checksum = matches!(udp, [_, _, _, _, _, _, a, b, ..] if (*a, *b) != (0, 0));
-    let is_right = match packet.family {
-        // Section 4.3: a zero checksum must be taken, another must be right. Over IPv6 zero is taken
-        // from known nodes only (RFC 6935), and the caller has checked that.
-        _ if !sent_checksum => true,
-        Family::V6 => {
-            let pseudo = Sum::pseudo_v6(packet.ip6.src, packet.ip6.dst, l4::UDP, udp.len() as u32);
-            is_partial(packet, udp, pseudo)
-                || checksum::verify_v6(packet.ip6.src, packet.ip6.dst, l4::UDP, udp)
-        }
-        _ => {
-            let pseudo = Sum::pseudo_v4(packet.ip4.src, packet.ip4.dst, l4::UDP, udp.len() as u16);
-            is_partial(packet, udp, pseudo)
-                || checksum::verify_v4(packet.ip4.src, packet.ip4.dst, l4::UDP, udp)
-        }
-    };
+    let is_right = outer_is_right(packet, udp)
+        || packet.has(flag::MAYBE_PARTIAL) && complete_inner(udp) && outer_is_right(packet, udp);
     if !is_right {
         return Err(DropReason::TunnelChecksum);
     }
@@ -180,6 +166,44 @@ fn vxlan_payload(packet: &Packet, udp: &[u8], end: VxlanEnd) -> Result<Family, D
         EtherType::IPV6 => Ok(Family::V6),
         _ => Err(DropReason::TunnelInnerType),
     }
+}
+
+/// Whether the checksum of the outer UDP header is right, or not there.
+fn outer_is_right(packet: &Packet, udp: &[u8]) -> bool {
+    let sent_checksum = matches!(udp, [_, _, _, _, _, _, a, b, ..] if (*a, *b) != (0, 0));
+    match packet.family {
+        // Section 4.3: a zero checksum must be taken, another must be right. Over IPv6 zero is taken
+        // from known nodes only (RFC 6935), and the caller has checked that.
+        _ if !sent_checksum => true,
+        Family::V6 => {
+            let pseudo = Sum::pseudo_v6(packet.ip6.src, packet.ip6.dst, l4::UDP, udp.len() as u32);
+            is_partial(packet, udp, pseudo)
+                || checksum::verify_v6(packet.ip6.src, packet.ip6.dst, l4::UDP, udp)
+        }
+        _ => {
+            let pseudo = Sum::pseudo_v4(packet.ip4.src, packet.ip4.dst, l4::UDP, udp.len() as u16);
+            is_partial(packet, udp, pseudo)
+                || checksum::verify_v4(packet.ip4.src, packet.ip4.dst, l4::UDP, udp)
+        }
+    }
+}
+
+/// Completes the inner packet's checksum where it is partial. A kernel on this machine makes the outer checksum for the
+/// packet as it will be then ("local checksum offload"), and leaves the inner one to hardware that never comes.
+#[cold]
+fn complete_inner(udp: &mut [u8]) -> bool {
+    const INNER: usize = l4::UDP_HEADER_LEN + vxlan::HEADER_LEN + ETH_LEN;
+    let inner = udp.get_mut(INNER..).unwrap_or_default();
+    let completed = match inner.first().map(|first| first >> 4) {
+        Some(4) => ipv4::parse(inner)
+            .map(|ip| checksum::complete_partial_v4(inner, &ip))
+            .ok(),
+        Some(6) => ipv6::parse(inner)
+            .map(|ip| checksum::complete_partial_v6(inner, &ip))
+            .ok(),
+        _ => None,
+    };
+    completed == Some(Completed::Filled)
 }
 
 /// Whether the outer checksum waits for hardware that never came: the peer is on this machine.
