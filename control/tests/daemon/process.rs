@@ -171,7 +171,7 @@ impl Daemon {
 
     /// Ends it by SIGTERM.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("SIGTERM");
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("SIGTERM");
         self.wait()
     }
 

@@ -1,0 +1,201 @@
+//! Many pods: memory, descriptors, idle cost.
+//!
+//! They share one namespace, each with an interface of its own: a namespace for each would take minutes.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use control::netlink::NetNs;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::lab::{Lab, OUTSIDE4, addr, batch, pod_mac, run, sysctl, v4, v6, veth};
+use crate::process::{Daemon, PATIENCE};
+use crate::traffic::{Echo, Stream, reaches};
+
+/// Pods 100 and up, so that ordinary ones can stand beside them.
+struct Crowd {
+    netns: NetNs,
+    name: String,
+    pods: Vec<u32>,
+}
+
+impl Crowd {
+    fn new(lab: &mut Lab, pods: impl IntoIterator<Item = u32>) -> Self {
+        let netns = lab.extra("crowd");
+        run(&netns, || {
+            // Their neighbours are one address on many links.
+            sysctl("ipv4/conf/all/arp_ignore", "1");
+            sysctl("ipv4/conf/default/arp_ignore", "1");
+        });
+        Self {
+            netns,
+            name: lab.part("crowd"),
+            pods: pods.into_iter().collect(),
+        }
+    }
+
+    /// Makes their veths and WorkloadEndpoints.
+    fn come(&self, lab: &Lab) {
+        let (mut node, mut inside, mut routes) = (String::new(), String::new(), String::new());
+        for &pod in &self.pods {
+            let (veth, mac) = (veth(pod), pod_mac(pod));
+            let _ = write!(
+                node,
+                "link add {veth} address ee:ee:ee:ee:ee:ee numrxqueues 1 numtxqueues 1 type veth \
+                 peer name e{pod} address {mac} numrxqueues 1 numtxqueues 1 netns {}\n\
+                 link set {veth} up\n",
+                self.name
+            );
+            let _ = write!(
+                inside,
+                "link set e{pod} up\naddr add {}/32 dev e{pod}\n\
+                 route add 169.254.1.1 dev e{pod} scope link metric {metric}\n\
+                 route add default via 169.254.1.1 dev e{pod} metric {metric}\n",
+                v4(pod),
+                metric = pod + 1,
+            );
+            let _ = write!(
+                routes,
+                "route replace {}/32 dev {veth} scope link\nroute replace {}/128 dev {veth}\n",
+                v4(pod),
+                v6(pod)
+            );
+        }
+        run(&lab.node, || batch(&node));
+        run(&self.netns, || batch(&inside));
+        run(&lab.node, || batch(&routes));
+        for &pod in &self.pods {
+            lab.write_endpoint(pod, true);
+        }
+    }
+
+    fn leave(&self, lab: &Lab) {
+        let mut lines = String::new();
+        for &pod in &self.pods {
+            let _ = writeln!(lines, "link del {}", veth(pod));
+            lab.remove_endpoint(pod);
+        }
+        run(&lab.node, || batch(&lines));
+    }
+
+    /// Waits until each of them has had an answer.
+    fn all_reach(&self, to: SocketAddr) -> Duration {
+        let start = Instant::now();
+        for &pod in &self.pods {
+            let socket = run(&self.netns, || UdpSocket::bind((v4(pod), 0))).expect("bind");
+            let device = format!("e{pod}").into();
+            setsockopt(&socket, sockopt::BindToDevice, &device).expect("bind to a device");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(200)))
+                .expect("timeout");
+            let begun = Instant::now();
+            loop {
+                let _ = socket.send_to(b"one of many", to);
+                if socket.recv(&mut [0; 64]).is_ok() {
+                    break;
+                }
+                assert!(begun.elapsed() < 2 * PATIENCE, "pod {pod} gets no answer");
+            }
+        }
+        start.elapsed()
+    }
+}
+
+/// The figure of a line like `VmRSS:  1234 kB`, in MiB.
+fn mib(line: &str) -> u64 {
+    let number = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok());
+    number.unwrap_or(0_u64) / 1024
+}
+
+#[test]
+fn fifty_pods_come_and_go() {
+    let Some(mut lab) = Lab::new("scale::fifty_pods_come_and_go") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let crowd = Crowd::new(&mut lab, 100..150);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    let stream = Stream::start(
+        &pod.netns,
+        pod.v4(),
+        outside.addr(),
+        Duration::from_millis(10),
+    );
+    let before = daemon.descriptors();
+    for round in 1..=3 {
+        crowd.come(&lab);
+        let time = crowd.all_reach(outside.addr());
+        let most = daemon.descriptors();
+        crowd.leave(&lab);
+        let start = Instant::now();
+        while daemon.descriptors() > before || lab.pins().len() > 2 {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{} descriptors of {before}, pins {:?}",
+                daemon.descriptors(),
+                lab.pins()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!(
+            "50 pods, round {round}: all answered after {time:?}; {most} descriptors with, {before} without"
+        );
+    }
+    let (sent, lost) = stream.finish();
+    eprintln!("beside them {lost} of {sent} datagrams were lost");
+    assert_eq!(lost, 0, "of {sent}");
+    daemon.finish();
+}
+
+#[test]
+fn fifty_pods_at_rest_cost_next_to_nothing() {
+    let Some(mut lab) = Lab::new("scale::fifty_pods_at_rest_cost_next_to_nothing") else {
+        return;
+    };
+    let crowd = Crowd::new(&mut lab, 100..150);
+    crowd.come(&lab);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    crowd.all_reach(outside.addr());
+    // Neighbour discovery of fresh links dies down.
+    std::thread::sleep(Duration::from_secs(3));
+    let (before, start) = (daemon.ticks(), Instant::now());
+    std::thread::sleep(Duration::from_secs(5));
+    let used = (daemon.ticks() - before) as f64 * 10.0 / start.elapsed().as_millis() as f64 * 100.0;
+    eprintln!(
+        "50 pods at rest: {used:.1} % of a core, resident {} MiB",
+        mib(&daemon.status("VmRSS"))
+    );
+    assert!(used < 10.0, "{used} % of a core");
+    daemon.finish();
+}
+
+#[test]
+fn two_hundred_and_fifty_pods_are_served() {
+    let Some(mut lab) = Lab::new("scale::two_hundred_and_fifty_pods_are_served") else {
+        return;
+    };
+    let crowd = Crowd::new(&mut lab, 0..250);
+    let start = Instant::now();
+    crowd.come(&lab);
+    let made = start.elapsed();
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::spawn(&lab);
+    let budget = daemon.wait_for("at most for packets");
+    assert!(budget.contains("enough for 250 pods"), "{budget}");
+    eprintln!("{}", budget.trim());
+    let start = daemon.started;
+    crowd.all_reach(outside.addr());
+    eprintln!(
+        "250 veths made in {made:?}; all 250 pods answered {:?} after the start; resident {} MiB",
+        start.elapsed(),
+        mib(&daemon.status("VmRSS"))
+    );
+    daemon.finish();
+}
