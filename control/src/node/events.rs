@@ -101,7 +101,8 @@ impl Node {
             match event {
                 Event::MissingNeighbour { port, addr } => {
                     if let Some(spec) = self.compiler.ports().get(port) {
-                        self.neighbours.ask(spec.ifindex, addr, &mut self.writer);
+                        self.neighbours
+                            .ask((spec.ifindex, addr), &self.mirror, &mut self.writer);
                     }
                 }
                 Event::PodMac { port, mac } => {

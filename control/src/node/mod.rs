@@ -196,6 +196,7 @@ impl Node {
         }
         self.neighbours.want(
             self.compiler.wanted_neighbours(&self.mirror),
+            &self.mirror,
             &mut self.writer,
         );
         let tables = self.compiler.tables(&self.mirror);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::netlink::{Mirror, NeighbourState, Writer};
+use crate::netlink::{Mirror, NeighbourState, PROTOCOL, Writer};
 
 /// A neighbour, by interface index and address.
 type Key = (u32, IpAddr);
@@ -23,28 +23,27 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     /// Makes these the next hops that are kept resolved.
-    pub(super) fn want(&mut self, wanted: BTreeSet<Key>, writer: &mut Writer) {
-        for &(ifindex, addr) in wanted.difference(&self.wanted) {
-            resolve(writer, ifindex, addr);
+    pub(super) fn want(&mut self, wanted: BTreeSet<Key>, mirror: &Mirror, writer: &mut Writer) {
+        for &key in wanted.difference(&self.wanted) {
+            resolve(mirror, writer, key);
         }
-        for &(ifindex, addr) in self.wanted.difference(&wanted) {
-            forget(writer, ifindex, addr);
+        for &key in self.wanted.difference(&wanted) {
+            forget(mirror, writer, key);
         }
         self.wanted = wanted;
     }
 
     /// A packet waits for this neighbour.
-    pub(super) fn ask(&mut self, ifindex: u32, addr: IpAddr, writer: &mut Writer) {
-        let key = (ifindex, addr);
+    pub(super) fn ask(&mut self, key: Key, mirror: &Mirror, writer: &mut Writer) {
         if !self.wanted.contains(&key) && !self.asked.contains(&key) {
             if self.asked.len() == ASKED
-                && let Some((ifindex, addr)) = self.asked.pop_front()
+                && let Some(oldest) = self.asked.pop_front()
             {
-                forget(writer, ifindex, addr);
+                forget(mirror, writer, oldest);
             }
             self.asked.push_back(key);
         }
-        resolve(writer, ifindex, addr);
+        resolve(mirror, writer, key);
     }
 
     /// A neighbour's entry changed. Next hops are asked for again when they are gone, others forgotten when they failed.
@@ -52,13 +51,13 @@ impl Neighbours {
         let entry = mirror.neighbour(key.0, key.1);
         if self.wanted.contains(&key) {
             if entry.is_none() && mirror.link(key.0).is_some_and(crate::netlink::Link::is_up) {
-                resolve(writer, key.0, key.1);
+                resolve(mirror, writer, key);
             }
         } else if self.asked.contains(&key)
             && entry.is_none_or(|entry| entry.state == NeighbourState::FAILED)
         {
             self.asked.retain(|asked| *asked != key);
-            forget(writer, key.0, key.1);
+            forget(mirror, writer, key);
         }
     }
 
@@ -66,19 +65,32 @@ impl Neighbours {
     pub(super) fn link_up(&self, ifindex: u32, mirror: &Mirror, writer: &mut Writer) {
         for &(_, addr) in self.wanted.iter().filter(|key| key.0 == ifindex) {
             if mirror.neighbour(ifindex, addr).is_none() {
-                resolve(writer, ifindex, addr);
+                resolve(mirror, writer, (ifindex, addr));
             }
         }
     }
 }
 
-fn resolve(writer: &mut Writer, ifindex: u32, addr: IpAddr) {
+/// Asks for a neighbour, unless somebody has set it by hand: that is not ours to change.
+fn resolve(mirror: &Mirror, writer: &mut Writer, (ifindex, addr): Key) {
+    let entry = mirror.neighbour(ifindex, addr);
+    let by_hand = [NeighbourState::PERMANENT, NeighbourState::NOARP];
+    if entry.is_some_and(|entry| by_hand.contains(&entry.state)) {
+        return;
+    }
     if let Err(error) = writer.resolve_neighbour(ifindex, addr) {
         tracing::debug!(%error, ifindex, %addr, "neighbour not asked for");
     }
 }
 
-fn forget(writer: &mut Writer, ifindex: u32, addr: IpAddr) {
+/// Takes back what we asked for, and only that.
+fn forget(mirror: &Mirror, writer: &mut Writer, (ifindex, addr): Key) {
+    if mirror
+        .neighbour(ifindex, addr)
+        .is_none_or(|entry| entry.protocol != PROTOCOL)
+    {
+        return;
+    }
     if let Err(error) = writer.delete_neighbour(ifindex, addr) {
         tracing::debug!(%error, ifindex, %addr, "neighbour not forgotten");
     }

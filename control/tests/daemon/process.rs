@@ -171,7 +171,11 @@ impl Daemon {
 
     /// Ends it by SIGTERM.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("SIGTERM");
+        kill(
+            Pid::from_raw(self.child.id().cast_signed()),
+            Signal::SIGTERM,
+        )
+        .expect("SIGTERM");
         self.wait()
     }
 
