@@ -8,6 +8,9 @@ use crate::config::daemon::Frames;
 const KERNEL_HEADROOM: u32 = 256;
 /// What a frame holds beside the IP packet: an Ethernet header and a VLAN tag.
 const LINK_OVERHEAD: u32 = 18;
+/// What the kernel keeps for each frame and each queue of a device with a socket, in bytes: `struct xdp_buff_xsk`.
+/// Measured on Linux 6.18: 12 sockets on 72,448 frames took 124 MB of vmalloc memory.
+const KERNEL_PER_FRAME: u64 = 128;
 /// Frames beyond those in rings: batches under way, packets that wait, ICMP errors, fragments.
 const SLACK: u32 = 4096;
 
@@ -26,6 +29,8 @@ pub struct Budget {
     pub pod_ring: u32,
     /// Frames in the receive ring of one uplink queue.
     pub uplink_ring: u32,
+    /// Queues with sockets when all pods are there: of pods, the host's port and uplinks.
+    pub sockets: u32,
 }
 
 impl Budget {
@@ -54,12 +59,18 @@ impl Budget {
             max_pods,
             pod_ring: frames.pod_ring,
             uplink_ring: frames.uplink_ring,
+            sockets: pollers * (max_pods + 1 + uplink_queues),
         }
     }
 
     /// Whether packets of this MTU fit frames of this size.
     pub const fn fits(mtu: u32, frame_size: u32) -> bool {
         KERNEL_HEADROOM + LINK_OVERHEAD + mtu <= frame_size
+    }
+
+    /// Bytes that the kernel takes beside, when all pods are there: each queue with a socket has its own list of all frames.
+    pub const fn kernel_bytes(&self) -> u64 {
+        KERNEL_PER_FRAME * self.per_poller as u64 * self.pollers as u64 * self.sockets as u64
     }
 
     /// Bytes of memory, all pollers together.
@@ -73,7 +84,7 @@ impl fmt::Display for Budget {
         write!(
             f,
             "{} MiB at most for packets: {} poller{} of {} frames of {} bytes, enough for {} pods ({} frames each to \
-             receive) and uplink queues of {}",
+             receive) and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
             self.bytes() >> 20,
             self.pollers,
             if self.pollers == 1 { "" } else { "s" },
@@ -82,6 +93,8 @@ impl fmt::Display for Budget {
             self.max_pods,
             self.pod_ring,
             self.uplink_ring,
+            (self.kernel_bytes() / u64::from(self.sockets.max(1)) * u64::from(self.pollers)) >> 20,
+            self.kernel_bytes() >> 20,
         )
     }
 }
@@ -103,6 +116,17 @@ mod tests {
         let plan = Budget::plan(&Frames::default(), 250, 1, 1, 1500);
         assert!(plan.per_poller > 250 * plan.pod_ring + 2 * plan.uplink_ring);
         assert!(plan.bytes() < 200 << 20, "{plan}");
+    }
+
+    #[test]
+    fn what_the_kernel_takes_grows_with_frames_and_pods() {
+        let frames = Frames {
+            total: Some(10_000),
+            ..Frames::default()
+        };
+        let plan = Budget::plan(&frames, 10, 2, 1, 1500);
+        assert_eq!(plan.sockets, 24);
+        assert_eq!(plan.kernel_bytes(), 128 * 10_000 * 24);
     }
 
     #[test]

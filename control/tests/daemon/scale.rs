@@ -130,7 +130,14 @@ fn fifty_pods_come_and_go() {
     let before = daemon.descriptors();
     for round in 1..=3 {
         crowd.come(&lab);
-        let time = crowd.all_reach(outside.addr());
+        // From then on nothing gets through but by the daemon.
+        let start = Instant::now();
+        while lab.pins().len() < 2 + crowd.pods.len() {
+            assert!(start.elapsed() < PATIENCE, "pins {:?}", lab.pins());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        crowd.all_reach(outside.addr());
+        let time = start.elapsed();
         let most = daemon.descriptors();
         crowd.leave(&lab);
         let start = Instant::now();
@@ -147,6 +154,7 @@ fn fifty_pods_come_and_go() {
             "50 pods, round {round}: all answered after {time:?}; {most} descriptors with, {before} without"
         );
     }
+    assert!(!daemon.log().contains("not served"), "{}", daemon.log());
     let (sent, lost) = stream.finish();
     eprintln!("beside them {lost} of {sent} datagrams were lost");
     assert_eq!(lost, 0, "of {sent}");
@@ -190,12 +198,19 @@ fn two_hundred_and_fifty_pods_are_served() {
     let budget = daemon.wait_for("at most for packets");
     assert!(budget.contains("enough for 250 pods"), "{budget}");
     eprintln!("{}", budget.trim());
-    let start = daemon.started;
-    crowd.all_reach(outside.addr());
+    daemon.wait_for("ready");
+    let ready = daemon.started.elapsed();
+    let time = crowd.all_reach(outside.addr());
+    let state = daemon.state();
+    let ports = state["ports"].as_array().map_or(0, Vec::len);
+    assert!(ports >= 252, "{ports} ports");
+    let memory = std::fs::read_to_string("/proc/meminfo").expect("/proc");
+    let vmalloc = memory.lines().find(|line| line.starts_with("VmallocUsed"));
     eprintln!(
-        "250 veths made in {made:?}; all 250 pods answered {:?} after the start; resident {} MiB",
-        start.elapsed(),
-        mib(&daemon.status("VmRSS"))
+        "250 veths made in {made:?}; the daemon ready after {ready:?}; all 250 pods answered {time:?} later; \
+         resident {} MiB, vmalloc memory of the whole kernel {} MiB",
+        mib(&daemon.status("VmRSS")),
+        mib(vmalloc.unwrap_or_default()),
     );
     daemon.finish();
 }
