@@ -112,6 +112,15 @@ fn mtu_help(mtu: u32) -> &'static str {
 }
 
 impl RunError {
+    /// Whether the interface was not there any more.
+    pub(super) fn is_about_a_gone_interface(&self) -> bool {
+        matches!(
+            self,
+            Self::Attach(AttachError::UnknownInterface { .. })
+                | Self::Xsk(XskError::NoSuchInterface { .. })
+        )
+    }
+
     /// Wraps a system error.
     pub(super) fn system(what: &'static str) -> impl Fn(nix::errno::Errno) -> Self {
         move |errno| Self::System {

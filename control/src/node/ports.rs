@@ -168,6 +168,11 @@ impl Node {
     }
 
     pub(super) fn complain(&mut self, name: &str, error: &RunError) {
+        if error.is_about_a_gone_interface() {
+            // It went between the kernel's last word and now; the next says so.
+            self.retry_at = Some(Instant::now() + RETRY);
+            return;
+        }
         let error = error.to_string();
         if self.complaints.get(name) != Some(&error) {
             tracing::error!(
