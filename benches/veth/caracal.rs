@@ -12,8 +12,9 @@ use fastpath::io::xsk::test_support::Netns;
 use crate::lab::shell;
 use crate::nodes::{Node, Process, Running};
 
-/// What the daemon is told, beside the resources.
-const DAEMON: &str = "nodeName: bench\nuplinks: [{interface: n1, mode: copy}]\nmaxPods: 4\n";
+/// What the daemon is told, beside the resources. The rings are longer than what the generator has under way, as the
+/// bare forwarder's are.
+const DAEMON: &str = "nodeName: bench\nuplinks: [{interface: n1, mode: copy}]\nmaxPods: 4\nframes: {podRing: 512, uplinkRing: 512}\n";
 
 /// A pod at 10.1.0.2 behind n0, and node `far` at the sink with the block 10.2.0.0/26.
 const RESOURCES: &str = "\

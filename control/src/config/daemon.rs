@@ -89,7 +89,7 @@ pub struct Frames {
     pub size: Option<u32>,
     /// `frames.uplinkRing`: descriptors in each ring of an uplink's queue. Default: 2048.
     pub uplink_ring: u32,
-    /// `frames.podRing`: descriptors in each ring of a pod's queue. Default: 256.
+    /// `frames.podRing`: descriptors in each ring of a pod's queue. Default: 128: each frame costs the kernel 128 bytes for each pod.
     pub pod_ring: u32,
 }
 
@@ -99,7 +99,7 @@ impl Default for Frames {
             total: None,
             size: None,
             uplink_ring: 2048,
-            pod_ring: 256,
+            pod_ring: 128,
         }
     }
 }

@@ -72,11 +72,8 @@ pub enum RunError {
     #[error("control socket: {0}")]
     Api(#[from] crate::api::BindError),
     /// Another daemon serves this network namespace.
-    #[error("a Caracal daemon already runs in this network namespace (it holds {lock}); stop it first", lock = lock.display())]
-    AlreadyRunning {
-        /// The lock that it holds.
-        lock: PathBuf,
-    },
+    #[error("a Caracal daemon already runs in this network namespace; stop it first")]
+    AlreadyRunning,
     /// A core that a poller was to run on.
     #[error(
         "core {core}: a poller can not run there ({source}); `pollers.cores` in caracal.yaml must name cores of this process's cpuset"

@@ -1,44 +1,30 @@
 //! What a daemon leaves behind on purpose, and how to take it away; and the lock that keeps two daemons apart.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-
-use nix::fcntl::{Flock, FlockArg};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::RunError;
 use crate::netlink::HostPort;
 use crate::xdp::PinDir;
 
-/// Where daemons hold their locks.
-const RUN_DIR: &str = "/run/caracal";
+/// The name that a daemon holds. Abstract names belong to a network namespace and go with the process that holds them: no
+/// file stays behind.
+const NAME: &str = "caracal-daemon";
 
 /// Held by the one daemon of a network namespace, as long as it lives.
-pub(super) type Lock = Flock<File>;
+pub(super) type Lock = UnixDatagram;
 
 /// Takes the lock of the calling thread's network namespace.
 pub(super) fn lock() -> Result<Lock, RunError> {
-    let failed = |source: io::Error| RunError::System {
-        what: "lock /run/caracal",
-        source,
-    };
-    fs::create_dir_all(RUN_DIR).map_err(failed)?;
-    let inode = fs::metadata("/proc/thread-self/ns/net")
-        .map_err(failed)?
-        .ino();
-    let path: PathBuf = Path::new(RUN_DIR).join(format!("netns-{inode}.lock"));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RunError::AlreadyRunning { lock: path }),
-        Err((_, errno)) => Err(failed(errno.into())),
-    }
+    let held = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixDatagram::bind_addr(&name));
+    held.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => RunError::AlreadyRunning,
+        _ => RunError::System {
+            what: "take the daemon's lock",
+            source,
+        },
+    })
 }
 
 /// Takes away what a daemon that is gone left in this network namespace: the programs that keep pods closed, the host's

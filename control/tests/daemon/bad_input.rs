@@ -251,11 +251,7 @@ fn a_second_daemon() {
     };
     let pod = lab.pod(0);
     let mut first = Daemon::start(&lab);
-    refused(
-        &lab,
-        RUNTIME,
-        &["already runs", "/run/caracal", "stop it first"],
-    );
+    refused(&lab, RUNTIME, &["already runs", "stop it first"]);
     let echo = Echo::at(&lab.wire, crate::lab::addr(crate::lab::OUTSIDE4));
     reaches(&pod.netns, pod.v4(), echo.addr());
     first.finish();
