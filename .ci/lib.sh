@@ -184,7 +184,7 @@ count_nextest() {
 note_skipped() {
   [ -e "$1" ] || return 0
   local count
-  count=$(grep -oE 'SKIPPED [A-Za-z0-9_:]+: .*' "$1" | sort -u | tee -a "$logs/skipped" | cut -d: -f1 | sort -u | wc -l) || true
+  count=$(grep -oE 'SKIPPED [A-Za-z0-9_:]+: .*' "$1" | sort -u | tee -a "$logs/skipped" | wc -l) || true
   passed=$((passed - count)) skipped=$((skipped + count))
 }
 
@@ -195,7 +195,7 @@ finish() {
   say
   if [ -s "$logs/skipped" ]; then
     say "Skipped here:"
-    sed 's/^/  /' "$logs/skipped"
+    sort "$logs/skipped" | sed 's/^/  /'
   fi
   [ ! -s "$logs/notices" ] || sed 's/^ */Notice: /' "$logs/notices"
   [ ${#failed_steps[@]} -eq 0 ] || say "Failed steps: ${failed_steps[*]}"
