@@ -32,7 +32,7 @@ pub const fn source_port(hash: u32) -> u16 {
 }
 
 /// Hashes an IPv4 flow. Addresses in host order; give ports (0, 0) for fragments and protocols without ports.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn v4(key: &HashKey, src: u32, dst: u32, protocol: u8, ports: (u16, u16)) -> u32 {
     let mut state = State::new(key);

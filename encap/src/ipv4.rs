@@ -254,9 +254,10 @@ pub fn decrement_ttl(l3: &mut [u8]) -> Option<u8> {
         return None;
     }
     *ttl -= 1;
-    // The word of TTL and protocol shrinks by 0x0100, whatever the protocol: ~m + m' = 0xffff - 0x0100.
-    let sum = u32::from(!u16::from_be_bytes([*check0, *check1])) + 0xfeff;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    [*check0, *check1] = (!(sum as u16)).to_be_bytes();
+    // The word of TTL and protocol shrinks by 0x0100, whatever the protocol, so the checksum grows by as much; a carry goes
+    // around, and what would be 0xffff is 0.
+    let checksum = u16::from_be_bytes([*check0, *check1]);
+    let checksum = checksum.wrapping_add(0x0100 + u16::from(checksum >= 0xfeff));
+    [*check0, *check1] = checksum.to_be_bytes();
     Some(*ttl)
 }

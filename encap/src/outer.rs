@@ -65,6 +65,18 @@ pub enum Kind {
     Vxlan6,
 }
 
+impl Kind {
+    /// Bytes of all headers together.
+    const fn len(self) -> usize {
+        match self {
+            Self::Ethernet => ETHERNET_LEN,
+            Self::Ipip => IPIP_LEN,
+            Self::Vxlan4 => VXLAN4_LEN,
+            Self::Vxlan6 => VXLAN6_LEN,
+        }
+    }
+}
+
 /// What the UDP checksum of VXLAN over IPv6 is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum UdpChecksum {
@@ -145,7 +157,7 @@ impl fmt::Display for WriteError {
 
 impl core::error::Error for WriteError {}
 
-/// Prebuilt bytes to be put in front of an inner IP packet. Plain data, 88 bytes.
+/// Prebuilt bytes to be put in front of an inner IP packet. Plain data, 90 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rewrite {
@@ -153,6 +165,8 @@ pub struct Rewrite {
     base_sum: u16,
     kind: Kind,
     udp_checksum: UdpChecksum,
+    /// How many of the bytes the kind needs.
+    len: u8,
     /// The headers with all patched fields zero; as many bytes as the kind says.
     bytes: [u8; MAX_LEN],
 }
@@ -240,6 +254,7 @@ impl Rewrite {
             base_sum,
             kind,
             udp_checksum: UdpChecksum::Zero,
+            len: kind.len() as u8,
         }
     }
 
@@ -253,12 +268,7 @@ impl Rewrite {
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub const fn len(&self) -> usize {
-        match self.kind {
-            Kind::Ethernet => ETHERNET_LEN,
-            Kind::Ipip => IPIP_LEN,
-            Kind::Vxlan4 => VXLAN4_LEN,
-            Kind::Vxlan6 => VXLAN6_LEN,
-        }
+        self.len as usize
     }
 
     /// How many of them count against the link's MTU: all but the outer Ethernet header.
@@ -313,7 +323,7 @@ impl Rewrite {
     /// # Errors
     ///
     /// See [`WriteError`]; after one the room's content is unspecified.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
         match self.kind {
             Kind::Ethernet => self.write_ethernet(frame, inner.family),
@@ -336,7 +346,7 @@ impl Rewrite {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_ipip(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
         if inner.family != Family::V4 {
             return Err(WriteError::Family);
@@ -353,7 +363,7 @@ impl Rewrite {
         self.patch_ipv4(ip, inner, IPV4_LEN as u16, flags)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_vxlan4(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
         let room = self.copy::<VXLAN4_LEN>(frame)?;
         let (_, rest) = room.split_at_mut(ETHERNET_LEN);
@@ -398,7 +408,7 @@ impl Rewrite {
     }
 
     /// Fills length, identification, ECN and checksum; `flags` are those that the prebuilt header does not have.
-    #[inline]
+    #[inline(always)]
     fn patch_ipv4(
         &self,
         ip: &mut [u8; IPV4_LEN],
@@ -457,7 +467,7 @@ fn udp_template(port: u16) -> [u8; UDP_HEADER_LEN] {
 }
 
 /// Fills source port, length and the inner Ethernet type of the UDP header, VXLAN header and inner Ethernet header.
-#[inline]
+#[inline(always)]
 fn patch_udp(headers: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
     let Some(headers) = headers.first_chunk_mut::<{ UDP_OVERHEAD as usize }>() else {
         return Err(WriteError::NoRoom);

@@ -58,8 +58,9 @@ fn written(rewrite: &Rewrite, inner: &Inner) -> Vec<u8> {
 }
 
 #[test]
-fn a_rewrite_is_small_and_its_bytes_come_first() {
-    assert!(size_of::<Rewrite>() <= 88);
+fn a_rewrite_is_small_and_plain_headers_lie_at_its_start() {
+    assert!(size_of::<Rewrite>() <= 90);
+    assert!(core::mem::offset_of!(Rewrite, bytes) + IPIP_LEN <= 48);
     assert_eq!(
         [ETHERNET_LEN, IPIP_LEN, VXLAN4_LEN, VXLAN6_LEN],
         [14, 34, 64, 84]
