@@ -212,6 +212,19 @@ impl Batch {
         }
     }
 
+    /// Appends frames as fresh packets, as many as there is room for; the others stay with the iterator.
+    #[inline]
+    pub fn take_from(&mut self, frames: &mut impl Iterator<Item = Frame>, in_port: PortId) {
+        let room = self.packets.get_mut(self.len..).unwrap_or_default();
+        let mut count = 0;
+        // Slots first: when they run out no frame is lost.
+        for (slot, frame) in room.iter_mut().zip(frames) {
+            slot.restart(frame, in_port);
+            count += 1;
+        }
+        self.len += count;
+    }
+
     /// Appends a packet that is known already. A full batch must not be given more.
     pub(crate) fn push_packet(&mut self, packet: Packet) {
         if let Some(slot) = self.packets.get_mut(self.len) {

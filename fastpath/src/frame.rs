@@ -47,6 +47,7 @@ impl Frame {
 
 /// What there is where nothing is. A call, and a cold one, so that a branch leads here and the hot path chooses nothing.
 #[cold]
+#[inline(never)]
 pub(crate) const fn no_bytes<'a>() -> &'a mut [u8] {
     &mut []
 }

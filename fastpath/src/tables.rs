@@ -39,7 +39,7 @@ impl Default for Tables {
             generation: 0,
             fib4: Lpm4::default(),
             fib6: Lpm6::default(),
-            next_hops: vec![NextHop::Drop(DropReason::NoRoute)],
+            next_hops: vec![NO_ROUTE],
             ports: Vec::new(),
             tunnels: Tunnels::default(),
             hash_key: HashKey([0, 0]),
@@ -57,10 +57,12 @@ impl Tables {
     /// A next hop; "no route" for an id that does not exist.
     #[inline]
     pub fn next_hop(&self, id: NextHopId) -> &NextHop {
-        const NO_ROUTE: NextHop = NextHop::Drop(DropReason::NoRoute);
         self.next_hops.get(id.index()).unwrap_or(&NO_ROUTE)
     }
 }
+
+/// Where packets without a route go.
+pub static NO_ROUTE: NextHop = NextHop::Drop(DropReason::NoRoute);
 
 /// What a route leads to. Two cache lines, of which the first is enough but for VXLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

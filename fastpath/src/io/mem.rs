@@ -1,7 +1,8 @@
 //! Packet I/O in memory: benches, property tests and replay run the production pipeline over it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
+
+use flowtable::prefetch;
 
 use super::{HEADROOM, PacketIo};
 use crate::batch::{BATCH, Batch};
@@ -15,11 +16,15 @@ pub struct MemIo {
     chunk_len: usize,
     free: Vec<u32>,
     ports: Vec<MemPort>,
+    /// The most frames that are received together.
+    together: usize,
 }
 
 #[derive(Debug)]
 struct MemPort {
-    rx: VecDeque<Frame>,
+    /// What arrived, of which the first `received` are gone.
+    arrived: Vec<Frame>,
+    received: usize,
     sent: Vec<Frame>,
     tx_room: usize,
 }
@@ -35,12 +40,19 @@ impl MemIo {
             free: (0..chunks).rev().collect(),
             ports: (0..ports)
                 .map(|_| MemPort {
-                    rx: VecDeque::with_capacity(chunks as usize),
+                    arrived: Vec::with_capacity(chunks as usize),
+                    received: 0,
                     sent: Vec::with_capacity(tx_room),
                     tx_room,
                 })
                 .collect(),
+            together: BATCH,
         }
+    }
+
+    /// From now on receives at most this many frames together, and never more than a batch.
+    pub fn receive_together(&mut self, frames: usize) {
+        self.together = frames.min(BATCH);
     }
 
     /// Copies a packet in as if it had arrived at `port`. `false` when there is no frame, no such port, or
@@ -58,7 +70,7 @@ impl MemIo {
         if room.len() == packet.len() {
             room.copy_from_slice(packet);
             if let Some(port) = self.ports.get_mut(usize::from(port.0)) {
-                port.rx.push_back(frame);
+                port.arrive(frame);
                 return true;
             }
         }
@@ -93,9 +105,46 @@ impl MemIo {
         count
     }
 
+    /// Frees what arrived at `port` and was not received. Returns how many frames that were.
+    pub fn discard_arrived(&mut self, port: PortId) -> usize {
+        let Some(slot) = self.ports.get_mut(usize::from(port.0)) else {
+            return 0;
+        };
+        let left = slot.arrived.drain(..).skip(slot.received);
+        let before = self.free.len();
+        self.free.extend(left.map(|frame| frame.chunk));
+        slot.received = 0;
+        self.free.len() - before
+    }
+
     /// How many chunks are free. All of them, when every frame has found its way back.
     pub const fn free_chunks(&self) -> usize {
         self.free.len()
+    }
+}
+
+impl MemPort {
+    fn arrive(&mut self, frame: Frame) {
+        // Instead of growing, if what was received leaves room.
+        if self.received > 0 && self.arrived.len() == self.arrived.capacity() {
+            self.arrived.drain(..self.received);
+            self.received = 0;
+        }
+        self.arrived.push(frame);
+    }
+
+    /// The next frames, `count` at most, to be taken.
+    #[inline]
+    fn next(&mut self, count: usize) -> &mut [Frame] {
+        if self.received == self.arrived.len() {
+            self.arrived.clear();
+            self.received = 0;
+        }
+        let from = self.received;
+        self.received = self.arrived.len().min(from + count);
+        self.arrived
+            .get_mut(from..self.received)
+            .unwrap_or_default()
     }
 }
 
@@ -116,14 +165,17 @@ impl PacketIo for MemIo {
 
     #[inline]
     fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
+        let id = PortId(queue as u16);
         let port = self.ports.get_mut(queue)?;
-        let count = port.rx.len().min(BATCH - batch.len());
-        for frame in port.rx.drain(..count) {
-            if let Err(frame) = batch.push(frame, PortId(queue as u16)) {
-                self.free.push(frame.chunk);
+        let frames = port.next(self.together.min(BATCH - batch.len()));
+        for frame in frames.iter() {
+            let at = frame.chunk as usize * self.chunk_len + usize::from(frame.start);
+            if let Some(first) = self.arena.get(at) {
+                prefetch(first);
             }
         }
-        Some(PortId(queue as u16))
+        batch.take_from(&mut frames.iter_mut().map(Frame::take), id);
+        Some(id)
     }
 
     #[inline]

@@ -22,6 +22,7 @@ pub fn run<I: PacketIo>(
     outbox: &mut Outbox,
     counters: &Counters,
 ) {
+    let key = &tables.hash_key;
     for packet in batch.packets() {
         if !matches!(packet.fate, Fate::Transmit(_)) || packet.has(flag::COMPLETE) {
             continue;
@@ -30,12 +31,14 @@ pub fn run<I: PacketIo>(
             packet.drop(DropReason::NoRoute);
             continue;
         };
-        let key = &tables.hash_key;
+        if packet.has(flag::MAYBE_PARTIAL) {
+            complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
+        }
         let done = if packet.has(flag::FRAGMENT) {
-            forward(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
+            forward(packet, l3_of(packet, io.chunk(&packet.frame)));
             fragment::run(packet, io, adjacency, key, outbox)
         } else {
-            encapsulate(packet, io.chunk(&packet.frame), adjacency, key, counters)
+            encapsulate(packet, io.chunk(&packet.frame), adjacency, key)
         };
         if let Err(reason) = done {
             packet.drop(reason);
@@ -45,10 +48,7 @@ pub fn run<I: PacketIo>(
 
 /// What forwarding changes in the IP packet itself, which is `l3` without link padding.
 #[inline(always)]
-fn forward(packet: &Packet, l3: &mut [u8], counters: &Counters) {
-    if packet.has(flag::MAYBE_PARTIAL) {
-        complete(packet, l3, counters);
-    }
+fn forward(packet: &Packet, l3: &mut [u8]) {
     if !packet.has(flag::KEEP_TTL) {
         match packet.family {
             Family::V6 => ipv6::decrement_hop_limit(l3),
@@ -84,7 +84,6 @@ fn encapsulate(
     chunk: &mut [u8],
     adjacency: &Adjacency,
     key: &HashKey,
-    counters: &Counters,
 ) -> Result<(), DropReason> {
     let rewrite = &adjacency.rewrite;
     let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
@@ -94,23 +93,36 @@ fn encapsulate(
     };
     packet.frame.start = start as u16;
     packet.frame.len = bytes.len() as u16;
-    let Some((room, ip)) = bytes.split_at_mut_checked(rewrite.len()) else {
+    let Some(ip) = bytes.get_mut(rewrite.len()..) else {
         return Err(DropReason::NoHeadroom);
     };
-    forward(packet, ip, counters);
-    match (rewrite.kind(), packet.family) {
-        (Kind::Ethernet, Family::V4) => rewrite.write_ethernet(room, outer::Family::V4),
-        (Kind::Ethernet, Family::V6) => rewrite.write_ethernet(room, outer::Family::V6),
-        _ => {
-            let inner = inner_of(packet, adjacency, key).ok_or(DropReason::NoRoute)?;
-            rewrite.write(bytes, &inner)
-        }
+    forward(packet, ip);
+    let family = match packet.family {
+        Family::V4 => outer::Family::V4,
+        Family::V6 => outer::Family::V6,
+        Family::Unknown => return Err(DropReason::NoRoute),
+    };
+    if rewrite.kind() == Kind::Ethernet {
+        rewrite.write_ethernet(bytes, family).map_err(write_reason)
+    } else {
+        tunnel(packet, bytes, adjacency, key)
     }
-    .map_err(write_reason)
+}
+
+/// Writes outer IP headers.
+#[inline(always)]
+fn tunnel(
+    packet: &Packet,
+    bytes: &mut [u8],
+    adjacency: &Adjacency,
+    key: &HashKey,
+) -> Result<(), DropReason> {
+    let inner = inner_of(packet, adjacency, key).ok_or(DropReason::NoRoute)?;
+    adjacency.rewrite.write(bytes, &inner).map_err(write_reason)
 }
 
 /// What the outer headers need to know of the inner packet.
-#[inline]
+#[inline(always)]
 pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Option<Inner> {
     match packet.family {
         Family::V4 => {
@@ -168,5 +180,62 @@ pub(super) const fn write_reason(error: WriteError) -> DropReason {
     match error {
         WriteError::NoRoom | WriteError::TooLong => DropReason::NoHeadroom,
         WriteError::Family => DropReason::NoRoute,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encap::eth::MacAddr;
+    use encap::ipv6::{Fragment, Upper};
+    use encap::outer::{Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
+    use encap::vxlan::{self, Vni};
+
+    use super::*;
+    use crate::batch::PeerId;
+    use crate::port::PortId;
+    use crate::tables::Way;
+
+    #[test]
+    fn fragments_of_one_ipv6_datagram_share_an_outer_source_port() {
+        let macs = Macs {
+            dst: MacAddr::ZERO,
+            src: MacAddr::ZERO,
+        };
+        let overlay = Overlay {
+            port: vxlan::DEFAULT_PORT,
+            vni: Vni::CALICO,
+            macs,
+        };
+        let adjacency = Adjacency {
+            port: PortId(0),
+            mtu: 1500,
+            peer: PeerId::NONE,
+            way: Way::Tunnel,
+            rewrite: Rewrite::vxlan6(macs, Tunnel { src: 1, dst: 2 }, overlay, UdpChecksum::Zero),
+        };
+        let mut batch = Batch::default();
+        let packet = batch
+            .push(crate::frame::Frame::NONE, PortId(1))
+            .expect("it is empty");
+        packet.family = Family::V6;
+        let mut hash_of = |protocol, ports, offset| {
+            packet.ports = ports;
+            packet.ip6.upper = Upper {
+                protocol,
+                offset: 48,
+                fragment: Some(Fragment {
+                    id: 7,
+                    offset,
+                    more: true,
+                }),
+            };
+            let key = HashKey([1, 2]);
+            inner_of(packet, &adjacency, &key).map(|inner| inner.flow_hash)
+        };
+        // The first fragment shows its ports, a later one not, and may name another header than the first.
+        let first = hash_of(encap::l4::UDP, (1000, 2000), 0);
+        assert!(first.is_some());
+        assert_eq!(first, hash_of(encap::l4::UDP, (0, 0), 1448));
+        assert_eq!(first, hash_of(60, (0, 0), 1448));
     }
 }

@@ -74,32 +74,32 @@ fn tunnel_of(packet: &Packet, tunnels: &Tunnels) -> Option<Tunnel> {
 }
 
 /// Checks the outer headers first, then the inner packet, and makes the packet the inner one.
+#[inline(always)]
 fn open(
     packet: &mut Packet,
     bytes: &mut [u8],
     tunnels: &Tunnels,
     tunnel: Tunnel,
 ) -> Result<(), DropReason> {
-    let l3 = bytes.get_mut(usize::from(packet.l3)..).unwrap_or_default();
-    let (peer, outer_ecn, is_fragment, l4_range) = match packet.family {
+    let (peer, outer_ecn, is_fragment, outer_len, end) = match packet.family {
         Family::V4 => {
             let ip = &packet.ip4;
-            let peer = tunnels.peer4(ip.src);
             (
-                peer,
+                tunnels.peer4(ip.src),
                 Ecn::of(ip.tos),
                 ip.is_fragment(),
-                usize::from(ip.header_len)..usize::from(ip.total_len),
+                usize::from(ip.header_len),
+                usize::from(ip.total_len),
             )
         }
         Family::V6 => {
             let ip = &packet.ip6;
-            let peer = tunnels.peer6(ip.src);
             (
-                peer,
+                tunnels.peer6(ip.src),
                 Ecn::of(ip.traffic_class),
                 ip.is_fragment(),
-                usize::from(ip.upper.offset)..ip.total_len(),
+                usize::from(ip.upper.offset),
+                ip.total_len(),
             )
         }
         Family::Unknown => return Err(DropReason::TunnelMalformed),
@@ -108,29 +108,30 @@ fn open(
     if is_fragment {
         return Err(DropReason::TunnelMalformed);
     }
-    let outer_len = l4_range.start;
-    let payload = l3.get_mut(l4_range).ok_or(DropReason::TunnelMalformed)?;
+    // The packet ends where the outer one does: link padding is not ours to read.
+    let at = usize::from(packet.l3);
+    let Some(l3) = bytes.get_mut(at..at + end) else {
+        return Err(DropReason::TunnelMalformed);
+    };
     let (inner_family, skip) = match tunnel {
         Tunnel::Ipip => {
-            ipip::inner(l3, &packet.ip4).map_err(|error| match error {
-                ipip::IpipError::InnerVersion => DropReason::TunnelInnerType,
-                ipip::IpipError::Fragment | ipip::IpipError::Truncated => {
-                    DropReason::TunnelMalformed
-                }
-            })?;
+            ipip::inner(l3, &packet.ip4).map_err(ipip_reason)?;
             (Family::V4, outer_len)
         }
         Tunnel::Vxlan(end) => {
-            let family = vxlan_payload(packet, payload, end)?;
-            (
-                family,
-                outer_len + l4::UDP_HEADER_LEN + vxlan::HEADER_LEN + ETH_LEN,
-            )
+            let Some(payload) = l3.get_mut(outer_len..) else {
+                return Err(DropReason::TunnelMalformed);
+            };
+            let family = match ordinary_vxlan(payload, end) {
+                Some(family) => family,
+                None => vxlan_payload(packet, payload, end)?,
+            };
+            (family, outer_len + VXLAN_HEADERS)
         }
     };
-    // The packet ends where the outer one did: link padding is not ours to read.
-    let end = packet.ip_len();
-    let inner = l3.get_mut(skip..end).ok_or(DropReason::TunnelMalformed)?;
+    let Some(inner) = l3.get_mut(skip..) else {
+        return Err(DropReason::TunnelMalformed);
+    };
     match inner_family {
         Family::V4 => inner4(packet, inner, outer_ecn, tunnels)?,
         _ => inner6(packet, inner, outer_ecn, tunnels)?,
@@ -140,7 +141,42 @@ fn open(
     Ok(())
 }
 
+/// The reason that stands for a parser's verdict.
+const fn ipip_reason(error: ipip::IpipError) -> DropReason {
+    match error {
+        ipip::IpipError::InnerVersion => DropReason::TunnelInnerType,
+        ipip::IpipError::Fragment | ipip::IpipError::Truncated => DropReason::TunnelMalformed,
+    }
+}
+
+/// UDP, VXLAN and Ethernet, in front of the inner IP packet.
+const VXLAN_HEADERS: usize = l4::UDP_HEADER_LEN + vxlan::HEADER_LEN + ETH_LEN;
+
+/// Takes the headers of nearly all VXLAN packets: without a UDP checksum, of our network, to our MAC address. None decides
+/// nothing: [`vxlan_payload`] does.
+#[inline(always)]
+fn ordinary_vxlan(udp: &[u8], end: VxlanEnd) -> Option<Family> {
+    let (headers, _) = udp.split_first_chunk::<VXLAN_HEADERS>()?;
+    let (udp_header, rest) = headers.split_first_chunk::<{ l4::UDP_HEADER_LEN }>()?;
+    let (vxlan, ethernet) = rest.split_first_chunk::<{ vxlan::HEADER_LEN }>()?;
+    let (dst, _, ethertype) = eth::fields(ethernet.first_chunk()?);
+    let (len, checksum) = (
+        (u64::from_be_bytes(*udp_header) >> 16) as u16,
+        u64::from_be_bytes(*udp_header) as u16,
+    );
+    let is_ordinary = checksum == 0
+        && (l4::UDP_HEADER_LEN..=udp.len()).contains(&usize::from(len))
+        && vxlan::parse(vxlan) == Ok(end.vni)
+        && *dst == end.mac.0;
+    match ethertype {
+        EtherType::IPV4 if is_ordinary => Some(Family::V4),
+        EtherType::IPV6 if is_ordinary => Some(Family::V6),
+        _ => None,
+    }
+}
+
 /// Checks UDP, VXLAN and the inner Ethernet header; the family that is inside.
+#[inline(never)]
 fn vxlan_payload(packet: &Packet, udp: &mut [u8], end: VxlanEnd) -> Result<Family, DropReason> {
     if !l4::udp_length_is_sane(udp) {
         return Err(DropReason::TunnelMalformed);
@@ -192,8 +228,7 @@ fn outer_is_right(packet: &Packet, udp: &[u8]) -> bool {
 /// packet as it will be then ("local checksum offload"), and leaves the inner one to hardware that never comes.
 #[cold]
 fn complete_inner(udp: &mut [u8]) -> bool {
-    const INNER: usize = l4::UDP_HEADER_LEN + vxlan::HEADER_LEN + ETH_LEN;
-    let inner = udp.get_mut(INNER..).unwrap_or_default();
+    let inner = udp.get_mut(VXLAN_HEADERS..).unwrap_or_default();
     let completed = match inner.first().map(|first| first >> 4) {
         Some(4) => ipv4::parse(inner)
             .map(|ip| checksum::complete_partial_v4(inner, &ip))
@@ -211,6 +246,7 @@ fn is_partial(packet: &Packet, udp: &[u8], pseudo: Sum) -> bool {
     packet.has(flag::MAYBE_PARTIAL) && udp.get(6..8) == Some(&pseudo.fold().to_be_bytes())
 }
 
+#[inline(always)]
 fn inner4(
     packet: &mut Packet,
     l3: &mut [u8],
@@ -218,21 +254,21 @@ fn inner4(
     tunnels: &Tunnels,
 ) -> Result<(), DropReason> {
     ecn::decapsulate_ipv4(l3, outer_ecn).map_err(|_| DropReason::TunnelEcn)?;
-    let ip = ipv4::parse(l3).map_err(parse::ip4_reason)?;
-    parse::addresses4(ip.src, ip.dst)?;
-    packet.ip4 = ip;
+    packet.ip4.read(l3).map_err(parse::ip4_reason)?;
     packet.family = Family::V4;
     packet.ports = (0, 0);
+    let ip = packet.ip4;
+    parse::addresses4(ip.src, ip.dst)?;
     parse::transport4(packet, l3)?;
-    let to_node =
-        tunnels.local4.map(u32::from) == Some(ip.dst) || tunnels.peers4.contains_key(&ip.dst);
-    if to_node && is_tunnel(ip.protocol, packet.ports.1, tunnels) {
-        Err(DropReason::TunnelNested)
-    } else {
-        Ok(())
+    if is_tunnel(ip.protocol, packet.ports.1, tunnels)
+        && (tunnels.local4.map(u32::from) == Some(ip.dst) || tunnels.peers4.contains_key(&ip.dst))
+    {
+        return Err(DropReason::TunnelNested);
     }
+    Ok(())
 }
 
+#[inline(never)]
 fn inner6(
     packet: &mut Packet,
     l3: &mut [u8],
@@ -240,20 +276,18 @@ fn inner6(
     tunnels: &Tunnels,
 ) -> Result<(), DropReason> {
     ecn::decapsulate_ipv6(l3, outer_ecn).map_err(|_| DropReason::TunnelEcn)?;
-    let ip = ipv6::parse(l3).map_err(parse::ip6_reason)?;
-    parse::addresses6(ip.src, ip.dst)?;
-    packet.ip6 = ip;
+    packet.ip6.read(l3).map_err(parse::ip6_reason)?;
     packet.family = Family::V6;
     packet.ports = (0, 0);
+    let ip = packet.ip6;
+    parse::addresses6(ip.src, ip.dst)?;
     parse::transport6(packet, l3)?;
-    let to_node =
-        tunnels.local6.map(u128::from) == Some(ip.dst) || tunnels.peers6.contains_key(&ip.dst);
-    let is_tunnel = is_tunnel(ip.upper.protocol, packet.ports.1, tunnels);
-    if to_node && is_tunnel {
-        Err(DropReason::TunnelNested)
-    } else {
-        Ok(())
+    if is_tunnel(ip.upper.protocol, packet.ports.1, tunnels)
+        && (tunnels.local6.map(u128::from) == Some(ip.dst) || tunnels.peers6.contains_key(&ip.dst))
+    {
+        return Err(DropReason::TunnelNested);
     }
+    Ok(())
 }
 
 /// Whether the inner packet is a tunnel packet itself. Whoever sent it wants two headers taken off.
@@ -269,4 +303,63 @@ const fn is_tunnel(protocol: u8, dst_port: u16, tunnels: &Tunnels) -> bool {
 #[inline]
 pub(super) fn came_by_tunnel(packet: &Packet) -> bool {
     packet.peer != PeerId::NONE
+}
+
+#[cfg(test)]
+mod tests {
+    use encap::eth::MacAddr;
+    use encap::vxlan::Vni;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::port::PortId;
+
+    const END: VxlanEnd = VxlanEnd {
+        vni: Vni::CALICO,
+        mac: MacAddr([0x66, 0, 0, 0, 0, 1]),
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_the_quick_way_takes_the_careful_one_takes_alike(
+            v6 in any::<bool>(),
+            inner in 0..60_usize,
+            length in prop::option::of(0..80_u16),
+            changes in prop::collection::vec((0..31_usize, 0..8_u32), 0..3),
+            cut in 0..40_usize,
+        ) {
+            let mut udp = vec![0xc0, 0x01, 0x12, 0xb5];
+            let len = length.unwrap_or((VXLAN_HEADERS + inner) as u16);
+            udp.extend(len.to_be_bytes());
+            udp.extend([0, 0]);
+            udp.extend(vxlan::header(END.vni));
+            let ethertype = if v6 { EtherType::IPV6 } else { EtherType::IPV4 };
+            udp.extend(eth::header(END.mac, MacAddr([2; 6]), ethertype));
+            udp.resize(VXLAN_HEADERS + inner, 0x45);
+            for (at, bit) in changes {
+                if let Some(byte) = udp.get_mut(at) {
+                    *byte ^= 1 << bit;
+                }
+            }
+            udp.truncate(udp.len() - cut.saturating_sub(20).min(udp.len()));
+            let mut batch = Batch::default();
+            let packet = batch.push(Frame::NONE, PortId(0)).expect("it is empty");
+            packet.family = Family::V4;
+            if let Some(family) = ordinary_vxlan(&udp, END) {
+                prop_assert_eq!(vxlan_payload(packet, &mut udp, END), Ok(family));
+            }
+        }
+    }
+
+    #[test]
+    fn most_packets_go_the_quick_way() {
+        let mut udp = vec![0xc0, 0x01, 0x12, 0xb5, 0, 50, 0, 0];
+        udp.extend(vxlan::header(END.vni));
+        udp.extend(eth::header(END.mac, MacAddr([2; 6]), EtherType::IPV4));
+        udp.resize(50, 0x45);
+        assert_eq!(ordinary_vxlan(&udp, END), Some(Family::V4));
+    }
 }

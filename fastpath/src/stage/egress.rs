@@ -24,19 +24,22 @@ pub fn run<I: PacketIo, O: Observe>(
     counters: &Counters,
     observer: &mut O,
 ) {
-    let mut tally = Tally {
-        port: PortId(u16::MAX),
-        packets: 0,
-        bytes: 0,
-    };
-    let mut forwarded = 0;
+    let mut tally = Tally::default();
     for packet in batch.packets() {
         if let Fate::Transmit(port) = packet.fate {
+            if port != tally.port {
+                tally.count(counters);
+                tally = Tally {
+                    port,
+                    ..Tally::default()
+                };
+            }
             let len = u64::from(packet.frame.len);
             match io.send(port, packet.frame.take()) {
                 Ok(()) => {
-                    tally.add(counters, port, len);
-                    forwarded += u64::from(seal_sent(packet, counters));
+                    tally.packets += 1;
+                    tally.bytes += len;
+                    tally.originated += u64::from(packet.flags & flag::ORIGINATED);
                 }
                 Err(frame) => {
                     io.free(frame);
@@ -49,9 +52,41 @@ pub fn run<I: PacketIo, O: Observe>(
         }
         observer.fate(packet);
     }
-    tally.flush(counters);
-    counters.tx.add(forwarded);
+    tally.count(counters);
     batch.clear();
+}
+
+/// What was sent by one port in a row, counted together.
+#[derive(Clone, Copy)]
+struct Tally {
+    port: PortId,
+    packets: u64,
+    bytes: u64,
+    /// How many of the packets the dataplane made itself.
+    originated: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            port: PortId(u16::MAX),
+            packets: 0,
+            bytes: 0,
+            originated: 0,
+        }
+    }
+}
+
+impl Tally {
+    #[inline(always)]
+    fn count(self, counters: &Counters) {
+        counters.tx.add(self.packets - self.originated);
+        counters.originated.add(self.originated);
+        if let Some(port) = counters.port(self.port) {
+            port.tx_packets.add(self.packets);
+            port.tx_bytes.add(self.bytes);
+        }
+    }
 }
 
 /// The fate of a packet that is not sent.
@@ -70,53 +105,10 @@ fn end<I: PacketIo>(packet: &mut Packet, io: &mut I, counters: &Counters) {
     io.free(packet.frame.take());
 }
 
-/// Whether a packet that was sent had come in (`true`) or is the dataplane's own.
-#[inline]
-fn seal_sent(packet: &Packet, counters: &Counters) -> bool {
-    if packet.has(flag::ORIGINATED) {
-        counters.originated.add(1);
-        return false;
-    }
-    true
-}
-
 fn seal_dropped(packet: &Packet, reason: DropReason, counters: &Counters) {
     if packet.has(flag::ORIGINATED) {
         counters.originated_dropped.add(1);
     } else {
         counters.count_drop(packet.in_port, reason);
-    }
-}
-
-/// Packets and bytes sent by one port after another, counted once a run of the same port.
-struct Tally {
-    port: PortId,
-    packets: u64,
-    bytes: u64,
-}
-
-impl Tally {
-    #[inline]
-    fn add(&mut self, counters: &Counters, port: PortId, bytes: u64) {
-        if port != self.port {
-            self.flush(counters);
-            *self = Self {
-                port,
-                packets: 0,
-                bytes: 0,
-            };
-        }
-        self.packets += 1;
-        self.bytes += bytes;
-    }
-
-    #[inline]
-    fn flush(&self, counters: &Counters) {
-        if self.packets > 0
-            && let Some(port) = counters.port(self.port)
-        {
-            port.tx_packets.add(self.packets);
-            port.tx_bytes.add(self.bytes);
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::batch::{BATCH, Batch, Family, Fate, Packet, PeerId, flag};
 use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
 use crate::stage::decap::came_by_tunnel;
-use crate::tables::{Adjacency, NextHop, Tables, Way};
+use crate::tables::{Adjacency, NO_ROUTE, NextHop, Tables, Way};
 
 /// Chooses each packet's next hop. Returns whether any packet needs more than being sent: an ICMP error, or waiting
 /// for a neighbour.
@@ -20,9 +20,11 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
     let packets = batch.packets();
     let mut hops = [NextHopId::NONE; BATCH];
     lookup(packets, tables, |ip4| ip4.dst, |ip6| ip6.dst, &mut hops);
-    for (packet, hop) in packets.iter_mut().zip(hops) {
+    let mut ways = [&NO_ROUTE; BATCH];
+    for ((packet, hop), way) in packets.iter_mut().zip(hops).zip(&mut ways) {
         packet.next_hop = hop;
-        prefetch(tables.next_hop(hop));
+        *way = tables.next_hop(hop);
+        prefetch(*way);
     }
     if let Some(port) = port
         && !matches!(port.kind, PortKind::Pod(_))
@@ -37,11 +39,10 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         }
     }
     let mut exceptional = false;
-    for packet in packets {
+    for (packet, hop) in packets.iter_mut().zip(ways) {
         if !packet.is_undecided() {
             continue;
         }
-        let hop = tables.next_hop(packet.next_hop);
         match hop {
             NextHop::Send(adjacency) if is_ordinary(packet, adjacency, tables) => {
                 packet.fate = Fate::Transmit(adjacency.port);
@@ -58,12 +59,10 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
 /// Whether a packet simply goes this way: [`decide`] would say so, and change nothing.
 #[inline(always)]
 fn is_ordinary(packet: &Packet, adjacency: &Adjacency, tables: &Tables) -> bool {
-    let may_go = match adjacency.way {
-        Way::Uplink => true,
-        Way::Pod => adjacency.port != packet.in_port,
-        Way::Tunnel => may_enter_tunnel(packet, tables).is_ok(),
-        Way::Host => false,
-    };
+    // Not a match: most packets go the first way of these, and a jump by a table is slow.
+    let may_go = adjacency.way == Way::Uplink
+        || (adjacency.way == Way::Pod && adjacency.port != packet.in_port)
+        || (adjacency.way == Way::Tunnel && may_enter_tunnel(packet, tables).is_ok());
     let (ttl, len) = match packet.family {
         Family::V6 => (packet.ip6.hop_limit, packet.ip6.total_len()),
         Family::V4 | Family::Unknown => (packet.ip4.ttl, packet.ip4.total_len.into()),
@@ -83,22 +82,20 @@ fn lookup(
     of_ip6: impl Fn(&Ipv6Info) -> u128,
     hops: &mut [NextHopId; BATCH],
 ) {
-    let (mut addrs, mut has_v4, mut has_v6) = ([0; BATCH], false, false);
+    let (mut addrs, mut families) = ([0; BATCH], 0_u8);
     for (slot, packet) in addrs.iter_mut().zip(packets) {
-        match packet.family {
-            Family::V4 => {
-                *slot = of_ip4(&packet.ip4);
-                has_v4 = true;
-            }
-            Family::V6 => has_v6 = true,
-            Family::Unknown => {}
-        }
+        // Some old address, if this is not IPv4; what is found for it is not used.
+        *slot = of_ip4(&packet.ip4);
+        families |= 1 << packet.family as u8;
     }
+    let has = |family: Family| families & 1 << family as u8 != 0;
     let len = packets.len().min(BATCH);
-    if has_v4 && let (Some(addrs), Some(hops)) = (addrs.get(..len), hops.get_mut(..len)) {
+    if has(Family::V4)
+        && let (Some(addrs), Some(hops)) = (addrs.get(..len), hops.get_mut(..len))
+    {
         tables.fib4.lookup_batch(addrs, hops);
     }
-    if has_v6 {
+    if has(Family::V6) {
         lookup6(packets, tables, of_ip6, hops);
     }
 }

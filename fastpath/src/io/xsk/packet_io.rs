@@ -266,15 +266,14 @@ impl PacketIo for XskIo {
             for span in received {
                 self.part.prefetch(span.chunk, span.start);
             }
-            for span in received {
-                let frame = Frame {
-                    chunk: span.chunk,
-                    start: span.start,
-                    len: span.len,
-                };
-                if let Err(frame) = batch.push(frame, queue.port) {
-                    self.part.release(frame.chunk);
-                }
+            let mut frames = received.iter().map(|span| Frame {
+                chunk: span.chunk,
+                start: span.start,
+                len: span.len,
+            });
+            batch.take_from(&mut frames, queue.port);
+            for frame in frames {
+                self.part.release(frame.chunk);
             }
             queue.socket.refill(&mut self.part);
         }

@@ -1,7 +1,7 @@
 //! The quick way through parsing, for the packets that nearly all packets are.
 //!
-//! TCP and UDP without options, extension headers or fragments, from and to plain unicast addresses, in a frame for this
-//! port. It takes such a packet with few comparisons, and refuses none: whatever it does not take goes the careful way, which
+//! TCP and UDP (and what nodes send by IPIP) without options, extension headers or fragments, from and to plain unicast
+//! addresses, in a frame for this port. It takes such a packet with few comparisons, and refuses none: whatever it does not take goes the careful way, which
 //! alone knows reasons. A packet that it takes is what the careful way would have made of it (a property test says so).
 
 use encap::eth::MacAddr;
@@ -29,9 +29,9 @@ pub(super) struct Ordinary<'a> {
     mask: u64,
     /// The pod behind the port, which may use its own addresses only.
     pod: Option<&'a PodPort>,
-    /// The first of them; 0 for none.
-    pod4: u32,
-    pod6: u128,
+    /// The first of them, if plain: most packets come from there.
+    pod4: Option<u32>,
+    pod6: Option<u128>,
     /// Whether a checksum is looked at to know whether it is partial: what comes out of a tunnel may be, whatever is outside.
     looks_for_partial: bool,
     /// The UDP destination port that is refused; beyond all ports if none is.
@@ -50,8 +50,8 @@ impl<'a> Ordinary<'a> {
             src_and_ipv6: u64::from(eth::EtherType::IPV6.0.swap_bytes()) << 48,
             mask: TYPE,
             pod: None,
-            pod4: 0,
-            pod6: 0,
+            pod4: None,
+            pod6: None,
             looks_for_partial: false,
             refused_port: u32::MAX,
             flags: 0,
@@ -68,8 +68,16 @@ impl<'a> Ordinary<'a> {
                 ordinary.src_and_ipv6 |= src;
                 ordinary.mask = u64::MAX;
                 ordinary.pod = Some(pod);
-                ordinary.pod4 = pod.addrs4.first().copied().unwrap_or(0);
-                ordinary.pod6 = pod.addrs6.first().copied().unwrap_or(0);
+                ordinary.pod4 = pod
+                    .addrs4
+                    .first()
+                    .copied()
+                    .filter(|&it| ipv4::is_unicast(it));
+                ordinary.pod6 = pod
+                    .addrs6
+                    .first()
+                    .copied()
+                    .filter(|&it| ipv6::is_surely_unicast(it));
                 if !tunnels.pods_may_vxlan {
                     ordinary.refused_port = tunnels.vxlan_port.into();
                 }
@@ -112,14 +120,22 @@ impl<'a> Ordinary<'a> {
             + u64::from(src)
             + u64::from(dst);
         let (total_len, protocol) = (first as u16, (third >> 16) as u8);
+        let len = usize::from(total_len);
         let is_ordinary = first >> 24 == 0x45
             && checksum::is_zero(sum)
             && second & u32::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) == 0
-            && usize::from(total_len) <= bytes.len() - eth::HEADER_LEN
-            && self.is_transport(protocol, total_len, ipv4::MIN_HEADER_LEN, ports)
-            && ipv4::is_unicast(src)
+            && len <= bytes.len() - eth::HEADER_LEN
             && ipv4::is_unicast(dst)
-            && (src == self.pod4 || self.pod.is_none_or(|pod| pod.may_send_from4(src)));
+            && (self.pod4 == Some(src) || self.may_come_from4(src));
+        let l4 = ipv4::MIN_HEADER_LEN;
+        let (ports, field) = match protocol {
+            l4::UDP if len >= l4 + 8 && ports & 0xffff != self.refused_port => {
+                (ports, be16(headers, eth::HEADER_LEN + l4 + 6))
+            }
+            l4::TCP if len >= l4 + 20 => (ports, be16(bytes, eth::HEADER_LEN + l4 + 16)),
+            ipv4::PROTOCOL_IPIP if len >= l4 && self.pod.is_none() => (0, 0),
+            _ => return false,
+        };
         if is_ordinary {
             packet.ip4 = Ipv4Info {
                 src,
@@ -132,11 +148,14 @@ impl<'a> Ordinary<'a> {
                 ttl: (third >> 24) as u8,
                 tos: (first >> 16) as u8,
             };
-            let pseudo = u64::from(src)
-                + u64::from(dst)
-                + u64::from(protocol)
-                + u64::from(total_len.wrapping_sub(20));
-            self.settle(packet, bytes, Family::V4, ports, pseudo);
+            self.settle(packet, Family::V4, ports);
+            if self.looks_for_partial {
+                let pseudo = u64::from(src)
+                    + u64::from(dst)
+                    + u64::from(protocol)
+                    + (len as u64 - l4 as u64);
+                look_for_partial(packet, pseudo, field);
+            }
         }
         is_ordinary
     }
@@ -154,12 +173,17 @@ impl<'a> Ordinary<'a> {
         let (fixed, src, dst) = (number(0), address(8), address(24));
         let ports = be32(headers, eth::HEADER_LEN + ipv6::HEADER_LEN);
         let (payload_len, protocol) = ((fixed >> 16) as u16, (fixed >> 8) as u8);
+        let len = usize::from(payload_len);
         let is_ordinary = fixed >> 60 == 6
-            && usize::from(payload_len) <= bytes.len() - eth::HEADER_LEN - ipv6::HEADER_LEN
-            && self.is_transport(protocol, payload_len, 0, ports)
-            && ipv6::is_surely_unicast(src)
+            && len <= bytes.len() - eth::HEADER_LEN - ipv6::HEADER_LEN
             && ipv6::is_surely_unicast(dst)
-            && (src == self.pod6 || self.pod.is_none_or(|pod| pod.may_send_from6(src)));
+            && (self.pod6 == Some(src) || self.may_come_from6(src));
+        let l4 = eth::HEADER_LEN + ipv6::HEADER_LEN;
+        let field = match protocol {
+            l4::UDP if len >= 8 && ports & 0xffff != self.refused_port => be16(headers, l4 + 6),
+            l4::TCP if len >= 20 => be16(bytes, l4 + 16),
+            _ => return false,
+        };
         if is_ordinary {
             packet.ip6 = Ipv6Info {
                 src,
@@ -174,51 +198,44 @@ impl<'a> Ordinary<'a> {
                     fragment: None,
                 },
             };
-            let pseudo = number(8) % 0xffff
-                + number(16) % 0xffff
-                + number(24) % 0xffff
-                + number(32) % 0xffff
-                + u64::from(protocol)
-                + u64::from(payload_len);
-            self.settle(packet, bytes, Family::V6, ports, pseudo);
+            self.settle(packet, Family::V6, ports);
+            if self.looks_for_partial {
+                // Four bytes at a time, so that nothing is carried out.
+                let sum = |at| u64::from(be32(headers, eth::HEADER_LEN + at));
+                let addresses: u64 = (8..40).step_by(4).map(sum).sum();
+                let pseudo = addresses + u64::from(protocol) + len as u64;
+                look_for_partial(packet, pseudo, field);
+            }
         }
         is_ordinary
     }
 
-    /// Whether this is TCP or UDP with a whole header, and no tunnel that is refused. `len` counts the transport header and
-    /// all behind it, and `more` bytes.
+    /// Whether the port's packets may have this source, which is not the pod's first address.
     #[inline(always)]
-    fn is_transport(&self, protocol: u8, len: u16, more: usize, ports: u32) -> bool {
-        let len = usize::from(len);
-        match protocol {
-            l4::UDP => len >= more + 8 && ports & 0xffff != self.refused_port,
-            l4::TCP => len >= more + 20,
-            _ => false,
-        }
+    fn may_come_from4(&self, src: u32) -> bool {
+        ipv4::is_unicast(src) && self.pod.is_none_or(|pod| pod.may_send_from4(src))
     }
 
-    /// `pseudo` is the sum of the pseudo-header's words in host order.
     #[inline(always)]
-    fn settle(&self, packet: &mut Packet, bytes: &[u8], family: Family, ports: u32, pseudo: u64) {
+    fn may_come_from6(&self, src: u128) -> bool {
+        ipv6::is_surely_unicast(src) && self.pod.is_none_or(|pod| pod.may_send_from6(src))
+    }
+
+    #[inline(always)]
+    const fn settle(&self, packet: &mut Packet, family: Family, ports: u32) {
         packet.ports = ((ports >> 16) as u16, ports as u16);
         packet.l3 = eth::HEADER_LEN as u16;
         packet.family = family;
         packet.flags = self.flags;
-        if self.looks_for_partial {
-            let (header_len, protocol) = match family {
-                Family::V6 => (ipv6::HEADER_LEN, packet.ip6.upper.protocol),
-                Family::V4 | Family::Unknown => (ipv4::MIN_HEADER_LEN, packet.ip4.protocol),
-            };
-            let field = if protocol == l4::UDP { 6 } else { 16 };
-            let field = bytes
-                .get(eth::HEADER_LEN + header_len + field..)
-                .and_then(<[u8]>::first_chunk)
-                .map_or(0, |it| u16::from_be_bytes(*it));
-            // A partial checksum is the folded sum of the pseudo-header: the same by 0xffff.
-            if checksum::is_zero(pseudo + u64::from(!field)) {
-                packet.flags |= flag::MAYBE_PARTIAL;
-            }
-        }
+    }
+}
+
+/// Sets the flag if the checksum `field` is the folded sum of the pseudo-header, which is to say the same by 0xffff.
+/// `pseudo` is the sum of its words in host order.
+#[inline(always)]
+const fn look_for_partial(packet: &mut Packet, pseudo: u64, field: u16) {
+    if checksum::is_zero(pseudo + !field as u64) {
+        packet.flags |= flag::MAYBE_PARTIAL;
     }
 }
 
@@ -240,4 +257,11 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
 fn be32(bytes: &[u8], at: usize) -> u32 {
     let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
     found.map_or(0, |it| u32::from_be_bytes(*it))
+}
+
+/// The big-endian number at `at`; zero where there is none.
+#[inline(always)]
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    found.map_or(0, |it| u16::from_be_bytes(*it))
 }

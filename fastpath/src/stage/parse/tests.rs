@@ -69,7 +69,15 @@ fn tunnels(pods_may_vxlan: bool) -> Tunnels {
 /// An ordinary packet of a pod, and what is to be changed in it.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let ends = (
-        0..4u32,
+        prop::sample::select(vec![
+            POD4,
+            POD4,
+            POD4 + 1,
+            POD4 + 2,
+            0x0808_0101,
+            0,
+            0xe000_0001,
+        ]),
         prop::sample::select(vec![0x0a41_0103, 0x0808_0808, 0x7f00_0001, 0xe000_0001_u32]),
     );
     let protocol = prop::sample::select(vec![
@@ -105,12 +113,16 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
                 l4.extend(dst_port.to_be_bytes());
                 l4.resize(8 + payload, 0x5a);
                 let len = l4.len();
-                let (src4, src6) = (POD4 + src, POD6 + u128::from(src));
+                let src6 = if src == 0 {
+                    0
+                } else {
+                    POD6 - u128::from(POD4) + u128::from(src)
+                };
                 let dst6 = u128::from(dst) << 96 | 1;
                 let pseudo = if v6 {
                     Sum::pseudo_v6(src6, dst6, protocol, len as u32)
                 } else {
-                    Sum::pseudo_v4(src4, dst, protocol, len as u16)
+                    Sum::pseudo_v4(src, dst, protocol, len as u16)
                 };
                 let field = match checksum {
                     1 => pseudo.fold(),
@@ -133,7 +145,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
                     frame.extend([0x45, 0]);
                     frame.extend((20 + len as u16).to_be_bytes());
                     frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
-                    frame.extend(src4.to_be_bytes());
+                    frame.extend(src.to_be_bytes());
                     frame.extend(dst.to_be_bytes());
                 }
                 frame.extend(l4);
