@@ -7,7 +7,6 @@ use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
 use fastpath::counters::Counters;
 use fastpath::event::Events;
-use fastpath::frame::Frame;
 use fastpath::io::PacketIo;
 use fastpath::io::mem::MemIo;
 use fastpath::pipeline::Pipeline;
@@ -21,72 +20,70 @@ pub(crate) struct Ours {
     io: MemIo,
     pipeline: Pipeline,
     batch: Batch,
-    frames: Vec<Frame>,
     in_use: usize,
     in_ports: Vec<PortId>,
     out_ports: Vec<PortId>,
 }
 
 impl Ours {
-    pub(crate) fn new(scenario: &Scenario, frames: usize, in_ports: usize) -> Self {
+    /// Receives `batch` packets together, by `in_ports` ports in turn.
+    pub(crate) fn new(
+        scenario: &Scenario,
+        frames: usize,
+        (batch, in_ports): (usize, usize),
+    ) -> Self {
         let ports = scenario.tables.ports.len();
         let counters = Arc::new(Counters::new(ports));
         let events = Events::new(Arc::new(ArrayQueue::new(64)));
+        let mut io = MemIo::new(frames as u32, CHUNK as u16, ports, frames);
+        io.receive_together(batch);
         Self {
-            io: MemIo::new(frames as u32, CHUNK as u16, ports, frames),
+            io,
             pipeline: Pipeline::new(counters, events),
             batch: Batch::default(),
-            frames: Vec::with_capacity(frames),
             in_use: frames,
-            in_ports: scenario
-                .in_ports()
-                .into_iter()
-                .cycle()
-                .take(in_ports)
-                .collect(),
+            in_ports: scenario.in_ports().into_iter().take(in_ports).collect(),
             out_ports: scenario.out_ports(),
         }
     }
 
     /// Puts the next packets into all frames.
     pub(crate) fn put(&mut self, scenario: &Scenario, first: usize) {
-        for packet in scenario.packets(first, self.in_use) {
-            let Some(mut frame) = self.io.alloc() else {
-                return;
+        let (first_port, ports) = (self.in_ports[0], self.in_ports.len());
+        for (index, packet) in scenario.packets(first, self.in_use).enumerate() {
+            let port = if ports == 1 {
+                first_port
+            } else {
+                self.in_ports[index % ports]
             };
-            frame.len = packet.len() as u16;
-            frame.of(self.io.chunk(&frame)).copy_from_slice(packet);
-            self.frames.push(frame);
+            self.io.inject(port, packet);
         }
     }
 
-    /// Takes all frames through the pipeline, `batch` at a time, by one port after the other.
-    pub(crate) fn run(&mut self, scenario: &Scenario, batch: usize) {
-        let mut ports = self.in_ports.iter().cycle();
-        let mut frames = self.frames.drain(..);
-        while frames.len() > 0
-            && let Some(&port) = ports.next()
-        {
-            for frame in frames.by_ref().take(batch) {
-                if let Err(frame) = self.batch.push(frame, port) {
-                    self.io.free(frame);
-                }
+    /// Takes all frames through the pipeline, a batch of one port after the other.
+    pub(crate) fn run(&mut self, scenario: &Scenario) {
+        let mut received = 1;
+        while received > 0 {
+            received = 0;
+            for &port in &self.in_ports {
+                self.io.recv(port.0.into(), &mut self.batch);
+                received += self.batch.len();
+                self.pipeline.run(
+                    &mut self.batch,
+                    &mut self.io,
+                    &scenario.tables,
+                    port,
+                    Tick(0),
+                    &mut (),
+                );
             }
-            self.pipeline.run(
-                &mut self.batch,
-                &mut self.io,
-                &scenario.tables,
-                port,
-                Tick(0),
-                &mut (),
-            );
         }
     }
 
     /// Takes back what was sent, and what was put but not run. Returns how many were sent.
     pub(crate) fn take_back(&mut self) -> usize {
-        for frame in self.frames.drain(..) {
-            self.io.free(frame);
+        for &port in &self.in_ports {
+            self.io.discard_arrived(port);
         }
         self.out_ports
             .iter()

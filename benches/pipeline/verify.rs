@@ -14,9 +14,9 @@ use crate::ours::Ours;
 /// Sends one packet of each flow through both and compares what comes out.
 pub(crate) fn run(scenario: &Scenario) -> Result<()> {
     let flows = scenario.flows();
-    let mut ours = Ours::new(scenario, flows, 1);
+    let mut ours = Ours::new(scenario, flows, (64, 1));
     ours.put(scenario, 0);
-    ours.run(scenario, 64);
+    ours.run(scenario);
     let counters = ours.counters();
     if counters.tx.get() != flows as u64 || !counters.is_balanced() {
         let dropped: Vec<_> = DropReason::ALL

@@ -205,11 +205,11 @@ impl Scenario {
             .take(count)
     }
 
-    /// The ports that the packets come in by: any packet may come by any of them.
+    /// The ports that the packets come in by, four of them: any packet may come by any of them.
     #[must_use]
     pub fn in_ports(&self) -> Vec<PortId> {
         if self.chain.is_decap() {
-            vec![UPLINK]
+            vec![UPLINK; PODS.into()]
         } else {
             (1..=PODS).map(PortId).collect()
         }
