@@ -21,7 +21,7 @@ say() { printf '%s\n' "$*"; }
 
 # step NAME COMMAND…: runs it, says how long it took, remembers whether it failed.
 step() {
-  local name=$1 start=$SECONDS
+  local name=$1 start=$SECONDS failed_before=$failed
   shift
   say "==> $name"
   if "$@"; then
@@ -29,6 +29,8 @@ step() {
   else
     say "    $name: FAILED, $((SECONDS - start)) s"
     failed_steps+=("$name")
+    # What fails without a failed test (a lint, a build) must show in the total too.
+    [ "$failed" != "$failed_before" ] || failed=$((failed + 1))
   fi
 }
 
