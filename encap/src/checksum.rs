@@ -238,12 +238,6 @@ pub fn verify_udp_v6(src: u128, dst: u128, datagram: &[u8], zero_is_allowed: boo
 
 /// The checksum field of a UDP datagram, and the datagram as long as it says; None if that is not sane.
 fn udp_parts(datagram: &[u8]) -> Option<(u16, &[u8])> {
-    if !l4::udp_length_is_sane(datagram) {
-        return None;
-    }
-    let len = bytes::u16_at(datagram, 4)?;
-    Some((
-        bytes::u16_at(datagram, 6)?,
-        datagram.get(..usize::from(len))?,
-    ))
+    let datagram = l4::udp_datagram(datagram)?;
+    Some((bytes::u16_at(datagram, 6)?, datagram))
 }

@@ -179,9 +179,10 @@ pub fn tcp_header_len(segment: &[u8]) -> Option<usize> {
     (20..=segment.len()).contains(&len).then_some(len)
 }
 
-/// Whether a UDP datagram's length field covers its header and stays within the IP packet.
+/// The UDP datagram at the start of an IP packet's payload, as long as its length field says (RFC 768): what lies behind
+/// is not part of it. None when that length does not cover the header or leads out of the packet.
 #[inline]
-pub fn udp_length_is_sane(datagram: &[u8]) -> bool {
-    bytes::u16_at(datagram, 4)
-        .is_some_and(|len| (UDP_HEADER_LEN..=datagram.len()).contains(&usize::from(len)))
+pub fn udp_datagram(payload: &[u8]) -> Option<&[u8]> {
+    let len = usize::from(bytes::u16_at(payload, 4)?);
+    payload.get(..len).filter(|_| len >= UDP_HEADER_LEN)
 }

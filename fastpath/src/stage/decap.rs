@@ -113,23 +113,24 @@ fn open(
     let Some(l3) = bytes.get_mut(at..at + end) else {
         return Err(DropReason::TunnelMalformed);
     };
-    let (inner_family, skip) = match tunnel {
+    let (inner_family, inner_at) = match tunnel {
         Tunnel::Ipip => {
             ipip::inner(l3, &packet.ip4).map_err(ipip_reason)?;
-            (Family::V4, outer_len)
+            (Family::V4, outer_len..l3.len())
         }
         Tunnel::Vxlan(end) => {
             let Some(payload) = l3.get_mut(outer_len..) else {
                 return Err(DropReason::TunnelMalformed);
             };
-            let family = match ordinary_vxlan(payload, end) {
-                Some(family) => family,
+            let (family, len) = match ordinary_vxlan(payload, end) {
+                Some(family) => (family, payload.len()),
                 None => vxlan_payload(packet, payload, end)?,
             };
-            (family, outer_len + VXLAN_HEADERS)
+            (family, outer_len + VXLAN_HEADERS..outer_len + len)
         }
     };
-    let Some(inner) = l3.get_mut(skip..) else {
+    let skip = inner_at.start;
+    let Some(inner) = l3.get_mut(inner_at) else {
         return Err(DropReason::TunnelMalformed);
     };
     match inner_family {
@@ -165,7 +166,7 @@ fn ordinary_vxlan(udp: &[u8], end: VxlanEnd) -> Option<Family> {
         u64::from_be_bytes(*udp_header) as u16,
     );
     let is_ordinary = checksum == 0
-        && (l4::UDP_HEADER_LEN..=udp.len()).contains(&usize::from(len))
+        && usize::from(len) == udp.len()
         && vxlan::parse(vxlan) == Ok(end.vni)
         && *dst == end.mac.0;
     match ethertype {
@@ -175,31 +176,35 @@ fn ordinary_vxlan(udp: &[u8], end: VxlanEnd) -> Option<Family> {
     }
 }
 
-/// Checks UDP, VXLAN and the inner Ethernet header; the family that is inside.
+/// Checks UDP, VXLAN and the inner Ethernet header; the family that is inside, and the length of the datagram.
 #[inline(never)]
-fn vxlan_payload(packet: &Packet, udp: &mut [u8], end: VxlanEnd) -> Result<Family, DropReason> {
-    if !l4::udp_length_is_sane(udp) {
-        return Err(DropReason::TunnelMalformed);
-    }
+fn vxlan_payload(
+    packet: &Packet,
+    payload: &mut [u8],
+    end: VxlanEnd,
+) -> Result<(Family, usize), DropReason> {
+    let len = l4::udp_datagram(payload).map(<[u8]>::len);
+    let udp = len.and_then(|len| payload.get_mut(..len));
+    let udp = udp.ok_or(DropReason::TunnelMalformed)?;
     let is_right = outer_is_right(packet, udp)
         || packet.has(flag::MAYBE_PARTIAL) && complete_inner(udp) && outer_is_right(packet, udp);
     if !is_right {
         return Err(DropReason::TunnelChecksum);
     }
-    let payload = udp.get(l4::UDP_HEADER_LEN..).unwrap_or_default();
-    let vni = vxlan::parse(payload).map_err(|_| DropReason::TunnelMalformed)?;
+    let data = udp.get(l4::UDP_HEADER_LEN..).unwrap_or_default();
+    let vni = vxlan::parse(data).map_err(|_| DropReason::TunnelMalformed)?;
     if vni != end.vni {
         return Err(DropReason::TunnelVni);
     }
-    let inner = payload.get(vxlan::HEADER_LEN..).unwrap_or_default();
+    let inner = data.get(vxlan::HEADER_LEN..).unwrap_or_default();
     let ethernet = eth::parse(inner).map_err(|_| DropReason::TunnelMalformed)?;
     if ethernet.dst != end.mac {
         return Err(DropReason::TunnelInnerMac);
     }
     match ethernet.ethertype {
         _ if ethernet.vlan.is_some() => Err(DropReason::TunnelInnerType),
-        EtherType::IPV4 => Ok(Family::V4),
-        EtherType::IPV6 => Ok(Family::V6),
+        EtherType::IPV4 => Ok((Family::V4, udp.len())),
+        EtherType::IPV6 => Ok((Family::V6, udp.len())),
         _ => Err(DropReason::TunnelInnerType),
     }
 }
