@@ -53,7 +53,7 @@ impl Icmp4Error {
 
 /// Whether an error may be sent about a packet (RFC 1812 section 4.3.2.7, RFC 1122 section 3.2.2).
 ///
-/// Not about ICMP errors, later fragments, or packets from or to addresses that are not one host's; a packet with a
+/// Not about ICMP errors and what may be one, later fragments, or packets from or to addresses that are not one host's; a packet with a
 /// wrong header checksum never gets to be an [`Ipv4Info`]. Whether the frame came as link broadcast or multicast the
 /// caller knows: no error about those either, nor about a directed broadcast.
 #[must_use]
@@ -64,17 +64,11 @@ pub fn may_answer(l3: &[u8], ip: &Ipv4Info) -> bool {
     {
         return false;
     }
-    // A message too short to tell its type is taken for an error.
+    // What does not ask or answer is taken for an error: types unknown here, and messages too short to tell theirs.
     ip.protocol != l4::ICMP
         || l3
             .get(usize::from(ip.header_len)..usize::from(ip.total_len))
-            .is_some_and(|m| m.first().is_some_and(|t| !is_error(*t)))
-}
-
-/// Whether an ICMP message of this type is an error: unreachable, source quench, redirect, time exceeded, parameter problem.
-#[must_use]
-pub const fn is_error(kind: u8) -> bool {
-    matches!(kind, 3 | 4 | 5 | 11 | 12)
+            .is_some_and(|m| m.first().is_some_and(|t| l4::has_identifier(l4::ICMP, *t)))
 }
 
 /// Builds the whole IPv4 packet of an error about `l3`, the packet that `ip` was parsed from, into `room`; returns its length.
