@@ -135,7 +135,7 @@ drop_reasons! {
         "traceroute does this on purpose; otherwise look for a routing loop.";
     MtuExceeded "mtu-exceeded" "resolve" "The packet is longer than the way's MTU and may not be fragmented."
         "The sender is told by ICMP; check that it hears it, and that the pods' MTU allows for the encapsulation.";
-    SourceIsTunnel "source-is-tunnel" "resolve" "A packet whose source is the tunnel's own end must not enter it (RFC 2003 section 3.2)."
+    SourceIsTunnel "source-is-tunnel" "resolve" "A packet of somebody else whose source is the tunnel's own end must not enter it (RFC 2003 section 3.2)."
         "Look at the routes to the nodes' addresses.";
     NoFrame "no-frame" "apply" "No free frame was left for a fragment."
         "Raise `frames` in caracal.yaml.";

@@ -558,7 +558,8 @@ fn is_tunnel(world: &World, input: &[u8], expected: &[u8]) -> bool {
     };
     let ours = view.src == world.local4.octets() || view.src == world.local6.octets();
     ours && judge::open(&view).is_some()
-        && View::of(&input[14..]).is_none_or(|before| before.src != view.src)
+        && View::of(&input[14..])
+            .is_none_or(|before| before.src != view.src || before.bytes.len() < view.bytes.len())
 }
 
 /// An ICMP error goes out when one should, and only then. Where it goes is the routes' business: it may find none.

@@ -136,6 +136,8 @@ fn check_source(
             Some((Way::Tunnel | Way::Uplink, peer, _)) if peer == packet.peer => Ok(()),
             // From outside the cluster: anything that is not a node's, a pod's or ours.
             Some((Way::Uplink, PeerId::NONE, _)) if packet.peer == PeerId::EXTERNAL => Ok(()),
+            // A node's own stack, as when it answers a pod that spoke to the node's address.
+            _ if node_of(packet, tables) == Some(packet.peer) => Ok(()),
             _ => Err(DropReason::TunnelSource),
         };
     }
@@ -156,6 +158,16 @@ fn check_source(
             Ok(())
         }
         (PortKind::Uplink | PortKind::Host, _) => Err(DropReason::SourceMisplaced),
+    }
+}
+
+/// The other node whose own address on the underlay is the packet's source.
+fn node_of(packet: &Packet, tables: &Tables) -> Option<PeerId> {
+    let tunnels = &tables.tunnels;
+    match packet.family {
+        Family::V4 => tunnels.peers4.get(&packet.ip4.src).copied(),
+        Family::V6 => tunnels.peers6.get(&packet.ip6.src).copied(),
+        Family::Unknown => None,
     }
 }
 
@@ -201,7 +213,10 @@ const fn ttl(packet: &Packet) -> u8 {
     }
 }
 
-/// RFC 2003 section 3.2, and no packet goes out of one tunnel into another.
+/// No packet goes out of one tunnel into another, and nobody but this node speaks as its end (RFC 2003 section 3.2).
+///
+/// That section forbids it to the node too, against loops of routes, which there are none of here: outer packets are not
+/// routed again. Its answers to pods of other nodes have no other way, and the kernel's tunnels send them so.
 #[inline]
 fn may_enter_tunnel(packet: &Packet, tables: &Tables) -> Result<(), DropReason> {
     if came_by_tunnel(packet) {
@@ -212,7 +227,8 @@ fn may_enter_tunnel(packet: &Packet, tables: &Tables) -> Result<(), DropReason> 
         Family::V6 => tunnels.local6.map(u128::from) == Some(packet.ip6.src),
         Family::V4 | Family::Unknown => tunnels.local4.map(u32::from) == Some(packet.ip4.src),
     };
-    if from_our_end {
+    let by_this_node = packet.flags & (flag::KEEP_TTL | flag::ORIGINATED) != 0;
+    if from_our_end && !by_this_node {
         Err(DropReason::SourceIsTunnel)
     } else {
         Ok(())

@@ -405,7 +405,7 @@ fn route(world: &World, id: PortId, packet: &Packet) -> Judged<Verdict> {
         if packet.by.is_some() {
             return drop(DropReason::TunnelLoop);
         }
-        if packet.src == local {
+        if packet.src == local && port.kind != PortKind::Host {
             return drop(DropReason::SourceIsTunnel);
         }
     }
@@ -454,6 +454,8 @@ fn source(world: &World, port: &Port, packet: &Packet, to: Option<&Hop>) -> Judg
     if let Some(peer) = packet.by {
         return match from {
             Some((Way::Tunnel | Way::Uplink, node)) if node == peer => Ok(()),
+            // The node itself.
+            _ if world.peers.contains(&(packet.src, peer)) => Ok(()),
             _ => drop(DropReason::TunnelSource),
         };
     }
@@ -487,7 +489,7 @@ fn refused(port: &Port, packet: &Packet, reason: DropReason) -> Verdict {
     };
     let first = packet.l3.get(packet.header_len).copied();
     let about_error = match (packet.protocol, v4) {
-        (ICMP, true) => first.is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12)),
+        (ICMP, true) => first.is_none_or(|kind| !matches!(kind, 0 | 8 | 13..=18)),
         (ICMPV6, false) => first.is_none_or(|kind| kind < 128 || kind == 137),
         _ => false,
     };

@@ -65,6 +65,7 @@ fn open_vxlan<'a>(world: &World, outer: &Packet, udp: &'a [u8]) -> Judged<(u8, &
     if len < 8 || len > udp.len() {
         return drop(DropReason::TunnelMalformed);
     }
+    let udp = &udp[..len];
     let view = View::of(&outer.l3).ok_or(Verdict::Unsure)?;
     match view.check() {
         Check::Right | Check::Absent => {}
