@@ -354,7 +354,8 @@ mod tests {
             let packet = batch.push(Frame::NONE, PortId(0)).expect("it is empty");
             packet.family = Family::V4;
             if let Some(family) = ordinary_vxlan(&udp, END) {
-                prop_assert_eq!(vxlan_payload(packet, &mut udp, END), Ok(family));
+                let careful = vxlan_payload(packet, &mut udp, END);
+                prop_assert_eq!(careful, Ok((family, udp.len())));
             }
         }
     }
@@ -366,5 +367,25 @@ mod tests {
         udp.extend(eth::header(END.mac, MacAddr([2; 6]), EtherType::IPV4));
         udp.resize(50, 0x45);
         assert_eq!(ordinary_vxlan(&udp, END), Some(Family::V4));
+    }
+
+    /// RFC 768: what lies behind the datagram's length is not part of it.
+    #[test]
+    fn bytes_behind_the_datagram_are_not_decapsulated() {
+        let mut udp = vec![0xc0, 0x01, 0x12, 0xb5, 0, 50, 0, 0];
+        udp.extend(vxlan::header(END.vni));
+        udp.extend(eth::header(END.mac, MacAddr([2; 6]), EtherType::IPV4));
+        udp.resize(57, 0x45);
+        let mut batch = Batch::default();
+        let packet = batch.push(Frame::NONE, PortId(0)).expect("it is empty");
+        packet.family = Family::V4;
+        assert_eq!(ordinary_vxlan(&udp, END), None);
+        let careful = vxlan_payload(packet, &mut udp, END);
+        assert_eq!(careful, Ok((Family::V4, 50)));
+        for len in [7, 29, 58] {
+            udp[5] = len;
+            let careful = vxlan_payload(packet, &mut udp, END);
+            assert_eq!(careful, Err(DropReason::TunnelMalformed), "{len}");
+        }
     }
 }
