@@ -25,7 +25,8 @@ const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const VTEP_MAC: MacAddr = MacAddr([0x66, 0, 0, 0, 0, 1]);
 const LOCAL4: u32 = 0xc0a8_0001;
 const LOCAL6: u128 = 0x2001_0db8 << 96 | 1;
-const POD4: u32 = 0xac10_0000;
+/// The pod's IPv4 address is the one behind this.
+pub const POD4: u32 = 0xac10_0000;
 const POD6: u128 = 0xfd00_0099 << 96;
 const OVERLAY_MTU: u16 = 1400;
 
@@ -351,16 +352,22 @@ fn overlay(hop: u16) -> Overlay {
     }
 }
 
-/// UDP over IPv4 in Ethernet from a pod, all checksums right.
+/// UDP over IPv4 in Ethernet from a pod, not to be fragmented, all checksums right.
 #[must_use]
 pub fn udp4(src: u32, dst: u32, flow: u32) -> Vec<u8> {
+    udp4_of(PACKET_LEN, [0x40, 64], src, dst, flow)
+}
+
+/// The same with a length, and with the first byte of flags and fragment offset, and the TTL.
+#[must_use]
+pub fn udp4_of(len: usize, [flags, ttl]: [u8; 2], src: u32, dst: u32, flow: u32) -> Vec<u8> {
     let mut packet = from_pod(EtherType::IPV4);
-    let ip_len = (PACKET_LEN - eth::HEADER_LEN) as u16;
+    let ip_len = (len - eth::HEADER_LEN) as u16;
     let id = Rng::new(u64::from(flow)).next_u64() as u16;
     packet.extend([0x45, 0]);
     packet.extend(ip_len.to_be_bytes());
     packet.extend(id.to_be_bytes());
-    packet.extend([0x40, 0, 64, l4::UDP, 0, 0]);
+    packet.extend([flags, 0, ttl, l4::UDP, 0, 0]);
     packet.extend(src.to_be_bytes());
     packet.extend(dst.to_be_bytes());
     let sum = checksum::of(&packet[eth::HEADER_LEN..]);

@@ -1,0 +1,112 @@
+//! The packet path allocates nothing once it is warm: counted over ten thousand batches of every kind.
+//!
+//! One test, so that no other thread allocates beside it.
+
+use std::sync::Arc;
+
+use benches::alloc::{self, Counting};
+use benches::scenario::{Chain, POD4, Scenario, udp4_of};
+use crossbeam_queue::ArrayQueue;
+use fastpath::batch::Batch;
+use fastpath::counters::{Counter, Counters};
+use fastpath::event::Events;
+use fastpath::io::PacketIo;
+use fastpath::io::mem::MemIo;
+use fastpath::pipeline::Pipeline;
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use flowtable::Tick;
+
+#[global_allocator]
+static ALLOC: Counting = Counting;
+
+const BATCHES: u64 = 10_000;
+const WARM_UP: u64 = 100;
+const TOGETHER: usize = 16;
+/// Between two batches: long enough for as many ICMP errors as a batch has packets.
+const PAUSE: u64 = 1_000_000_000;
+
+/// What a case must have done, to have tested anything.
+#[derive(Clone, Copy, Debug)]
+enum Proof {
+    /// Every packet went on.
+    Forwarded,
+    /// Every packet was dropped for this reason, and answered.
+    Answered(DropReason),
+    /// Every packet went on in pieces.
+    Fragmented,
+}
+
+#[test]
+fn the_steady_state_allocates_nothing() {
+    for chain in Chain::ALL {
+        if chain != Chain::Forward4Bgp {
+            let scenario = Scenario::new(chain, 64);
+            let packets: Vec<_> = scenario.packets(0, 64).map(<[u8]>::to_vec).collect();
+            check(chain.name(), &scenario, &packets, Proof::Forwarded);
+        }
+    }
+    let (plain, vxlan) = (
+        Scenario::new(Chain::Forward4, 64),
+        Scenario::new(Chain::Vxlan4, 64),
+    );
+    let to = |scenario: &Scenario, len, flags_and_ttl| {
+        let packet = |flow: u32| {
+            // Some destination behind a route.
+            let known = scenario.packet(flow as usize);
+            let dst = u32::from_be_bytes(known[30..34].try_into().expect("four bytes"));
+            udp4_of(len, flags_and_ttl, POD4 + 1, dst, flow)
+        };
+        (0..64).map(packet).collect::<Vec<_>>()
+    };
+    let expired = to(&plain, 64, [0x40, 1]);
+    let proof = Proof::Answered(DropReason::TtlExpired);
+    check("time exceeded", &plain, &expired, proof);
+    let too_big = to(&vxlan, 1500, [0x40, 64]);
+    let proof = Proof::Answered(DropReason::MtuExceeded);
+    check("fragmentation needed", &vxlan, &too_big, proof);
+    for (name, scenario) in [("fragments", &plain), ("fragments in VXLAN", &vxlan)] {
+        let long = to(scenario, 1900, [0, 64]);
+        check(name, scenario, &long, Proof::Fragmented);
+    }
+}
+
+fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
+    let ports = scenario.tables.ports.len();
+    let counters = Arc::new(Counters::new(ports));
+    let events = Events::new(Arc::new(ArrayQueue::new(64)));
+    let mut pipeline = Pipeline::new(Arc::clone(&counters), events);
+    let mut io = MemIo::new(256, 2048, ports, 256);
+    let mut batch = Batch::default();
+    let port = scenario.in_ports()[0];
+    let mut now = Tick(0);
+    let mut run = |batches: u64| {
+        for _ in 0..batches {
+            now = Tick(now.0 + PAUSE);
+            for packet in packets.iter().cycle().take(TOGETHER) {
+                assert!(io.inject(port, packet));
+            }
+            io.recv(port.0.into(), &mut batch);
+            pipeline.run(&mut batch, &mut io, &scenario.tables, port, now, &mut ());
+            pipeline.run_timers(&mut io, &scenario.tables, now, &mut ());
+            for port in (0..ports as u16).map(PortId) {
+                io.discard_sent(port);
+            }
+        }
+    };
+    run(WARM_UP);
+    let ((), footprint) = alloc::measure(|| run(BATCHES));
+    assert_eq!(footprint.allocations, 0, "{name}");
+
+    let count = (WARM_UP + BATCHES) * TOGETHER as u64;
+    let (tx, originated) = (counters.tx.get(), counters.originated.get());
+    match proof {
+        Proof::Forwarded => assert_eq!((tx, originated), (count, 0), "{name}"),
+        Proof::Answered(reason) => {
+            let drops = counters.drops(port, reason).map_or(0, Counter::get);
+            assert_eq!((drops, originated), (count, count), "{name}");
+        }
+        Proof::Fragmented => assert_eq!((tx, originated), (count, count), "{name}"),
+    }
+    assert!(counters.is_balanced(), "{name}");
+}
