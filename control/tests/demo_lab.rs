@@ -8,26 +8,12 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use fastpath::io::xsk::test_support::{can_run, skipped_without};
 use serde_json::Value;
 
-/// True if the test cannot run here; prints why, or panics where skipping is forbidden.
+/// True if the test cannot run here.
 fn skipped(test: &str) -> bool {
-    let protocols = fs::read_to_string("/proc/net/protocols").unwrap_or_default();
-    let reason = if !protocols.lines().any(|line| line.starts_with("XDP ")) {
-        "no AF_XDP sockets in this kernel"
-    } else if !nix::unistd::geteuid().is_root() {
-        "not root"
-    } else if Command::new("ip").arg("-V").output().is_err() {
-        "no `ip` command"
-    } else {
-        return false;
-    };
-    assert!(
-        std::env::var_os("CARACAL_NO_SKIP").is_none_or(|value| value != "1"),
-        "{test} cannot run: {reason}"
-    );
-    println!("SKIPPED {test}: {reason}");
-    true
+    skipped_without(test, &["ip"]) || !can_run(test)
 }
 
 /// A lab's name that no other test or process uses.

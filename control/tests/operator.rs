@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use control::netlink::NetNs;
 use control::xdp::PinDir;
+use fastpath::io::xsk::test_support::{skip, skipped_without};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -16,26 +17,9 @@ use serde_json::Value;
 /// The longest that anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Says that a test cannot run here, or panics where that is forbidden.
-fn skip(test: &str, reason: &str) {
-    assert!(
-        std::env::var_os("CARACAL_NO_SKIP").is_none_or(|value| value != "1"),
-        "{test} cannot run: {reason}"
-    );
-    println!("SKIPPED {test}: {reason}");
-}
-
 /// True if the test cannot run here.
 fn skipped(test: &str) -> bool {
-    let has = |program: &str, arg: &str| Command::new(program).arg(arg).output().is_ok();
-    if !nix::unistd::geteuid().is_root() {
-        skip(test, "not root");
-    } else if !has("ip", "-V") || !has("ping", "-V") {
-        skip(test, "no `ip` or no `ping` command");
-    } else {
-        return false;
-    }
-    true
+    skipped_without(test, &["ip", "ping"])
 }
 
 /// Polls until it is so.

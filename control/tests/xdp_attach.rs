@@ -6,13 +6,11 @@ use control::xdp::{
     AttachError, EndpointConfig, EndpointProgram, FailMode, LoadError, NicConfig, NicMode,
     NicProgram, PinDir,
 };
+use fastpath::io::xsk::test_support::{skipped_without, skipped_without_root};
 use xdp_support::child::{self, Role};
 use xdp_support::pod::Pod;
 use xdp_support::socket::XdpSocket;
-use xdp_support::{
-    command, ifindex, ip, isolated, make_read_only, skipped_without, skipped_without_root, veth,
-    xdp_program,
-};
+use xdp_support::{command, ifindex, ip, isolated, make_read_only, veth, xdp_program};
 
 const BPFFS: &str = "/sys/fs/bpf";
 

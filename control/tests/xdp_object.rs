@@ -1,11 +1,9 @@
 //! The committed XDP objects are what their sources compile to.
 
-mod xdp_support;
-
 use std::path::Path;
 use std::process::Command;
 
-use xdp_support::skipped;
+use fastpath::io::xsk::test_support::skip;
 
 /// The compiler of the committed objects; another major version orders and chooses instructions differently.
 const CLANG: &str = "14";
@@ -14,16 +12,12 @@ const CLANG: &str = "14";
 fn the_committed_objects_are_what_the_sources_compile_to() {
     let test = "the_committed_objects_are_what_the_sources_compile_to";
     match clang_major() {
-        None => {
-            skipped(test, "clang is not installed");
-            return;
-        }
+        None => return skip(test, "`clang` is not installed"),
         Some(major) if major != CLANG => {
-            skipped(
+            return skip(
                 test,
                 &format!("clang is {major}, the objects are of {CLANG}"),
             );
-            return;
         }
         Some(_) => {}
     }

@@ -10,9 +10,10 @@ use std::net::IpAddr;
 use control::xdp::{
     EndpointConfig, EndpointProgram, FailMode, NicConfig, NicCounters, NicProgram, PinDir, Verdict,
 };
+use fastpath::io::xsk::test_support::skipped_without_root;
 use xdp_support::frames::*;
 use xdp_support::socket::XdpSocket;
-use xdp_support::{ifindex, ip, isolated, skipped_without_root};
+use xdp_support::{ifindex, ip, isolated};
 
 /// A frame, a name for it, and how many of its first bytes make it ours; `None`: it is the kernel's.
 type Case = (&'static str, Vec<u8>, Option<usize>);

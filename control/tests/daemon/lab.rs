@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use control::netlink::NetNs;
+use fastpath::io::xsk::test_support::skipped_without_root;
 use serde_json::Value;
 
 pub(crate) const NODE4: &str = "192.0.2.1";
@@ -120,10 +121,7 @@ impl Lab {
     /// As [`Lab::new`], with options.
     pub(crate) fn with(test: &str, options: Options) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            let forced = std::env::var_os("CARACAL_NO_SKIP").is_some_and(|value| value == "1");
-            assert!(!forced, "{test} must not be skipped: needs root");
-            eprintln!("SKIPPED {test}: needs root");
+        if skipped_without_root(test) {
             return None;
         }
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use crate::lab::{Lab, OUTSIDE4, OUTSIDE6, Options, addr, run};
 use crate::process::Daemon;
 use crate::traffic::{Echo, Stream, tcp};
 
+use fastpath::io::xsk::test_support::skip;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -19,10 +20,7 @@ fn both_queues_are_served() {
         return;
     };
     if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
-        let forced = std::env::var_os("CARACAL_NO_SKIP").is_some_and(|value| value == "1");
-        assert!(!forced, "two cores are needed");
-        eprintln!("SKIPPED two_pollers::both_queues_are_served: one core only");
-        return;
+        return skip("two_pollers::both_queues_are_served", "needs two cores");
     }
     let (a, b) = (lab.pod(0), lab.pod(1));
     let mut daemon = Daemon::start(&lab);

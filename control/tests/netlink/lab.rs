@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use control::netlink::{Changes, Mirror, NetNs};
+use fastpath::io::xsk::test_support::skipped_without_root;
 use serde_json::Value;
 
 /// A namespace that goes with this.
@@ -24,12 +25,8 @@ impl Lab {
     /// A new namespace with loopback up; none where there is no root, and then the test is skipped, aloud.
     pub(crate) fn new(test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !nix::unistd::geteuid().is_root() {
-            let this = std::thread::current();
-            let this = format!("netlink::{}", this.name().unwrap_or(test));
-            let forced = std::env::var_os("CARACAL_NO_SKIP").is_some_and(|value| value == "1");
-            assert!(!forced, "{this}: not root");
-            eprintln!("SKIPPED {this}: not root");
+        let this = std::thread::current();
+        if skipped_without_root(&format!("netlink::{}", this.name().unwrap_or(test))) {
             return None;
         }
         let name = format!(

@@ -1,4 +1,4 @@
-//! What the XDP tests share: namespaces, commands, sockets, and saying what is skipped.
+//! What the XDP tests share: namespaces, commands, sockets.
 #![expect(
     dead_code,
     unreachable_pub,
@@ -15,30 +15,6 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-
-/// Whether `test` cannot run for `reason`; says so, or panics when CARACAL_NO_SKIP=1 forbids skipping.
-pub fn skipped(test: &str, reason: &str) -> bool {
-    assert!(
-        std::env::var_os("CARACAL_NO_SKIP").is_none_or(|v| v != "1"),
-        "{test} must not be skipped: {reason}"
-    );
-    eprintln!("SKIPPED {test}: {reason}");
-    true
-}
-
-/// Whether `test` must be skipped because this is not root.
-pub fn skipped_without_root(test: &str) -> bool {
-    !nix::unistd::geteuid().is_root() && skipped(test, "needs root")
-}
-
-/// Whether `test` must be skipped because this is not root or one of these commands is not installed.
-pub fn skipped_without(test: &str, commands: &[&str]) -> bool {
-    let installed = |command: &str| Command::new(command).arg("--version").output().is_ok();
-    skipped_without_root(test)
-        || commands.iter().any(|command| {
-            !installed(command) && skipped(test, &format!("`{command}` is not installed"))
-        })
-}
 
 /// Runs `test` in network and mount namespaces of its own, which end with it, however it ends. There `/sys/fs/bpf`
 /// is an empty directory.

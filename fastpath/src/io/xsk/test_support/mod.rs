@@ -10,37 +10,8 @@
 
 mod bpf;
 mod netns;
+mod skip;
 
 pub use bpf::{Sink, SinkHook, XdpLink, XdpProgram};
 pub use netns::{Entered, Netns};
-
-/// Whether a test that needs root and AF_XDP can run here.
-///
-/// If not, says `SKIPPED <test>: <reason>` on standard error, for CI to collect.
-///
-/// # Panics
-///
-/// Instead of skipping, when the environment has `CARACAL_NO_SKIP=1`.
-pub fn can_run(test: &str) -> bool {
-    match super::probe::probe() {
-        Ok(_) => true,
-        Err(reason) => {
-            skip(test, &reason.to_string());
-            false
-        }
-    }
-}
-
-/// Says that `test` is skipped and why, on standard error.
-///
-/// # Panics
-///
-/// Instead of skipping, when the environment has `CARACAL_NO_SKIP=1`.
-#[expect(clippy::print_stderr, reason = "CI collects these lines")]
-pub fn skip(test: &str, reason: &str) {
-    assert!(
-        std::env::var_os("CARACAL_NO_SKIP").is_none_or(|value| value != "1"),
-        "{test} would be skipped ({reason}), and CARACAL_NO_SKIP=1 forbids it"
-    );
-    eprintln!("SKIPPED {test}: {reason}");
-}
+pub use skip::{can_run, skip, skipped_without, skipped_without_root};
