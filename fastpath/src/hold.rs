@@ -12,6 +12,8 @@ use crate::port::PortId;
 pub const CAPACITY: usize = 512;
 /// The most packets that wait for one neighbour.
 pub const PER_NEIGHBOUR: usize = 32;
+/// The most packets that came in by one port and wait: a pod that scans leaves room for the others.
+pub const PER_PORT: usize = 128;
 /// How long a packet waits: as long as the kernel's three probes take.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -40,15 +42,15 @@ impl Default for Hold {
 }
 
 impl Hold {
-    /// Whether one more packet may wait for this neighbour.
-    pub fn has_room(&self, neighbour: Neighbour) -> bool {
+    /// Whether one more packet that came in by this port may wait for this neighbour.
+    pub fn has_room(&self, neighbour: Neighbour, in_port: PortId) -> bool {
+        let waiting = || self.waiting.iter();
         self.waiting.len() < CAPACITY
-            && self
-                .waiting
-                .iter()
-                .filter(|waiting| waiting.neighbour == neighbour)
+            && waiting().filter(|one| one.neighbour == neighbour).count() < PER_NEIGHBOUR
+            && waiting()
+                .filter(|one| one.packet.in_port == in_port)
                 .count()
-                < PER_NEIGHBOUR
+                < PER_PORT
     }
 
     /// Lets a packet wait until `deadline`. The caller asked [`has_room`](Self::has_room) before.

@@ -241,7 +241,7 @@ fn hold_back(
             port: neighbour.0,
             addr: neighbour.1,
         });
-        if !hold.has_room(neighbour) {
+        if !hold.has_room(neighbour, packet.in_port) {
             packet.drop(DropReason::NeighbourQueueFull);
             continue;
         }

@@ -94,8 +94,8 @@ impl<I: PacketIo> Poller<I> {
 
     /// Serves every queue once. Returns how many packets came in.
     pub fn round(&mut self, batch: &mut Batch, now: Tick) -> usize {
-        // Ports first: tables that name a port were published before the port was handed over, so what is seen
-        // here never lags behind the sockets.
+        // Ports first: a port's number goes to another only after every poller let go of it, so tables that are newer
+        // than the sockets drop, and never send to the wrong port.
         self.io.maintain(now);
         let tables = self.tables.refresh();
         self.pipeline.counters().generation.set(tables.generation);

@@ -88,8 +88,9 @@ impl HopTable {
             let next = u16::try_from(self.slots.len())
                 .ok()
                 .and_then(NextHopId::new);
+            let next = next.ok_or(FibError::TooManyNextHops)?;
             self.slots.push(None);
-            next.ok_or(FibError::TooManyNextHops)?
+            next
         };
         self.numbers.insert(hop.clone(), id);
         if let Some(slot) = self.slots.get_mut(id.index()) {

@@ -86,7 +86,13 @@ impl Compiler {
 
     /// Remembers the MAC address that a pod was seen to use.
     pub fn learn(&mut self, port: PortId, mac: MacAddr) {
-        self.learned.insert(port, mac);
+        let is_pod = self
+            .ports
+            .get(port)
+            .is_some_and(|spec| spec.role == PortRole::Pod);
+        if is_pod {
+            self.learned.entry(port).or_insert(mac);
+        }
     }
 
     /// Takes a new wanted state. All routes that follow from it are replaced; nothing changes on an error.
@@ -101,7 +107,10 @@ impl Compiler {
         let mut next_peer = self.peers.len() as u16;
         for name in desired.nodes.keys() {
             if !self.peers.contains_key(name) {
-                next_peer = next_peer.checked_add(1).ok_or(FibError::TooManyNodes)?;
+                next_peer += 1;
+                if next_peer == PeerId::EXTERNAL.0 {
+                    return Err(FibError::TooManyNodes);
+                }
                 self.peers.insert(name.clone(), PeerId(next_peer));
             }
         }
@@ -132,16 +141,19 @@ impl Compiler {
     /// Takes changes of the kernel's main table: the best route of each prefix, or that there is none any more.
     ///
     /// # Errors
-    /// When a route does not fit the tables; it and those after it are left out.
+    /// When a route does not fit the tables: the first such error. What fits is taken.
     pub fn kernel_routes<'a>(
         &mut self,
         changes: impl IntoIterator<Item = (IpNet, Option<&'a KernelHop>)>,
     ) -> Result<(), FibError> {
+        let mut outcome = Ok(());
         for (prefix, hop) in changes {
-            self.fib
-                .set_kernel(prefix, hop.map(Hop::from), &mut self.hops)?;
+            let taken = self
+                .fib
+                .set_kernel(prefix, hop.map(Hop::from), &mut self.hops);
+            outcome = outcome.and(taken);
         }
-        Ok(())
+        outcome
     }
 
     /// Takes the node's own addresses (with the prefix on the link) and the neighbours on uplinks whose MAC address is

@@ -45,10 +45,16 @@ impl Node {
             if let Some(index) = self.pollers.dead() {
                 return Err(RunError::PollerDied(index));
             }
-            self.collect_sockets();
+            // What was seen of a port counts before its number may go to another.
             self.hear_pollers();
+            self.collect_sockets();
             match self.mirror.drain() {
-                Ok(changes) => self.follow(&changes)?,
+                Ok(changes) => {
+                    // The routes that fit are in force; a daemon that ended would close every pod.
+                    if let Err(error) = self.follow(&changes) {
+                        tracing::error!(%error, "a change of the kernel's is left out");
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "the kernel's network state"),
             }
             let now = Instant::now();
@@ -150,10 +156,8 @@ impl Node {
             self.sync_taken();
         }
         let uplinks = self.uplinks();
-        let near = changes
-            .neighbours
-            .iter()
-            .any(|(ifindex, _)| uplinks.contains(ifindex));
+        let near =
+            !changes.neighbours.is_empty() && self.neighbours.macs_changed(&self.mirror, &uplinks);
         if near
             || !changes.addresses.is_empty()
             || !changes.links.is_empty()

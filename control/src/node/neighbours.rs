@@ -1,9 +1,9 @@
 //! Which neighbours the kernel is asked to resolve.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::netlink::{Mirror, NeighbourState, PROTOCOL, Writer};
+use crate::netlink::{Mac, Mirror, NeighbourState, PROTOCOL, Writer};
 
 /// A neighbour, by interface index and address.
 type Key = (u32, IpAddr);
@@ -19,9 +19,25 @@ pub(super) struct Neighbours {
     wanted: BTreeSet<Key>,
     /// Destinations on connected networks, oldest first.
     asked: VecDeque<Key>,
+    /// The usable MAC addresses that the tables were made with.
+    macs: BTreeMap<Key, Mac>,
 }
 
 impl Neighbours {
+    /// Whether a usable MAC address on one of these interfaces is new, gone or another since the last call. States come and
+    /// go all the time, and a scan makes many.
+    pub(super) fn macs_changed(&mut self, mirror: &Mirror, interfaces: &BTreeSet<u32>) -> bool {
+        let near = mirror
+            .neighbours()
+            .filter(|entry| interfaces.contains(&entry.ifindex));
+        let macs = near
+            .filter_map(|entry| Some(((entry.ifindex, entry.ip), entry.usable_mac()?)))
+            .collect();
+        let changed = self.macs != macs;
+        self.macs = macs;
+        changed
+    }
+
     /// Makes these the next hops that are kept resolved.
     pub(super) fn want(&mut self, wanted: BTreeSet<Key>, mirror: &Mirror, writer: &mut Writer) {
         for &key in wanted.difference(&self.wanted) {

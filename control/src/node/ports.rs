@@ -97,19 +97,10 @@ impl Served {
         local: &BTreeSet<IpAddr>,
         vxlan_port: Option<u16>,
     ) -> Result<(), crate::xdp::UpdateError> {
-        let Program::Uplink { program, .. } = &mut self.program else {
-            return Ok(());
-        };
-        program.set_vxlan_port(vxlan_port)?;
-        program.sync_local(local.iter().copied())?;
-        program.sync_pods4(taken.iter().filter_map(|net| match net {
-            IpNet::V4(net) => Some((net.network(), net.prefix_len())),
-            IpNet::V6(_) => None,
-        }))?;
-        program.sync_pods6(taken.iter().filter_map(|net| match net {
-            IpNet::V6(net) => Some((net.network(), net.prefix_len())),
-            IpNet::V4(_) => None,
-        }))
+        match &mut self.program {
+            Program::Uplink { program, .. } => sync_program(program, taken, local, vxlan_port),
+            Program::Endpoint(_) => Ok(()),
+        }
     }
 
     /// Undoes a start that failed.
@@ -254,9 +245,17 @@ impl Node {
         for (queue, socket) in (0..).zip(&sockets) {
             program.set_socket(queue, &socket.descriptor())?;
         }
+        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
+        sync_program(
+            &mut program,
+            &self.compiler.taken_prefixes(),
+            &local,
+            vxlan_port,
+        )?;
         let mode = sockets.first().map_or(ModeInForce::Copy, XskSocket::mode);
+        // Last: from here on the sockets are the pollers'.
         let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
-        let mut served = Served {
+        Ok(Served {
             id,
             ifindex: link.ifindex,
             queues,
@@ -268,10 +267,7 @@ impl Node {
                 program,
                 attachment,
             },
-        };
-        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
-        served.sync_taken(&self.compiler.taken_prefixes(), &local, vxlan_port)?;
-        Ok(served)
+        })
     }
 
     fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
@@ -509,6 +505,25 @@ pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgr
     } else if let Err(error) = endpoints.detach(attachment) {
         tracing::warn!(%error, "the XDP program stays");
     }
+}
+
+/// Tells an uplink's program what is ours.
+fn sync_program(
+    program: &mut NicProgram,
+    taken: &[IpNet],
+    local: &BTreeSet<IpAddr>,
+    vxlan_port: Option<u16>,
+) -> Result<(), crate::xdp::UpdateError> {
+    program.set_vxlan_port(vxlan_port)?;
+    program.sync_local(local.iter().copied())?;
+    program.sync_pods4(taken.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some((net.network(), net.prefix_len())),
+        IpNet::V6(_) => None,
+    }))?;
+    program.sync_pods6(taken.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some((net.network(), net.prefix_len())),
+        IpNet::V4(_) => None,
+    }))
 }
 
 /// A port as its link is now.

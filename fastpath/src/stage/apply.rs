@@ -146,8 +146,11 @@ pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) ->
                 ecn: Ecn::of(ip.tos),
                 dont_fragment: ip.dont_fragment(),
                 flow_hash,
-                // The sender's own counter, shifted a flow: as unique as the sender made it (RFC 6864 section 4.1).
-                id: ip.id.wrapping_add((flow_hash >> 16) as u16),
+                // The sender's own counter, shifted a flow and a fragment: as unique as the sender made it (RFC 6864 section 4.1).
+                id: ip
+                    .id
+                    .wrapping_add((flow_hash >> 16) as u16)
+                    .wrapping_add(ip.fragment_offset() / 8),
             })
         }
         Family::V6 => {

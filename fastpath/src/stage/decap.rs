@@ -287,7 +287,8 @@ fn inner6(
     let ip = packet.ip6;
     parse::addresses6(ip.src, ip.dst)?;
     parse::transport6(packet, l3)?;
-    if is_tunnel(ip.upper.protocol, packet.ports.1, tunnels)
+    // Behind more headers than are walked a tunnel could hide.
+    if (ip.upper.is_unknown() || is_tunnel(ip.upper.protocol, packet.ports.1, tunnels))
         && (tunnels.local6.map(u128::from) == Some(ip.dst) || tunnels.peers6.contains_key(&ip.dst))
     {
         return Err(DropReason::TunnelNested);

@@ -2,6 +2,7 @@
 
 use encap::flow_hash::HashKey;
 use encap::fragment4;
+use encap::ipv4::OFFSET_MASK;
 use encap::outer::Inner;
 
 use crate::batch::Packet;
@@ -139,14 +140,20 @@ fn write<I: PacketIo>(
     };
     to_header.copy_from_slice(header);
     to_payload.copy_from_slice(payload);
-    adjacency
-        .rewrite
-        .write(
-            bytes,
-            &Inner {
-                len: len as u16,
-                ..*inner
-            },
-        )
-        .map_err(write_reason)
+    // Each fragment is a packet of its own to the outer header: none has another's identification.
+    let id = inner.id.wrapping_add(offset_of(header));
+    let inner = Inner {
+        len: len as u16,
+        id,
+        ..*inner
+    };
+    adjacency.rewrite.write(bytes, &inner).map_err(write_reason)
+}
+
+/// A fragment's offset, in units of 8 bytes.
+fn offset_of(header: &[u8]) -> u16 {
+    match header {
+        [_, _, _, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]) & OFFSET_MASK,
+        _ => 0,
+    }
 }

@@ -214,6 +214,10 @@ fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
     }
     addresses6(ip.src, ip.dst)?;
     if matches!(port.kind, PortKind::Pod(_)) {
+        // Behind so many headers a tunnel could hide that a receiver less strict than we would find.
+        if ip.upper.is_unknown() {
+            return Err(DropReason::Ip6Extension);
+        }
         refuse_tunnels_of_pods(ip.upper.protocol, packet.ports.1, tunnels)?;
     }
     Ok(false)

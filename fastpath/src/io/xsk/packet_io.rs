@@ -226,7 +226,10 @@ impl XskIo {
                     self.sending.push(index as u16);
                 }
             }
-            if let Ok(statistics) = queue.socket.statistics() {
+            // Figures are worth less than news of ports: they take no more than half of the ring.
+            if self.replies.len() < self.replies.capacity() / 2
+                && let Ok(statistics) = queue.socket.statistics()
+            {
                 let number = queue.socket.socket().key().queue;
                 let _ = self.replies.push(Reply::Statistics {
                     port: queue.port,
