@@ -48,9 +48,9 @@ fn main() -> Result<()> {
     let hops: Vec<_> = (0..=255).map(via).collect();
     let kernel_routes: Vec<_> = routes
         .iter()
-        .map(|it| (net(it), Some(&hops[usize::from(it.2)])))
+        .map(|it| (net(*it), Some(&hops[usize::from(it.2)])))
         .collect();
-    let pairs: Vec<_> = routes.iter().map(pair).collect();
+    let pairs: Vec<_> = routes.iter().copied().map(pair).collect();
 
     let mut times: [Vec<Duration>; 5] = Default::default();
     let (mut bare_memory, mut memory) = (0, 0);
@@ -150,11 +150,11 @@ fn via(gateway: u8) -> KernelHop {
     }
 }
 
-fn net(&(addr, len, _): &Route<u32>) -> IpNet {
+fn net((addr, len, _): Route<u32>) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_bits(addr), len))
 }
 
-fn pair(&(addr, len, hop): &Route<u32>) -> (Prefix4, NextHopId) {
+fn pair((addr, len, hop): Route<u32>) -> (Prefix4, NextHopId) {
     let prefix = Prefix4::containing(addr, len).expect("a length of IPv4");
     (prefix, NextHopId::new(hop).expect("a small number"))
 }
