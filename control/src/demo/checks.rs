@@ -204,7 +204,8 @@ impl Bench<'_> {
         };
         let shell = self.lab.shell();
         let forgotten = neighbour::forget(shell, &pod, family);
-        self.wire.reset();
+        self.wire
+            .reset(pair.to == End::Outside || pair.from == End::Outside);
 
         let pinged = ping::run(&route, ping::Patience::NORMAL, self.cancel);
         self.cancel.check()?;

@@ -4,7 +4,7 @@
 //! Quiet traffic is seen whole; of a bulk transfer only samples are taken, so that looking does not slow it down.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use super::error::{DemoError, Result};
 use super::ip::Shell;
 use super::netns;
-use super::plan::{LabId, Node};
+use super::plan::{LabId, Node, OUTSIDE_SUBNET, underlay};
 use super::scenario::{Carriage, Family};
 use super::topology::router_link;
 
@@ -69,6 +69,8 @@ struct Shared {
     counts: [Counts; 2],
     /// Rounds that found nothing to read: what was sent before one is counted.
     idle: AtomicU32,
+    /// Whether packets between pods and the server outside count.
+    outside: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -110,7 +112,11 @@ impl Wire {
     }
 
     /// Counts from zero again, once what was sent so far is counted.
-    pub fn reset(&self) {
+    ///
+    /// `outside` says whether packets of the server outside count: an old connection to it may still send its last
+    /// segments again, and they are nobody's evidence in a conversation between others.
+    pub fn reset(&self, outside: bool) {
+        self.shared.outside.store(outside, Ordering::Relaxed);
         self.settle();
         for node in &self.shared.counts {
             for count in node.iter().flatten() {
@@ -185,6 +191,7 @@ fn count(socket: &OwnedFd, links: &BTreeMap<usize, Node>, shared: &Shared) {
             if from.pkttype() != OUTGOING
                 && let Some(node) = links.get(&from.ifindex())
                 && let Some((form, family)) = head.get(..len).and_then(classify)
+                && (shared.outside.load(Ordering::Relaxed) || !is_of_outside(&head[..len], family))
             {
                 let counts = &shared.counts[usize::from(node.number() - 1)];
                 counts[form as usize][family as usize].fetch_add(1, Ordering::Relaxed);
@@ -238,6 +245,19 @@ fn classify(frame: &[u8]) -> Option<(Carriage, Family)> {
     }
 }
 
+/// Whether a plain frame comes from or goes to the server outside.
+fn is_of_outside(frame: &[u8], family: Family) -> bool {
+    let addresses = match family {
+        Family::Ipv4 => frame.get(26..34),
+        Family::Ipv6 => frame.get(22..54),
+    };
+    let outside: &[u8] = match underlay(family, OUTSIDE_SUBNET, 9) {
+        IpAddr::V4(addr) => &addr.octets(),
+        IpAddr::V6(addr) => &addr.octets(),
+    };
+    addresses.is_some_and(|both| both.chunks(outside.len()).any(|one| one == outside))
+}
+
 fn ethernet(frame: &[u8]) -> Option<(Family, &[u8])> {
     let family = match frame.get(12..14)? {
         [0x08, 0x00] => Family::Ipv4,
@@ -289,6 +309,25 @@ mod tests {
             classify(&ipv4(6, NODE2, POD, &[])),
             Some((Carriage::Plain, Family::Ipv4))
         );
+    }
+
+    #[test]
+    fn packets_of_the_server_outside_are_known() {
+        let IpAddr::V4(outside) = underlay(Family::Ipv4, OUTSIDE_SUBNET, 9) else {
+            unreachable!()
+        };
+        assert!(is_of_outside(
+            &ipv4(6, POD, outside.octets(), &[]),
+            Family::Ipv4
+        ));
+        assert!(is_of_outside(
+            &ipv4(6, outside.octets(), POD, &[]),
+            Family::Ipv4
+        ));
+        assert!(!is_of_outside(
+            &ipv4(6, POD, [10, 244, 2, 2], &[]),
+            Family::Ipv4
+        ));
     }
 
     #[test]
