@@ -99,6 +99,8 @@ impl<I: PacketIo> Poller<I> {
         self.io.maintain(now);
         let tables = self.tables.refresh();
         self.pipeline.counters().generation.set(tables.generation);
+        // Before what comes in now, so that packets that waited stay in front of those that did not have to.
+        self.pipeline.run_timers(&mut self.io, tables, now, &mut ());
         let mut received = 0;
         for queue in 0..self.io.rx_queues() {
             let Some(port) = self.io.recv(queue, batch) else {
@@ -111,7 +113,6 @@ impl<I: PacketIo> Poller<I> {
             self.pipeline
                 .run(batch, &mut self.io, tables, port, now, &mut ());
         }
-        self.pipeline.run_timers(&mut self.io, tables, now, &mut ());
         self.io.flush();
         self.pipeline.counters().rounds.add(1);
         if self.pipeline.events().take_pending() {

@@ -1,0 +1,125 @@
+//! A poller's round over memory.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam_queue::ArrayQueue;
+use encap::eth::MacAddr;
+use encap::outer::{Macs, Rewrite};
+use fastpath::batch::{Batch, PeerId};
+use fastpath::counters::Counters;
+use fastpath::event::Events;
+use fastpath::io::mem::MemIo;
+use fastpath::pipeline::Pipeline;
+use fastpath::poller::{Notify, PollMode, Poller};
+use fastpath::port::{PodPort, Port, PortId, PortKind};
+use fastpath::snapshot::Publisher;
+use fastpath::tables::{Adjacency, NextHop, Tables, Unresolved, Way};
+use flowtable::Tick;
+use flowtable::lpm::{NextHopId, Prefix4, Rib4};
+
+const POD: PortId = PortId(0);
+const UPLINK: PortId = PortId(1);
+const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const GATEWAY_MAC: MacAddr = MacAddr([0xee; 6]);
+const NIC_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const SERVER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+const POD_ADDR: u32 = 0x0a00_0002;
+const SERVER: u32 = 0xc000_024d;
+
+/// A pod and an uplink, and a connected network behind the uplink whose one neighbour is known or not.
+fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
+    let port = |name: &str, mac, kind| {
+        Some(Port {
+            name: name.to_owned(),
+            mac,
+            mtu: 1500,
+            kind,
+            partial_checksums: false,
+            icmp_source4: None,
+            icmp_source6: None,
+        })
+    };
+    let pod = PodPort {
+        mac: Some(POD_MAC),
+        addrs4: vec![POD_ADDR],
+        ..PodPort::default()
+    };
+    let server = if neighbour_is_known {
+        NextHop::Send(Adjacency {
+            port: UPLINK,
+            mtu: 1500,
+            peer: PeerId::NONE,
+            way: Way::Uplink,
+            rewrite: Rewrite::ethernet(Macs {
+                dst: SERVER_MAC,
+                src: NIC_MAC,
+            }),
+        })
+    } else {
+        NextHop::Resolve(Unresolved {
+            port: UPLINK,
+            peer: PeerId::NONE,
+            way: Way::Uplink,
+            gateway: None,
+        })
+    };
+    let mut rib = Rib4::new();
+    let network = Prefix4::new(SERVER & 0xffff_ff00, 24).expect("a prefix");
+    rib.insert(network, NextHopId::new(1).expect("a number"))
+        .expect("room");
+    let mut tables = Tables {
+        generation,
+        fib4: rib.snapshot(),
+        ports: vec![
+            port("cali0", GATEWAY_MAC, PortKind::Pod(pod)),
+            port("eth0", NIC_MAC, PortKind::Uplink),
+        ],
+        ..Tables::default()
+    };
+    tables.next_hops.push(server);
+    tables
+}
+
+/// A UDP datagram from the pod to the server, told apart by its source port.
+fn datagram(number: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = etherparse::PacketBuilder::ethernet2(POD_MAC.0, GATEWAY_MAC.0)
+        .ipv4(POD_ADDR.to_be_bytes(), SERVER.to_be_bytes(), 64)
+        .udp(number, 9);
+    builder.write(&mut frame, b"hello").expect("a packet");
+    frame
+}
+
+fn source_port(frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[34], frame[35]])
+}
+
+#[test]
+fn packets_that_waited_for_a_neighbour_leave_before_those_that_come_later() {
+    let mut publisher = Publisher::new(tables(1, false));
+    let counters = Arc::new(Counters::new(2));
+    let mut poller = Poller {
+        io: MemIo::new(64, 2048, 2, 64),
+        pipeline: Pipeline::new(
+            Arc::clone(&counters),
+            Events::new(Arc::new(ArrayQueue::new(8))),
+        ),
+        tables: publisher.subscribe(),
+        mode: PollMode::Busy,
+        stop: Arc::new(AtomicBool::new(false)),
+        notify: Notify(Arc::new(|| {})),
+    };
+    let mut batch = Batch::default();
+    for number in [1, 2] {
+        assert!(poller.io.inject(POD, &datagram(number)));
+    }
+    poller.round(&mut batch, Tick(1));
+    assert_eq!(poller.pipeline.held(), 2);
+    publisher.publish(tables(2, true));
+    assert!(poller.io.inject(POD, &datagram(3)));
+    poller.round(&mut batch, Tick(2));
+    assert_eq!(poller.io.take_sent(UPLINK, source_port), [1, 2, 3]);
+    assert_eq!(poller.pipeline.held(), 0);
+    assert!(counters.is_balanced());
+}
