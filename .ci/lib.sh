@@ -167,6 +167,13 @@ test_features() {
   run_tests -p fastpath --features afxdp --test packet_io
 }
 
+# What only loom's cfg builds; in a directory of its own, since the flag changes every crate.
+test_interleavings() {
+  local RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom
+  export RUSTFLAGS CARGO_TARGET_DIR
+  run_tests -p fastpath --release --test loom_snapshot
+}
+
 # Leaves out what passed tests printed (it is read for SKIPPED lines).
 without_output_of_passed() {
   awk '/^successes:$/ { quiet = 1 } /^(test result:|failures:)/ { quiet = 0 } !quiet { print; fflush() }'

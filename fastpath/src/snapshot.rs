@@ -5,18 +5,23 @@
 //! number a batch and empties its mailbox when it changed. Nobody waits for anybody, and since the
 //! publisher keeps a reference to each value until it is the last, the memory is always freed on the
 //! publisher's thread, never by a poller.
+//!
+//! Checked by loom: `RUSTFLAGS="--cfg loom" cargo test -p fastpath --release --test loom_snapshot`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod sync;
 
-use crossbeam_queue::ArrayQueue;
+use std::sync::atomic::Ordering;
+
 use crossbeam_utils::CachePadded;
+#[cfg(loom)]
+pub use sync::sabotage;
+use sync::{Arc, AtomicU64, Slot, strong_count};
 
 /// What a publisher and one subscriber share.
 #[derive(Debug)]
 struct Mailbox<T> {
     /// The newest value that the subscriber has not taken. The publisher replaces, the subscriber takes.
-    slot: ArrayQueue<(u64, Arc<T>)>,
+    slot: Slot<(u64, Arc<T>)>,
     /// The newest generation in the slot or taken from it. Written by the publisher only.
     offered: CachePadded<AtomicU64>,
     /// The generation that the subscriber uses. Written by the subscriber only.
@@ -57,7 +62,7 @@ impl<T> Publisher<T> {
     pub fn subscribe(&mut self) -> Subscriber<T> {
         let current = Arc::clone(self.latest());
         let mailbox = Arc::new(Mailbox {
-            slot: ArrayQueue::new(1),
+            slot: Slot::empty(),
             offered: CachePadded::new(AtomicU64::new(self.generation)),
             in_force: CachePadded::new(AtomicU64::new(self.generation)),
         });
@@ -85,11 +90,7 @@ impl<T> Publisher<T> {
         self.generation += 1;
         for mailbox in &self.mailboxes {
             // The value that is pushed out was never taken; `kept` holds the reference that counts.
-            drop(
-                mailbox
-                    .slot
-                    .force_push((self.generation, Arc::clone(&value))),
-            );
+            drop(mailbox.slot.replace((self.generation, Arc::clone(&value))));
             mailbox.offered.store(self.generation, Ordering::Release);
         }
         self.kept.push(value);
@@ -102,7 +103,7 @@ impl<T> Publisher<T> {
         let newest = self.kept.len() - 1;
         let mut index = 0;
         self.kept.retain(|value| {
-            let keep = index == newest || Arc::strong_count(value) > 1;
+            let keep = index == newest || strong_count(value) > 1;
             index += 1;
             keep
         });
@@ -143,7 +144,7 @@ impl<T> Subscriber<T> {
     #[cold]
     fn take(&mut self) {
         // A value newer than `offered` may be here already: the generation travels with the value.
-        if let Some((generation, value)) = self.mailbox.slot.pop() {
+        if let Some((generation, value)) = self.mailbox.slot.take() {
             self.current = value;
             self.seen = generation;
             self.mailbox.in_force.store(generation, Ordering::Release);
@@ -151,7 +152,7 @@ impl<T> Subscriber<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
