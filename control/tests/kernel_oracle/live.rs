@@ -24,6 +24,7 @@ use crate::plan::{
     NODE4, PEER1_4, PEER1_MAC, PEER1_POD4, PEER1_TUNNEL4, POD_GATEWAY4, POD1_4, Tunnel, pods,
     quiet, text, underlay,
 };
+use crate::run::is_noise;
 use crate::script::Side;
 use crate::tap::Tap;
 use crate::uml::{ECHO_PORT, Guest, Role};
@@ -146,12 +147,12 @@ pub(crate) fn converse(name: &str) -> Vec<Outcome> {
     both.collect()
 }
 
-/// The outer header of an IPIP frame, and TOS and "don't fragment" of the inner one. None for ARP.
+/// The outer header of an IPIP frame, and TOS and "don't fragment" of the inner one. None for what stacks say of their own accord.
 ///
 /// # Panics
 /// For anything else: pods' packets travel in the tunnel or not at all.
 fn outer(frame: &[u8]) -> Option<((u8, bool), Output)> {
-    if frame[12..14] == [0x08, 0x06] {
+    if is_noise(frame) {
         return None;
     }
     assert_eq!(frame[12..14], [0x08, 0x00], "on the underlay: {frame:02x?}");

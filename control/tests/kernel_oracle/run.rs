@@ -1,6 +1,7 @@
 //! Sends a script's packets into both nodes and collects what comes out.
 
 use std::collections::BTreeMap;
+use std::ops::RangeFrom;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ pub(crate) struct Dataplane {
 
 /// Between packets: ICMP errors are limited to 100 a second and source.
 const PACE: Duration = Duration::from_millis(11);
+/// How many packets may wait for a node that gets no time: fewer than the ICMP errors that may go out at once.
+const AHEAD: usize = 20;
+/// Identifications of the packets that say how far a node is.
+const MEETINGS: u16 = 0xf000;
 /// How long both may take to forward a packet, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is not in order behind the last packet, if anything, comes within this time.
@@ -32,17 +37,20 @@ type Received = Vec<Output>;
 pub(crate) fn run(script: &Script, kernel: &Dataplane, caracal: &Dataplane) -> Vec<Outcome> {
     let both = [kernel, caracal];
     let mut received: [Received; 2] = [Vec::new(), Vec::new()];
+    let mut ids = MEETINGS..;
     // A node that has just started may not forward yet.
-    meet(&both, &mut received, 0xfff0);
-    for probe in script.probes() {
-        let next = Instant::now() + PACE;
-        for node in both {
-            node.taps[&probe.side].send(&probe.frame);
+    meet(&both, &mut received, &mut ids);
+    for probes in script.probes().chunks(AHEAD) {
+        for probe in probes {
+            let next = Instant::now() + PACE;
+            for node in both {
+                node.taps[&probe.side].send(&probe.frame);
+            }
+            collect(&both, &mut received);
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        collect(&both, &mut received);
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        meet(&both, &mut received, &mut ids);
     }
-    meet(&both, &mut received, 0xfff8);
     let deadline = Instant::now() + SETTLE;
     while Instant::now() < deadline {
         collect(&both, &mut received);
@@ -80,7 +88,7 @@ fn collect(both: &[&Dataplane; 2], received: &mut [Received; 2]) {
 }
 
 /// Waits until a plain packet has come through both nodes both ways: all before it have, too.
-fn meet(both: &[&Dataplane; 2], received: &mut [Received; 2], id: u16) {
+fn meet(both: &[&Dataplane; 2], received: &mut [Received; 2], ids: &mut RangeFrom<u16>) {
     let there = |received: &Received, key: Key| {
         let mut outputs = received.iter();
         outputs.any(|output| output.view.key == Some(key))
@@ -89,7 +97,7 @@ fn meet(both: &[&Dataplane; 2], received: &mut [Received; 2], id: u16) {
         (Side::Pod1, POD1_4, OUTSIDE4),
         (Side::Wire, OUTSIDE4, POD1_4),
     ];
-    for ((side, src, dst), id) in ways.into_iter().zip(id..) {
+    for ((side, src, dst), id) in ways.into_iter().zip(ids.by_ref()) {
         let mut ip = udp4(src, dst, 32);
         ip.id = id;
         let (to, from) = macs(side);
@@ -121,7 +129,7 @@ fn meet(both: &[&Dataplane; 2], received: &mut [Received; 2], id: u16) {
 }
 
 /// ARP, neighbour discovery and group membership: what stacks say of their own accord.
-fn is_noise(frame: &[u8]) -> bool {
+pub(crate) fn is_noise(frame: &[u8]) -> bool {
     let ethertype = frame.get(12..14);
     if ethertype == Some(&[0x08, 0x06]) {
         return true;
@@ -144,7 +152,7 @@ fn sort_out(script: &Script, both: &[&Dataplane; 2], received: [Received; 2]) ->
         for output in outputs {
             let key = output.view.key;
             match key {
-                Some(Key::Id(0xfff0..)) => {}
+                Some(Key::Id(MEETINGS..)) => {}
                 Some(key) if script.probes().iter().any(|probe| probe.key == key) => {
                     of.entry(key).or_default().push(output);
                 }

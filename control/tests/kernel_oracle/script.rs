@@ -1,6 +1,7 @@
 //! What is sent: packets with a name, each with an identification of its own by which what comes out is matched.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use crate::frame::{
     Check, ICMP, IPIP, Ip4, Ip6, TCP, TYPE_IPV4, TYPE_IPV6, UDP, Vxlan, ethernet, filler, icmp,
@@ -54,8 +55,8 @@ pub(crate) struct Script {
     last: u16,
 }
 
-/// Identifications below are given out in order; scripts may use those from here on by themselves.
-pub(crate) const OWN_IDS: u16 = 0x8000;
+/// Identifications below are given out in order; scripts may use these by themselves.
+pub(crate) const OWN_IDS: Range<u16> = 0x8000..0xf000;
 
 impl Script {
     pub(crate) fn probes(&self) -> &[Probe] {
@@ -65,7 +66,7 @@ impl Script {
     /// An identification that no other packet has.
     pub(crate) fn id(&mut self) -> u16 {
         self.last += 1;
-        assert!(self.last < OWN_IDS);
+        assert!(self.last < OWN_IDS.start);
         self.last
     }
 

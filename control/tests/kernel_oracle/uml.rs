@@ -25,6 +25,9 @@ pub(crate) const ECHO_PORT: u16 = 7007;
 /// How long the guest may take to be ready, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How long a guest lives that nobody ends: with its init it ends, too.
+const LIFETIME: Duration = Duration::from_mins(10);
+
 /// What a guest is to be.
 pub(crate) struct Role {
     /// Its links: the tap's name here; name, MAC address and MTU there.
@@ -202,8 +205,12 @@ fn load_modules() {
     }
 }
 
-/// Echoes until the guest is ended, if it is to.
+/// Echoes, if the guest is to, until it is ended; or for [`LIFETIME`], should nobody be left to end it.
 fn serve() -> ! {
+    thread::spawn(|| {
+        thread::sleep(LIFETIME);
+        std::process::exit(0);
+    });
     let file = Path::new(&env::var("ORACLE_DIR").expect("from init")).join("echo");
     let text = fs::read_to_string(file).expect("where to echo");
     let Ok(address) = text.trim().parse::<SocketAddrV4>() else {
