@@ -99,9 +99,9 @@ pub(crate) fn ip_json(arguments: &str) -> Vec<Value> {
     }
 }
 
-/// Drains until `done`, for some seconds at most.
+/// Drains until `done`, for two minutes at most: a busy machine brings routes in slowly.
 pub(crate) fn drain_until(mirror: &mut Mirror, mut done: impl FnMut(&Mirror, &Changes) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let changes = mirror.drain().expect("drain");
         if done(mirror, &changes) {
