@@ -101,7 +101,7 @@ pub(crate) fn ip_json(arguments: &str) -> Vec<Value> {
 
 /// Drains until `done`, for two minutes at most: a busy machine brings routes in slowly.
 pub(crate) fn drain_until(mirror: &mut Mirror, mut done: impl FnMut(&Mirror, &Changes) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         let changes = mirror.drain().expect("drain");
         if done(mirror, &changes) {
