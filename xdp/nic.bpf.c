@@ -6,6 +6,8 @@
  *   VXLAN to us     UDP to the VXLAN port of an address in local4 / local6
  *   IPIP to us      protocol 4 to an address in local4
  *   from a pod      source in pods4 / pods6, destination in local4 / local6
+ *   NAT replies     to an address in nat4 / nat6: TCP, UDP and SCTP to a port in nat_ports, echo replies, and ICMP
+ *                   errors about what such a port sent. The ports are the dataplane's own: the host uses others.
  *
  * It errs towards the kernel: whatever is short, malformed, VLAN-tagged, sent to a group MAC or not
  * IP passes, and so does all of it while no socket is bound to the queue.
@@ -19,6 +21,35 @@
 #include "caracal.h"
 
 #define IPV4_OFFSET_MASK bpf_htons(0x1fff)
+#define IPV4_MORE_FRAGMENTS bpf_htons(0x2000)
+#define IPV6_OFFSET_MASK bpf_htons(0xfff8)
+#define IPV6_MORE_FRAGMENTS bpf_htons(0x0001)
+
+/* What <linux/icmp.h> and <linux/icmpv6.h> would say, if programs could include them. */
+#define PROTOCOL_ICMP6 58
+#define PROTOCOL_FRAGMENT 44
+
+struct icmp {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 rest;
+};
+
+enum {
+	ICMP4_ECHO_REPLY = 0,
+	ICMP4_UNREACHABLE = 3,
+	ICMP4_TIME_EXCEEDED = 11,
+	ICMP4_PARAMETER_PROBLEM = 12,
+	ICMP6_UNREACHABLE = 1,
+	ICMP6_TOO_BIG = 2,
+	ICMP6_TIME_EXCEEDED = 3,
+	ICMP6_PARAMETER_PROBLEM = 4,
+	ICMP6_ECHO_REPLY = 129,
+};
+
+/* Words of nat_ports for each protocol. */
+#define PORT_WORDS (65536 / 64)
 
 enum class {
 	PASSED,
@@ -26,6 +57,7 @@ enum class {
 	VXLAN,
 	IPIP,
 	FROM_POD,
+	NAT_REPLY,
 	NO_SOCKET,
 	CLASSES,
 };
@@ -81,6 +113,47 @@ struct {
 	__type(value, __be16);
 } vxlan_port SEC(".maps");
 
+/* The addresses that pods' connections to the outside leave with. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u8[4]);
+	__type(value, __u8);
+} nat4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u8[16]);
+	__type(value, __u8);
+} nat6 SEC(".maps");
+
+/* The ports that they leave with, a bit each: TCP's, UDP's, SCTP's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 3 * PORT_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} nat_ports SEC(".maps");
+
+/*
+ * Where the first fragment of a datagram to a NAT address went: later ones follow it. One that overtook its first
+ * comes to us, and goes on to the host if the datagram turns out to be none of ours.
+ */
+struct fragment {
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 id;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct fragment);
+	__type(value, __u8);
+} fragments SEC(".maps");
+
 /* By receive queue. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -113,6 +186,150 @@ static __always_inline int is_vxlan(const struct udphdr *udp, const void *end)
 	return port && *port && (const void *)(udp + 1) <= end && udp->dest == *port;
 }
 
+/* The place of a protocol's ports in nat_ports, or -1 when it has none. */
+static __always_inline int ports_of(__u8 protocol)
+{
+	switch (protocol) {
+	case IPPROTO_TCP:
+		return 0;
+	case IPPROTO_UDP:
+		return PORT_WORDS;
+	case IPPROTO_SCTP:
+		return 2 * PORT_WORDS;
+	default:
+		return -1;
+	}
+}
+
+/* Whether a port of our NAT is at `l4 + offset`. */
+static __always_inline int is_nat_port(__u8 protocol, const void *l4, __u32 offset, const void *end)
+{
+	const int first = ports_of(protocol);
+	const __be16 *at = l4 + offset;
+	const __u64 *word;
+	__u32 key;
+	__u16 port;
+
+	if (first < 0 || (const void *)(at + 1) > end)
+		return 0;
+	port = bpf_ntohs(*at);
+	key = first + port / 64;
+	word = bpf_map_lookup_elem(&nat_ports, &key);
+	return word && (*word >> (port % 64)) & 1;
+}
+
+/* Whether an ICMP message to a NAT address is about a packet that our NAT sent. */
+static __always_inline int is_nat_icmp4(const struct icmp *icmp, const void *end)
+{
+	const struct iphdr *sent = (const void *)(icmp + 1);
+
+	if ((const void *)sent > end)
+		return 0;
+	switch (icmp->type) {
+	case ICMP4_ECHO_REPLY:
+		return 1;
+	case ICMP4_UNREACHABLE:
+	case ICMP4_TIME_EXCEEDED:
+	case ICMP4_PARAMETER_PROBLEM:
+		if ((const void *)(sent + 1) > end)
+			return 0;
+		/* Of a ping nothing tells whose it was. */
+		if (sent->protocol == IPPROTO_ICMP)
+			return 1;
+		return is_nat_port(sent->protocol, (const void *)sent + sent->ihl * 4, 0, end);
+	default:
+		return 0;
+	}
+}
+
+static __always_inline int is_nat_icmp6(const struct icmp *icmp, const void *end)
+{
+	const struct ipv6hdr *sent = (const void *)(icmp + 1);
+
+	if ((const void *)sent > end)
+		return 0;
+	switch (icmp->type) {
+	case ICMP6_ECHO_REPLY:
+		return 1;
+	case ICMP6_UNREACHABLE:
+	case ICMP6_TOO_BIG:
+	case ICMP6_TIME_EXCEEDED:
+	case ICMP6_PARAMETER_PROBLEM:
+		if ((const void *)(sent + 1) > end)
+			return 0;
+		if (sent->nexthdr == PROTOCOL_ICMP6)
+			return 1;
+		return is_nat_port(sent->nexthdr, sent + 1, 0, end);
+	default:
+		return 0;
+	}
+}
+
+/* Remembers where a first fragment goes, or tells where a later one is to go. */
+static __always_inline int follow(const struct fragment *key, int is_first, int is_nat)
+{
+	const __u8 *known;
+	__u8 value = is_nat;
+
+	if (is_first) {
+		bpf_map_update_elem(&fragments, key, &value, BPF_ANY);
+		return is_nat;
+	}
+	known = bpf_map_lookup_elem(&fragments, key);
+	return !known || *known;
+}
+
+static __always_inline int is_nat_reply4(const struct iphdr *ip, const void *l4, const void *end)
+{
+	const int is_first = !(ip->frag_off & IPV4_OFFSET_MASK);
+	int is_nat = 0;
+
+	if (is_first) {
+		if (ip->protocol == IPPROTO_ICMP)
+			is_nat = is_nat_icmp4(l4, end);
+		else
+			is_nat = is_nat_port(ip->protocol, l4, 2, end);
+	}
+	if (ip->frag_off & (IPV4_OFFSET_MASK | IPV4_MORE_FRAGMENTS)) {
+		struct fragment key = { .id = ip->id, .protocol = ip->protocol };
+
+		__builtin_memcpy(key.src, &ip->saddr, sizeof(ip->saddr));
+		__builtin_memcpy(key.dst, &ip->daddr, sizeof(ip->daddr));
+		return follow(&key, is_first, is_nat);
+	}
+	return is_nat;
+}
+
+static __always_inline int is_nat_upper6(__u8 protocol, const void *l4, const void *end)
+{
+	if (protocol == PROTOCOL_ICMP6)
+		return is_nat_icmp6(l4, end);
+	return is_nat_port(protocol, l4, 2, end);
+}
+
+static __always_inline int is_nat_reply6(const struct ipv6hdr *ip, const void *end)
+{
+	/* <linux/ipv6.h> has no fragment header for programs. */
+	const struct {
+		__u8 nexthdr;
+		__u8 reserved;
+		__be16 offset;
+		__be32 id;
+	} *frag = (const void *)(ip + 1);
+	struct fragment key = { };
+	int is_first;
+
+	if (ip->nexthdr != PROTOCOL_FRAGMENT)
+		return is_nat_upper6(ip->nexthdr, ip + 1, end);
+	if ((const void *)(frag + 1) > end)
+		return 0;
+	is_first = !(frag->offset & IPV6_OFFSET_MASK);
+	key.id = frag->id;
+	__builtin_memcpy(key.src, &ip->saddr, sizeof(key.src));
+	__builtin_memcpy(key.dst, &ip->daddr, sizeof(key.dst));
+	return follow(&key, is_first, is_first && is_nat_upper6(frag->nexthdr, frag + 1, end));
+}
+
 static __always_inline enum class classify4(const struct iphdr *ip, const void *end)
 {
 	const __u32 header_len = ip->ihl * 4;
@@ -133,6 +350,8 @@ static __always_inline enum class classify4(const struct iphdr *ip, const void *
 		if (is_pod4(&ip->saddr))
 			return FROM_POD;
 	}
+	if (bpf_map_lookup_elem(&nat4, to) && is_nat_reply4(ip, (const void *)ip + header_len, end))
+		return NAT_REPLY;
 	return is_pod4(&ip->daddr) ? TO_POD : PASSED;
 }
 
@@ -150,6 +369,8 @@ static __always_inline enum class classify6(const struct ipv6hdr *ip, const void
 		if (is_pod6(&ip->saddr))
 			return FROM_POD;
 	}
+	if (bpf_map_lookup_elem(&nat6, to) && is_nat_reply6(ip, end))
+		return NAT_REPLY;
 	return is_pod6(&ip->daddr) ? TO_POD : PASSED;
 }
 

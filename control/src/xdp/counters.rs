@@ -15,6 +15,8 @@ pub struct NicCounters {
     pub ipip: u64,
     /// Taken: from a pod to one of the node's tunnel addresses.
     pub from_pod: u64,
+    /// Taken: it may be an answer to what a pod sent to the outside.
+    pub nat_reply: u64,
     /// Ours, but no socket was bound to the queue; left to the kernel.
     pub no_socket: u64,
 }
@@ -40,7 +42,8 @@ impl NicCounters {
             vxlan: sum(map, 2)?,
             ipip: sum(map, 3)?,
             from_pod: sum(map, 4)?,
-            no_socket: sum(map, 5)?,
+            nat_reply: sum(map, 5)?,
+            no_socket: sum(map, 6)?,
         })
     }
 }

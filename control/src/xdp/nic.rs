@@ -1,5 +1,6 @@
 //! The NIC's program: passes by default, takes overlay and pod traffic.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -16,6 +17,12 @@ use super::prefixes::{AddressMap, PrefixMap, SyncedSet, prefix};
 
 const MAX_PREFIXES: u32 = 65_536;
 const MAX_LOCAL: u32 = 1024;
+/// Room for the addresses that pods' connections leave with.
+const MAX_NAT: u32 = 256;
+/// Protocols whose ports are translated: TCP, UDP, SCTP.
+const NAT_PROTOCOLS: usize = 3;
+/// 64-bit words that hold a bit for each port.
+const PORT_WORDS: usize = 65_536 / 64;
 /// More receive queues than any NIC in use has.
 const MAX_QUEUES: u32 = 256;
 
@@ -25,6 +32,10 @@ pub struct NicConfig {
     /// The UDP port of VXLAN; `None` leaves VXLAN to the kernel.
     pub vxlan_port: Option<u16>,
 }
+
+/// The ports that pods' connections to the outside leave with, a bit each: TCP's, UDP's and SCTP's. Bit `port % 64` of
+/// word `port / 64`.
+pub type NatPorts = [[u64; PORT_WORDS]; NAT_PROTOCOLS];
 
 /// How a NIC may run the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,6 +56,11 @@ pub struct NicProgram {
     pods6: SyncedSet<PrefixMap<16>>,
     local4: SyncedSet<AddressMap<4>>,
     local6: SyncedSet<AddressMap<16>>,
+    nat4: SyncedSet<AddressMap<4>>,
+    nat6: SyncedSet<AddressMap<16>>,
+    nat_ports: Array<MapData, u64>,
+    /// What `nat_ports` holds: the kernel's arrays start as zeros.
+    ports_held: Box<NatPorts>,
     counters: CounterMap,
 }
 
@@ -61,6 +77,8 @@ impl NicProgram {
             .map_max_entries("pods6", MAX_PREFIXES)
             .map_max_entries("local4", MAX_LOCAL)
             .map_max_entries("local6", MAX_LOCAL)
+            .map_max_entries("nat4", MAX_NAT)
+            .map_max_entries("nat6", MAX_NAT)
             .map_max_entries("xsks", MAX_QUEUES);
         let mut loaded = Loaded::load(&mut loader, object::NIC, "caracal_nic")?;
         let mut program = Self {
@@ -70,6 +88,10 @@ impl NicProgram {
             pods6: SyncedSet::take(&mut loaded, "pods6", "IPv6 pod prefixes", MAX_PREFIXES)?,
             local4: SyncedSet::take(&mut loaded, "local4", "IPv4 tunnel addresses", MAX_LOCAL)?,
             local6: SyncedSet::take(&mut loaded, "local6", "IPv6 tunnel addresses", MAX_LOCAL)?,
+            nat4: SyncedSet::take(&mut loaded, "nat4", "IPv4 NAT addresses", MAX_NAT)?,
+            nat6: SyncedSet::take(&mut loaded, "nat6", "IPv6 NAT addresses", MAX_NAT)?,
+            nat_ports: loaded.map("nat_ports")?,
+            ports_held: Box::new([[0; PORT_WORDS]; NAT_PROTOCOLS]),
             counters: loaded.map("counters")?,
             loaded,
         };
@@ -153,18 +175,28 @@ impl NicProgram {
         &mut self,
         addrs: impl IntoIterator<Item = IpAddr>,
     ) -> Result<(), UpdateError> {
-        let (mut v4, mut v6) = (
-            std::collections::BTreeSet::new(),
-            std::collections::BTreeSet::new(),
-        );
-        for addr in addrs {
-            match addr {
-                IpAddr::V4(addr) => drop(v4.insert(addr.octets())),
-                IpAddr::V6(addr) => drop(v6.insert(addr.octets())),
-            }
-        }
+        let (v4, v6) = by_family(addrs);
         self.local4.sync(&v4)?;
         self.local6.sync(&v6)
+    }
+
+    /// Takes what comes back to exactly these ports of exactly these addresses, and what tells of it by ICMP.
+    pub fn sync_nat(
+        &mut self,
+        addrs: impl IntoIterator<Item = IpAddr>,
+        ports: &NatPorts,
+    ) -> Result<(), UpdateError> {
+        let held = self.ports_held.as_flattened_mut();
+        for (index, (held, wanted)) in held.iter_mut().zip(ports.as_flattened()).enumerate() {
+            if held != wanted {
+                let set = self.nat_ports.set(index as u32, *wanted, 0);
+                set.map_err(|e| UpdateError::of("NAT ports", 65_536, &e))?;
+                *held = *wanted;
+            }
+        }
+        let (v4, v6) = by_family(addrs);
+        self.nat4.sync(&v4)?;
+        self.nat6.sync(&v6)
     }
 
     /// What the program has counted since it was loaded.
@@ -181,6 +213,18 @@ impl NicProgram {
     pub fn verdict(&self, ifindex: u32, queue: u32, frame: &[u8]) -> Result<Verdict, ProgramError> {
         self.loaded.verdict(ifindex, queue, frame)
     }
+}
+
+/// Addresses as the maps' keys.
+fn by_family(addrs: impl IntoIterator<Item = IpAddr>) -> (BTreeSet<[u8; 4]>, BTreeSet<[u8; 16]>) {
+    let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+    for addr in addrs {
+        match addr {
+            IpAddr::V4(addr) => drop(v4.insert(addr.octets())),
+            IpAddr::V6(addr) => drop(v6.insert(addr.octets())),
+        }
+    }
+    (v4, v6)
 }
 
 /// The program on a NIC. Dropping it, or the end of the process, takes it off.

@@ -1,0 +1,278 @@
+//! What the NIC's program takes of answers to pods' translated connections, and what it leaves to the host
+//! (`BPF_PROG_TEST_RUN`).
+
+mod xdp_support;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use control::xdp::{NatPorts, NicConfig, NicProgram, Verdict};
+use fastpath::io::xsk::test_support::skipped_without_root;
+use xdp_support::frames::*;
+use xdp_support::isolated;
+use xdp_support::socket::XdpSocket;
+
+/// The loopback device's index in every network namespace.
+const LO: u32 = 1;
+const SCTP: u8 = 132;
+/// Ports of our NAT, one a protocol, and one that the host uses.
+const OURS: [(u8, u16); 3] = [(TCP, 40_001), (UDP, 40_002), (SCTP, 40_003)];
+const HOSTS: u16 = 50_000;
+
+fn ports() -> Box<NatPorts> {
+    let mut ports = Box::new([[0; 1024]; 3]);
+    for (words, (_, port)) in ports.iter_mut().zip(OURS) {
+        words[usize::from(port / 64)] |= 1 << (port % 64);
+    }
+    ports
+}
+
+fn with_nat(test: impl FnOnce(&mut NicProgram) + Send) {
+    isolated(|| {
+        let mut nic = NicProgram::load(&NicConfig {
+            vxlan_port: Some(VXLAN_PORT),
+        })
+        .expect("load");
+        let local = [IpAddr::V4(LOCAL4), IpAddr::V6(LOCAL6)];
+        nic.sync_local(local).expect("local");
+        nic.sync_nat(local, &ports()).expect("nat");
+        let socket = XdpSocket::bind("lo", 0);
+        nic.set_socket(0, &socket).expect("set socket");
+        test(&mut nic);
+    });
+}
+
+fn verdict(nic: &NicProgram, frame: &[u8]) -> Verdict {
+    nic.verdict(LO, 0, frame).expect("run")
+}
+
+/// Source and destination port, and enough behind them for every protocol here.
+fn ports_of(from: u16, to: u16) -> Vec<u8> {
+    let mut bytes = from.to_be_bytes().to_vec();
+    bytes.extend(to.to_be_bytes());
+    bytes.extend([0; 16]);
+    bytes
+}
+
+fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    V4::new(OTHER4, LOCAL4, protocol).frame(payload)
+}
+
+fn v6(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    ipv6(OTHER6, LOCAL6, protocol, payload)
+}
+
+/// An ICMP error about a packet that went from `LOCAL` to `OTHER`.
+fn error4(kind: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(&V4::new(LOCAL4, OTHER4, protocol).frame(payload)[14..]);
+    v4(ICMP, &message)
+}
+
+fn error6(kind: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(&ipv6(LOCAL6, OTHER6, protocol, payload)[14..]);
+    v6(ICMP6, &message)
+}
+
+#[test]
+fn answers_to_translated_connections_are_ours_and_the_hosts_are_not() {
+    if skipped_without_root("answers_to_translated_connections_are_ours_and_the_hosts_are_not") {
+        return;
+    }
+    with_nat(|nic| {
+        for (protocol, port) in OURS {
+            let (ours, hosts) = (ports_of(443, port), ports_of(443, HOSTS));
+            for (frame, what) in [(v4(protocol, &ours), "IPv4"), (v6(protocol, &ours), "IPv6")] {
+                assert_eq!(verdict(nic, &frame), Verdict::Redirect, "{what} {protocol}");
+                // A frame that ends before the port shows is the kernel's.
+                let header = frame.len() - ours.len();
+                assert_eq!(verdict(nic, &frame[..header + 3]), Verdict::Pass);
+                assert_eq!(verdict(nic, &frame[..header + 4]), Verdict::Redirect);
+            }
+            for frame in [v4(protocol, &hosts), v6(protocol, &hosts)] {
+                assert_eq!(verdict(nic, &frame), Verdict::Pass, "the host's {protocol}");
+            }
+            // A port belongs to one protocol, and is a destination.
+            let other = if protocol == TCP { UDP } else { TCP };
+            assert_eq!(verdict(nic, &v4(other, &ours)), Verdict::Pass);
+            assert_eq!(
+                verdict(nic, &v4(protocol, &ports_of(port, 443))),
+                Verdict::Pass
+            );
+            let elsewhere = V4::new(OTHER4, PEER4, protocol).frame(&ours);
+            assert_eq!(verdict(nic, &elsewhere), Verdict::Pass, "another's address");
+        }
+        assert_eq!(
+            verdict(nic, &v4(47, &[0; 20])),
+            Verdict::Pass,
+            "GRE has no port"
+        );
+        assert_eq!(
+            verdict(nic, &V4::new(PEER4, LOCAL4, UDP).frame(&udp(VXLAN_PORT))),
+            Verdict::Redirect,
+            "VXLAN stays ours"
+        );
+    });
+}
+
+#[test]
+fn icmp_is_ours_when_it_tells_of_our_ports() {
+    if skipped_without_root("icmp_is_ours_when_it_tells_of_our_ports") {
+        return;
+    }
+    with_nat(|nic| {
+        let echo = [0, 0, 0, 0, 0, 1, 0, 1];
+        assert_eq!(
+            verdict(nic, &v4(ICMP, &echo)),
+            Verdict::Redirect,
+            "echo reply"
+        );
+        let echo = [129, 0, 0, 0, 0, 1, 0, 1];
+        assert_eq!(
+            verdict(nic, &v6(ICMP6, &echo)),
+            Verdict::Redirect,
+            "echo reply"
+        );
+        for request in [
+            v4(ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]),
+            v6(ICMP6, &[128, 0, 0, 0, 0, 1, 0, 1]),
+        ] {
+            assert_eq!(verdict(nic, &request), Verdict::Pass, "echo request");
+        }
+        for discovery in [133, 134, 135, 136, 137] {
+            assert_eq!(verdict(nic, &v6(ICMP6, &[discovery; 40])), Verdict::Pass);
+        }
+        for (protocol, port) in OURS {
+            let (ours, hosts) = (ports_of(port, 443), ports_of(HOSTS, 443));
+            for kind in [3, 11, 12] {
+                assert_eq!(
+                    verdict(nic, &error4(kind, protocol, &ours)),
+                    Verdict::Redirect
+                );
+                assert_eq!(verdict(nic, &error4(kind, protocol, &hosts)), Verdict::Pass);
+            }
+            for kind in [1, 2, 3, 4] {
+                assert_eq!(
+                    verdict(nic, &error6(kind, protocol, &ours)),
+                    Verdict::Redirect
+                );
+                assert_eq!(verdict(nic, &error6(kind, protocol, &hosts)), Verdict::Pass);
+            }
+            assert_eq!(
+                verdict(nic, &error4(5, protocol, &ours)),
+                Verdict::Pass,
+                "redirect"
+            );
+        }
+        let ping = [8, 0, 0, 0, 0, 1, 0, 1];
+        assert_eq!(verdict(nic, &error4(11, ICMP, &ping)), Verdict::Redirect);
+        assert_eq!(verdict(nic, &error6(3, ICMP6, &ping)), Verdict::Redirect);
+        // Cut anywhere it never faults, and is not ours before it shows a port.
+        let whole = error4(3, TCP, &ports_of(OURS[0].1, 443));
+        for len in 14..whole.len() {
+            let enough = 14 + 20 + 8 + 20 + 2;
+            let expected = if len >= enough {
+                Verdict::Redirect
+            } else {
+                Verdict::Pass
+            };
+            assert_eq!(verdict(nic, &whole[..len]), expected, "{len} bytes");
+        }
+    });
+}
+
+#[test]
+fn later_fragments_follow_their_first() {
+    if skipped_without_root("later_fragments_follow_their_first") {
+        return;
+    }
+    with_nat(|nic| {
+        let fragment4 = |from: Ipv4Addr, fragment, payload: &[u8]| {
+            let header = V4 {
+                fragment,
+                ..V4::new(from, LOCAL4, UDP)
+            };
+            header.frame(payload)
+        };
+        let fragment6 = |from: Ipv6Addr, offset: u16, payload: &[u8]| {
+            let mut bytes = vec![UDP, 0];
+            bytes.extend(offset.to_be_bytes());
+            bytes.extend([0, 0, 0, 9]);
+            bytes.extend(payload);
+            ipv6(from, LOCAL6, FRAGMENT6, &bytes)
+        };
+        let (ours, hosts) = (ports_of(53, OURS[1].1), ports_of(53, HOSTS));
+        // Ours: the first by its port, the later ones after it.
+        assert_eq!(
+            verdict(nic, &fragment4(OTHER4, 0x2000, &ours)),
+            Verdict::Redirect
+        );
+        assert_eq!(
+            verdict(nic, &fragment4(OTHER4, 0x2002, &[0; 24])),
+            Verdict::Redirect
+        );
+        assert_eq!(
+            verdict(nic, &fragment4(OTHER4, 0x0004, &[0; 24])),
+            Verdict::Redirect
+        );
+        assert_eq!(
+            verdict(nic, &fragment6(OTHER6, 0x0001, &ours)),
+            Verdict::Redirect
+        );
+        assert_eq!(
+            verdict(nic, &fragment6(OTHER6, 0x0010, &[0; 24])),
+            Verdict::Redirect
+        );
+        // The host's.
+        assert_eq!(
+            verdict(nic, &fragment4(PEER4, 0x2000, &hosts)),
+            Verdict::Pass
+        );
+        assert_eq!(
+            verdict(nic, &fragment4(PEER4, 0x0002, &[0; 24])),
+            Verdict::Pass
+        );
+        assert_eq!(
+            verdict(nic, &fragment6(PEER6, 0x0001, &hosts)),
+            Verdict::Pass
+        );
+        assert_eq!(
+            verdict(nic, &fragment6(PEER6, 0x0010, &[0; 24])),
+            Verdict::Pass
+        );
+        // One that overtook its first: ours to hold.
+        let stranger = Ipv4Addr::new(203, 0, 113, 7);
+        assert_eq!(
+            verdict(nic, &fragment4(stranger, 0x0002, &[0; 24])),
+            Verdict::Redirect
+        );
+    });
+}
+
+#[test]
+fn what_nat_takes_follows_the_sets() {
+    if skipped_without_root("what_nat_takes_follows_the_sets") {
+        return;
+    }
+    with_nat(|nic| {
+        let (protocol, port) = OURS[0];
+        let frame = v4(protocol, &ports_of(443, port));
+        assert_eq!(verdict(nic, &frame), Verdict::Redirect);
+        let mut fewer = ports();
+        fewer[0][usize::from(port / 64)] = 0;
+        nic.sync_nat([IpAddr::V4(LOCAL4)], &fewer).expect("nat");
+        assert_eq!(
+            verdict(nic, &frame),
+            Verdict::Pass,
+            "the port is the host's now"
+        );
+        nic.sync_nat([IpAddr::V4(PEER4)], &ports()).expect("nat");
+        assert_eq!(
+            verdict(nic, &frame),
+            Verdict::Pass,
+            "the address is another"
+        );
+        let moved = V4::new(OTHER4, PEER4, protocol).frame(&ports_of(443, port));
+        assert_eq!(verdict(nic, &moved), Verdict::Redirect);
+    });
+}
