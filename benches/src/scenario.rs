@@ -262,6 +262,9 @@ fn tables(chain: Chain) -> Tables {
         partial_checksums: false,
         icmp_source4: Some(LOCAL4),
         icmp_source6: Some(LOCAL6),
+        nat4: None,
+        nat6: None,
+        since: 0,
     };
     // All of them are the same pod, so that its packets may come by any.
     let pod = |number| Port {
@@ -277,6 +280,9 @@ fn tables(chain: Chain) -> Tables {
         partial_checksums: true,
         icmp_source4: Some(0xa9fe_0101),
         icmp_source6: None,
+        nat4: None,
+        nat6: None,
+        since: 0,
     };
     let end = Some(VxlanEnd {
         vni: Vni::CALICO,

@@ -23,6 +23,13 @@ pub struct Port {
     pub icmp_source4: Option<u32>,
     /// The same for IPv6.
     pub icmp_source6: Option<u128>,
+    /// The address that translated connections leave by this port with; `None`: none can.
+    pub nat4: Option<u32>,
+    /// The same for IPv6.
+    pub nat6: Option<u128>,
+    /// The generation of the tables in which what is behind the port became what it is: an endpoint that was deleted,
+    /// moved or given other addresses is another one, and has no part in connections made before. 0 on other ports.
+    pub since: u64,
 }
 
 /// What is behind a port.

@@ -38,6 +38,9 @@ fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
             partial_checksums: false,
             icmp_source4: None,
             icmp_source6: None,
+            nat4: None,
+            nat6: None,
+            since: 0,
         })
     };
     let pod = PodPort {

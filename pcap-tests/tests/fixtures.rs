@@ -40,6 +40,9 @@ fn world(tunnel: Option<To>) -> World {
         partial_checksums,
         icmp_source4: Some(Ipv4Addr::new(169, 254, 1, 1).into()),
         icmp_source6: Some(LOCAL6.into()),
+        nat4: None,
+        nat6: None,
+        since: 0,
     };
     let pod = PodPort {
         mac: None,

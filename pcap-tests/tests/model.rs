@@ -118,6 +118,9 @@ fn world(choices: &mut Choices<'_>) -> World {
                 .expect("an address")
                 .into(),
         ),
+        nat4: None,
+        nat6: None,
+        since: 0,
     };
     let pod = |last: u8, mac: Option<MacAddr>| {
         PortKind::Pod(PodPort {

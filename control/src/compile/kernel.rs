@@ -38,4 +38,10 @@ pub trait KernelView {
 
     /// A neighbour's MAC address, when it is usable.
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr>;
+
+    /// The address that the kernel would send from by this interface: what a masqueraded connection leaves with.
+    /// None where nothing is known of addresses.
+    fn source(&self, _ifindex: u32, _v6: bool) -> Option<IpAddr> {
+        None
+    }
 }

@@ -4,6 +4,7 @@
 
 mod fib;
 mod hops;
+mod incarnation;
 mod inspect;
 mod kernel;
 mod ports;
@@ -25,9 +26,10 @@ use fastpath::reason::DropReason;
 use fastpath::tables::Tables;
 use ipnet::IpNet;
 
-use crate::desired::{Desired, RouteTypes, Way};
+use crate::desired::{Desired, Endpoint, RouteTypes, Way};
 use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
+use incarnation::Incarnations;
 
 /// Compiles the node's state into [`Tables`]. Owned by the control thread.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Compiler {
     peers: BTreeMap<String, PeerId>,
     /// MAC addresses that pods without a configured one were seen to use.
     learned: HashMap<PortId, MacAddr>,
+    incarnations: Incarnations,
     hash_key: HashKey,
     generation: u64,
 }
@@ -54,6 +57,7 @@ impl Compiler {
             fib: Fib::default(),
             peers: BTreeMap::new(),
             learned: HashMap::new(),
+            incarnations: Incarnations::default(),
             hash_key,
             generation: 0,
         }
@@ -201,6 +205,13 @@ impl Compiler {
     /// The tables as they follow from all of this, with the next generation number.
     pub fn tables(&mut self, kernel: &dyn KernelView) -> Tables {
         self.generation += 1;
+        let mut incarnations = std::mem::take(&mut self.incarnations);
+        let pods = self.ports.iter().filter_map(|(id, spec)| {
+            let endpoint = self.endpoint_of(spec)?;
+            Some((id, spec, endpoint))
+        });
+        incarnations.follow(pods, self.generation);
+        self.incarnations = incarnations;
         render::tables(self, kernel)
     }
 
@@ -257,6 +268,12 @@ impl Compiler {
             }
         }
         routes
+    }
+
+    /// The endpoint that a pod's port belongs to.
+    fn endpoint_of(&self, spec: &PortSpec) -> Option<&Endpoint> {
+        let mut endpoints = self.desired.endpoints.iter();
+        endpoints.find(|endpoint| spec.role == PortRole::Pod && endpoint.interface == spec.name)
     }
 
     fn node_addr(&self, node: &str, v6: bool) -> Option<IpAddr> {

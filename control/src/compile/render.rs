@@ -38,7 +38,7 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
     let mut ports = vec![None; compiler.ports.len()];
     for (id, spec) in compiler.ports.iter() {
         if let Some(slot) = ports.get_mut(usize::from(id.0)) {
-            *slot = Some(port(compiler, id, spec));
+            *slot = Some(port(compiler, id, spec, kernel));
         }
     }
     Tables {
@@ -268,14 +268,10 @@ fn limited(hop: NextHop, mtu: Option<u16>) -> NextHop {
     }
 }
 
-fn port(compiler: &Compiler, id: PortId, spec: &PortSpec) -> Port {
+fn port(compiler: &Compiler, id: PortId, spec: &PortSpec, kernel: &dyn KernelView) -> Port {
     let (kind, icmp_source4, icmp_source6) = match spec.role {
         PortRole::Pod => {
-            let endpoint = compiler
-                .desired
-                .endpoints
-                .iter()
-                .find(|endpoint| endpoint.interface == spec.name);
+            let endpoint = compiler.endpoint_of(spec);
             let pod = endpoint.map(|endpoint| pod_port(endpoint, pod_mac(compiler, id, spec)));
             (
                 PortKind::Pod(pod.unwrap_or_default()),
@@ -311,6 +307,32 @@ fn port(compiler: &Compiler, id: PortId, spec: &PortSpec) -> Port {
         partial_checksums: spec.partial_checksums,
         icmp_source4,
         icmp_source6,
+        nat4: nat_address(compiler, spec, false, kernel).and_then(|addr| match addr {
+            IpAddr::V4(addr) => Some(addr.into()),
+            IpAddr::V6(_) => None,
+        }),
+        nat6: nat_address(compiler, spec, true, kernel).and_then(|addr| match addr {
+            IpAddr::V6(addr) => Some(addr.into()),
+            IpAddr::V4(_) => None,
+        }),
+        since: compiler.incarnations.since(id),
+    }
+}
+
+/// What masqueraded connections leave an uplink with: `natOutgoingAddress`, or the interface's own address.
+fn nat_address(
+    compiler: &Compiler,
+    spec: &PortSpec,
+    v6: bool,
+    kernel: &dyn KernelView,
+) -> Option<IpAddr> {
+    if spec.role != PortRole::Uplink {
+        return None;
+    }
+    let chosen = compiler.desired.felix.nat_outgoing_address;
+    match chosen.filter(|_| !v6) {
+        Some(addr) => Some(addr.into()),
+        None => kernel.source(spec.ifindex, v6),
     }
 }
 
@@ -348,12 +370,8 @@ fn pod_port(endpoint: &Endpoint, mac: Option<MacAddr>) -> PodPort {
 
 /// The configured MAC address of a pod, or the one it was seen to use.
 fn pod_mac(compiler: &Compiler, id: PortId, spec: &PortSpec) -> Option<MacAddr> {
-    let endpoint = compiler
-        .desired
-        .endpoints
-        .iter()
-        .find(|endpoint| endpoint.interface == spec.name)?;
-    endpoint
+    compiler
+        .endpoint_of(spec)?
         .mac
         .map(|mac| MacAddr(mac.0))
         .or_else(|| compiler.learned.get(&id).copied())

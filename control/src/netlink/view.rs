@@ -6,7 +6,7 @@ use encap::eth::MacAddr;
 use ipnet::IpNet;
 
 use super::mirror::Mirror;
-use super::model::{Leg, Link, Route, RouteKind};
+use super::model::{Address, Leg, Link, Route, RouteKind};
 use crate::compile::{KernelHop, KernelView};
 
 impl KernelView for Mirror {
@@ -21,6 +21,42 @@ impl KernelView for Mirror {
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
         self.neighbour(ifindex, addr)?.usable_mac().map(MacAddr)
     }
+
+    fn source(&self, ifindex: u32, v6: bool) -> Option<IpAddr> {
+        let default = if v6 {
+            IpNet::V6(ipnet::Ipv6Net::default())
+        } else {
+            IpNet::V4(ipnet::Ipv4Net::default())
+        };
+        let gateway = match self.exact(default) {
+            Some(KernelHop::Via {
+                gateway,
+                ifindex: via,
+            }) if via == ifindex => Some(gateway),
+            _ => None,
+        };
+        source(self.addresses(ifindex), v6, gateway)
+    }
+}
+
+/// The source that masquerading takes of an interface's addresses, as `inet_select_addr` of the kernel: a primary one of
+/// global scope, of the gateway's network if there is one.
+fn source(addresses: &[Address], v6: bool, gateway: Option<IpAddr>) -> Option<IpAddr> {
+    const UNIVERSE: u8 = 0;
+    let usable = |address: &&Address| {
+        address.ip.is_ipv6() == v6
+            && address.scope == UNIVERSE
+            && address.is_usable()
+            && address.flags & (libc::IFA_F_SECONDARY | libc::IFA_F_DEPRECATED) == 0
+    };
+    let near = |address: &&Address| {
+        gateway.is_some_and(|gateway| {
+            IpNet::new(address.ip, address.prefix_len).is_ok_and(|net| net.contains(&gateway))
+        })
+    };
+    let mut all = addresses.iter().filter(usable);
+    let nearest = addresses.iter().filter(usable).find(near);
+    nearest.or_else(|| all.next()).map(|address| address.ip)
 }
 
 impl Mirror {
@@ -109,6 +145,38 @@ mod tests {
             Some(first),
             "the kernel has nothing better either"
         );
+    }
+
+    #[test]
+    fn the_source_is_a_primary_address_near_the_gateway() {
+        let address = |ip: &str, prefix_len, scope, flags| Address {
+            ifindex: 2,
+            ip: ip.parse().expect("an address"),
+            prefix_len,
+            scope,
+            peer: None,
+            flags,
+        };
+        let addresses = [
+            address("169.254.7.7", 16, 253, 0),
+            address("192.0.2.9", 24, 0, libc::IFA_F_SECONDARY),
+            address("192.0.2.1", 24, 0, 0),
+            address("198.51.100.1", 24, 0, 0),
+            address("2001:db8::9", 64, 0, libc::IFA_F_DEPRECATED),
+            address("2001:db8::8", 64, 0, libc::IFA_F_TENTATIVE),
+            address("2001:db8::1", 64, 0, 0),
+        ];
+        let from = |v6, gateway: Option<&str>| {
+            let gateway = gateway.map(|ip| ip.parse().expect("an address"));
+            source(&addresses, v6, gateway).map(|ip| ip.to_string())
+        };
+        assert_eq!(from(false, None).as_deref(), Some("192.0.2.1"));
+        let near = from(false, Some("198.51.100.254"));
+        assert_eq!(near.as_deref(), Some("198.51.100.1"));
+        let far = from(false, Some("203.0.113.1"));
+        assert_eq!(far.as_deref(), Some("192.0.2.1"));
+        assert_eq!(from(true, None).as_deref(), Some("2001:db8::1"));
+        assert_eq!(source(&addresses[..2], false, None), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::compile::{KernelHop, KernelView};
 pub struct Kernel {
     routes: Vec<(IpNet, KernelHop)>,
     neighbours: HashMap<(u32, IpAddr), MacAddr>,
-    addresses: Vec<IpNet>,
+    addresses: Vec<(u32, IpNet)>,
 }
 
 impl Kernel {
@@ -32,7 +32,7 @@ impl Kernel {
             addresses.filter_map(move |&net| Some((index?, net)))
         });
         for (index, net) in described.chain(addresses) {
-            kernel.addresses.push(net);
+            kernel.addresses.push((index, net));
             if net.prefix_len() < net.max_prefix_len() {
                 let hop = KernelHop::OnLink { ifindex: index };
                 kernel.routes.push((net.trunc(), hop));
@@ -69,7 +69,7 @@ impl Kernel {
 
     /// The node's own addresses, with the prefixes of their subnets.
     pub fn addresses(&self) -> impl Iterator<Item = IpNet> {
-        self.addresses.iter().copied()
+        self.addresses.iter().map(|(_, net)| *net)
     }
 }
 
@@ -89,5 +89,11 @@ impl KernelView for Kernel {
 
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
         self.neighbours.get(&(ifindex, addr)).copied()
+    }
+
+    fn source(&self, ifindex: u32, v6: bool) -> Option<IpAddr> {
+        let mut on_link = self.addresses.iter().filter(|(index, _)| *index == ifindex);
+        let found = on_link.find(|(_, net)| net.addr().is_ipv6() == v6);
+        found.map(|(_, net)| net.addr())
     }
 }

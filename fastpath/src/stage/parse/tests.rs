@@ -55,6 +55,9 @@ fn port(kind: u8, has_mac: bool, partial_checksums: bool) -> Port {
         partial_checksums,
         icmp_source4: None,
         icmp_source6: None,
+        nat4: None,
+        nat6: None,
+        since: 0,
     }
 }
 
