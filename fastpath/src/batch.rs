@@ -82,6 +82,8 @@ pub mod flag {
     pub const FRAGMENT: u8 = 1 << 3;
     /// A complete frame with its link header (an answer to ARP or neighbour discovery, a fragment): only to be sent.
     pub const COMPLETE: u8 = 1 << 4;
+    /// Addresses or ports of the packet's headers, as known here, are not those of its bytes: they are to be translated.
+    pub const TRANSLATE: u8 = 1 << 5;
 }
 
 /// A known remote node, as outer source address and as the owner of inner source addresses.

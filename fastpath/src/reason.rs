@@ -115,6 +115,32 @@ drop_reasons! {
         "Nothing: the drop is the congestion signal.";
     TunnelLoop "tunnel-loop" "resolve" "A packet out of a tunnel would go into a tunnel again."
         "Nodes that disagree about where an address is: compare WorkloadEndpoints and BlockAffinity.";
+    FragmentOverlap "fragment-overlap" "fragments" "Fragments of the datagram overlap or contradict each other; all of it is dropped (RFC 5722)."
+        "An attack: nobody's stack makes such fragments.";
+    FragmentNoFirst "fragment-no-first" "fragments" "A later fragment whose first fragment did not come in time, or was dropped."
+        "Loss on the way, or an attack; the sender's path MTU discovery should make fragments rare.";
+    FragmentTableFull "fragment-table-full" "fragments" "Too many fragmented datagrams, or fragments that wait for their first, at once."
+        "A flood of fragments. Those of other endpoints have a share of their own.";
+    FragmentQuota "fragment-quota" "fragments" "The sender has too many fragmented datagrams, or waiting fragments, at once."
+        "Lower the sender's datagram size below its path's MTU.";
+    CtInvalid "ct-invalid" "flow" "The packet belongs to no connection and can not start one: a stray reset or SYN-ACK, impossible flags (conntrack's INVALID)."
+        "Expected after a restart and for late packets of closed connections; `disableConntrackInvalidCheck: true` lets them pass.";
+    IcmpUnrelated "icmp-unrelated" "flow" "An ICMP error about a packet of no known connection."
+        "Late errors, or somebody who forges them.";
+    IcmpMalformed "icmp-malformed" "flow" "An ICMP error whose checksum, or that of the packet quoted in it, is wrong, or that quotes too little (RFC 5508 section 4.1)."
+        "A broken router, or somebody who forges errors.";
+    FlowEnded "flow-ended" "flow" "The connection's endpoint was deleted, moved or given another address."
+        "Expected once when pods go; the next packet starts a new connection, if it can.";
+    FlowQuota "flow-quota" "flow" "The endpoint has as many connections as one may have."
+        "`caracal flows --count` shows whose they are; raise `connections.perEndpoint` in caracal.yaml if it is meant.";
+    FlowTableFull "flow-table-full" "flow" "No room for a new connection, and none to be evicted."
+        "Raise `connections.entries` in caracal.yaml. Established connections go on.";
+    NatNoAddress "nat-no-address" "flow" "natOutgoing applies, and the uplink has no address of the family."
+        "Give the interface an address, or set natOutgoingAddress.";
+    NatPortsExhausted "nat-ports-exhausted" "flow" "No free source port for a new connection to this destination in 128 probes."
+        "Too many connections to one address and port: widen natPortRange, or use more destinations.";
+    NatProtocol "nat-protocol" "flow" "natOutgoing applies, and the protocol has no ports by which answers could be told from the host's."
+        "TCP, UDP, SCTP and ping are translated; for others use a pool without natOutgoing.";
     NoRoute "no-route" "resolve" "No route to the destination."
         "`caracal routes` shows the table; `ip route` what the kernel gives us.";
     Blackhole "blackhole" "resolve" "The destination lies in this node's own block, or in a blackhole route, and nobody has it."
