@@ -4,5 +4,6 @@
 //! `cargo bench -p benches --bench micro`
 
 mod lpm;
+mod nat;
 
-criterion::criterion_main!(lpm::benches);
+criterion::criterion_main!(lpm::benches, nat::benches);

@@ -22,6 +22,22 @@ pub(crate) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) -> bool {
     true
 }
 
+/// Writes a big-endian 32-bit number; false if it does not fit.
+#[inline]
+pub(crate) fn put_u32(bytes: &mut [u8], offset: usize, value: u32) -> bool {
+    let Some(room) = bytes.get_mut(offset..).and_then(<[u8]>::first_chunk_mut) else {
+        return false;
+    };
+    *room = value.to_be_bytes();
+    true
+}
+
+/// The big-endian 32-bit number at `offset`.
+#[inline]
+pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array_at(bytes, offset).map(|b| u32::from_be_bytes(*b))
+}
+
 /// Fills a fixed room from its start, piece by piece; what goes beyond it is left out.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {

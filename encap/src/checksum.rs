@@ -1,6 +1,7 @@
 //! The Internet checksum: full (RFC 1071), incremental (RFC 1624), and completing the partial checksums of a pod's stack.
 
 mod crc32c;
+mod difference;
 mod partial;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use crate::{bytes, l4};
 
 pub use crc32c::crc32c;
+pub use difference::Difference;
 pub use partial::{Completed, complete_partial_v4, complete_partial_v6};
 
 /// A one's complement sum of 16-bit words, not yet folded.

@@ -7,11 +7,13 @@ use crate::checksum::{self, Sum};
 
 mod class;
 mod options;
+mod quoted;
 #[cfg(test)]
 mod tests;
 
 pub use class::{AddrClass, class, is_unicast};
 pub(crate) use options::kept_in_fragments as options_kept_in_fragments;
+pub(crate) use quoted::parse_quoted;
 
 /// Length of a header without options, in bytes.
 pub const MIN_HEADER_LEN: usize = 20;

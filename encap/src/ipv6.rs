@@ -5,11 +5,13 @@ use core::fmt;
 use crate::bytes;
 
 mod class;
+mod quoted;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use class::{AddrClass, class, is_surely_unicast};
+pub(crate) use quoted::parse_quoted;
 
 /// Length of the fixed header, in bytes.
 pub const HEADER_LEN: usize = 40;

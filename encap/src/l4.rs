@@ -171,6 +171,17 @@ pub const fn has_identifier(protocol: u8, kind: u8) -> bool {
     }
 }
 
+/// Whether messages of this type are errors, which quote the packet they are about (RFC 1122 section 3.2.2, RFC 4443):
+/// for IPv4 the redirect too.
+#[inline]
+pub const fn is_icmp_error(protocol: u8, kind: u8) -> bool {
+    match protocol {
+        ICMP => matches!(kind, 3..=5 | 11 | 12),
+        ICMPV6 => matches!(kind, 1..=4),
+        _ => false,
+    }
+}
+
 /// The length of a TCP header in bytes, if its data offset is at least 5 words and stays within the segment.
 #[inline]
 pub fn tcp_header_len(segment: &[u8]) -> Option<usize> {

@@ -12,7 +12,7 @@
 //!
 //! Two halves with two shapes.
 //! What runs for every packet ([`eth`], [`ipv4`], [`ipv6`], [`l4`], [`checksum`], [`vxlan`], [`ipip`], [`ecn`],
-//! [`flow_hash`], [`outer`]) is small, inlined, allocates nothing and never panics, whatever the bytes.
+//! [`flow_hash`], [`nat`], [`outer`]) is small, inlined, allocates nothing and never panics, whatever the bytes.
 //! What runs now and then ([`arp`], [`ndp`], [`icmp4`], [`icmp6`], [`fragment4`]) dissects and builds whole packets.
 //!
 //! Addresses are integers in host order (`u32`, `u128`), because tables are searched by arithmetic on them.
@@ -29,6 +29,7 @@ pub mod ipip;
 pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
+pub mod nat;
 pub mod ndp;
 pub mod outer;
 pub mod vxlan;

@@ -1,0 +1,53 @@
+//! What changed words make of a checksum, all of them taken together.
+
+/// The difference between the old and the new words of something summed (RFC 1624 equation 3): the sum of `!old + new`,
+/// not yet folded.
+///
+/// Taken once, it serves every checksum that covers the words: an IPv4 header's and its upper layer's.
+/// A wrong checksum stays wrong by as much as it was. Room for 2^31 words of 32 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Difference(u64);
+
+impl Difference {
+    /// Nothing changed.
+    pub const NONE: Self = Self(0);
+
+    /// One word changed, given in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn u16(self, old: u16, new: u16) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Two words changed, given as one number in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn u32(self, old: u32, new: u32) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Eight words changed, given as one number in host order (an IPv6 address).
+    #[inline(always)]
+    #[must_use]
+    pub const fn u128(self, old: u128, new: u128) -> Self {
+        self.u32((old >> 96) as u32, (new >> 96) as u32)
+            .u32((old >> 64) as u32, (new >> 64) as u32)
+            .u32((old >> 32) as u32, (new >> 32) as u32)
+            .u32(old as u32, new as u32)
+    }
+
+    /// The checksum (host order) of the new words, from that of the old ones.
+    ///
+    /// Never 0xffff unless checksum, words and change were all zero-like, so a right checksum stays exactly what a full
+    /// computation gives.
+    #[inline(always)]
+    #[must_use]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        let sum = self.0 + !checksum as u64;
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        !(sum as u16)
+    }
+}
