@@ -1,0 +1,6 @@
+//! The connection tracker, from outside: sequences of packets and the states they lead to.
+
+mod requirements;
+mod sequences;
+mod talk;
+mod transitions;

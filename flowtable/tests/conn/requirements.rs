@@ -1,0 +1,1 @@
+//! The rows of the requirements that concern the tracker, one test or more each.
