@@ -3,12 +3,13 @@
 use criterion::{Criterion, Throughput, criterion_group};
 use encap::nat::{Tuple4, Tuple6, translate4, translate6};
 use encap::{ipv4, ipv6, l4};
+use flowtable::snat::{PortRng, Ports};
 use std::hint::black_box;
 
 /// Packets that take turns, so that none is in the store buffer still.
 const PACKETS: usize = 64;
 
-criterion_group!(benches, masquerade4, masquerade6);
+criterion_group!(benches, masquerade4, masquerade6, ports);
 
 /// Translation alone: the headers are parsed already.
 fn masquerade4(criterion: &mut Criterion) {
@@ -64,6 +65,18 @@ fn masquerade6(criterion: &mut Criterion) {
                     let _ = black_box(translate6(packet, info, to));
                 }
             });
+        });
+    }
+}
+
+/// What a new connection pays for its port, when the first is free and when the second is.
+fn ports(criterion: &mut Criterion) {
+    let ports = Ports::new(Ports::DEFAULT_RANGE, [10250..=10250], [4789..=4789]);
+    let mut rng = PortRng::new([1, 2]);
+    let mut group = criterion.benchmark_group("nat/ports");
+    for (name, nth) in [("first", 0), ("second", 1)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&ports).udp.probes(&mut rng).nth(nth));
         });
     }
 }

@@ -7,6 +7,7 @@ pub mod conn;
 pub mod flow;
 pub mod lpm;
 mod prefetch;
+pub mod snat;
 mod tick;
 
 pub use prefetch::prefetch;

@@ -1,0 +1,4 @@
+//! Which connections are masqueraded, and which ports they get.
+
+mod pools;
+mod ports;
