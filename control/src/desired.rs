@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use flowtable::conn::Timeouts;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The state wanted on one node.
@@ -437,6 +438,8 @@ pub struct FelixSettings {
     pub ipv6_support: bool,
     /// Connections in a state that conntrack calls invalid go on (false).
     pub disable_conntrack_invalid_check: bool,
+    /// How long connections are kept (`bpfConntrackTimeouts`, where it says).
+    pub conntrack: Timeouts,
 }
 
 impl Default for FelixSettings {
@@ -465,6 +468,7 @@ impl Default for FelixSettings {
             service_loop_prevention: ServiceLoopPrevention::default(),
             ipv6_support: true,
             disable_conntrack_invalid_check: false,
+            conntrack: Timeouts::DEFAULT,
         }
     }
 }

@@ -53,6 +53,17 @@ pub struct Ipv4Info {
 }
 
 impl Ipv4Info {
+    /// Takes the addresses that the header's bytes have, when what is known of them has changed since. Leaves them as they are when
+    /// `l3` holds no header.
+    #[inline(always)]
+    pub fn read_addresses(&mut self, l3: &[u8]) {
+        if let Some(header) = l3.first_chunk::<MIN_HEADER_LEN>() {
+            let [.., a, b, c, d, e, f, g, h] = *header;
+            self.src = u32::from_be_bytes([a, b, c, d]);
+            self.dst = u32::from_be_bytes([e, f, g, h]);
+        }
+    }
+
     /// Bytes behind the header.
     #[inline]
     pub const fn payload_len(&self) -> u16 {

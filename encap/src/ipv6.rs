@@ -111,6 +111,19 @@ pub struct Ipv6Info {
 }
 
 impl Ipv6Info {
+    /// Takes the addresses that the header's bytes have, when what is known of them has changed since. Leaves them as they are when
+    /// `l3` holds no header.
+    #[inline(always)]
+    pub fn read_addresses(&mut self, l3: &[u8]) {
+        let addresses = l3.get(8..).and_then(|rest| rest.split_first_chunk::<16>());
+        if let Some((src, rest)) = addresses
+            && let Some(dst) = rest.first_chunk::<16>()
+        {
+            self.src = u128::from_be_bytes(*src);
+            self.dst = u128::from_be_bytes(*dst);
+        }
+    }
+
     /// Fixed header and payload in bytes.
     #[inline]
     pub const fn total_len(&self) -> usize {

@@ -75,6 +75,16 @@ pub struct Counters {
     pub sleeps: Counter,
     /// Events for the control thread that were lost because its ring was full.
     pub events_lost: Counter,
+    /// Connections that were made.
+    pub connections_made: Counter,
+    /// Connections that were removed because nothing was sent for too long.
+    pub connections_expired: Counter,
+    /// Connections that were removed because an endpoint is gone or has become another one.
+    pub connections_ended: Counter,
+    /// Connections that nobody had answered or that were being closed, removed early for new ones.
+    pub connections_evicted: Counter,
+    /// First packets that were forwarded without a connection being remembered: another poller was at work in the same place.
+    pub connections_untracked: Counter,
     /// Generation of the tables in force.
     pub generation: Counter,
 }
@@ -99,6 +109,11 @@ impl Counters {
             rounds: Counter::default(),
             sleeps: Counter::default(),
             events_lost: Counter::default(),
+            connections_made: Counter::default(),
+            connections_expired: Counter::default(),
+            connections_ended: Counter::default(),
+            connections_evicted: Counter::default(),
+            connections_untracked: Counter::default(),
             generation: Counter::default(),
         }
     }

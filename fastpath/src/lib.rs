@@ -14,6 +14,7 @@
 
 pub mod batch;
 pub mod capture;
+pub mod connections;
 pub mod counters;
 pub mod event;
 pub mod frame;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use flowtable::Tick;
 
 use crate::batch::{BATCH, Batch, Fate, Packet};
+use crate::connections::Tracker;
 use crate::counters::Counters;
 use crate::event::{Event, Events};
 use crate::hold::{self, Hold};
 use crate::io::PacketIo;
 use crate::limiter::IcmpLimiter;
-use crate::port::PortId;
+use crate::port::{Port, PortId};
 use crate::reason::DropReason;
 use crate::stage::egress::Observe;
 use crate::stage::fragment::Outbox;
-use crate::stage::{apply, decap, egress, icmp, parse, resolve};
+use crate::stage::{apply, decap, egress, flow, icmp, parse, resolve};
 use crate::tables::{NextHop, Tables};
 
 /// How long a held packet rests between two looks at its neighbour.
@@ -37,6 +38,8 @@ pub struct Pipeline {
     retry: Batch,
     retried: (Tick, u64),
     reminded: Tick,
+    /// Connections; without it each packet is decided by itself.
+    tracker: Option<Tracker>,
 }
 
 impl Pipeline {
@@ -52,7 +55,21 @@ impl Pipeline {
             retry: Batch::default(),
             retried: (Tick(0), 0),
             reminded: Tick(0),
+            tracker: None,
         }
+    }
+
+    /// The same pipeline, which keeps track of connections. What a node runs is this; without connections there is neither
+    /// NAT nor policy.
+    #[must_use]
+    pub fn with_connections(mut self, tracker: Tracker) -> Self {
+        self.tracker = Some(tracker);
+        self
+    }
+
+    /// Whether it has more to do at once, packets or not.
+    pub fn is_in_haste(&self) -> bool {
+        self.tracker.as_ref().is_some_and(Tracker::is_in_haste)
     }
 
     /// The counters that it counts into.
@@ -89,7 +106,15 @@ impl Pipeline {
         };
         parse::run(batch, io, tables, id, port, &mut self.events);
         decap::run(batch, io, tables, port);
-        if resolve::run(batch, tables, Some(port)) {
+        if decide(
+            &mut self.tracker,
+            batch,
+            io,
+            tables,
+            Some(port),
+            now,
+            &self.counters,
+        ) {
             hold_back(batch, tables, &mut self.hold, &mut self.events, None, now);
             self.counters.held.set(self.hold.len() as u64);
             icmp::run(
@@ -108,7 +133,7 @@ impl Pipeline {
         self.send_own(io, tables, observer);
     }
 
-    /// What is due beside packets: gives held packets another look. Called once a round; costs a comparison when nothing
+    /// What is due beside packets: sweeps connections, gives held packets another look. Called once a round; costs a comparison when nothing
     /// waits.
     pub fn run_timers<I: PacketIo, O: Observe>(
         &mut self,
@@ -121,6 +146,9 @@ impl Pipeline {
             self.reminded = now;
             self.events.forget();
             self.counters.events_lost.set(self.events.lost());
+        }
+        if let Some(tracker) = &mut self.tracker {
+            flow::sweep(tracker, tables, now, &self.counters);
         }
         let (last, generation) = self.retried;
         if self.hold.is_empty()
@@ -153,6 +181,7 @@ impl Pipeline {
             own,
             retry,
             outbox,
+            tracker,
             ..
         } = self;
         let mut deadlines = [Tick(0); BATCH];
@@ -161,7 +190,7 @@ impl Pipeline {
             packet.fate = Fate::Undecided;
             retry.push_packet(packet);
         }
-        resolve::run(retry, tables, None);
+        decide(tracker, retry, io, tables, None, now, counters);
         for (packet, deadline) in retry.packets().iter_mut().zip(deadlines) {
             if packet.fate == Fate::Held && now >= deadline {
                 packet.drop(DropReason::NeighbourUnresolved);
@@ -217,6 +246,30 @@ impl Pipeline {
         egress::run(own, io, counters, observer);
         outbox.send(io, counters);
     }
+}
+
+/// Decides each packet's fate: as its connection's was decided, or by the routes. Returns whether any needs more than being
+/// sent.
+#[inline(always)]
+fn decide<I: PacketIo>(
+    tracker: &mut Option<Tracker>,
+    batch: &mut Batch,
+    io: &mut I,
+    tables: &Tables,
+    port: Option<&Port>,
+    now: Tick,
+    counters: &Counters,
+) -> bool {
+    let Some(tracker) = tracker else {
+        return resolve::run(batch, tables, port);
+    };
+    let left = flow::lookup(batch, io, tables, tracker, now, counters);
+    let mut exceptional = left.exceptional;
+    if left.undecided {
+        exceptional |= resolve::run(batch, tables, port);
+        flow::connect(batch, io, tables, tracker, now, counters);
+    }
+    exceptional
 }
 
 /// Lets packets wait whose next hop has no MAC address yet, and asks control for it.

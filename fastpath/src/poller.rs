@@ -78,7 +78,10 @@ impl<I: PacketIo> Poller<I> {
                 if let PollMode::Adaptive(spin) = self.mode {
                     busy_until = elapsed + spin;
                 }
-            } else if self.mode != PollMode::Busy && elapsed >= busy_until {
+            } else if self.mode != PollMode::Busy
+                && elapsed >= busy_until
+                && !self.pipeline.is_in_haste()
+            {
                 self.pipeline.counters().sleeps.add(1);
                 let holds = self.pipeline.held() > 0;
                 self.io.wait(if holds {

@@ -132,7 +132,7 @@ drop_reasons! {
     FlowEnded "flow-ended" "flow" "The connection's endpoint was deleted, moved or given another address."
         "Expected once when pods go; the next packet starts a new connection, if it can.";
     FlowQuota "flow-quota" "flow" "The endpoint has as many connections as one may have."
-        "`caracal flows --count` shows whose they are; raise `connections.perEndpoint` in caracal.yaml if it is meant.";
+        "`caracal flows --count` shows whose they are; raise `connections.perEndpointPercent` in caracal.yaml if it is meant.";
     FlowTableFull "flow-table-full" "flow" "No room for a new connection, and none to be evicted."
         "Raise `connections.entries` in caracal.yaml. Established connections go on.";
     NatNoAddress "nat-no-address" "flow" "natOutgoing applies, and the uplink has no address of the family."

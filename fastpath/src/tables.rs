@@ -1,12 +1,15 @@
 //! The immutable tables that the stages read. Control builds them; pollers see one whole snapshot at a time.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use encap::outer::Rewrite;
 use encap::vxlan::Vni;
+use flowtable::conn::Timeouts;
 use flowtable::lpm::{Lpm4, Lpm6, NextHopId};
+use flowtable::snat::{NatPools, Ports};
 use hashbrown::HashMap;
 
 use crate::batch::PeerId;
@@ -30,6 +33,44 @@ pub struct Tables {
     pub tunnels: Tunnels,
     /// Key of the hash that chooses outer UDP source ports: random a process.
     pub hash_key: HashKey,
+    /// What leaves with another source.
+    pub nat: Nat,
+    /// How connections are tracked.
+    pub tracking: Tracking,
+    /// The last generation in which an endpoint went away or became another one: its connections have to go.
+    pub endpoints_since: u64,
+}
+
+/// Which connections get another source, and which ports they get (Calico's natOutgoing).
+#[derive(Clone, Debug, Default)]
+pub struct Nat {
+    /// Whether one of IPv4 does.
+    pub rules4: NatPools<u32>,
+    /// Whether one of IPv6 does.
+    pub rules6: NatPools<u128>,
+    /// The ports that the dataplane may use. None of them is the host's.
+    pub ports: Arc<Ports>,
+}
+
+/// How connections are tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracking {
+    /// How long they are kept.
+    pub timeouts: Timeouts,
+    /// Whether one that is met in its middle is picked up, as after a restart.
+    pub pick_up: bool,
+    /// Whether a packet that belongs to none and can start none is dropped; else it passes, and is not remembered.
+    pub drops_invalid: bool,
+}
+
+impl Default for Tracking {
+    fn default() -> Self {
+        Self {
+            timeouts: Timeouts::DEFAULT,
+            pick_up: true,
+            drops_invalid: true,
+        }
+    }
 }
 
 impl Default for Tables {
@@ -43,6 +84,9 @@ impl Default for Tables {
             ports: Vec::new(),
             tunnels: Tunnels::default(),
             hash_key: HashKey([0, 0]),
+            nat: Nat::default(),
+            tracking: Tracking::default(),
+            endpoints_since: 0,
         }
     }
 }

@@ -124,6 +124,7 @@ impl World {
             ports: self.ports.iter().cloned().map(Some).collect(),
             tunnels: self.tunnels(),
             hash_key: HashKey([1, 2]),
+            ..Tables::default()
         }
     }
 

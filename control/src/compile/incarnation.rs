@@ -13,6 +13,8 @@ use crate::desired::{Endpoint, EndpointId};
 #[derive(Debug, Default)]
 pub(super) struct Incarnations {
     ports: BTreeMap<PortId, (Identity, u64)>,
+    /// The last generation in which one went away or became another one.
+    changed: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -42,8 +44,19 @@ impl Incarnations {
                 Some((identity, since)) if identity == now => since,
                 _ => generation,
             };
+            if since == generation {
+                self.changed = generation;
+            }
             self.ports.insert(port, (now, since));
         }
+        if !before.is_empty() {
+            self.changed = generation;
+        }
+    }
+
+    /// The last generation in which an endpoint came, went away or became another one.
+    pub(super) const fn changed(&self) -> u64 {
+        self.changed
     }
 
     /// The generation since which the port has belonged to its endpoint; 0 for ports of none.

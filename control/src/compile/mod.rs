@@ -7,6 +7,7 @@ mod hops;
 mod incarnation;
 mod inspect;
 mod kernel;
+mod nat;
 mod ports;
 mod render;
 
@@ -17,6 +18,7 @@ pub use ports::{PortRole, PortSpec, PortTable};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
@@ -24,6 +26,7 @@ use fastpath::batch::PeerId;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::tables::Tables;
+use flowtable::snat::Ports;
 use ipnet::IpNet;
 
 use crate::desired::{Desired, Endpoint, RouteTypes, Way};
@@ -43,6 +46,10 @@ pub struct Compiler {
     /// MAC addresses that pods without a configured one were seen to use.
     learned: HashMap<PortId, MacAddr>,
     incarnations: Incarnations,
+    /// The ports of natOutgoing.
+    nat_ports: Arc<Ports>,
+    /// Whether connections that are met in their middle are picked up.
+    pick_up: bool,
     hash_key: HashKey,
     generation: u64,
 }
@@ -58,6 +65,8 @@ impl Compiler {
             peers: BTreeMap::new(),
             learned: HashMap::new(),
             incarnations: Incarnations::default(),
+            nat_ports: Arc::default(),
+            pick_up: true,
             hash_key,
             generation: 0,
         }
@@ -76,6 +85,36 @@ impl Compiler {
     /// The ports, to be changed. Call [`refresh_routes`](Self::refresh_routes) afterwards.
     pub const fn ports_mut(&mut self) -> &mut PortTable {
         &mut self.ports
+    }
+
+    /// The ports of natOutgoing.
+    pub const fn nat_ports(&self) -> &Arc<Ports> {
+        &self.nat_ports
+    }
+
+    /// Takes other ports for natOutgoing. Connections keep those that they have.
+    pub fn set_nat_ports(&mut self, ports: Arc<Ports>) {
+        self.nat_ports = ports;
+    }
+
+    /// Whether connections that are met in their middle are picked up, as after a restart. True unless told otherwise.
+    pub const fn set_pick_up(&mut self, pick_up: bool) {
+        self.pick_up = pick_up;
+    }
+
+    /// The addresses that translated connections leave the uplinks with; none when no pool asks for it.
+    pub fn nat_addresses(&self, kernel: &dyn KernelView) -> BTreeSet<IpAddr> {
+        let v6 = |addr: &IpAddr| addr.is_ipv6();
+        let asked = |addr: &IpAddr| {
+            let mut pools = self.desired.pools.iter();
+            pools.any(|pool| pool.masquerade && pool.cidr.addr().is_ipv6() == v6(addr))
+        };
+        let specs = self.ports.iter().map(|(_, spec)| spec);
+        specs
+            .flat_map(|spec| [false, true].map(|v6| render::nat_address(self, spec, v6, kernel)))
+            .flatten()
+            .filter(asked)
+            .collect()
     }
 
     /// Generation of the tables that were made last.

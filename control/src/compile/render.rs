@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::Compiler;
 use super::hops::Hop;
 use super::kernel::KernelView;
+use super::nat;
 use super::ports::{PortRole, PortSpec};
 use crate::desired::{Endpoint, PoolType};
 
@@ -49,6 +50,9 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
         ports,
         tunnels: tunnels(compiler),
         hash_key: compiler.hash_key,
+        nat: nat::nat(&compiler.desired, &compiler.nat_ports),
+        tracking: nat::tracking(&compiler.desired, compiler.pick_up),
+        endpoints_since: compiler.incarnations.changed(),
     }
 }
 
@@ -320,7 +324,7 @@ fn port(compiler: &Compiler, id: PortId, spec: &PortSpec, kernel: &dyn KernelVie
 }
 
 /// What masqueraded connections leave an uplink with: `natOutgoingAddress`, or the interface's own address.
-fn nat_address(
+pub(super) fn nat_address(
     compiler: &Compiler,
     spec: &PortSpec,
     v6: bool,

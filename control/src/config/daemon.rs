@@ -29,6 +29,8 @@ pub struct DaemonConfig {
     pub max_pods: u16,
     /// `frames`: memory for packets.
     pub frames: Frames,
+    /// `connections`: the table of connections.
+    pub connections: Connections,
     /// `controlSocket`. Default: `/run/caracal/control.sock`.
     pub control_socket: PathBuf,
 }
@@ -80,6 +82,58 @@ pub enum FailMode {
     Open,
 }
 
+/// The table of connections. Its memory is taken at start: 65 bytes an IPv4 entry, 129 an IPv6 entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// `connections.entries`: entries for IPv4, two a connection. Default: 1,048,576.
+    pub entries: u32,
+    /// `connections.entriesV6`: the same for IPv6. Default: 262,144.
+    pub entries_v6: u32,
+    /// `connections.perEndpointPercent`: the part of the table that one pod may fill. Default: 25.
+    pub per_endpoint_percent: u32,
+    /// `connections.pickUp`: whether connections that are met in their middle are taken for established, as after a
+    /// restart. Default: true.
+    pub pick_up: bool,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            entries: 1 << 20,
+            entries_v6: 1 << 18,
+            per_endpoint_percent: 25,
+            pick_up: true,
+        }
+    }
+}
+
+impl Connections {
+    fn decode(&mut self, fields: &mut Fields<'_>, cx: &mut Context<'_>) {
+        for (name, entries) in [
+            ("entries", &mut self.entries),
+            ("entriesV6", &mut self.entries_v6),
+        ] {
+            if let Some(given) = fields.get(name, cx, decode::number(1024..=1_073_741_824u32)) {
+                if given.value.is_power_of_two() {
+                    *entries = given.value;
+                } else {
+                    let label = format!(
+                        "a power of two, such as {}",
+                        given.value.next_power_of_two()
+                    );
+                    cx.error(&given.at, "bad number of entries", label);
+                }
+            }
+        }
+        if let Some(given) = fields.get("perEndpointPercent", cx, decode::number(1..=100u32)) {
+            self.per_endpoint_percent = given.value;
+        }
+        if let Some(given) = fields.get("pickUp", cx, decode::boolean) {
+            self.pick_up = given.value;
+        }
+    }
+}
+
 /// Memory for packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames {
@@ -115,6 +169,7 @@ impl Default for DaemonConfig {
             fail_mode: FailMode::default(),
             max_pods: 250,
             frames: Frames::default(),
+            connections: Connections::default(),
             control_socket: PathBuf::from("/run/caracal/control.sock"),
         }
     }
@@ -219,6 +274,12 @@ impl DaemonConfig {
         {
             self.frames.decode(&mut frames, cx);
             frames.finish(cx);
+        }
+        if let Some(connections) = fields.take("connections")
+            && let Some(mut connections) = Fields::open(connections, "connections", cx)
+        {
+            self.connections.decode(&mut connections, cx);
+            connections.finish(cx);
         }
         if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
             self.control_socket = path.value;
@@ -362,7 +423,8 @@ mod tests {
         let config = parse(
             "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: zero-copy}]\n\
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
-             frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\n\
+             frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\
+             connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false}\n\
              controlSocket: /s\n",
         )
         .unwrap();
@@ -390,6 +452,13 @@ mod tests {
             pod_ring: 64,
         };
         assert_eq!(config.frames, frames);
+        let connections = Connections {
+            entries: 4096,
+            entries_v6: 1024,
+            per_endpoint_percent: 50,
+            pick_up: false,
+        };
+        assert_eq!(config.connections, connections);
         assert_eq!(config.control_socket, Path::new("/s"));
     }
 

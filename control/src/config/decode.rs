@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -341,22 +342,31 @@ pub fn duration(node: &Node, cx: &mut Context<'_>) -> Option<String> {
 }
 
 fn is_duration(text: &str) -> bool {
-    let mut rest = text;
+    parse_duration(text).is_some()
+}
+
+/// A duration as Go writes it.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 6] = [
+        ("ms", 1e-3),
+        ("us", 1e-6),
+        ("ns", 1e-9),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let (mut rest, mut seconds) = (text, 0.0);
     while !rest.is_empty() {
         let digits = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-        let number = &rest[..rest.len() - digits.len()];
-        if number.parse::<f64>().is_err() {
-            return false;
-        }
-        let unit = ["ms", "us", "ns", "s", "m", "h"]
-            .into_iter()
-            .find(|unit| digits.starts_with(unit));
-        let Some(unit) = unit else {
-            return digits.is_empty() && number == "0";
+        let number = rest[..rest.len() - digits.len()].parse::<f64>().ok()?;
+        let unit = UNITS.into_iter().find(|(unit, _)| digits.starts_with(unit));
+        let Some((unit, length)) = unit else {
+            return (digits.is_empty() && number == 0.0).then_some(Duration::ZERO);
         };
+        seconds += number * length;
         rest = &digits[unit.len()..];
     }
-    true
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A prefix without host bits.

@@ -59,6 +59,7 @@ impl Node {
             }
             let now = Instant::now();
             self.look_after_host(now);
+            self.look_after_ports(now);
             self.guard(now);
             if self.watch.drain(now) {
                 self.reload();
@@ -82,6 +83,7 @@ impl Node {
             until(self.mirror.resync_due()),
             until(self.host_due),
             until(Some(self.guard_at)),
+            until(Some(self.host_ports_due)),
             self.watch.timeout(now),
             self.api.timeout(now),
         ];

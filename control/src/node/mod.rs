@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod guard;
 mod host;
+mod host_ports;
 mod kernel;
 mod leftovers;
 mod neighbours;
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastpath::connections::Connections;
 use fastpath::io::xsk::UmemArea;
 use fastpath::port::PortId;
 use fastpath::snapshot::Publisher;
@@ -36,12 +38,16 @@ use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
+use host_ports::HostPorts;
 use neighbours::Neighbours;
 use pollers::Pollers;
 use ports::Served;
 
 /// After a failure to serve a port it is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// What the host uses ports for is looked at this often.
+const PORTS_EVERY: Duration = Duration::from_secs(10);
 
 /// A node that runs.
 pub struct Node {
@@ -73,6 +79,10 @@ pub struct Node {
     /// Attachments are looked at then.
     guard_at: Instant,
     neighbours: Neighbours,
+    /// What the host uses ports for, and when that is looked at again.
+    host_ports: HostPorts,
+    host_ports_due: Instant,
+    connections: Arc<Connections>,
     watch: Watch,
     api: api::Server,
     started: Instant,
@@ -173,6 +183,7 @@ impl Node {
                     return;
                 }
                 self.store = Store::new(resources, &remarks);
+                self.choose_nat_ports();
                 self.stale = true;
                 self.reconcile_ports();
                 self.sync_host();
@@ -209,10 +220,43 @@ impl Node {
         let taken = self.compiler.taken_prefixes();
         let local = kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
         let port = start::vxlan_port(self.compiler.desired());
+        let nat = self.compiler.nat_addresses(&self.mirror);
+        let nat_ports = host_ports::bits(self.compiler.nat_ports());
         for (name, served) in &mut self.served {
-            if let Err(error) = served.sync_taken(&taken, &local, port) {
+            let done = served.sync_taken(&taken, &local, port);
+            if let Err(error) = done.and_then(|()| served.sync_nat(&nat, &nat_ports)) {
                 tracing::error!(%error, interface = name, "the XDP program's addresses");
             }
+        }
+    }
+
+    /// Sees what the host uses ports for, now and then: what it has come to listen on is no longer ours to use.
+    fn look_after_ports(&mut self, now: Instant) {
+        if now < self.host_ports_due {
+            return;
+        }
+        self.host_ports_due = now + PORTS_EVERY;
+        match HostPorts::read() {
+            Ok(ports) if ports != self.host_ports => {
+                self.host_ports = ports;
+                self.choose_nat_ports();
+                self.stale = true;
+                self.sync_taken();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the host's ports"),
+        }
+    }
+
+    /// Gives natOutgoing the ports that the host does not use.
+    fn choose_nat_ports(&mut self) {
+        let felix = &self.compiler.desired().felix;
+        let ports = self.host_ports.left_for_nat(felix);
+        if ports != **self.compiler.nat_ports() {
+            if ports.tcp.is_empty() || ports.udp.is_empty() {
+                tracing::warn!("natPortRange leaves no port that the host does not use");
+            }
+            self.compiler.set_nat_ports(Arc::new(ports));
         }
     }
 

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use fastpath::connections::{Connections, Tracker};
 use fastpath::counters::Counters;
 use fastpath::event::{Event, Events};
 use fastpath::io::xsk::{ArenaPart, Command, Reply, XskControl, XskIo};
@@ -48,6 +49,7 @@ pub(super) fn plan(
     max_ports: usize,
     publisher: &mut Publisher<Tables>,
     wake: &Wake,
+    connections: &Arc<Connections>,
 ) -> Result<(Pollers, Vec<Planned>), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
     let mode = match config.poll_mode {
@@ -56,6 +58,7 @@ pub(super) fn plan(
         daemon::PollMode::Interrupt => PollMode::Interrupt,
     };
     let (mut pollers, mut planned) = (Vec::new(), Vec::new());
+    let count = parts.len();
     for (index, part) in parts.into_iter().enumerate() {
         let (io, control) = XskIo::new(part, max_ports).map_err(|source| RunError::System {
             what: "create a poller's epoll set",
@@ -63,7 +66,10 @@ pub(super) fn plan(
         })?;
         let counters = Arc::new(Counters::new(max_ports));
         let events = Arc::new(ArrayQueue::new(EVENTS));
-        let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)));
+        let secret = super::start::random_key()?;
+        let tracker = Tracker::new(Arc::clone(connections), (index, count), secret);
+        let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)))
+            .with_connections(tracker);
         let notify = {
             let wake = Arc::clone(wake);
             // Only a counter at its limit refuses, and then control is awake.

@@ -18,7 +18,7 @@ use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::Link;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
 use crate::xdp::{
-    EndpointAttachment, EndpointProgram, NicAttachment, NicConfig, NicMode, NicProgram,
+    EndpointAttachment, EndpointProgram, NatPorts, NicAttachment, NicConfig, NicMode, NicProgram,
 };
 
 /// How long the control thread waits for a queue that an earlier process has not let go of.
@@ -99,6 +99,18 @@ impl Served {
     ) -> Result<(), crate::xdp::UpdateError> {
         match &mut self.program {
             Program::Uplink { program, .. } => sync_program(program, taken, local, vxlan_port),
+            Program::Endpoint(_) => Ok(()),
+        }
+    }
+
+    /// Takes the answers to translated connections.
+    pub(super) fn sync_nat(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        ports: &NatPorts,
+    ) -> Result<(), crate::xdp::UpdateError> {
+        match &mut self.program {
+            Program::Uplink { program, .. } => program.sync_nat(addresses.iter().copied(), ports),
             Program::Endpoint(_) => Ok(()),
         }
     }

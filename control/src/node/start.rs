@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use encap::flow_hash::HashKey;
+use fastpath::connections::{Connections, Sizes};
 use fastpath::io::xsk::{UmemArea, ethtool, probe};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
+use flowtable::flow::Capacity;
 
+use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
 use super::{Budget, Node, RunError, kernel, log_remarks, pollers, ports};
 use crate::api;
@@ -80,10 +84,23 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let mut compiler = Compiler::new(HashKey(random_key()?));
     compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
+    let host_ports = HostPorts::read().map_err(|source| RunError::System {
+        what: "read what the host uses ports for",
+        source,
+    })?;
     let max_ports = usize::from(config.max_pods) + config.uplinks.len() + 1;
+    let connections = connections(&config, 2 * max_ports)?;
+    compiler.set_pick_up(config.connections.pick_up);
     let wake = pollers::wake()?;
     // Twice as many numbers as ports: those of ports that are gone rest for a while.
-    let (pollers, planned) = pollers::plan(parts, &config, 2 * max_ports, &mut publisher, &wake)?;
+    let (pollers, planned) = pollers::plan(
+        parts,
+        &config,
+        2 * max_ports,
+        &mut publisher,
+        &wake,
+        &connections,
+    )?;
 
     let fail_mode = match config.fail_mode {
         crate::config::daemon::FailMode::Closed => FailMode::Closed,
@@ -139,6 +156,9 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host_error: None,
         guard_at: Instant::now(),
         neighbours: Neighbours::default(),
+        host_ports,
+        host_ports_due: Instant::now() + super::PORTS_EVERY,
+        connections,
         watch,
         api,
         started: Instant::now(),
@@ -173,6 +193,7 @@ impl Node {
         self.compiler
             .kernel_routes(routes.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
         self.follow_addresses()?;
+        self.choose_nat_ports();
         self.sync_taken();
         self.stale = true;
         self.publish();
@@ -242,7 +263,34 @@ pub(super) fn vxlan_port(desired: &Desired) -> Option<u16> {
 }
 
 /// Sixteen random bytes.
-fn random_key() -> Result<[u64; 2], RunError> {
+/// The table of connections, with room for those of `ports` ports.
+fn connections(config: &DaemonConfig, ports: usize) -> Result<Arc<Connections>, RunError> {
+    let capacity = |entries: u32| {
+        let capacity = Capacity::new(entries as usize);
+        capacity.map_err(|error| RunError::System {
+            what: "make the table of connections",
+            source: std::io::Error::other(error),
+        })
+    };
+    let sizes = Sizes {
+        v4: capacity(config.connections.entries)?,
+        v6: capacity(config.connections.entries_v6)?,
+        ports: u16::try_from(ports).unwrap_or(u16::MAX),
+        share_percent: config.connections.per_endpoint_percent,
+    };
+    let ([a, b], [c, d]) = (random_key()?, random_key()?);
+    let connections = Connections::new(&sizes, [a, b, c, d]);
+    tracing::info!(
+        "connections: {} IPv4 and {} IPv6 entries, {} MiB",
+        config.connections.entries,
+        config.connections.entries_v6,
+        connections.memory_bytes() >> 20
+    );
+    Ok(Arc::new(connections))
+}
+
+/// Sixteen random bytes.
+pub(super) fn random_key() -> Result<[u64; 2], RunError> {
     use std::io::Read as _;
     let mut bytes = [0; 16];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
 use fastpath::capture::{CaptureError, Reader};
+use fastpath::connections::{Connections, Sizes, Tracker};
 use fastpath::counters::Counters;
 use fastpath::event::{Event, Events};
 use fastpath::hold;
@@ -19,6 +20,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
 use fastpath::tables::Tables;
 use flowtable::Tick;
+use flowtable::flow::Capacity;
 
 use super::node::ReplayNode;
 use super::scan::Scan;
@@ -29,6 +31,11 @@ use super::verdicts::Verdicts;
 const CHUNK: usize = 2048;
 /// Held packets, a batch, its fragments and its ICMP errors at once.
 const CHUNKS: u32 = 4096;
+/// Entries of each table of connections.
+const CONNECTIONS: Capacity = match Capacity::new(1 << 16) {
+    Ok(capacity) => capacity,
+    Err(_) => Capacity::MIN,
+};
 /// How far the clock moves at once while packets wait for a neighbour.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -122,7 +129,7 @@ pub fn run(node: &mut ReplayNode, job: &Job<'_>) -> Result<Summary, ReplayError>
         }
         None => None,
     };
-    let mut replay = Replay::new(node, names, io, verdicts);
+    let mut replay = Replay::new(node, names, io, verdicts, job.seed);
     replay.run();
     if let Some(failure) = replay.io.failure() {
         return Err(told(failure, job, &files));
@@ -215,6 +222,18 @@ fn told(failure: Failure, job: &Job<'_>, files: &[PathBuf]) -> ReplayError {
     }
 }
 
+/// Connections of a replay: the same seed draws the same ports.
+fn tracker(ports: usize, seed: u64) -> Tracker {
+    let sizes = Sizes {
+        v4: CONNECTIONS,
+        v6: CONNECTIONS,
+        ports: u16::try_from(ports).unwrap_or(u16::MAX),
+        share_percent: 25,
+    };
+    let connections = Connections::new(&sizes, [seed, !seed, seed.rotate_left(32), 1]);
+    Tracker::new(Arc::new(connections), (0, 1), [!seed, seed])
+}
+
 /// A replay under way.
 struct Replay<'a> {
     node: &'a mut ReplayNode,
@@ -233,16 +252,19 @@ impl<'a> Replay<'a> {
         names: Vec<String>,
         io: PcapIo,
         verdicts: Option<Box<dyn std::io::Write>>,
+        seed: u64,
     ) -> Self {
         let events = Arc::new(ArrayQueue::new(hold::CAPACITY));
         let counters = Arc::new(Counters::new(names.len()));
+        let tracker = tracker(names.len(), seed);
         Self {
             tables: node.tables(),
             node,
             verdicts: Verdicts::new(verdicts, names.clone(), io.sent()),
             names,
             io,
-            pipeline: Pipeline::new(counters, Events::new(Arc::clone(&events))),
+            pipeline: Pipeline::new(counters, Events::new(Arc::clone(&events)))
+                .with_connections(tracker),
             events,
             unresolved: BTreeSet::new(),
         }

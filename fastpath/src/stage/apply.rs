@@ -3,6 +3,7 @@
 use encap::checksum::{self, Completed};
 use encap::ecn::Ecn;
 use encap::flow_hash::{self, HashKey};
+use encap::nat::{self, Tuple};
 use encap::outer::{self, Inner, Kind, WriteError};
 use encap::{ipv4, ipv6};
 
@@ -34,6 +35,12 @@ pub fn run<I: PacketIo>(
         if packet.has(flag::MAYBE_PARTIAL) {
             complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
         }
+        if packet.has(flag::TRANSLATE)
+            && let Err(reason) = translate(packet, l3_of(packet, io.chunk(&packet.frame)))
+        {
+            packet.drop(reason);
+            continue;
+        }
         let done = if packet.has(flag::FRAGMENT) {
             forward(packet, l3_of(packet, io.chunk(&packet.frame)));
             fragment::run(packet, io, adjacency, key, outbox)
@@ -57,9 +64,39 @@ fn forward(packet: &Packet, l3: &mut [u8]) {
     }
 }
 
+/// Gives the packet's bytes the addresses and ports that it is known by.
+#[inline(always)]
+fn translate(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+    let done = match packet.family {
+        Family::V6 => {
+            let (src, dst) = (packet.ip6.src, packet.ip6.dst);
+            let mut there = packet.ip6;
+            there.read_addresses(l3);
+            let to = Tuple {
+                src,
+                dst,
+                ports: packet.ports,
+            };
+            nat::translate6(l3, &there, to)
+        }
+        Family::V4 | Family::Unknown => {
+            let (src, dst) = (packet.ip4.src, packet.ip4.dst);
+            let mut there = packet.ip4;
+            there.read_addresses(l3);
+            let to = Tuple {
+                src,
+                dst,
+                ports: packet.ports,
+            };
+            nat::translate4(l3, &there, to)
+        }
+    };
+    done.map_err(|_| DropReason::NatProtocol)
+}
+
 /// Completes a partial transport checksum.
 #[inline(never)]
-fn complete(packet: &Packet, l3: &mut [u8], counters: &Counters) {
+pub(super) fn complete(packet: &Packet, l3: &mut [u8], counters: &Counters) {
     let completed = match packet.family {
         Family::V6 => checksum::complete_partial_v6(l3, &packet.ip6),
         Family::V4 | Family::Unknown => checksum::complete_partial_v4(l3, &packet.ip4),

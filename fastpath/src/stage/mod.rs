@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod decap;
 pub mod egress;
+pub mod flow;
 pub mod fragment;
 pub mod icmp;
 pub mod neighbour;

@@ -22,7 +22,9 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
     lookup(packets, tables, |ip4| ip4.dst, |ip6| ip6.dst, &mut hops);
     let mut ways = [&NO_ROUTE; BATCH];
     for ((packet, hop), way) in packets.iter_mut().zip(hops).zip(&mut ways) {
-        packet.next_hop = hop;
+        if packet.is_undecided() {
+            packet.next_hop = hop;
+        }
         *way = tables.next_hop(hop);
         prefetch(*way);
     }
@@ -43,17 +45,24 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         if !packet.is_undecided() {
             continue;
         }
-        match hop {
-            NextHop::Send(adjacency) if is_ordinary(packet, adjacency, tables) => {
-                packet.fate = Fate::Transmit(adjacency.port);
-            }
-            _ => {
-                packet.fate = decide(packet, hop, tables);
-                exceptional |= !matches!(packet.fate, Fate::Transmit(_));
-            }
-        }
+        exceptional |= !settle(packet, hop, tables);
     }
     exceptional
+}
+
+/// Decides a packet's fate by a next hop that is known already. Returns whether it is to be sent.
+#[inline(always)]
+pub(super) fn settle(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> bool {
+    match hop {
+        NextHop::Send(adjacency) if is_ordinary(packet, adjacency, tables) => {
+            packet.fate = Fate::Transmit(adjacency.port);
+            true
+        }
+        _ => {
+            packet.fate = decide(packet, hop, tables);
+            matches!(packet.fate, Fate::Transmit(_))
+        }
+    }
 }
 
 /// Whether a packet simply goes this way: [`decide`] would say so, and change nothing.

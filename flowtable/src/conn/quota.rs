@@ -141,7 +141,8 @@ pub struct Candidate {
 
 impl Candidate {
     /// The rank of a victim: a larger one goes first. `None` may not be evicted.
-    fn rank(self) -> Option<(bool, Duration)> {
+    #[must_use]
+    pub fn rank(self) -> Option<(bool, Duration)> {
         let may_go = self.state.is_embryonic() || self.state.is_closing();
         may_go.then_some((self.state.is_embryonic(), self.idle))
     }

@@ -2,7 +2,7 @@
 
 use super::hash::Blocks;
 use super::key::FlowKey;
-use super::table::{FlowTable, View};
+use super::table::{FlowRef, FlowTable, View};
 use super::tags::{LANES, LINE_WORDS, others};
 use crate::prefetch;
 
@@ -64,17 +64,18 @@ impl<K: FlowKey> FlowTable<K> {
     /// which `expired` says so; the next call goes on behind them.
     ///
     /// `expired` sees each connection once a round, when its forward entry's line is visited: the forward
-    /// view, then the reply's.
+    /// view, then the reply's. `removed` sees those that this call removed.
     pub fn sweep(
         &self,
         cursor: &mut Cursor,
         lines: usize,
         mut expired: impl FnMut(&View<K>, &View<K>) -> bool,
+        mut removed: impl FnMut(&View<K>, &View<K>),
     ) -> SweepStats {
         let mut stats = SweepStats::default();
         for _ in 0..lines {
             let line = cursor.advance(self.tags.lines());
-            self.sweep_line(line, &mut expired, &mut stats);
+            self.sweep_line(line, &mut expired, &mut removed, &mut stats);
         }
         stats
     }
@@ -83,6 +84,7 @@ impl<K: FlowKey> FlowTable<K> {
         &self,
         line: usize,
         expired: &mut impl FnMut(&View<K>, &View<K>) -> bool,
+        removed: &mut impl FnMut(&View<K>, &View<K>),
         stats: &mut SweepStats,
     ) {
         stats.slots += LINE_WORDS * LANES;
@@ -110,6 +112,7 @@ impl<K: FlowKey> FlowTable<K> {
             if expired(&view, &partner) {
                 if self.remove_pair(view.flow) {
                     stats.removed += 1;
+                    removed(&view, &partner);
                 } else {
                     stats.busy += 1;
                 }
@@ -122,6 +125,30 @@ impl<K: FlowKey> FlowTable<K> {
                 stats.cleared += 1;
             }
         }
+    }
+
+    /// Of the connections that have an entry in the line where `key` belongs, the one with the highest rank: which of
+    /// them goes when `key` is to be inserted and there is no room. `rank` sees the forward view, then the reply's; none
+    /// says that the connection stays.
+    pub fn victim<R: Ord>(
+        &self,
+        key: &K,
+        mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
+    ) -> Option<FlowRef> {
+        let line = self.tags.home(key.blocks().hash(self.seed)).word / LINE_WORDS;
+        let ranked = self.used_slots(line).filter_map(|slot| {
+            let one = self.view_slot(slot)?;
+            let other = self.partner(one.flow).and_then(|flow| self.view(flow))?;
+            let rank = if one.is_reply() {
+                rank(&other, &one)
+            } else {
+                rank(&one, &other)
+            };
+            Some((rank?, one.flow))
+        });
+        ranked
+            .max_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(_, flow)| flow)
     }
 
     /// Clears the overflow flag of a word, if all keys at home there are there.

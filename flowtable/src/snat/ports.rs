@@ -195,6 +195,13 @@ pub struct Ports {
     pub identifiers: PortSet,
 }
 
+impl Default for Ports {
+    /// The default range, and nothing excluded.
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_RANGE, [], [])
+    }
+}
+
 impl Ports {
     /// Ports that no well-known service has, where nothing else is configured.
     pub const DEFAULT_RANGE: RangeInclusive<u16> = 1024..=u16::MAX;

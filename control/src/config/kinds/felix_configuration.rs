@@ -1,7 +1,9 @@
 //! `FelixConfiguration`: settings for all nodes (`default`) or one (`node.<name>`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
+use flowtable::conn::Timeouts;
 use ipnet::IpNet;
 
 use super::felix_fields;
@@ -40,6 +42,7 @@ pub struct FelixConfiguration {
     service_loop_prevention: Option<ServiceLoopPrevention>,
     ipv6_support: Option<bool>,
     disable_conntrack_invalid_check: Option<bool>,
+    conntrack: ConntrackTimeouts,
 }
 
 const TO_HOST: [(&str, EndpointToHost); 4] = [
@@ -133,6 +136,9 @@ impl FelixConfiguration {
                 cx,
                 decode::boolean,
             )),
+            conntrack: spec
+                .get("bpfConntrackTimeouts", cx, ConntrackTimeouts::decode)
+                .map_or_else(ConntrackTimeouts::default, |timeouts| timeouts.value),
         };
         for name in ["wireguardEnabled", "wireguardEnabledV6"] {
             if let Some(on) = spec.get(name, cx, decode::boolean)
@@ -226,6 +232,64 @@ impl FelixConfiguration {
             &mut settings.disable_conntrack_invalid_check,
             self.disable_conntrack_invalid_check.as_ref(),
         );
+        self.conntrack.apply(&mut settings.conntrack);
+    }
+}
+
+/// `bpfConntrackTimeouts`, as far as it is given. `Auto` and what is left out leave our own timeouts in force
+/// (Calico's field steers its BPF dataplane; this one stands in its place).
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ConntrackTimeouts(Vec<(&'static str, Duration)>);
+
+/// The fields, and what each sets.
+const CONNTRACK: [(&str, fn(&mut Timeouts, Duration)); 7] = [
+    ("tcpSynSent", |all, it| {
+        (all.tcp_syn_sent, all.tcp_syn_received) = (it, it);
+    }),
+    ("tcpEstablished", |all, it| all.tcp_established = it),
+    ("tcpFinsSeen", |all, it| {
+        (all.tcp_last_ack, all.tcp_time_wait) = (it, it);
+    }),
+    ("tcpResetSeen", |all, it| all.tcp_close = it),
+    ("udpTimeout", |all, it| {
+        (all.udp_unreplied, all.udp_assured) = (it, it);
+    }),
+    ("genericTimeout", |all, it| all.generic = it),
+    ("icmpTimeout", |all, it| all.icmp = it),
+];
+
+impl ConntrackTimeouts {
+    fn decode(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        let mut fields = Fields::open(node, "bpfConntrackTimeouts", cx)?;
+        let timeout = |node: &Node, cx: &mut Context<'_>| {
+            let given = decode::text(node, cx)?;
+            if given == "Auto" {
+                return Some(None);
+            }
+            let timeout = decode::parse_duration(&given).filter(|timeout| !timeout.is_zero());
+            if timeout.is_none() {
+                let label = "such as `90s`, `1m30s` or `500ms`, or `Auto`";
+                cx.error(&node.at, format!("not a timeout: `{given}`"), label);
+            }
+            Some(Some(timeout?))
+        };
+        let mut set = Vec::new();
+        for (name, _) in CONNTRACK {
+            let given = fields.get(name, cx, timeout).and_then(|given| given.value);
+            set.extend(given.map(|timeout| (name, timeout)));
+        }
+        // Has no counterpart: the entries of a connection appear in pairs, and at once.
+        let _ = fields.get("creationGracePeriod", cx, timeout);
+        fields.finish(cx);
+        Some(Self(set))
+    }
+
+    fn apply(&self, timeouts: &mut Timeouts) {
+        for (name, timeout) in &self.0 {
+            if let Some((_, set)) = CONNTRACK.iter().find(|(field, _)| field == name) {
+                set(timeouts, *timeout);
+            }
+        }
     }
 }
 

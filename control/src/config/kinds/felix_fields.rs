@@ -54,7 +54,6 @@ const FIELDS: &[(&str, Type)] = &[
         "bpfConntrackMode",
         Type::Word(&["Auto", "Userspace", "BPFProgram"]),
     ),
-    ("bpfConntrackTimeouts", Type::TextMap),
     ("bpfDSROptoutCIDRs", Type::Cidrs),
     ("bpfDataIfacePattern", Type::Text),
     ("bpfDisableGROForIfaces", Type::Text),

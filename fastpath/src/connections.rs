@@ -1,0 +1,135 @@
+//! Connections: what all pollers share of them, and what each poller has of its own.
+
+use std::sync::Arc;
+
+use flowtable::conn::quota::{Limits, Quota};
+use flowtable::flow::{Capacity, Cursor, FlowKey, FlowTable, Key4, Key6, Seed};
+use flowtable::snat::PortRng;
+
+use crate::batch::BATCH;
+use crate::stage::flow::{Found, Sweep};
+
+/// The connections of a node. Written and read by all pollers, none of which ever waits for another; control reads
+/// them to show them, and removes those that it is told to.
+#[derive(Debug)]
+pub struct Connections {
+    /// Those of IPv4.
+    pub v4: Side<Key4>,
+    /// Those of IPv6.
+    pub v6: Side<Key6>,
+}
+
+/// The connections of one address family.
+#[derive(Debug)]
+pub struct Side<K: FlowKey> {
+    /// Two entries a connection.
+    pub table: FlowTable<K>,
+    /// How many each endpoint has.
+    pub quota: Quota,
+}
+
+/// What a node's connections are made with. All memory is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Entries for IPv4, two a connection.
+    pub v4: Capacity,
+    /// Entries for IPv6.
+    pub v6: Capacity,
+    /// Ports that may have connections: one more than the largest port number.
+    pub ports: u16,
+    /// The part of a table that one endpoint may fill, in percent.
+    pub share_percent: u32,
+}
+
+impl Connections {
+    /// No connections yet. `seed` must be random: it keeps senders from choosing who collides.
+    pub fn new(sizes: &Sizes, seed: [u64; 4]) -> Self {
+        let [a, b, c, d] = seed;
+        Self {
+            v4: Side::new(sizes.v4, Seed([a, b]), sizes),
+            v6: Side::new(sizes.v6, Seed([c, d]), sizes),
+        }
+    }
+
+    /// The memory that they take, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.v4.table.memory_bytes() + self.v6.table.memory_bytes()
+    }
+}
+
+impl<K: FlowKey> Side<K> {
+    fn new(capacity: Capacity, seed: Seed, sizes: &Sizes) -> Self {
+        // Beyond seven eighths the lines of the table begin to be full one by one.
+        let connections = (capacity.get() / 16 * 7) as u32;
+        let limits = Limits {
+            share: (u64::from(connections) * u64::from(sizes.share_percent) / 100) as u32,
+            ..Limits::of(connections)
+        };
+        Self {
+            table: FlowTable::new(capacity, seed),
+            quota: Quota::new(sizes.ports, limits),
+        }
+    }
+
+    /// Connections in the table, as of some moment of late.
+    pub fn len(&self) -> u32 {
+        (self.table.len() / 2) as u32
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How full it is, in 1/256ths of what it may hold.
+    pub fn fill(&self) -> u16 {
+        let (len, capacity) = (
+            u64::from(self.len()),
+            u64::from(self.quota.limits().capacity),
+        );
+        (len * 256 / capacity.max(1)).min(256) as u16
+    }
+}
+
+/// One poller's part.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(crate) connections: Arc<Connections>,
+    /// Draws source ports.
+    pub(crate) rng: PortRng,
+    /// Where the poller's sweeps of the tables go on.
+    pub(crate) cursors: (Cursor, Cursor),
+    /// How many pollers there are.
+    pub(crate) pollers: usize,
+    /// What the batch's packets have to do with connections.
+    pub(crate) found: Box<[Found; BATCH]>,
+    pub(crate) sweep: Sweep,
+}
+
+impl Tracker {
+    /// The part of poller `index` of `pollers`. `secret` must be random and the poller's own.
+    pub fn new(
+        connections: Arc<Connections>,
+        (index, pollers): (usize, usize),
+        secret: [u64; 2],
+    ) -> Self {
+        Self {
+            connections,
+            rng: PortRng::new(secret),
+            cursors: (Cursor::new(index, pollers), Cursor::new(index, pollers)),
+            pollers: pollers.max(1),
+            found: Box::new([Found::Nothing; BATCH]),
+            sweep: Sweep::default(),
+        }
+    }
+
+    /// Whether connections of endpoints that are gone are still to be removed.
+    pub(crate) const fn is_in_haste(&self) -> bool {
+        self.sweep.is_in_haste()
+    }
+
+    /// The connections that it shares.
+    pub const fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+}

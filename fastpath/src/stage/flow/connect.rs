@@ -1,0 +1,335 @@
+//! New connections, and those that older tables decided.
+
+use flowtable::Tick;
+use flowtable::conn::Dir;
+use flowtable::conn::quota::Denied;
+use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, flag as action};
+
+use super::lookup::{l3_of, translate_source};
+use super::net::{Net, V4, V6};
+use super::track::{self, Standing};
+use super::{Found, NOWHERE, evict, is_newer, origin_of, related, short, snat};
+use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
+use crate::connections::Tracker;
+use crate::counters::Counters;
+use crate::io::PacketIo;
+use crate::port::{PortId, PortKind};
+use crate::reason::DropReason;
+use crate::tables::{Adjacency, NextHop, Tables, Way};
+
+/// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
+pub fn run<I: PacketIo>(
+    batch: &mut Batch,
+    io: &mut I,
+    tables: &Tables,
+    tracker: &mut Tracker,
+    now: Tick,
+    counters: &Counters,
+) {
+    for (at, packet) in batch.packets().iter_mut().enumerate() {
+        let found = tracker.found.get(at).copied().unwrap_or(Found::Done);
+        match packet.family {
+            _ if matches!(found, Found::Done) => {}
+            Family::V4 => one::<V4, I>(packet, found, io, tables, tracker, now, counters),
+            Family::V6 => one::<V6, I>(packet, found, io, tables, tracker, now, counters),
+            Family::Unknown => {}
+        }
+    }
+}
+
+fn one<N: Net, I: PacketIo>(
+    packet: &mut Packet,
+    found: Found,
+    io: &mut I,
+    tables: &Tables,
+    tracker: &mut Tracker,
+    now: Tick,
+    counters: &Counters,
+) {
+    let l3 = l3_of(packet, io);
+    if matches!(packet.fate, Fate::Transmit(_))
+        && let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop)
+    {
+        let mut context = Context {
+            tables,
+            tracker,
+            counters,
+            now,
+            adjacency,
+        };
+        let done = match found {
+            Found::Nothing => context.begin::<N>(packet, l3),
+            Found::Stale(flow) => context.renew::<N>(flow, packet, l3),
+            Found::Related(flow) => {
+                let connections = &context.tracker.connections;
+                related::translate::<N>(&N::side(connections).table, flow, packet, l3)
+            }
+            Found::Unrelated if adjacency.way == Way::Host => Ok(()),
+            Found::Unrelated => Err(DropReason::IcmpUnrelated),
+            Found::Done => Ok(()),
+        };
+        if let Err(reason) = done {
+            packet.drop(reason);
+        }
+    }
+    if matches!(packet.fate, Fate::Drop(_)) && packet.has(flag::TRANSLATE) {
+        N::restore(packet, l3);
+    }
+}
+
+/// What a packet's connection depends on beside the packet.
+struct Context<'a> {
+    tables: &'a Tables,
+    tracker: &'a mut Tracker,
+    counters: &'a Counters,
+    now: Tick,
+    adjacency: &'a Adjacency,
+}
+
+/// On a forward entry: the connection counts for the endpoint that its replies come from.
+pub(super) const OWNED_BY_REPLY: u8 = 1 << 4;
+
+/// No endpoint's: the count of nobody.
+pub(super) const NOBODY: u16 = u16::MAX;
+
+impl Context<'_> {
+    /// The first packet of a connection.
+    fn begin<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+        let side = N::side(&self.tracker.connections);
+        let key = N::key(packet);
+        // A packet before it in the batch, or at another poller, may have begun it by now.
+        if let Some((flow, action)) = side.table.lookup(&key) {
+            return if action.flags & action::NAT_DST == 0 {
+                self.renew::<N>(flow, packet, l3)
+            } else {
+                Err(DropReason::CtInvalid)
+            };
+        }
+        if self.is_hosts_own::<N>(packet) {
+            return Ok(());
+        }
+        if N::is_later_fragment(packet) {
+            return Err(DropReason::FragmentNoFirst);
+        }
+        let settings = &self.tables.tracking;
+        let dir = match track::first::<N>(packet, l3, settings.pick_up, self.counters) {
+            Ok(dir) => dir,
+            // As without us: whoever it is for decides.
+            Err(DropReason::CtInvalid) if !settings.drops_invalid => return Ok(()),
+            Err(reason) => return Err(reason),
+        };
+        let (owner, owned_by_reply) = self.owner(packet);
+        self.make_room::<N>(owner, &key)?;
+        let forward = Action {
+            generation: short(self.tables.generation),
+            next_hop: packet.next_hop,
+            origin: origin_of(packet),
+            flags: if owned_by_reply { OWNED_BY_REPLY } else { 0 },
+            ..Action::default()
+        };
+        let reply = Action {
+            generation: short(self.tables.generation),
+            next_hop: N::route(self.tables, N::tuple(packet).src),
+            origin: self.reply_origin(),
+            nat_addr: N::tuple(packet).src,
+            nat_port: packet.ports.0,
+            ..Action::default()
+        };
+        let inserted = if self.is_translated::<N>(packet, &key) {
+            self.insert_translated::<N>(packet, key, forward, reply, dir)
+        } else {
+            let side = N::side(&self.tracker.connections);
+            let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
+            let made =
+                side.table
+                    .insert_pair((key, forward), (key.reversed(), reply), self.now, dirs);
+            made.map(|(flow, _)| (flow, forward))
+                .map_err(Refused::Insert)
+        };
+        let side = N::side(&self.tracker.connections);
+        match inserted {
+            Ok((flow, action)) => {
+                side.quota.created(owner);
+                self.counters.connections_made.add(1);
+                side.table.touch(flow, self.now, packet.ip_len() as u32);
+                translate_source::<N>(packet, &action);
+                Ok(())
+            }
+            Err(Refused::Drop(reason)) => Err(reason),
+            Err(Refused::Insert(InsertError::Full)) => Err(DropReason::FlowTableFull),
+            // Another poller was faster, or is at work there: this packet goes without, the next one finds it.
+            Err(Refused::Insert(_)) => {
+                self.counters.connections_untracked.add(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a packet is between the outside and the host itself: no connection of ours, whatever it is. What is not
+    /// remembered can take no port from a pod (CVE-2021-3773).
+    fn is_hosts_own<N: Net>(&self, packet: &Packet) -> bool {
+        if self.adjacency.way != Way::Host || packet.peer != PeerId::NONE {
+            return false;
+        }
+        let by_uplink = self.tables.port(packet.in_port);
+        if !by_uplink.is_some_and(|port| matches!(port.kind, PortKind::Uplink)) {
+            return false;
+        }
+        // Pods of other nodes speak to this one without encapsulation; the host answers them through us.
+        let back = N::route(self.tables, N::tuple(packet).src);
+        !matches!(
+            self.tables.next_hop(back).origin(),
+            Some((Way::Tunnel, ..)) | Some((Way::Uplink, PeerId(1..), _))
+        )
+    }
+
+    /// The endpoint that a connection counts for, and whether it is the one that answers.
+    fn owner(&self, packet: &Packet) -> (u16, bool) {
+        let is_pod = |id: PortId| {
+            let port = self.tables.port(id);
+            port.is_some_and(|port| matches!(port.kind, PortKind::Pod(_)))
+        };
+        if packet.peer == PeerId::NONE && is_pod(packet.in_port) {
+            (packet.in_port.0, false)
+        } else if self.adjacency.way == Way::Pod {
+            (self.adjacency.port.0, true)
+        } else {
+            (NOBODY, true)
+        }
+    }
+
+    /// Where the answers come in, if they come back the way that the packet goes.
+    const fn reply_origin(&self) -> u16 {
+        match self.adjacency.way {
+            Way::Tunnel if self.adjacency.peer.0 == PeerId::NONE.0 => NOWHERE,
+            Way::Tunnel => super::BY_TUNNEL | self.adjacency.peer.0,
+            Way::Uplink | Way::Pod | Way::Host => self.adjacency.port.0,
+        }
+    }
+
+    /// Makes sure that the endpoint may have another connection, if need be at the cost of one that nobody answered.
+    fn make_room<N: Net>(&mut self, owner: u16, key: &N::Key) -> Result<(), DropReason> {
+        let side = N::side(&self.tracker.connections);
+        match side.quota.may_create(owner, side.len()) {
+            Ok(()) => Ok(()),
+            Err(Denied::Quota) => Err(DropReason::FlowQuota),
+            Err(Denied::Full) => {
+                if evict::for_key::<N>(side, key, self.now) {
+                    self.counters.connections_evicted.add(1);
+                    Ok(())
+                } else {
+                    Err(DropReason::FlowTableFull)
+                }
+            }
+        }
+    }
+
+    /// Whether natOutgoing gives the connection another source.
+    fn is_translated<N: Net>(&self, packet: &Packet, key: &N::Key) -> bool {
+        self.adjacency.way == Way::Uplink
+            && !packet.has(flag::KEEP_TTL)
+            && N::is_masqueraded(self.tables, key)
+    }
+
+    /// Claims a source port by inserting the answers' key, and the connection with it.
+    fn insert_translated<N: Net>(
+        &mut self,
+        packet: &Packet,
+        key: N::Key,
+        forward: Action<N::Addr>,
+        reply: Action<N::Addr>,
+        dir: Dir,
+    ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
+        let port = self.tables.port(self.adjacency.port);
+        let address = port.and_then(N::nat_address);
+        let address = address.ok_or(Refused::Drop(DropReason::NatNoAddress))?;
+        let forward = Action {
+            flags: forward.flags | action::NAT_SRC,
+            nat_addr: address,
+            ..forward
+        };
+        let reply = Action {
+            flags: reply.flags | action::NAT_DST,
+            ..reply
+        };
+        let Tracker {
+            connections, rng, ..
+        } = &mut *self.tracker;
+        let table = &N::side(connections).table;
+        snat::claim::<N>(
+            table,
+            &self.tables.nat.ports,
+            rng,
+            N::protocol(packet),
+            (key, forward),
+            reply,
+            (self.now, dir.to_bits()),
+        )
+    }
+
+    /// A packet of a connection that was decided by other tables, or that came in elsewhere. Routes were looked up again,
+    /// and its source checked; what it is translated to stays.
+    fn renew<N: Net>(
+        &mut self,
+        flow: FlowRef,
+        packet: &mut Packet,
+        l3: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let side = N::side(&self.tracker.connections);
+        let view = side.table.view(flow).ok_or(DropReason::FlowEnded)?;
+        let was = view.action;
+        let is_over = self.endpoint_is_newer(packet.in_port, was.generation)
+            || self.endpoint_is_newer(self.adjacency.port, was.generation)
+            || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
+        if is_over {
+            evict::remove::<N>(side, flow);
+            return Err(DropReason::FlowEnded);
+        }
+        match track::note::<N>(
+            &side.table,
+            flow,
+            view.is_reply(),
+            packet,
+            l3,
+            self.counters,
+        ) {
+            Standing::Part => {}
+            Standing::Invalid => return Err(DropReason::CtInvalid),
+            Standing::Reopens => {
+                evict::remove::<N>(side, flow);
+                if packet.has(flag::TRANSLATE) {
+                    // It was looked up as an answer. The next one finds nothing, and begins.
+                    return Err(DropReason::FlowEnded);
+                }
+                return self.begin::<N>(packet, l3);
+            }
+        }
+        let renewed = Action {
+            generation: short(self.tables.generation),
+            next_hop: packet.next_hop,
+            origin: origin_of(packet),
+            ..was
+        };
+        if renewed != was {
+            // Should another poller be at work on it, the next packet tries again.
+            let _ = side.table.update_action(flow, &renewed);
+        }
+        side.table.touch(flow, self.now, packet.ip_len() as u32);
+        translate_source::<N>(packet, &renewed);
+        Ok(())
+    }
+
+    /// Whether a port belongs to another endpoint than when an entry was decided.
+    fn endpoint_is_newer(&self, port: PortId, entry: u32) -> bool {
+        let port = self.tables.port(port);
+        port.is_some_and(|port| port.since != 0 && is_newer(port.since, entry))
+    }
+}
+
+/// Why there is no connection.
+pub(super) enum Refused {
+    /// The table says so.
+    Insert(InsertError),
+    /// The packet is dropped.
+    Drop(DropReason),
+}

@@ -1,0 +1,86 @@
+//! Taking connections out of the table.
+
+use core::time::Duration;
+
+use flowtable::Tick;
+use flowtable::conn::quota::Candidate;
+use flowtable::conn::{Dir, Protocol, State, Timeouts, idle_time, state};
+use flowtable::flow::{FlowRef, View, flag as action, idle};
+
+use super::connect::{NOBODY, OWNED_BY_REPLY};
+use super::net::Net;
+use crate::connections::Side;
+
+/// A connection's protocol and state.
+pub(super) fn state_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> (Protocol, State) {
+    let protocol = Protocol::from_number(N::protocol_of(&forward.key));
+    let dirs = (Dir::from_bits(forward.dir), Dir::from_bits(reply.dir));
+    (protocol, state(protocol, dirs.0, dirs.1))
+}
+
+/// How long a connection has been idle in the sense of its timeout, and the timeout.
+pub(super) fn age_of<N: Net>(
+    forward: &View<N::Key>,
+    reply: &View<N::Key>,
+    timeouts: &Timeouts,
+    now: Tick,
+) -> (Duration, Duration) {
+    let (protocol, state) = state_of::<N>(forward, reply);
+    let timeout = timeouts.of(protocol, state);
+    let since_reply = if Dir::from_bits(reply.dir).is_empty() {
+        Duration::MAX
+    } else {
+        idle(now, reply.last_seen)
+    };
+    let since_original = idle(now, forward.last_seen);
+    (
+        idle_time(protocol, timeout, since_original, since_reply),
+        timeout,
+    )
+}
+
+/// The endpoint that a connection counts for.
+pub(super) fn owner_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> u16 {
+    let origin = if forward.action.flags & OWNED_BY_REPLY == 0 {
+        forward.action.origin
+    } else {
+        reply.action.origin
+    };
+    if origin & super::BY_TUNNEL == 0 {
+        origin
+    } else {
+        NOBODY
+    }
+}
+
+/// Removes a connection, given either of its directions.
+pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef) -> bool {
+    let Some(partner) = side.table.partner(flow) else {
+        return false;
+    };
+    let (Some(one), Some(other)) = (side.table.view(flow), side.table.view(partner)) else {
+        return false;
+    };
+    let (forward, reply) = if one.action.flags & action::IS_REPLY == 0 {
+        (&one, &other)
+    } else {
+        (&other, &one)
+    };
+    let removed = side.table.remove_pair(flow);
+    if removed {
+        side.quota.removed(owner_of::<N>(forward, reply));
+    }
+    removed
+}
+
+/// Evicts a connection that nobody answered, or that is being closed, where this key would be inserted.
+#[cold]
+pub(super) fn for_key<N: Net>(side: &Side<N::Key>, key: &N::Key, now: Tick) -> bool {
+    let rank = |forward: &View<N::Key>, reply: &View<N::Key>| {
+        let (_, state) = state_of::<N>(forward, reply);
+        let (idle, _) = age_of::<N>(forward, reply, &Timeouts::DEFAULT, now);
+        Candidate { state, idle }.rank()
+    };
+    let victim = side.table.victim(key, rank);
+    victim.is_some_and(|flow| remove::<N>(side, flow))
+}

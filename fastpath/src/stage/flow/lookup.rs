@@ -1,0 +1,222 @@
+//! Finding the connections of a batch, and repeating what was decided about them.
+
+use encap::nat::Tuple;
+use flowtable::Tick;
+use flowtable::flow::{Action, FlowRef, flag as action};
+
+use super::net::{Net, V4, V6};
+use super::track::{self, Standing};
+use super::{Found, origin_of, related, short};
+use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
+use crate::connections::Tracker;
+use crate::counters::Counters;
+use crate::io::PacketIo;
+use crate::reason::DropReason;
+use crate::stage::resolve;
+use crate::tables::Tables;
+
+/// What is left to do for a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// A packet is still undecided: routes are to be looked up, connections made or renewed.
+    pub undecided: bool,
+    /// A packet needs more than being sent: an ICMP error, or waiting for a neighbour.
+    pub exceptional: bool,
+}
+
+/// Finds each packet's connection. What was decided by the tables in force is repeated: the packet's fate is decided then.
+pub fn run<I: PacketIo>(
+    batch: &mut Batch,
+    io: &mut I,
+    tables: &Tables,
+    tracker: &mut Tracker,
+    now: Tick,
+    counters: &Counters,
+) -> Left {
+    let packets = batch.packets();
+    let families = packets.iter().fold(0, |all, it| all | 1 << it.family as u8);
+    let mut left = Left::default();
+    tracker.found.fill(Found::Done);
+    if families & 1 << Family::V4 as u8 != 0 {
+        family::<V4, I>(packets, io, tables, tracker, now, counters, &mut left);
+    }
+    if families & 1 << Family::V6 as u8 != 0 {
+        family::<V6, I>(packets, io, tables, tracker, now, counters, &mut left);
+    }
+    left
+}
+
+#[inline(always)]
+fn family<N: Net, I: PacketIo>(
+    packets: &mut [Packet],
+    io: &mut I,
+    tables: &Tables,
+    tracker: &mut Tracker,
+    now: Tick,
+    counters: &Counters,
+    left: &mut Left,
+) {
+    let Tracker {
+        connections, found, ..
+    } = tracker;
+    let table = &N::side(connections).table;
+    let mut keys = [N::Key::default(); BATCH];
+    let mut places = [0_u8; BATCH];
+    let mut count = 0;
+    for ((at, packet), found) in (0_u8..).zip(&mut *packets).zip(&mut **found) {
+        if !packet.is_undecided() || packet.family != N::FAMILY {
+            continue;
+        }
+        if N::protocol(packet) == N::ICMP || packet.has(flag::TRANSLATE) {
+            let l3 = l3_of(packet, io);
+            if packet.has(flag::TRANSLATE) {
+                N::restore(packet, l3);
+            }
+            if N::is_icmp_error(packet, l3) {
+                *found = related::find::<N>(table, packet, l3);
+                left.undecided |= packet.is_undecided();
+                continue;
+            }
+        }
+        *found = Found::Nothing;
+        left.undecided = true;
+        if let (Some(key), Some(place)) = (keys.get_mut(count), places.get_mut(count)) {
+            (*key, *place) = (N::key(packet), at);
+            count += 1;
+        }
+    }
+    let keys = keys.get(..count).unwrap_or_default();
+    let generation = short(tables.generation);
+    let mut done = 0;
+    table.lookup_batch(keys, |index, flow, action| {
+        let place = places.get(index).map_or(0, |&place| usize::from(place));
+        let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) else {
+            return;
+        };
+        if action.generation != generation || action.origin != origin_of(packet) {
+            *found = Found::Stale(flow);
+            translate_destination::<N>(packet, &action);
+            return;
+        }
+        *found = repeat::<N, I>(
+            table, flow, &action, packet, io, tables, now, counters, left,
+        );
+        done += usize::from(matches!(found, Found::Done));
+    });
+    // All that was to be looked up is decided, unless another family or an ICMP error is not.
+    if done == count && !packets.iter().any(Packet::is_undecided) {
+        left.undecided = false;
+    }
+}
+
+/// Decides a packet's fate as its connection's was decided.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the state of the pipeline, borrowed apart"
+)]
+fn repeat<N: Net, I: PacketIo>(
+    table: &flowtable::flow::FlowTable<N::Key>,
+    flow: FlowRef,
+    action: &Action<N::Addr>,
+    packet: &mut Packet,
+    io: &mut I,
+    tables: &Tables,
+    now: Tick,
+    counters: &Counters,
+    left: &mut Left,
+) -> Found {
+    translate_destination::<N>(packet, action);
+    packet.next_hop = action.next_hop;
+    let is_sent = resolve::settle(packet, tables.next_hop(action.next_hop), tables);
+    if !is_sent {
+        left.exceptional = true;
+        if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
+            let l3 = l3_of(packet, io);
+            N::restore(packet, l3);
+        }
+        return Found::Done;
+    }
+    let is_reply = action.flags & action::IS_REPLY != 0;
+    let l3 = l3_of(packet, io);
+    match track::note::<N>(table, flow, is_reply, packet, l3, counters) {
+        Standing::Part => {
+            table.touch(flow, now, packet.ip_len() as u32);
+            translate_source::<N>(packet, action);
+        }
+        Standing::Invalid => packet.drop(DropReason::CtInvalid),
+        Standing::Reopens => return reopen::<N>(table, flow, packet, l3, left),
+    }
+    Found::Done
+}
+
+/// The connection is over, and the packet is the first of another.
+#[cold]
+fn reopen<N: Net>(
+    table: &flowtable::flow::FlowTable<N::Key>,
+    flow: FlowRef,
+    packet: &mut Packet,
+    l3: &[u8],
+    left: &mut Left,
+) -> Found {
+    // Its quota goes on to the next one: same ends, same endpoint.
+    table.remove_pair(flow);
+    N::restore(packet, l3);
+    packet.fate = Fate::Undecided;
+    left.undecided = true;
+    Found::Nothing
+}
+
+/// Gives the packet, as it is known, the destination that its connection's packets get.
+#[inline(always)]
+pub(super) fn translate_destination<N: Net>(packet: &mut Packet, action: &Action<N::Addr>) {
+    if action.flags & action::NAT_DST == 0 {
+        return;
+    }
+    let mut tuple = N::tuple(packet);
+    tuple.dst = action.nat_addr;
+    set_port::<N>(packet, &mut tuple, |ports| &mut ports.1, action.nat_port);
+    N::set_tuple(packet, tuple);
+    packet.flags |= flag::TRANSLATE;
+}
+
+/// The same for its source.
+#[inline(always)]
+pub(super) fn translate_source<N: Net>(packet: &mut Packet, action: &Action<N::Addr>) {
+    if action.flags & action::NAT_SRC == 0 {
+        return;
+    }
+    let mut tuple = N::tuple(packet);
+    tuple.src = action.nat_addr;
+    set_port::<N>(packet, &mut tuple, |ports| &mut ports.0, action.nat_port);
+    N::set_tuple(packet, tuple);
+    packet.flags |= flag::TRANSLATE;
+}
+
+#[inline(always)]
+fn set_port<N: Net>(
+    packet: &Packet,
+    tuple: &mut Tuple<N::Addr>,
+    which: impl Fn(&mut (u16, u16)) -> &mut u16,
+    port: u16,
+) {
+    if N::is_later_fragment(packet) {
+        // Its bytes have none.
+        return;
+    }
+    if N::protocol(packet) == N::ICMP {
+        // One identifier for both.
+        tuple.ports = (port, port);
+    } else {
+        *which(&mut tuple.ports) = port;
+    }
+}
+
+/// The IP packet of a frame, without link padding.
+#[inline(always)]
+pub(super) fn l3_of<'a, I: PacketIo>(packet: &Packet, io: &'a mut I) -> &'a mut [u8] {
+    let start = usize::from(packet.frame.start) + usize::from(packet.l3);
+    io.chunk(&packet.frame)
+        .get_mut(start..start + packet.ip_len())
+        .unwrap_or_default()
+}

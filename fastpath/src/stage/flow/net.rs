@@ -1,0 +1,374 @@
+//! What differs between IPv4 and IPv6.
+
+use encap::ipv4;
+use encap::nat::{self, QuoteError, Tuple};
+use encap::{ipv6, l4};
+use flowtable::conn;
+use flowtable::flow::{FlowKey, Key4, Key6};
+use flowtable::lpm::NextHopId;
+
+use crate::batch::{Family, Packet, flag};
+use crate::connections::{Connections, Side};
+use crate::port::Port;
+use crate::tables::Tables;
+
+/// A packet that an ICMP error quotes.
+pub(super) struct Quote<N: Net> {
+    /// The key of the direction that the error travels with.
+    pub(super) key: N::Key,
+    quoted: N::Quoted,
+}
+
+/// An address family.
+pub(super) trait Net: Sized {
+    /// Its addresses.
+    type Addr: Copy + Eq + Default;
+    /// Its keys.
+    type Key: FlowKey<Addr = Self::Addr> + Default;
+    /// What an ICMP error quotes.
+    type Quoted;
+    /// Which it is.
+    const FAMILY: Family;
+    /// Its ICMP.
+    const ICMP: u8;
+
+    fn side(connections: &Connections) -> &Side<Self::Key>;
+    fn key(packet: &Packet) -> Self::Key;
+    fn make_key(tuple: Tuple<Self::Addr>, protocol: u8) -> Self::Key;
+    fn tuple_of(key: &Self::Key) -> Tuple<Self::Addr>;
+    fn destination_of(key: &Self::Key) -> Self::Addr;
+    fn protocol_of(key: &Self::Key) -> u8;
+    fn protocol(packet: &Packet) -> u8;
+    /// Where the transport header starts in the IP packet, in bytes.
+    fn l4_offset(packet: &Packet) -> usize;
+    fn is_later_fragment(packet: &Packet) -> bool;
+    fn is_fragment(packet: &Packet) -> bool;
+    fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
+    fn set_tuple(packet: &mut Packet, tuple: Tuple<Self::Addr>);
+    /// The addresses that the packet's bytes have.
+    fn addresses_in(l3: &[u8]) -> Option<(Self::Addr, Self::Addr)>;
+    fn verify(packet: &Packet, l4: &[u8]) -> bool;
+    fn route(tables: &Tables, addr: Self::Addr) -> NextHopId;
+    fn nat_address(port: &Port) -> Option<Self::Addr>;
+    /// Whether the dataplane translates to this address still.
+    fn is_nat_address(tables: &Tables, addr: Self::Addr) -> bool {
+        let mut ports = tables.ports.iter().flatten();
+        ports.any(|port| Self::nat_address(port) == Some(addr))
+    }
+    /// Whether natOutgoing applies.
+    fn is_masqueraded(tables: &Tables, key: &Self::Key) -> bool;
+    fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError>;
+    fn translate_error(
+        packet: &Packet,
+        l3: &mut [u8],
+        quote: &Quote<Self>,
+        ends: (Self::Addr, Self::Addr),
+        inner: Tuple<Self::Addr>,
+    ) -> bool;
+
+    /// The packet's transport header and what follows, without link padding.
+    #[inline(always)]
+    fn l4_of<'a>(packet: &Packet, l3: &'a [u8]) -> &'a [u8] {
+        l3.get(Self::l4_offset(packet)..packet.ip_len())
+            .unwrap_or_default()
+    }
+
+    /// Whether the packet is an ICMP error, whose ports mean nothing.
+    #[inline(always)]
+    fn is_icmp_error(packet: &Packet, l3: &[u8]) -> bool {
+        Self::protocol(packet) == Self::ICMP
+            && !Self::is_later_fragment(packet)
+            && Self::l4_of(packet, l3)
+                .first()
+                .is_some_and(|&kind| l4::is_icmp_error(Self::ICMP, kind))
+    }
+
+    /// Makes the packet's addresses and ports as known those of its bytes again.
+    #[cold]
+    fn restore(packet: &mut Packet, l3: &[u8]) {
+        packet.flags &= !flag::TRANSLATE;
+        let Some((src, dst)) = Self::addresses_in(l3) else {
+            return;
+        };
+        let ports = if Self::is_later_fragment(packet) {
+            packet.ports
+        } else {
+            let l4 = Self::l4_of(packet, l3);
+            l4::parse(Self::protocol(packet), l4).map_or((0, 0), l4::Transport::ports)
+        };
+        Self::set_tuple(packet, Tuple { src, dst, ports });
+    }
+
+    /// A TCP segment's facts; `None` for other protocols and for what is no segment.
+    #[inline(always)]
+    fn segment(packet: &Packet, l3: &[u8]) -> Option<conn::Segment> {
+        let l4 = Self::l4_of(packet, l3);
+        conn::Segment::read(l4, l4.len())
+    }
+}
+
+/// IPv4.
+pub(super) struct V4;
+/// IPv6.
+pub(super) struct V6;
+
+impl Net for V4 {
+    type Addr = u32;
+    type Key = Key4;
+    type Quoted = nat::Quoted4;
+    const FAMILY: Family = Family::V4;
+    const ICMP: u8 = l4::ICMP;
+
+    #[inline(always)]
+    fn side(connections: &Connections) -> &Side<Key4> {
+        &connections.v4
+    }
+
+    #[inline(always)]
+    fn key(packet: &Packet) -> Key4 {
+        Key4 {
+            src: packet.ip4.src,
+            dst: packet.ip4.dst,
+            sport: packet.ports.0,
+            dport: packet.ports.1,
+            protocol: packet.ip4.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn make_key(tuple: Tuple<u32>, protocol: u8) -> Key4 {
+        Key4 {
+            src: tuple.src,
+            dst: tuple.dst,
+            sport: tuple.ports.0,
+            dport: tuple.ports.1,
+            protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn protocol(packet: &Packet) -> u8 {
+        packet.ip4.protocol
+    }
+
+    #[inline(always)]
+    fn l4_offset(packet: &Packet) -> usize {
+        packet.ip4.header_len.into()
+    }
+
+    fn tuple_of(key: &Key4) -> Tuple<u32> {
+        Tuple {
+            src: key.src,
+            dst: key.dst,
+            ports: (key.sport, key.dport),
+        }
+    }
+
+    fn destination_of(key: &Key4) -> u32 {
+        key.dst
+    }
+
+    fn protocol_of(key: &Key4) -> u8 {
+        key.protocol
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(packet: &Packet) -> bool {
+        packet.ip4.is_later_fragment()
+    }
+
+    fn is_fragment(packet: &Packet) -> bool {
+        packet.ip4.is_fragment()
+    }
+
+    #[inline(always)]
+    fn tuple(packet: &Packet) -> Tuple<u32> {
+        Tuple {
+            src: packet.ip4.src,
+            dst: packet.ip4.dst,
+            ports: packet.ports,
+        }
+    }
+
+    #[inline(always)]
+    fn set_tuple(packet: &mut Packet, tuple: Tuple<u32>) {
+        (packet.ip4.src, packet.ip4.dst) = (tuple.src, tuple.dst);
+        packet.ports = tuple.ports;
+    }
+
+    fn addresses_in(l3: &[u8]) -> Option<(u32, u32)> {
+        let header: &[u8; ipv4::MIN_HEADER_LEN] = l3.first_chunk()?;
+        let [.., a, b, c, d, e, f, g, h] = *header;
+        Some((
+            u32::from_be_bytes([a, b, c, d]),
+            u32::from_be_bytes([e, f, g, h]),
+        ))
+    }
+
+    fn verify(packet: &Packet, l4: &[u8]) -> bool {
+        let ip = &packet.ip4;
+        encap::checksum::verify_v4(ip.src, ip.dst, ip.protocol, l4)
+    }
+
+    #[inline]
+    fn route(tables: &Tables, addr: u32) -> NextHopId {
+        tables.fib4.lookup(addr)
+    }
+
+    #[inline]
+    fn nat_address(port: &Port) -> Option<u32> {
+        port.nat4
+    }
+
+    #[inline]
+    fn is_masqueraded(tables: &Tables, key: &Key4) -> bool {
+        tables.nat.rules4.masquerades(key.src, key.dst)
+    }
+
+    fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
+        let quoted = nat::icmp_error4(l3, &packet.ip4)?;
+        let key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        Ok(Quote { key, quoted })
+    }
+
+    fn translate_error(
+        packet: &Packet,
+        l3: &mut [u8],
+        quote: &Quote<Self>,
+        ends: (u32, u32),
+        inner: Tuple<u32>,
+    ) -> bool {
+        nat::translate_error4(l3, &packet.ip4, &quote.quoted, ends, inner).is_ok()
+    }
+}
+
+impl Net for V6 {
+    type Addr = u128;
+    type Key = Key6;
+    type Quoted = nat::Quoted6;
+    const FAMILY: Family = Family::V6;
+    const ICMP: u8 = l4::ICMPV6;
+
+    #[inline(always)]
+    fn side(connections: &Connections) -> &Side<Key6> {
+        &connections.v6
+    }
+
+    #[inline(always)]
+    fn key(packet: &Packet) -> Key6 {
+        Key6 {
+            src: packet.ip6.src,
+            dst: packet.ip6.dst,
+            sport: packet.ports.0,
+            dport: packet.ports.1,
+            protocol: packet.ip6.upper.protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn make_key(tuple: Tuple<u128>, protocol: u8) -> Key6 {
+        Key6 {
+            src: tuple.src,
+            dst: tuple.dst,
+            sport: tuple.ports.0,
+            dport: tuple.ports.1,
+            protocol,
+        }
+    }
+
+    #[inline(always)]
+    fn protocol(packet: &Packet) -> u8 {
+        packet.ip6.upper.protocol
+    }
+
+    #[inline(always)]
+    fn l4_offset(packet: &Packet) -> usize {
+        packet.ip6.upper.offset.into()
+    }
+
+    fn tuple_of(key: &Key6) -> Tuple<u128> {
+        Tuple {
+            src: key.src,
+            dst: key.dst,
+            ports: (key.sport, key.dport),
+        }
+    }
+
+    fn destination_of(key: &Key6) -> u128 {
+        key.dst
+    }
+
+    fn protocol_of(key: &Key6) -> u8 {
+        key.protocol
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(packet: &Packet) -> bool {
+        packet.ip6.is_later_fragment()
+    }
+
+    fn is_fragment(packet: &Packet) -> bool {
+        packet.ip6.is_fragment()
+    }
+
+    #[inline(always)]
+    fn tuple(packet: &Packet) -> Tuple<u128> {
+        Tuple {
+            src: packet.ip6.src,
+            dst: packet.ip6.dst,
+            ports: packet.ports,
+        }
+    }
+
+    #[inline(always)]
+    fn set_tuple(packet: &mut Packet, tuple: Tuple<u128>) {
+        (packet.ip6.src, packet.ip6.dst) = (tuple.src, tuple.dst);
+        packet.ports = tuple.ports;
+    }
+
+    fn addresses_in(l3: &[u8]) -> Option<(u128, u128)> {
+        let (_, addresses) = l3.split_first_chunk::<8>()?;
+        let (src, rest) = addresses.split_first_chunk::<16>()?;
+        let dst: &[u8; 16] = rest.first_chunk()?;
+        Some((u128::from_be_bytes(*src), u128::from_be_bytes(*dst)))
+    }
+
+    fn verify(packet: &Packet, l4: &[u8]) -> bool {
+        let ip = &packet.ip6;
+        encap::checksum::verify_v6(ip.src, ip.dst, ip.upper.protocol, l4)
+    }
+
+    #[inline]
+    fn route(tables: &Tables, addr: u128) -> NextHopId {
+        tables.fib6.lookup(addr)
+    }
+
+    #[inline]
+    fn nat_address(port: &Port) -> Option<u128> {
+        port.nat6
+    }
+
+    #[inline]
+    fn is_masqueraded(tables: &Tables, key: &Key6) -> bool {
+        tables.nat.rules6.masquerades(key.src, key.dst)
+    }
+
+    fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
+        let quoted = nat::icmp_error6(l3, &packet.ip6)?;
+        let key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        Ok(Quote { key, quoted })
+    }
+
+    fn translate_error(
+        packet: &Packet,
+        l3: &mut [u8],
+        quote: &Quote<Self>,
+        ends: (u128, u128),
+        inner: Tuple<u128>,
+    ) -> bool {
+        nat::translate_error6(l3, &packet.ip6, &quote.quoted, ends, inner).is_ok()
+    }
+}
+
+/// Fails the build should IPv6's header move.
+const _: () = assert!(ipv6::HEADER_LEN == 40);

@@ -1,0 +1,91 @@
+//! ICMP errors about packets of connections (RFC 5508 section 4): translated as the connection is, inside and outside,
+//! and changing nothing about it.
+
+use encap::nat::Tuple;
+use flowtable::flow::{Action, FlowRef, FlowTable, flag as action};
+
+use super::Found;
+use super::net::Net;
+use crate::batch::{Packet, flag};
+use crate::reason::DropReason;
+
+/// Finds the connection that an ICMP error is about. The packet's destination, as known, becomes what it is to be
+/// translated to; a malformed error is dropped.
+#[cold]
+pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &[u8]) -> Found {
+    let Ok(quote) = N::quote(packet, l3) else {
+        packet.drop(DropReason::IcmpMalformed);
+        return Found::Done;
+    };
+    let Some((flow, action)) = table.lookup(&quote.key) else {
+        return Found::Unrelated;
+    };
+    let mut tuple = N::tuple(packet);
+    // An error goes to whoever sent what it quotes.
+    if N::destination_of(&quote.key) != tuple.dst {
+        return Found::Unrelated;
+    }
+    if action.flags & action::NAT_DST != 0 {
+        tuple.dst = action.nat_addr;
+        N::set_tuple(packet, tuple);
+        packet.flags |= flag::TRANSLATE;
+    }
+    Found::Related(flow)
+}
+
+/// Translates an ICMP error that is to be sent, and what it quotes, as the connection's packets are.
+#[cold]
+pub(super) fn translate<N: Net>(
+    table: &FlowTable<N::Key>,
+    flow: FlowRef,
+    packet: &mut Packet,
+    l3: &mut [u8],
+) -> Result<(), DropReason> {
+    let view = table.view(flow).ok_or(DropReason::FlowEnded)?;
+    let Action {
+        flags,
+        nat_addr,
+        nat_port,
+        ..
+    } = view.action;
+    if flags & (action::NAT_SRC | action::NAT_DST) == 0 {
+        return Ok(());
+    }
+    let to = N::tuple(packet);
+    // As it came: what is quoted has to be found where it was.
+    N::restore(packet, l3);
+    let quote = N::quote(packet, l3).map_err(|_| DropReason::IcmpMalformed)?;
+    let Tuple {
+        mut src,
+        mut dst,
+        mut ports,
+    } = N::tuple_of(&quote.key).reversed();
+    let mut ends = (to.src, to.dst);
+    let is_icmp = N::protocol_of(&quote.key) == N::ICMP;
+    if flags & action::NAT_DST != 0 {
+        src = nat_addr;
+        ports.0 = nat_port;
+        if is_icmp {
+            ports.1 = nat_port;
+        }
+    }
+    if flags & action::NAT_SRC != 0 {
+        ends.0 = nat_addr;
+        dst = nat_addr;
+        ports.1 = nat_port;
+        if is_icmp {
+            ports.0 = nat_port;
+        }
+    }
+    if !N::translate_error(packet, l3, &quote, ends, Tuple { src, dst, ports }) {
+        return Err(DropReason::IcmpMalformed);
+    }
+    // Bytes and what is known agree again.
+    let tuple = Tuple {
+        src: ends.0,
+        dst: ends.1,
+        ports: to.ports,
+    };
+    N::set_tuple(packet, tuple);
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Source ports for translated connections.
+
+use encap::l4;
+use encap::nat::Tuple;
+use flowtable::Tick;
+use flowtable::conn::Dir;
+use flowtable::flow::{Action, FlowRef, FlowTable, InsertError};
+use flowtable::snat::{PortRng, Ports};
+
+use super::connect::Refused;
+use super::net::Net;
+use crate::reason::DropReason;
+
+/// Draws ports until one is free for this destination: until the answers' key, which holds it, can be inserted. A port is
+/// unique to an address and port of the other side, as in the kernel's conntrack.
+pub(super) fn claim<N: Net>(
+    table: &FlowTable<N::Key>,
+    ports: &Ports,
+    rng: &mut PortRng,
+    protocol: u8,
+    (key, mut forward): (N::Key, Action<N::Addr>),
+    reply: Action<N::Addr>,
+    (now, dir): (Tick, u64),
+) -> Result<(FlowRef, Action<N::Addr>), Refused> {
+    let set = match protocol {
+        l4::TCP => &ports.tcp,
+        l4::UDP => &ports.udp,
+        l4::SCTP => &ports.others,
+        _ if protocol == N::ICMP => &ports.identifiers,
+        _ => return Err(Refused::Drop(DropReason::NatProtocol)),
+    };
+    let to = N::tuple_of(&key);
+    for port in set.probes(rng) {
+        forward.nat_port = port;
+        let answer = Tuple {
+            src: to.dst,
+            dst: forward.nat_addr,
+            ports: if protocol == N::ICMP {
+                (port, port)
+            } else {
+                (to.ports.1, port)
+            },
+        };
+        let back = (N::make_key(answer, protocol), reply);
+        match table.insert_pair((key, forward), back, now, (dir, Dir::EMPTY.to_bits())) {
+            Ok((flow, _)) => return Ok((flow, forward)),
+            // In use, or in a part of the table where somebody is at work: another port is elsewhere.
+            Err(InsertError::ReplyTaken | InsertError::Busy | InsertError::Full) => {}
+            Err(error @ InsertError::ForwardTaken) => return Err(Refused::Insert(error)),
+        }
+    }
+    Err(Refused::Drop(DropReason::NatPortsExhausted))
+}

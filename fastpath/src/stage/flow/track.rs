@@ -1,0 +1,127 @@
+//! What a packet means for its connection's state.
+
+use encap::l4;
+use flowtable::conn::{self, Dir, Facts, Icmp, Judgement, sctp};
+use flowtable::flow::{FlowRef, FlowTable};
+
+use super::net::Net;
+use crate::batch::{Packet, flag};
+use crate::counters::Counters;
+use crate::reason::DropReason;
+
+/// How a packet stands to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is part of it.
+    Part,
+    /// The connection is over; the packet begins another between the same ends.
+    Reopens,
+    /// It cannot be.
+    Invalid,
+}
+
+/// Takes a packet that is going to be forwarded into its connection's state.
+#[inline(always)]
+pub(super) fn note<N: Net>(
+    table: &FlowTable<N::Key>,
+    flow: FlowRef,
+    is_reply: bool,
+    packet: &mut Packet,
+    l3: &mut [u8],
+    counters: &Counters,
+) -> Standing {
+    let own = Dir::from_bits(table.dir(flow));
+    if N::protocol(packet) == l4::TCP {
+        if !N::is_later_fragment(packet)
+            && let Some(segment) = N::segment(packet, l3)
+            && conn::is_quick(own, segment.flags)
+        {
+            table.set_dir(flow, own.note(&segment).to_bits());
+            return Standing::Part;
+        }
+    } else if N::protocol(packet) == l4::UDP && !own.is_empty() {
+        // All there is to know of a datagram.
+        return Standing::Part;
+    }
+    judge::<N>(table, flow, own, is_reply, packet, l3, counters)
+}
+
+#[inline(never)]
+fn judge<N: Net>(
+    table: &FlowTable<N::Key>,
+    flow: FlowRef,
+    own: Dir,
+    is_reply: bool,
+    packet: &mut Packet,
+    l3: &mut [u8],
+    counters: &Counters,
+) -> Standing {
+    // Its first fragment was judged.
+    if N::is_later_fragment(packet) {
+        return Standing::Part;
+    }
+    let Some(facts) = facts::<N>(packet, l3) else {
+        return Standing::Invalid;
+    };
+    if !counts::<N>(&facts, packet, l3, counters) {
+        // The endpoint will refuse it too; that is its business, and the state stays.
+        return Standing::Part;
+    }
+    let Some(partner) = table.partner(flow) else {
+        return Standing::Part;
+    };
+    let next = conn::next(own, Dir::from_bits(table.dir(partner)), is_reply, &facts);
+    match next.judgement {
+        Judgement::Pass => {
+            table.set_dir(flow, next.dir.to_bits());
+            Standing::Part
+        }
+        Judgement::Reopen => Standing::Reopens,
+        Judgement::Invalid(_) => Standing::Invalid,
+    }
+}
+
+/// The word of a connection's first direction, when this packet may begin one.
+pub(super) fn first<N: Net>(
+    packet: &mut Packet,
+    l3: &mut [u8],
+    pick_up: bool,
+    counters: &Counters,
+) -> Result<Dir, DropReason> {
+    let facts = facts::<N>(packet, l3).ok_or(DropReason::CtInvalid)?;
+    if !counts::<N>(&facts, packet, l3, counters) {
+        return Err(DropReason::CtInvalid);
+    }
+    conn::first(&facts, pick_up).map_err(|_| DropReason::CtInvalid)
+}
+
+/// What the tracker is told of a packet; `None` for one that is broken.
+fn facts<N: Net>(packet: &Packet, l3: &[u8]) -> Option<Facts> {
+    let l4 = N::l4_of(packet, l3);
+    Some(match N::protocol(packet) {
+        l4::TCP => Facts::Tcp(N::segment(packet, l3)?),
+        l4::SCTP => Facts::Sctp(sctp::Packet::read(l4, l4.len())?),
+        protocol if protocol == N::ICMP => {
+            let kind = *l4.first()?;
+            let icmp = if protocol == l4::ICMP {
+                Icmp::of_type(kind)
+            } else {
+                Icmp::of_type_v6(kind)
+            };
+            // Types that nobody knows pass by their addresses.
+            icmp.map_or(Facts::Datagram, Facts::Icmp)
+        }
+        _ => Facts::Datagram,
+    })
+}
+
+/// Whether the packet's endpoint would take it: a TCP segment's checksum must be right before it changes anything.
+fn counts<N: Net>(facts: &Facts, packet: &mut Packet, l3: &mut [u8], counters: &Counters) -> bool {
+    let Facts::Tcp(_) = facts else { return true };
+    if packet.has(flag::MAYBE_PARTIAL) {
+        crate::stage::apply::complete(packet, l3, counters);
+        packet.flags &= !flag::MAYBE_PARTIAL;
+    }
+    // The rest of a fragmented segment is not here to be summed.
+    N::is_fragment(packet) || N::verify(packet, N::l4_of(packet, l3))
+}
