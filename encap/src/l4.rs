@@ -49,7 +49,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Source and destination port; zeros where there are none.
+    /// Source and destination port; an ICMP query's identifier as both; zeros where there is none of these.
     #[inline]
     pub const fn ports(self) -> (u16, u16) {
         match self {
@@ -57,7 +57,8 @@ impl Transport {
                 source,
                 destination,
             } => (source, destination),
-            Self::Icmp { .. } | Self::Other => (0, 0),
+            Self::Icmp { id, .. } => (id, id),
+            Self::Other => (0, 0),
         }
     }
 }

@@ -290,6 +290,14 @@ pub fn udp(src: u16, dst: u16, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A TCP segment with these sequence and acknowledgement numbers, its checksum zero.
+pub fn segment((src, dst): (u16, u16), flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = tcp(src, dst, flags, data);
+    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
+    bytes[8..12].copy_from_slice(&ack.to_be_bytes());
+    bytes
+}
+
 /// A TCP segment, its checksum zero.
 pub fn tcp(src: u16, dst: u16, flags: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes: Vec<u8> = [src, dst].into_iter().flat_map(u16::to_be_bytes).collect();

@@ -1,9 +1,11 @@
 //! The production pipeline in memory, with every packet and every frame accounted for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::{BATCH, Batch, Fate, Packet, flag};
+use fastpath::connections::{Connections, Sizes, Tracker};
 use fastpath::counters::Counters;
 use fastpath::event::{Event, Events};
 use fastpath::io::PacketIo as _;
@@ -13,6 +15,7 @@ use fastpath::port::PortId;
 use fastpath::stage::egress::Observe;
 use fastpath::tables::Tables;
 use flowtable::Tick;
+use flowtable::flow::Capacity;
 
 const CHUNKS: u32 = 1024;
 const CHUNK: u16 = 4096;
@@ -27,6 +30,7 @@ pub struct Rig {
     batch: Batch,
     now: Tick,
     encapsulates: bool,
+    connections: Option<Arc<Connections>>,
 }
 
 /// What became of the packets of one run.
@@ -82,6 +86,50 @@ impl Rig {
             batch: Batch::default(),
             now: Tick(1 << 40),
             encapsulates: false,
+            connections: None,
+        }
+    }
+
+    /// The same, with a table of connections.
+    #[must_use]
+    pub fn with_connections(mut self) -> Self {
+        let sizes = Sizes {
+            v4: Capacity::MIN,
+            v6: Capacity::MIN,
+            ports: self.tables.ports.len() as u16,
+            share_percent: 50,
+        };
+        let connections = Arc::new(Connections::new(&sizes, [1, 2, 3, 4]));
+        let tracker = Tracker::new(Arc::clone(&connections), (0, 1), [5, 6]);
+        self.connections = Some(connections);
+        self.pipeline = self.pipeline.with_connections(tracker);
+        self
+    }
+
+    /// Its connections.
+    ///
+    /// # Panics
+    /// When it keeps none.
+    pub fn connections(&self) -> &Connections {
+        self.connections.as_ref().expect("a rig with connections")
+    }
+
+    /// Puts other tables in force, with the next generation number.
+    pub fn set_tables(&mut self, tables: Tables) {
+        let generation = self.tables.generation + 1;
+        self.tables = Tables {
+            generation,
+            ..tables
+        };
+    }
+
+    /// Lets time pass, and what is due with it happen.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = (self.now + Duration::from_millis(100)).min(end);
+            self.pipeline
+                .run_timers(&mut self.io, &self.tables, self.now, &mut ());
         }
     }
 

@@ -97,9 +97,18 @@ fn translate(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
 /// Completes a partial transport checksum.
 #[inline(never)]
 pub(super) fn complete(packet: &Packet, l3: &mut [u8], counters: &Counters) {
+    // By the addresses that it came with, whatever it is to be translated to.
     let completed = match packet.family {
-        Family::V6 => checksum::complete_partial_v6(l3, &packet.ip6),
-        Family::V4 | Family::Unknown => checksum::complete_partial_v4(l3, &packet.ip4),
+        Family::V6 => {
+            let mut there = packet.ip6;
+            there.read_addresses(l3);
+            checksum::complete_partial_v6(l3, &there)
+        }
+        Family::V4 | Family::Unknown => {
+            let mut there = packet.ip4;
+            there.read_addresses(l3);
+            checksum::complete_partial_v4(l3, &there)
+        }
     };
     if completed == Completed::Filled {
         counters.checksums_completed.add(1);

@@ -1,8 +1,7 @@
 //! What differs between IPv4 and IPv6.
 
-use encap::ipv4;
+use encap::l4;
 use encap::nat::{self, QuoteError, Tuple};
-use encap::{ipv6, l4};
 use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
 use flowtable::lpm::NextHopId;
@@ -45,9 +44,10 @@ pub(super) trait Net: Sized {
     fn is_fragment(packet: &Packet) -> bool;
     fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
     fn set_tuple(packet: &mut Packet, tuple: Tuple<Self::Addr>);
-    /// The addresses that the packet's bytes have.
-    fn addresses_in(l3: &[u8]) -> Option<(Self::Addr, Self::Addr)>;
-    fn verify(packet: &Packet, l4: &[u8]) -> bool;
+    /// Makes the packet's addresses as known those of its bytes again.
+    fn restore_addresses(packet: &mut Packet, l3: &[u8]);
+    /// Whether the packet's transport checksum is right as it came.
+    fn verify(packet: &Packet, l3: &[u8]) -> bool;
     fn route(tables: &Tables, addr: Self::Addr) -> NextHopId;
     fn nat_address(port: &Port) -> Option<Self::Addr>;
     /// Whether the dataplane translates to this address still.
@@ -87,16 +87,12 @@ pub(super) trait Net: Sized {
     #[cold]
     fn restore(packet: &mut Packet, l3: &[u8]) {
         packet.flags &= !flag::TRANSLATE;
-        let Some((src, dst)) = Self::addresses_in(l3) else {
-            return;
-        };
-        let ports = if Self::is_later_fragment(packet) {
-            packet.ports
-        } else {
+        Self::restore_addresses(packet, l3);
+        if !Self::is_later_fragment(packet) {
             let l4 = Self::l4_of(packet, l3);
-            l4::parse(Self::protocol(packet), l4).map_or((0, 0), l4::Transport::ports)
-        };
-        Self::set_tuple(packet, Tuple { src, dst, ports });
+            packet.ports =
+                l4::parse(Self::protocol(packet), l4).map_or((0, 0), l4::Transport::ports);
+        }
     }
 
     /// A TCP segment's facts; `None` for other protocols and for what is no segment.
@@ -196,18 +192,14 @@ impl Net for V4 {
         packet.ports = tuple.ports;
     }
 
-    fn addresses_in(l3: &[u8]) -> Option<(u32, u32)> {
-        let header: &[u8; ipv4::MIN_HEADER_LEN] = l3.first_chunk()?;
-        let [.., a, b, c, d, e, f, g, h] = *header;
-        Some((
-            u32::from_be_bytes([a, b, c, d]),
-            u32::from_be_bytes([e, f, g, h]),
-        ))
+    fn restore_addresses(packet: &mut Packet, l3: &[u8]) {
+        packet.ip4.read_addresses(l3);
     }
 
-    fn verify(packet: &Packet, l4: &[u8]) -> bool {
-        let ip = &packet.ip4;
-        encap::checksum::verify_v4(ip.src, ip.dst, ip.protocol, l4)
+    fn verify(packet: &Packet, l3: &[u8]) -> bool {
+        let mut ip = packet.ip4;
+        ip.read_addresses(l3);
+        encap::checksum::verify_v4(ip.src, ip.dst, ip.protocol, Self::l4_of(packet, l3))
     }
 
     #[inline]
@@ -326,16 +318,14 @@ impl Net for V6 {
         packet.ports = tuple.ports;
     }
 
-    fn addresses_in(l3: &[u8]) -> Option<(u128, u128)> {
-        let (_, addresses) = l3.split_first_chunk::<8>()?;
-        let (src, rest) = addresses.split_first_chunk::<16>()?;
-        let dst: &[u8; 16] = rest.first_chunk()?;
-        Some((u128::from_be_bytes(*src), u128::from_be_bytes(*dst)))
+    fn restore_addresses(packet: &mut Packet, l3: &[u8]) {
+        packet.ip6.read_addresses(l3);
     }
 
-    fn verify(packet: &Packet, l4: &[u8]) -> bool {
-        let ip = &packet.ip6;
-        encap::checksum::verify_v6(ip.src, ip.dst, ip.upper.protocol, l4)
+    fn verify(packet: &Packet, l3: &[u8]) -> bool {
+        let mut ip = packet.ip6;
+        ip.read_addresses(l3);
+        encap::checksum::verify_v6(ip.src, ip.dst, ip.upper.protocol, Self::l4_of(packet, l3))
     }
 
     #[inline]
@@ -369,6 +359,3 @@ impl Net for V6 {
         nat::translate_error6(l3, &packet.ip6, &quote.quoted, ends, inner).is_ok()
     }
 }
-
-/// Fails the build should IPv6's header move.
-const _: () = assert!(ipv6::HEADER_LEN == 40);

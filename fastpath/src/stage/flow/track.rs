@@ -123,5 +123,5 @@ fn counts<N: Net>(facts: &Facts, packet: &mut Packet, l3: &mut [u8], counters: &
         packet.flags &= !flag::MAYBE_PARTIAL;
     }
     // The rest of a fragmented segment is not here to be summed.
-    N::is_fragment(packet) || N::verify(packet, N::l4_of(packet, l3))
+    N::is_fragment(packet) || N::verify(packet, l3)
 }

@@ -1,0 +1,5 @@
+//! Connections through the pipeline in memory: state, source NAT, ICMP errors, and what becomes of them when endpoints go.
+
+mod node;
+mod snat;
+mod state;
