@@ -21,7 +21,7 @@ use super::segment::Segment;
 ///   sequence number after its SYN. SCTP: the verification tag that it chose.
 /// - `seen`: what it has sent so far, a bit each: SYN, SYN with ACK, an acknowledgement, data, FIN, RST; whether
 ///   the connection is assured; whether it was picked up in the middle.
-/// - `exponent`: TCP: the receive window that it announced, scaled, is smaller than two to this power.
+/// - `exponent`: TCP: the largest receive window that it announced, scaled, is smaller than two to this power.
 /// - `shift`: TCP: the window scale that its SYN offered; 15 when none.
 /// - `tail`: TCP: the low 15 bits of the sequence number after its last segment; once it has sent FIN, after the FIN.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -131,7 +131,9 @@ impl Dir {
         self.0 as u32
     }
 
-    /// The receive window that the sender announced last, rounded up to a power of two; more than the window by one at least.
+    /// The largest receive window that the sender announced, rounded up to a power of two; more than the window by one at
+    /// least. The largest, as in RFC 5961 section 5: what was announced once may be used later, whatever order
+    /// announcements are seen in.
     #[inline(always)]
     pub(super) const fn window(self) -> u32 {
         1 << ((self.0 >> EXPONENT_AT) as u8 & EXPONENT_MASK)
@@ -183,7 +185,8 @@ impl Dir {
     }
 
     /// Notes the acknowledgement, the window and the end of a segment with ACK and without SYN, if the acknowledgement
-    /// is one that the sender may have sent: not older than the last, and [in reach](Self::reach).
+    /// is one that the sender may have sent: not older than the last, and
+    /// no further than its largest window, all that the other side may have sent by then.
     ///
     /// Anything else is old, or not from the sender, and leaves the word as it is. So who cannot see the connection
     /// has to guess the acknowledgement before anything that it sends is believed (RFC 5961 section 5).
@@ -211,12 +214,13 @@ impl Dir {
         Self(self.0 & !mask | u64::from(shift) << SHIFT_AT)
     }
 
+    /// The word with this window if it is the largest so far.
     #[inline(always)]
-    const fn with_window(self, window: u32) -> Self {
+    fn with_window(self, window: u32) -> Self {
+        let mask = u64::from(EXPONENT_MASK) << EXPONENT_AT;
         // 65,535 << 14 has 30 bits, so the power fits.
-        let exponent = u32::BITS - window.leading_zeros();
-        let mask = (EXPONENT_MASK as u64) << EXPONENT_AT;
-        Self(self.0 & !mask | (exponent as u64) << EXPONENT_AT)
+        let exponent = u64::from(u32::BITS - window.leading_zeros()) << EXPONENT_AT;
+        Self(self.0 & !mask | exponent.max(self.0 & mask))
     }
 }
 

@@ -5,13 +5,13 @@ use super::segment::{Flags, Segment};
 use super::state::{State, tcp_state};
 use super::{Invalid, Judgement, Next};
 
-/// Whether a segment of this direction needs no judging: the connection is assured, the sender has neither closed
-/// nor reset it, and the segment only acknowledges or carries data. Then [`Dir::note`] is all there is to do,
-/// and the other direction's word need not be read.
+/// Whether a segment of this direction needs no judging: the connection is assured, the sender has not closed
+/// it, and the segment only acknowledges or carries data. Then it passes, [`Dir::note`] is all there is to do, and
+/// the other direction's word need not be read.
 #[inline(always)]
 #[must_use]
 pub const fn is_quick(own: Dir, flags: Flags) -> bool {
-    const JUDGED: u8 = Seen::ASSURED.0 | Seen::FIN.0 | Seen::RST.0;
+    const JUDGED: u8 = Seen::ASSURED.0 | Seen::FIN.0;
     (own.seen_bits() & JUDGED == Seen::ASSURED.0) & flags.is_plain_ack()
 }
 
@@ -114,7 +114,7 @@ fn judge_syn_ack(own: Dir, partner: Dir, is_reply: bool, segment: &Segment) -> N
 
 /// A segment with ACK and without SYN, with FIN or without.
 fn judge_ack(own: Dir, partner: Dir, segment: &Segment) -> Next {
-    if own.has(Seen::RST) || (partner.has(Seen::RST) && !own.has(Seen::ASSURED)) {
+    if (own.has(Seen::RST) || partner.has(Seen::RST)) && !own.has(Seen::ASSURED) {
         return Next::pass(own);
     }
     let is_fin = segment.flags.has(Flags::FIN);
@@ -185,6 +185,18 @@ fn judge_rst(own: Dir, partner: Dir, segment: &Segment) -> Dir {
     if counts { own.with(Seen::RST) } else { own }
 }
 
+/// Whether an ICMP error that quotes a segment of this direction, with this sequence number, may be about one that is under
+/// way: sent, and not acknowledged (RFC 5927 section 4.1). `own` is the word of the quoted segment's direction. The caller ignores
+/// errors about others, and changes nothing of the connection for any (RFC 5382 REQ-10).
+#[must_use]
+pub fn is_under_way(own: Dir, partner: Dir, seq: u32) -> bool {
+    if partner.has(Seen::ACKED) {
+        seq.wrapping_sub(partner.ack()) <= partner.window()
+    } else {
+        is_next_after_syn(own, seq.wrapping_add(1))
+    }
+}
+
 /// Whether `number` is the one after the SYN that this side sent, and the data that came with it (RFC 7413).
 ///
 /// Once the side has acknowledged, its word keeps the low bits only of the number.
@@ -207,7 +219,7 @@ fn settle(dir: Dir, partner: Dir) -> Dir {
     if dir.has(Seen::ASSURED) || !dir.has(Seen::ACKED) {
         return dir;
     }
-    let dir = if partner.offers_scale() || partner.is_empty() {
+    let dir = if partner.offers_scale() {
         dir
     } else {
         dir.without_scale()

@@ -24,6 +24,7 @@ pub(crate) struct Told {
     opened_with: Option<Opening>,
     opened_bare: bool,
     pub(crate) ack: Option<u32>,
+    /// The largest announced.
     window: u64,
     shift: Option<u8>,
     pub(crate) next: u32,
@@ -54,7 +55,7 @@ fn reach(window: u64) -> u32 {
 }
 
 fn same_end(a: u32, b: u32) -> bool {
-    (a ^ b) & 0x7fff == 0
+    a & 0x7fff == b & 0x7fff
 }
 
 impl Model {
@@ -228,7 +229,7 @@ impl Model {
         segment: &Segment,
     ) -> Verdict {
         let [before, other] = [self.sides[own], self.sides[1 - own]];
-        if before.rst || (other.rst && !before.settled) {
+        if (before.rst || other.rst) && !before.settled {
             return Verdict::Pass;
         }
         let reach_of = |told: Told| {
@@ -243,7 +244,6 @@ impl Model {
             Some(ack) if segment.ack.wrapping_sub(ack) <= reach_of(before) => {
                 self.take(own, segment);
             }
-            Some(_) => {}
             None if other.picked_up => {
                 self.sides[own] = Told {
                     picked_up: true,
@@ -261,7 +261,7 @@ impl Model {
                 self.agree(own);
                 self.take(own, segment);
             }
-            None => {}
+            Some(_) | None => {}
         }
         let after = self.sides[own];
         if is_fin && after.ack.is_none() && matches!(state, State::SynSent | State::SynSent2) {
@@ -294,7 +294,8 @@ impl Model {
     fn take(&mut self, own: usize, segment: &Segment) {
         let told = &mut self.sides[own];
         told.ack = Some(segment.ack);
-        told.window = u64::from(segment.window) << told.shift.unwrap_or(0);
+        let window = u64::from(segment.window) << told.shift.unwrap_or(0);
+        told.window = told.window.max(window);
         if !told.fin {
             told.next = segment.end();
         }

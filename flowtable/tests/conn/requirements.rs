@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flowtable::conn::{
     self, Facts, Flags, Icmp, Invalid, Protocol, Segment, State, Timeouts, changes_state,
-    idle_time, is_quick,
+    idle_time, is_quick, is_under_way,
 };
 
 use crate::talk::{Fate, Side, Talk, established, segment};
@@ -201,6 +201,51 @@ fn n24_rst_in_the_handshake_acknowledges_the_syn() {
     assert!(!closes("R.", 0, 100));
     assert!(!closes("R.", 0, 102));
     assert!(!closes("R.", 0, 101 + 0x8000));
+}
+
+/// N24, RFC 5927 section 4.1: an ICMP error is about a segment that is under way.
+#[test]
+fn n24_icmp_errors_quote_what_is_under_way() {
+    let mut talk = established();
+    talk.tcp(Side::Client, segment("P.", 101, 301, 500));
+    talk.tcp(Side::Server, segment(".", 301, 401, 0));
+    let [client, server] = talk.words;
+    assert!(is_under_way(client, server, 401));
+    assert!(is_under_way(client, server, 601));
+    assert!(!is_under_way(client, server, 400));
+    assert!(!is_under_way(client, server, 402 + (1 << 16)));
+
+    let mut talk = Talk::new();
+    talk.tcp(Side::Client, segment("S", 100, 0, 0));
+    let [client, server] = talk.words;
+    assert!(is_under_way(client, server, 100));
+    assert!(!is_under_way(client, server, 99));
+    assert!(
+        !is_under_way(server, client, 100),
+        "the server sent nothing"
+    );
+    talk.tcp(Side::Server, segment("S.", 300, 101, 0));
+    let [client, server] = talk.words;
+    assert!(is_under_way(server, client, 300));
+    assert!(!is_under_way(server, client, 301));
+}
+
+/// N25: announcements of a window that overtake each other: what was announced once may be used.
+#[test]
+fn n25_a_smaller_window_seen_late() {
+    let mut talk = established();
+    let announce = |window| Segment {
+        window,
+        ..segment(".", 301, 101, 0)
+    };
+    talk.tcp(Side::Server, announce(60_000));
+    talk.tcp(Side::Server, announce(10));
+    talk.tcp(Side::Client, segment("P.", 101, 301, 50_000));
+    talk.tcp(Side::Server, segment(".", 301, 50_101, 0));
+    talk.play(&[
+        ('>', "F.", 50_101, 301, 0, State::FinWait),
+        ('<', ".", 301, 50_102, 0, State::CloseWait),
+    ]);
 }
 
 /// N25, RFC 7323: windows of 64 MB and more, and nothing is invalid or missed.

@@ -129,6 +129,76 @@ fn abort_with_either_tag() {
     assert!(!closes(abort(CLIENT_TAG, true)));
 }
 
+/// The right tags, and chunks that are out of place (section 5.2).
+#[test]
+fn chunks_out_of_place_change_nothing() {
+    let mut talk = established();
+    let before = talk.words;
+    for (side, tag) in [(Side::Client, SERVER_TAG), (Side::Server, CLIENT_TAG)] {
+        for out_of_place in [
+            opening(tag, chunk::INIT_ACK, 99),
+            packet(tag, chunk::SHUTDOWN_ACK),
+            packet(tag, chunk::SHUTDOWN_COMPLETE),
+        ] {
+            assert_eq!(send(&mut talk, side, out_of_place).0, Fate::Pass);
+            assert_eq!(talk.words, before, "{out_of_place:?}");
+        }
+    }
+
+    let mut talk = Talk::new();
+    send(&mut talk, Side::Client, opening(0, chunk::INIT, CLIENT_TAG));
+    let before = talk.words;
+    for early in [
+        Packet {
+            reflects_tag: true,
+            ..packet(0, chunk::ABORT)
+        },
+        opening(CLIENT_TAG, chunk::INIT_ACK, 0),
+        packet(CLIENT_TAG, chunk::COOKIE_ACK),
+    ] {
+        send(&mut talk, Side::Server, early);
+        assert_eq!(talk.words, before, "{early:?}");
+    }
+    send(
+        &mut talk,
+        Side::Server,
+        opening(CLIENT_TAG, chunk::INIT_ACK, SERVER_TAG),
+    );
+    let before = talk.words;
+    send(&mut talk, Side::Server, opening(0, chunk::INIT, 99));
+    assert_eq!(talk.words, before, "who has answered does not begin");
+    send(&mut talk, Side::Server, packet(CLIENT_TAG, chunk::ABORT));
+    let answer = opening(CLIENT_TAG, chunk::INIT_ACK, SERVER_TAG);
+    assert_eq!(
+        send(&mut talk, Side::Server, answer).1,
+        State::Closed,
+        "for good"
+    );
+}
+
+/// Both begin at once (section 5.2.1): both answer, and the cookie of either does.
+#[test]
+fn both_begin_at_once() {
+    let mut talk = Talk::new();
+    send(&mut talk, Side::Client, opening(0, chunk::INIT, CLIENT_TAG));
+    send(&mut talk, Side::Server, opening(0, chunk::INIT, SERVER_TAG));
+    send(
+        &mut talk,
+        Side::Client,
+        opening(SERVER_TAG, chunk::INIT_ACK, CLIENT_TAG),
+    );
+    send(
+        &mut talk,
+        Side::Server,
+        packet(CLIENT_TAG, chunk::COOKIE_ECHO),
+    );
+    let acknowledged = packet(SERVER_TAG, chunk::COOKIE_ACK);
+    assert_eq!(
+        send(&mut talk, Side::Client, acknowledged),
+        (Fate::Pass, State::Established)
+    );
+}
+
 /// The server does not want the association.
 #[test]
 fn an_init_is_answered_with_abort() {

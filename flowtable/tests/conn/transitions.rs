@@ -122,8 +122,7 @@ fn in_state(state: State) -> (Talk, u32, u32) {
     ];
     let mut talk = Talk::new();
     let (client, server) = match state {
-        SynSent => (101, 301),
-        SynReceived | Established | Close | SynSent2 => (101, 301),
+        SynSent | SynReceived | Established | Close | SynSent2 => (101, 301),
         FinWait | CloseWait => (102, 301),
         _ => (102, 302),
     };

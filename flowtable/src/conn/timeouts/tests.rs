@@ -60,25 +60,21 @@ fn embryonic_connections_lose_the_most_and_assured_ones_the_least() {
     let full = Timeouts::DEFAULT.scaled(Timeouts::FULL);
     assert_eq!(full.tcp_syn_sent, Duration::from_millis(2500));
     assert_eq!(full.udp_unreplied, Duration::from_millis(3750));
-    assert_eq!(full.tcp_time_wait, Duration::from_secs(60));
-    assert_eq!(full.tcp_established, Duration::from_secs(3720));
-    assert_eq!(full.udp_assured, Duration::from_secs(150));
+    assert_eq!(full.tcp_time_wait, seconds(60));
+    assert_eq!(full.tcp_established, seconds(3720));
+    assert_eq!(full.udp_assured, seconds(150));
 }
 
 #[test]
 fn assured_connections_have_a_floor() {
     let configured = Timeouts {
-        tcp_established: Duration::from_secs(4000),
-        udp_assured: Duration::from_secs(60),
+        tcp_established: seconds(4000),
+        udp_assured: seconds(60),
         ..Timeouts::DEFAULT
     };
     let full = configured.scaled(Timeouts::FULL);
-    assert_eq!(full.tcp_established, Duration::from_secs(3600));
-    assert_eq!(
-        full.udp_assured,
-        Duration::from_secs(60),
-        "configured lower"
-    );
+    assert_eq!(full.tcp_established, seconds(3600));
+    assert_eq!(full.udp_assured, seconds(60), "configured lower");
 }
 
 #[test]
