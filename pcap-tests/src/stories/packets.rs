@@ -18,7 +18,8 @@ pub(super) fn ttl_expired() -> Story {
         .icmp(11, 0, 0, &packet);
     let error6 = ip6(POD_GATEWAY6, A6).icmp(3, 0, 0, &packet6);
     // Nobody answers an error with an error.
-    let about_error = ip4(A4, REMOTE4).ttl(1).icmp(3, 3, 0, &counted(28));
+    let quoted = ip4(REMOTE4, A4).udp(50001, 40000, b"datagram");
+    let about_error = ip4(A4, REMOTE4).ttl(1).icmp(3, 3, 0, &quoted);
     Story {
         name: "ttl-expired",
         input: vec![
