@@ -18,6 +18,10 @@ pub(crate) enum Verdict {
 
 /// All that one side has told.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an event, in any combination"
+)]
 pub(crate) struct Told {
     /// Number after the SYN, without the data that came with it.
     pub(crate) after_syn: Option<u32>,
