@@ -123,6 +123,9 @@ pub struct Next {
     pub dir: Dir,
     /// What becomes of the packet.
     pub judgement: Judgement,
+    /// Whether the packet shows that the connection lives: then the direction's last-seen time is set. Not if it is
+    /// invalid, nor if it is an RST that closes nothing (RFC 7857 section 7.1).
+    pub refreshes: bool,
 }
 
 impl Next {
@@ -130,6 +133,7 @@ impl Next {
         Self {
             dir,
             judgement: Judgement::Pass,
+            refreshes: true,
         }
     }
 
@@ -137,6 +141,15 @@ impl Next {
         Self {
             dir,
             judgement: Judgement::Invalid(why),
+            refreshes: false,
+        }
+    }
+
+    const fn reopen(dir: Dir) -> Self {
+        Self {
+            dir,
+            judgement: Judgement::Reopen,
+            refreshes: false,
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::dir::{Dir, Seen};
 use super::state::State;
-use super::{Invalid, Judgement, Next};
+use super::{Invalid, Next};
 
 /// A packet's facts: its verification tag and what the chunks are that matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,10 +133,7 @@ pub(super) fn next(own: Dir, partner: Dir, is_reply: bool, packet: &Packet) -> N
         };
         return match (state, first(packet, false)) {
             (_, Err(why)) => Next::invalid(own, why),
-            (State::Closed | State::Unreplied, Ok(_)) => Next {
-                dir: own,
-                judgement: Judgement::Reopen,
-            },
+            (State::Closed | State::Unreplied, Ok(_)) => Next::reopen(own),
             // Another try, or both at once (section 5.2.1).
             (State::CookieWait, Ok(dir)) if !own.has(INIT_ACK) => Next::pass(dir),
             _ => Next::pass(own),

@@ -3,7 +3,7 @@
 use super::dir::{Dir, Seen};
 use super::segment::{Flags, Segment};
 use super::state::{State, tcp_state};
-use super::{Invalid, Judgement, Next};
+use super::{Invalid, Next};
 
 /// Whether a segment of this direction needs no judging: the connection is assured, the sender has not closed
 /// it, and the segment only acknowledges or carries data. Then it passes, [`Dir::note`] is all there is to do, and
@@ -45,7 +45,11 @@ pub(super) fn next(own: Dir, partner: Dir, is_reply: bool, segment: &Segment) ->
         }
     };
     if flags.has(Flags::RST) {
-        return Next::pass(judge_rst(own, partner, segment));
+        let dir = judge_rst(own, partner, segment);
+        return Next {
+            refreshes: dir != own,
+            ..Next::pass(dir)
+        };
     }
     match (flags.has(Flags::SYN), flags.has(Flags::ACK)) {
         (true, false) => judge_syn(own, is_reply, state(), segment),
@@ -73,10 +77,7 @@ fn picked_up(segment: &Segment) -> Dir {
 /// changes nothing: the endpoint answers with a challenge ACK (RFC 5961 section 4).
 fn judge_syn(own: Dir, is_reply: bool, state: State, segment: &Segment) -> Next {
     match state {
-        State::Close | State::TimeWait | State::Unreplied => Next {
-            dir: own,
-            judgement: Judgement::Reopen,
-        },
+        State::Close | State::TimeWait | State::Unreplied => Next::reopen(own),
         // The first SYN of this side, or another try, perhaps of another program with another sequence number.
         // From the reply direction: both open at once (RFC 9293 section 3.5, figure 7).
         State::None | State::SynSent | State::SynSent2 => Next::pass(syn(segment)),

@@ -16,7 +16,7 @@ pub struct Timeouts {
     /// SYN sent, by one side or both; and a picked-up connection that only one side was seen of.
     ///
     /// 20 s: Calico's `tcpSynSent`. Less than the four minutes of RFC 5382 REQ-5 for a connection partly open, on purpose: it is
-    /// what a SYN flood consists of. A client that is answered later repeats its SYN.
+    /// what a SYN flood consists of (RFC 7857 section 2.1 lets it be configured so). A client repeats its SYN.
     pub tcp_syn_sent: Duration,
     /// One side acknowledged. 20 s, like [`tcp_syn_sent`](Self::tcp_syn_sent).
     pub tcp_syn_received: Duration,
@@ -30,7 +30,7 @@ pub struct Timeouts {
     pub tcp_last_ack: Duration,
     /// Both FIN were acknowledged. 240 s: the same, and 2 MSL (RFC 9293 section 3.4.2).
     pub tcp_time_wait: Duration,
-    /// A side sent RST. 240 s: RFC 7857 section 2.
+    /// A side sent RST. 240 s: RFC 7857 section 2.2.
     pub tcp_close: Duration,
     /// UDP, no reply yet. 30 s: the kernel's. Less than RFC 4787 REQ-5, on purpose: one that is answered gets
     /// [`udp_assured`](Self::udp_assured).
@@ -173,27 +173,14 @@ const REPLY_ALONE: u32 = 4;
 /// How long a connection has been idle, from the time since each direction's last packet. It has expired
 /// when this is not less than its timeout. While the reply direction is empty, `since_reply` is [`Duration::MAX`].
 ///
-/// TCP and SCTP: the time since the last packet of either direction; the endpoints acknowledge what they receive, so neither
-/// direction goes on alone.
-///
-/// Other protocols: packets of the original direction refresh without limit, those of the reply direction until
-/// four timeouts after the last packet of the original one. A NAT has to refresh on outbound packets, and
-/// inbound ones alone must not keep a mapping for ever: RFC 4787 REQ-6 and its section 12, RFC 7857 section 7. Four
-/// timeouts let a one-way stream go on through its receiver's pauses.
+/// Packets of the original direction refresh without limit, those of the reply direction until four timeouts after the
+/// last packet of the original one. A NAT refreshes on outbound packets, and inbound ones alone must not keep a mapping
+/// for ever (RFC 4787 REQ-6, RFC 7857 section 7). Four timeouts let a one-way stream of datagrams go on through its
+/// receiver's pauses; a TCP receiver that lives acknowledges long before.
 #[must_use]
-pub fn idle_time(
-    protocol: Protocol,
-    timeout: Duration,
-    since_original: Duration,
-    since_reply: Duration,
-) -> Duration {
-    let since_reply = match protocol {
-        Protocol::Tcp | Protocol::Sctp => since_reply,
-        Protocol::Udp | Protocol::Icmp | Protocol::Other => {
-            since_reply.max(since_original.saturating_sub(timeout.saturating_mul(REPLY_ALONE)))
-        }
-    };
-    since_original.min(since_reply)
+pub fn idle_time(timeout: Duration, since_original: Duration, since_reply: Duration) -> Duration {
+    let alone = since_original.saturating_sub(timeout.saturating_mul(REPLY_ALONE));
+    since_original.min(since_reply.max(alone))
 }
 
 #[cfg(test)]

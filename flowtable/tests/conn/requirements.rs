@@ -29,15 +29,26 @@ fn n7_udp_is_kept_five_minutes_once_answered() {
 #[test]
 fn n8_inbound_packets_alone_do_not_keep_a_mapping_for_ever() {
     let timeout = 5 * MINUTE;
-    let udp = |original, reply| idle_time(Protocol::Udp, timeout, original, reply);
-    assert_eq!(udp(MINUTE, Duration::MAX), MINUTE, "no reply yet");
-    assert_eq!(udp(Duration::ZERO, 60 * MINUTE), Duration::ZERO);
-    assert_eq!(udp(19 * MINUTE, Duration::ZERO), Duration::ZERO);
-    assert_eq!(udp(24 * MINUTE, Duration::ZERO), 4 * MINUTE);
-    assert!(udp(25 * MINUTE, Duration::ZERO) >= timeout, "expired");
-    // TCP acknowledges, so both directions count.
-    let tcp = idle_time(Protocol::Tcp, timeout, 60 * MINUTE, Duration::ZERO);
-    assert_eq!(tcp, Duration::ZERO);
+    let idle = |original, reply| idle_time(timeout, original, reply);
+    assert_eq!(idle(MINUTE, Duration::MAX), MINUTE, "no reply yet");
+    assert_eq!(idle(Duration::ZERO, 60 * MINUTE), Duration::ZERO);
+    assert_eq!(idle(3 * MINUTE, MINUTE), MINUTE);
+    assert_eq!(idle(19 * MINUTE, Duration::ZERO), Duration::ZERO);
+    assert_eq!(idle(24 * MINUTE, Duration::ZERO), 4 * MINUTE);
+    assert!(idle(25 * MINUTE, Duration::ZERO) >= timeout, "expired");
+    assert_eq!(idle(Duration::MAX, Duration::MAX), Duration::MAX);
+}
+
+/// N8, RFC 7857 section 7.1: an RST that closes nothing is no sign of life, and one that closes starts its timeout.
+#[test]
+fn n8_a_refused_rst_does_not_refresh() {
+    let [client, server] = established().words;
+    let refreshes = |segment| conn::next(client, server, false, &Facts::Tcp(segment)).refreshes;
+    assert!(refreshes(segment("R", 101, 0, 0)));
+    assert!(!refreshes(segment("R", 1101, 0, 0)));
+    assert!(refreshes(segment(".", 101, 301, 0)));
+    assert!(refreshes(segment("F.", 101, 301, 0)));
+    assert!(!refreshes(segment("FU", 101, 301, 0)), "invalid");
 }
 
 /// N15, RFC 5382 REQ-2: see also `sequences`, simultaneous open. Here: mid-stream by configuration.
