@@ -3,7 +3,8 @@
 //!
 //! `cargo bench -p benches --bench micro`
 
+mod fragments;
 mod lpm;
 mod nat;
 
-criterion::criterion_main!(lpm::benches, nat::benches);
+criterion::criterion_main!(fragments::benches, lpm::benches, nat::benches);

@@ -5,6 +5,7 @@
 
 pub mod conn;
 pub mod flow;
+pub mod fragments;
 pub mod lpm;
 mod prefetch;
 pub mod snat;
