@@ -32,7 +32,7 @@ fn whole(criterion: &mut Criterion) {
                 id = id.wrapping_add(1);
                 let key = Key::v4(1, 2, 17, id, 3);
                 let back = |token, what| {
-                    black_box((token, what));
+                    let _ = black_box((token, what));
                 };
                 if first_comes_first {
                     table.first(Tick(0), &key, 1480, Upper::default(), back);
@@ -60,7 +60,7 @@ fn flood(criterion: &mut Criterion) {
                 id = id.wrapping_add(1);
                 let key = Key::v6(1, 2, id, (id % origins) as u16);
                 let back = |token, what| {
-                    black_box((token, what));
+                    let _ = black_box((token, what));
                 };
                 let now = Tick(u64::from(id));
                 table.expire(now, back);
