@@ -47,6 +47,8 @@ pub struct Fragment {
     pub id: u32,
     /// Where the payload belongs in the fragmentable part, in bytes (a multiple of 8).
     pub offset: u16,
+    /// Bytes of the fragmentable part in this fragment: all that follows the fragment header.
+    pub len: u16,
     /// Whether another fragment follows.
     pub more: bool,
 }

@@ -84,6 +84,8 @@ pub mod flag {
     pub const COMPLETE: u8 = 1 << 4;
     /// Addresses or ports of the packet's headers, as known here, are not those of its bytes: they are to be translated.
     pub const TRANSLATE: u8 = 1 << 5;
+    /// A fragment whose ports are those of its datagram's first.
+    pub const PIECED: u8 = 1 << 6;
 }
 
 /// A known remote node, as outer source address and as the owner of inner source addresses.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use flowtable::conn::quota::{Limits, Quota};
+use flowtable::conn::quota::{self, Quota};
 use flowtable::flow::{Capacity, Cursor, FlowKey, FlowTable, Key4, Key6, Seed};
+use flowtable::fragments::Limits;
 use flowtable::snat::PortRng;
 
-use crate::batch::BATCH;
-use crate::stage::flow::{Found, Sweep};
+use crate::batch::{BATCH, Packet};
+use crate::stage::flow::{Found, Held, Sweep};
 
 /// The connections of a node. Written and read by all pollers, none of which ever waits for another; control reads
 /// them to show them, and removes those that it is told to.
@@ -61,9 +62,9 @@ impl<K: FlowKey> Side<K> {
     fn new(capacity: Capacity, seed: Seed, sizes: &Sizes) -> Self {
         // Beyond seven eighths the lines of the table begin to be full one by one.
         let connections = (capacity.get() / 16 * 7) as u32;
-        let limits = Limits {
+        let limits = quota::Limits {
             share: (u64::from(connections) * u64::from(sizes.share_percent) / 100) as u32,
-            ..Limits::of(connections)
+            ..quota::Limits::of(connections)
         };
         Self {
             table: FlowTable::new(capacity, seed),
@@ -104,6 +105,10 @@ pub struct Tracker {
     /// What the batch's packets have to do with connections.
     pub(crate) found: Box<[Found; BATCH]>,
     pub(crate) sweep: Sweep,
+    /// Fragmented datagrams, and the fragments that wait for their first.
+    pub(crate) fragments: Held,
+    /// Fragments that waited and go on now.
+    pub(crate) released: Vec<Packet>,
 }
 
 impl Tracker {
@@ -113,6 +118,7 @@ impl Tracker {
         (index, pollers): (usize, usize),
         secret: [u64; 2],
     ) -> Self {
+        let limits = Limits::default();
         Self {
             connections,
             rng: PortRng::new(secret),
@@ -120,12 +126,24 @@ impl Tracker {
             pollers: pollers.max(1),
             found: Box::new([Found::Nothing; BATCH]),
             sweep: Sweep::default(),
+            released: Vec::with_capacity(limits.held.into()),
+            fragments: Held::new(limits, [secret[1], !secret[0]]),
         }
     }
 
     /// Whether connections of endpoints that are gone are still to be removed.
     pub(crate) const fn is_in_haste(&self) -> bool {
         self.sweep.is_in_haste()
+    }
+
+    /// Whether fragments that waited are to go on.
+    pub(crate) const fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
+    /// Fragments that wait for their first.
+    pub(crate) fn held(&self) -> usize {
+        self.fragments.held()
     }
 
     /// The connections that it shares.

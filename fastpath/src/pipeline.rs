@@ -82,9 +82,9 @@ impl Pipeline {
         &mut self.events
     }
 
-    /// How many packets wait for a neighbour.
+    /// How many packets wait: for a neighbour, or for the first fragment of their datagram.
     pub fn held(&self) -> usize {
-        self.hold.len()
+        held(&self.hold, self.tracker.as_ref())
     }
 
     /// Takes a batch that came in by `id` through all stages, and empties it. Every packet meets one fate.
@@ -106,6 +106,9 @@ impl Pipeline {
         };
         parse::run(batch, io, tables, id, port, &mut self.events);
         decap::run(batch, io, tables, port);
+        if let Some(tracker) = &mut self.tracker {
+            flow::fragments(batch, tracker, now);
+        }
         if decide(
             &mut self.tracker,
             batch,
@@ -116,7 +119,6 @@ impl Pipeline {
             &self.counters,
         ) {
             hold_back(batch, tables, &mut self.hold, &mut self.events, None, now);
-            self.counters.held.set(self.hold.len() as u64);
             icmp::run(
                 batch,
                 io,
@@ -131,6 +133,36 @@ impl Pipeline {
         egress::run(batch, io, &self.counters, observer);
         self.outbox.send(io, &self.counters);
         self.send_own(io, tables, observer);
+        self.go_on(io, tables, now, observer);
+        self.count_held();
+    }
+
+    /// Lets fragments go on that waited for their first.
+    #[inline(always)]
+    fn go_on<I: PacketIo, O: Observe>(
+        &mut self,
+        io: &mut I,
+        tables: &Tables,
+        now: Tick,
+        observer: &mut O,
+    ) {
+        let waited = |pipeline: &Self| pipeline.tracker.as_ref().is_some_and(Tracker::has_released);
+        while waited(self) {
+            let Self { retry, tracker, .. } = self;
+            let released = tracker.iter_mut().flat_map(|it| {
+                let count = it.released.len().min(BATCH);
+                it.released.drain(..count)
+            });
+            for packet in released {
+                retry.push_packet(packet);
+            }
+            self.retry_batch(None, io, tables, now, observer);
+        }
+    }
+
+    #[inline(always)]
+    fn count_held(&self) {
+        self.counters.held.set(self.held() as u64);
     }
 
     /// What is due beside packets: sweeps connections, gives held packets another look. Called once a round; costs a comparison when nothing
@@ -149,6 +181,9 @@ impl Pipeline {
         }
         if let Some(tracker) = &mut self.tracker {
             flow::sweep(tracker, tables, now, &self.counters);
+            flow::expire_fragments(tracker, now);
+            self.go_on(io, tables, now, observer);
+            self.count_held();
         }
         let (last, generation) = self.retried;
         if self.hold.is_empty()
@@ -163,11 +198,30 @@ impl Pipeline {
             left -= count;
             self.retry_held(count, io, tables, now, observer);
         }
+        self.count_held();
     }
 
     fn retry_held<I: PacketIo, O: Observe>(
         &mut self,
         count: usize,
+        io: &mut I,
+        tables: &Tables,
+        now: Tick,
+        observer: &mut O,
+    ) {
+        let mut deadlines = [Tick(0); BATCH];
+        for ((mut packet, deadline), slot) in self.hold.take(count).zip(&mut deadlines) {
+            *slot = deadline;
+            packet.fate = Fate::Undecided;
+            self.retry.push_packet(packet);
+        }
+        self.retry_batch(Some(&deadlines), io, tables, now, observer);
+    }
+
+    /// Takes the packets in `retry` from their decision on. Those whose deadline has come do not wait for a neighbour again.
+    fn retry_batch<I: PacketIo, O: Observe>(
+        &mut self,
+        deadlines: Option<&[Tick; BATCH]>,
         io: &mut I,
         tables: &Tables,
         now: Tick,
@@ -184,20 +238,17 @@ impl Pipeline {
             tracker,
             ..
         } = self;
-        let mut deadlines = [Tick(0); BATCH];
-        for ((mut packet, deadline), slot) in hold.take(count).zip(&mut deadlines) {
-            *slot = deadline;
-            packet.fate = Fate::Undecided;
-            retry.push_packet(packet);
-        }
         decide(tracker, retry, io, tables, None, now, counters);
-        for (packet, deadline) in retry.packets().iter_mut().zip(deadlines) {
-            if packet.fate == Fate::Held && now >= deadline {
+        for (packet, deadline) in retry
+            .packets()
+            .iter_mut()
+            .zip(deadlines.into_iter().flatten())
+        {
+            if packet.fate == Fate::Held && now >= *deadline {
                 packet.drop(DropReason::NeighbourUnresolved);
             }
         }
-        hold_back(retry, tables, hold, events, Some(&deadlines), now);
-        counters.held.set(hold.len() as u64);
+        hold_back(retry, tables, hold, events, deadlines, now);
         icmp::run(retry, io, tables, limiter, now, own, counters);
         apply::run(retry, io, tables, outbox, counters);
         egress::run(retry, io, counters, observer);
@@ -248,6 +299,12 @@ impl Pipeline {
     }
 }
 
+/// How many packets wait.
+#[inline(always)]
+fn held(hold: &Hold, tracker: Option<&Tracker>) -> usize {
+    hold.len() + tracker.map_or(0, Tracker::held)
+}
+
 /// Decides each packet's fate: as its connection's was decided, or by the routes. Returns whether any needs more than being
 /// sent.
 #[inline(always)]
@@ -283,7 +340,8 @@ fn hold_back(
     now: Tick,
 ) {
     for (index, packet) in batch.packets().iter_mut().enumerate() {
-        if packet.fate != Fate::Held {
+        // A fragment that waits for its first is where it waits.
+        if packet.fate != Fate::Held || packet.frame.is_none() {
             continue;
         }
         let Some(neighbour) = awaited(packet, tables) else {

@@ -26,6 +26,7 @@ pub(crate) fn parse_quoted(quote: &[u8]) -> Result<Ipv6Info, QuoteError> {
             info.upper.fragment = Some(Fragment {
                 id: u32::from_be_bytes([id0, id1, id2, id3]),
                 offset: word & !7,
+                len: info.total_len().saturating_sub(at + 8) as u16,
                 more: word & 1 != 0,
             });
             at += 8;

@@ -237,6 +237,7 @@ fn impossible_fragments_are_refused() {
             fragment: Some(Fragment {
                 id: 9,
                 offset: 16,
+                len: 16,
                 more: true
             })
         }

@@ -104,6 +104,7 @@ fn check_fragment(header: &[u8], data: &[u8]) -> Result<Fragment, Ipv6Error> {
     let fragment = Fragment {
         id: u32::from_be_bytes(id),
         offset: word & !7,
+        len: data.len() as u16,
         more: word & 1 != 0,
     };
     if usize::from(fragment.offset) + data.len() > 65535 {

@@ -60,6 +60,7 @@ pub fn icmp_error4(l3: &[u8], ip: &Ipv4Info) -> Result<Quoted4, QuoteError> {
         protocol: quoted.protocol,
         is_later_fragment: quoted.is_later_fragment(),
         tcp_sequence,
+        icmp_type: quote::icmp_type(quoted.protocol, quoted.is_later_fragment(), segment),
         ip: quoted,
         at: u16::from(ip.header_len) + ICMP_HEADER_LEN as u16,
     })

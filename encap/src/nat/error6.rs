@@ -62,6 +62,7 @@ pub fn icmp_error6(l3: &[u8], ip: &Ipv6Info) -> Result<Quoted6, QuoteError> {
         protocol: quoted.upper.protocol,
         is_later_fragment: quoted.is_later_fragment(),
         tcp_sequence,
+        icmp_type: quote::icmp_type(quoted.upper.protocol, quoted.is_later_fragment(), segment),
         ip: quoted,
         at: ip.upper.offset + ICMP_HEADER_LEN as u16,
     })

@@ -20,6 +20,8 @@ pub struct Quoted<A, I> {
     pub is_later_fragment: bool,
     /// The sequence number of quoted TCP, to be judged by the flow's window (RFC 5927 section 4.1).
     pub tcp_sequence: Option<u32>,
+    /// Type of a quoted ICMP message that is no later fragment.
+    pub icmp_type: Option<u8>,
     /// The quoted headers.
     pub(super) ip: I,
     /// Where the quoted packet starts, counted from the outer IP header, in bytes.
@@ -69,6 +71,15 @@ impl fmt::Display for QuoteError {
 }
 
 impl core::error::Error for QuoteError {}
+
+/// The type of a quoted ICMP message.
+pub(super) fn icmp_type(protocol: u8, is_later_fragment: bool, segment: &[u8]) -> Option<u8> {
+    let is_icmp = matches!(protocol, l4::ICMP | l4::ICMPV6);
+    segment
+        .first()
+        .copied()
+        .filter(|_| is_icmp && !is_later_fragment)
+}
 
 /// What the start of a quoted upper layer says: ports or identifier, and TCP's sequence number.
 ///

@@ -274,6 +274,7 @@ mod tests {
                 offset: 48,
                 fragment: Some(Fragment {
                     id: 7,
+                    len: 8,
                     offset,
                     more: true,
                 }),

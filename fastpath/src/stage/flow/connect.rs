@@ -96,7 +96,7 @@ impl Context<'_> {
     /// The first packet of a connection.
     fn begin<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
-        let key = N::key(packet);
+        let key = N::key_in(packet, || &*l3);
         // A packet before it in the batch, or at another poller, may have begun it by now.
         if let Some((flow, action)) = side.table.lookup(&key) {
             return if action.flags & action::NAT_DST == 0 {
@@ -132,7 +132,7 @@ impl Context<'_> {
             next_hop: N::route(self.tables, N::tuple(packet).src),
             origin: self.reply_origin(),
             nat_addr: N::tuple(packet).src,
-            nat_port: packet.ports.0,
+            nat_port: N::tuple_of(&key).ports.0,
             ..Action::default()
         };
         let inserted = if self.is_translated::<N>(packet, &key) {
@@ -293,7 +293,11 @@ impl Context<'_> {
             l3,
             self.counters,
         ) {
-            Standing::Part => {}
+            standing @ (Standing::Part | Standing::Passes) => {
+                if standing == Standing::Part {
+                    side.table.touch(flow, self.now, packet.ip_len() as u32);
+                }
+            }
             Standing::Invalid => return Err(DropReason::CtInvalid),
             Standing::Reopens => {
                 evict::remove::<N>(side, flow);
@@ -314,7 +318,6 @@ impl Context<'_> {
             // Should another poller be at work on it, the next packet tries again.
             let _ = side.table.update_action(flow, &renewed);
         }
-        side.table.touch(flow, self.now, packet.ip_len() as u32);
         translate_source::<N>(packet, &renewed);
         Ok(())
     }

@@ -33,10 +33,7 @@ pub(super) fn age_of<N: Net>(
         idle(now, reply.last_seen)
     };
     let since_original = idle(now, forward.last_seen);
-    (
-        idle_time(protocol, timeout, since_original, since_reply),
-        timeout,
-    )
+    (idle_time(timeout, since_original, since_reply), timeout)
 }
 
 /// The endpoint that a connection counts for.

@@ -81,7 +81,7 @@ fn family<N: Net, I: PacketIo>(
         *found = Found::Nothing;
         left.undecided = true;
         if let (Some(key), Some(place)) = (keys.get_mut(count), places.get_mut(count)) {
-            (*key, *place) = (N::key(packet), at);
+            (*key, *place) = (N::key_in(packet, || l3_of(packet, io)), at);
             count += 1;
         }
     }
@@ -144,6 +144,7 @@ fn repeat<N: Net, I: PacketIo>(
             table.touch(flow, now, packet.ip_len() as u32);
             translate_source::<N>(packet, action);
         }
+        Standing::Passes => translate_source::<N>(packet, action),
         Standing::Invalid => packet.drop(DropReason::CtInvalid),
         Standing::Reopens => return reopen::<N>(table, flow, packet, l3, left),
     }

@@ -9,6 +9,7 @@
 
 mod connect;
 mod evict;
+mod fragments;
 mod lookup;
 mod net;
 mod related;
@@ -19,6 +20,8 @@ mod track;
 use flowtable::flow::FlowRef;
 
 pub use connect::run as connect;
+pub use fragments::run as fragments;
+pub(crate) use fragments::{Held, expire as expire_fragments};
 pub use lookup::run as lookup;
 pub use sweep::{Sweep, run as sweep};
 

@@ -73,6 +73,32 @@ pub(super) trait Net: Sized {
             .unwrap_or_default()
     }
 
+    /// What a packet is looked up by. An ICMP query's identifier stands where a client's port would: of two that ping each
+    /// other each has a connection of its own, whatever their identifiers.
+    #[inline(always)]
+    fn key_in<'a>(packet: &Packet, l3: impl FnOnce() -> &'a [u8]) -> Self::Key {
+        if Self::protocol(packet) != Self::ICMP {
+            return Self::key(packet);
+        }
+        let (id, kind) = (packet.ports.0, Self::l4_of(packet, l3()).first());
+        let is_answer = kind.is_some_and(|&kind| Self::is_answer(kind));
+        let tuple = Tuple {
+            ports: if is_answer { (0, id) } else { (id, 0) },
+            ..Self::tuple(packet)
+        };
+        Self::make_key(tuple, Self::ICMP)
+    }
+
+    /// Whether an ICMP message of this type answers a query.
+    fn is_answer(kind: u8) -> bool {
+        let icmp = if Self::ICMP == l4::ICMP {
+            conn::Icmp::of_type(kind)
+        } else {
+            conn::Icmp::of_type_v6(kind)
+        };
+        icmp == Some(conn::Icmp::Answer)
+    }
+
     /// Whether the packet is an ICMP error, whose ports mean nothing.
     #[inline(always)]
     fn is_icmp_error(packet: &Packet, l3: &[u8]) -> bool {
@@ -101,6 +127,11 @@ pub(super) trait Net: Sized {
         let l4 = Self::l4_of(packet, l3);
         conn::Segment::read(l4, l4.len())
     }
+}
+
+/// The ports in the key of the direction against a quoted ICMP query or answer.
+const fn query_ports(id: u16, is_answer: bool) -> (u16, u16) {
+    if is_answer { (id, 0) } else { (0, id) }
 }
 
 /// IPv4.
@@ -219,7 +250,13 @@ impl Net for V4 {
 
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error4(l3, &packet.ip4)?;
-        let key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        let mut key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        if quoted.protocol == l4::ICMP {
+            (key.sport, key.dport) = query_ports(
+                quoted.tuple.ports.0,
+                quoted.icmp_type.is_some_and(Self::is_answer),
+            );
+        }
         Ok(Quote { key, quoted })
     }
 
@@ -345,7 +382,13 @@ impl Net for V6 {
 
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error6(l3, &packet.ip6)?;
-        let key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        let mut key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
+        if quoted.protocol == l4::ICMPV6 {
+            (key.sport, key.dport) = query_ports(
+                quoted.tuple.ports.0,
+                quoted.icmp_type.is_some_and(Self::is_answer),
+            );
+        }
         Ok(Quote { key, quoted })
     }
 

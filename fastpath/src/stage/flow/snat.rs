@@ -35,11 +35,7 @@ pub(super) fn claim<N: Net>(
         let answer = Tuple {
             src: to.dst,
             dst: forward.nat_addr,
-            ports: if protocol == N::ICMP {
-                (port, port)
-            } else {
-                (to.ports.1, port)
-            },
+            ports: (to.ports.1, port),
         };
         let back = (N::make_key(answer, protocol), reply);
         match table.insert_pair((key, forward), back, now, (dir, Dir::EMPTY.to_bits())) {

@@ -14,6 +14,8 @@ use crate::reason::DropReason;
 pub(super) enum Standing {
     /// It is part of it.
     Part,
+    /// It passes, and keeps nothing alive: its endpoint will refuse it.
+    Passes,
     /// The connection is over; the packet begins another between the same ends.
     Reopens,
     /// It cannot be.
@@ -65,7 +67,7 @@ fn judge<N: Net>(
     };
     if !counts::<N>(&facts, packet, l3, counters) {
         // The endpoint will refuse it too; that is its business, and the state stays.
-        return Standing::Part;
+        return Standing::Passes;
     }
     let Some(partner) = table.partner(flow) else {
         return Standing::Part;
@@ -74,7 +76,11 @@ fn judge<N: Net>(
     match next.judgement {
         Judgement::Pass => {
             table.set_dir(flow, next.dir.to_bits());
-            Standing::Part
+            if next.refreshes {
+                Standing::Part
+            } else {
+                Standing::Passes
+            }
         }
         Judgement::Reopen => Standing::Reopens,
         Judgement::Invalid(_) => Standing::Invalid,

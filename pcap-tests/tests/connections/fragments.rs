@@ -1,0 +1,119 @@
+//! Fragments of connections: by the ports of their first, whatever order they come in.
+
+use std::time::Duration;
+
+use fastpath::batch::Fate;
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use pcap_tests::build::{counted, ip4, udp};
+use pcap_tests::rig::Rig;
+
+use crate::node::*;
+
+/// A UDP datagram of 3,000 bytes in three fragments.
+fn fragments(src: &str, dst: &str, ports: (u16, u16)) -> Vec<Vec<u8>> {
+    let whole = ip4(src, dst).sealed(17, udp(ports.0, ports.1, &counted(3000)), 6);
+    let datagram = &whole[20..];
+    let one = |from: usize, to: usize| {
+        let more = u16::from(to < datagram.len()) << 13;
+        let word = more | (from / 8) as u16;
+        ip4(src, dst)
+            .id(77)
+            .fragment(word)
+            .packet(17, &datagram[from..to])
+    };
+    vec![one(0, 1200), one(1200, 2400), one(2400, datagram.len())]
+}
+
+fn sent(rig: &mut Rig, port: PortId, frames: &[Vec<u8>]) -> Vec<(PortId, Vec<u8>)> {
+    let outcome = rig.run(port, frames);
+    outcome
+        .all()
+        .map(|(port, frame)| (port, frame.clone()))
+        .collect()
+}
+
+#[test]
+fn fragments_leave_translated_and_come_back_in_any_order() {
+    let mut rig = rig();
+    let frames: Vec<_> = fragments(POD_ADDR, SERVER, (5000, 53))
+        .iter()
+        .map(|it| from_pod(it))
+        .collect();
+    let out = sent(&mut rig, POD, &frames);
+    assert_eq!(out.len(), 3);
+    for (port, frame) in &out {
+        assert_eq!(*port, UPLINK);
+        assert_eq!(frame[26..30], [172, 18, 0, 2], "the node's address on each");
+    }
+    let port = u16::from_be_bytes([out[0].1[34], out[0].1[35]]);
+    // Back with the first one last.
+    let mut back: Vec<_> = fragments(SERVER, NODE, (53, port))
+        .iter()
+        .map(|it| from_outside(it))
+        .collect();
+    back.rotate_left(1);
+    let outcome = rig.run(UPLINK, &back);
+    assert_eq!(outcome.fates[..2], [Fate::Held, Fate::Held]);
+    let got: Vec<_> = outcome.all().collect();
+    assert_eq!(got.len(), 3, "{:?}", outcome.fates);
+    assert!(
+        got.iter()
+            .all(|(port, frame)| *port == POD && frame[30..34] == [10, 65, 0, 2])
+    );
+    let first = got[0].1;
+    assert_eq!(
+        u16::from_be_bytes([first[36], first[37]]),
+        5000,
+        "the first one first"
+    );
+    assert_eq!(rig.connections().v4.len(), 1);
+}
+
+#[test]
+fn a_later_fragment_without_its_first_goes_nowhere() {
+    let mut rig = rig();
+    let frames = [from_pod(&fragments(POD_ADDR, SERVER, (5000, 53))[1])];
+    let outcome = rig.run_without_waiting(POD, &frames);
+    assert_eq!(outcome.fates, [Fate::Held]);
+    assert_eq!(rig.held(), 1);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.held(), 0);
+    let drops = rig.counters().drops(POD, DropReason::FragmentNoFirst);
+    assert_eq!(drops.map(fastpath::counters::Counter::get), Some(1));
+}
+
+#[test]
+fn what_overtook_its_first_on_the_way_to_the_host_gets_there() {
+    let mut rig = rig();
+    let frames = [from_outside(&fragments(SERVER, NODE, (53, 40_000))[1])];
+    rig.run_without_waiting(UPLINK, &frames);
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(
+        rig.counters().port(HOST).map(|port| port.tx_packets.get()),
+        Some(1)
+    );
+}
+
+#[test]
+fn overlapping_fragments_are_dropped() {
+    let mut rig = rig();
+    let mut frames: Vec<_> = fragments(POD_ADDR, OTHER_ADDR, (5000, 53))
+        .iter()
+        .map(|it| from_pod(it))
+        .collect();
+    let overlap = ip4(POD_ADDR, OTHER_ADDR)
+        .id(77)
+        .fragment(0x2000 | 149)
+        .packet(17, &counted(1200));
+    frames.insert(1, from_pod(&overlap));
+    let outcome = rig.run(POD, &frames);
+    assert!(matches!(outcome.fates[0], Fate::Transmit(_)));
+    assert!(
+        outcome.fates[1..]
+            .iter()
+            .all(|fate| *fate == Fate::Drop(DropReason::FragmentOverlap)),
+        "{:?}",
+        outcome.fates
+    );
+}
