@@ -9,6 +9,8 @@
  *   NAT replies     to an address in nat4 / nat6: TCP, UDP and SCTP to a port in nat_ports, echo replies, and ICMP
  *                   errors about what such a port sent. The ports are the dataplane's own: the host uses others.
  *
+ *   tunnel errors   ICMP errors to an address in local4 / local6 about VXLAN or IPIP that we sent
+ *
  * It errs towards the kernel: whatever is short, malformed, VLAN-tagged, sent to a group MAC or not
  * IP passes, and so does all of it while no socket is bound to the queue.
  *
@@ -58,6 +60,7 @@ enum class {
 	IPIP,
 	FROM_POD,
 	NAT_REPLY,
+	TUNNEL_ERROR,
 	NO_SOCKET,
 	CLASSES,
 };
@@ -184,6 +187,30 @@ static __always_inline int is_vxlan(const struct udphdr *udp, const void *end)
 	const __be16 *port = bpf_map_lookup_elem(&vxlan_port, &zero);
 
 	return port && *port && (const void *)(udp + 1) <= end && udp->dest == *port;
+}
+
+/* Whether an ICMP error is about a packet of a tunnel of ours: who is in it is to be told. */
+static __always_inline int is_tunnel_error4(const struct icmp *icmp, const void *end)
+{
+	const struct iphdr *sent = (const void *)(icmp + 1);
+
+	if ((const void *)(sent + 1) > end)
+		return 0;
+	if (icmp->type != ICMP4_UNREACHABLE && icmp->type != ICMP4_TIME_EXCEEDED)
+		return 0;
+	return sent->protocol == IPPROTO_IPIP ||
+	       (sent->protocol == IPPROTO_UDP && is_vxlan((const void *)sent + sent->ihl * 4, end));
+}
+
+static __always_inline int is_tunnel_error6(const struct icmp *icmp, const void *end)
+{
+	const struct ipv6hdr *sent = (const void *)(icmp + 1);
+
+	if ((const void *)(sent + 1) > end)
+		return 0;
+	if (icmp->type < ICMP6_UNREACHABLE || icmp->type > ICMP6_TIME_EXCEEDED)
+		return 0;
+	return sent->nexthdr == IPPROTO_UDP && is_vxlan((const void *)(sent + 1), end);
 }
 
 /* The place of a protocol's ports in nat_ports, or -1 when it has none. */
@@ -347,6 +374,9 @@ static __always_inline enum class classify4(const struct iphdr *ip, const void *
 			return VXLAN;
 		if (ip->protocol == IPPROTO_IPIP)
 			return IPIP;
+		if (ip->protocol == IPPROTO_ICMP && first &&
+		    is_tunnel_error4((const void *)ip + header_len, end))
+			return TUNNEL_ERROR;
 		if (is_pod4(&ip->saddr))
 			return FROM_POD;
 	}
@@ -366,6 +396,8 @@ static __always_inline enum class classify6(const struct ipv6hdr *ip, const void
 	if (bpf_map_lookup_elem(&local6, to)) {
 		if (ip->nexthdr == IPPROTO_UDP && is_vxlan((const void *)(ip + 1), end))
 			return VXLAN;
+		if (ip->nexthdr == PROTOCOL_ICMP6 && is_tunnel_error6((const void *)(ip + 1), end))
+			return TUNNEL_ERROR;
 		if (is_pod6(&ip->saddr))
 			return FROM_POD;
 	}

@@ -182,6 +182,32 @@ fn icmp_is_ours_when_it_tells_of_our_ports() {
 }
 
 #[test]
+fn errors_about_tunnels_are_ours() {
+    if skipped_without_root("errors_about_tunnels_are_ours") {
+        return;
+    }
+    with_nat(|nic| {
+        let vxlan = ports_of(50_001, VXLAN_PORT);
+        for kind in [3, 11] {
+            let about_vxlan = error4(kind, UDP, &vxlan);
+            assert_eq!(verdict(nic, &about_vxlan), Verdict::Redirect, "{kind}");
+            let about_ipip = error4(kind, IPIP, &[0x45; 20]);
+            assert_eq!(verdict(nic, &about_ipip), Verdict::Redirect, "{kind}");
+        }
+        for kind in [1, 2, 3] {
+            assert_eq!(
+                verdict(nic, &error6(kind, UDP, &vxlan)),
+                Verdict::Redirect,
+                "{kind}"
+            );
+        }
+        let from = ports_of(VXLAN_PORT, 50_001);
+        assert_eq!(verdict(nic, &error4(3, UDP, &from)), Verdict::Pass);
+        assert_eq!(verdict(nic, &error6(1, UDP, &from)), Verdict::Pass);
+    });
+}
+
+#[test]
 fn later_fragments_follow_their_first() {
     if skipped_without_root("later_fragments_follow_their_first") {
         return;

@@ -13,7 +13,7 @@ mod tests;
 
 pub use class::{AddrClass, class, is_unicast};
 pub(crate) use options::kept_in_fragments as options_kept_in_fragments;
-pub(crate) use quoted::parse_quoted;
+pub use quoted::parse_quoted;
 
 /// Length of a header without options, in bytes.
 pub const MIN_HEADER_LEN: usize = 20;

@@ -11,7 +11,7 @@ mod tests;
 mod walk;
 
 pub use class::{AddrClass, class, is_surely_unicast};
-pub(crate) use quoted::parse_quoted;
+pub use quoted::parse_quoted;
 
 /// Length of the fixed header, in bytes.
 pub const HEADER_LEN: usize = 40;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam_queue::ArrayQueue;
 use encap::eth::MacAddr;
 
+use crate::batch::PeerId;
 use crate::port::PortId;
 
 /// Something a poller saw that control must act on.
@@ -17,6 +18,15 @@ pub enum Event {
         port: PortId,
         /// The neighbour.
         addr: IpAddr,
+    },
+    /// A router between us and another node says that a tunnel's packets were too long.
+    PathMtu {
+        /// The node.
+        peer: PeerId,
+        /// Whether the tunnel's outer header is IPv6.
+        v6: bool,
+        /// The longest outer packet that gets through, in bytes.
+        mtu: u16,
     },
     /// A pod whose MAC address was unknown sent a valid packet from this one.
     PodMac {

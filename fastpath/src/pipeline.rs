@@ -15,7 +15,7 @@ use crate::port::{Port, PortId};
 use crate::reason::DropReason;
 use crate::stage::egress::Observe;
 use crate::stage::fragment::Outbox;
-use crate::stage::{apply, decap, egress, flow, icmp, parse, resolve};
+use crate::stage::{apply, decap, egress, flow, icmp, parse, resolve, tunnel_error};
 use crate::tables::{NextHop, Tables};
 
 /// How long a held packet rests between two looks at its neighbour.
@@ -105,8 +105,20 @@ impl Pipeline {
             return egress::run(batch, io, &self.counters, observer);
         };
         parse::run(batch, io, tables, id, port, &mut self.events);
-        decap::run(batch, io, tables, port);
+        let is_told = decap::run(batch, io, tables, port);
         if let Some(tracker) = &mut self.tracker {
+            if is_told {
+                tunnel_error::run(
+                    batch,
+                    io,
+                    tables,
+                    tracker.connections(),
+                    &mut self.limiter,
+                    now,
+                    &mut self.own,
+                    (&mut self.events, &self.counters),
+                );
+            }
             flow::fragments(batch, tracker, now);
         }
         if decide(

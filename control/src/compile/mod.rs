@@ -46,6 +46,8 @@ pub struct Compiler {
     /// MAC addresses that pods without a configured one were seen to use.
     learned: HashMap<PortId, MacAddr>,
     incarnations: Incarnations,
+    /// Tunnels whose path is narrower than the uplink: the longest outer packet in bytes, by node and whether it is over IPv6.
+    path_mtus: BTreeMap<(PeerId, bool), u16>,
     /// The ports of natOutgoing.
     nat_ports: Arc<Ports>,
     /// Whether connections that are met in their middle are picked up.
@@ -65,6 +67,7 @@ impl Compiler {
             peers: BTreeMap::new(),
             learned: HashMap::new(),
             incarnations: Incarnations::default(),
+            path_mtus: BTreeMap::new(),
             nat_ports: Arc::default(),
             pick_up: true,
             hash_key,
@@ -85,6 +88,20 @@ impl Compiler {
     /// The ports, to be changed. Call [`refresh_routes`](Self::refresh_routes) afterwards.
     pub const fn ports_mut(&mut self) -> &mut PortTable {
         &mut self.ports
+    }
+
+    /// Remembers that a tunnel's outer packets must not be longer than this. Returns whether that is news; a wider path is not:
+    /// the narrow one has to be forgotten first.
+    pub fn learn_path_mtu(&mut self, path: (PeerId, bool), mtu: u16) -> bool {
+        let known = self.path_mtus.entry(path).or_insert(u16::MAX);
+        let is_news = mtu < *known;
+        *known = mtu.min(*known);
+        is_news
+    }
+
+    /// Forgets a tunnel's narrow path.
+    pub fn forget_path_mtu(&mut self, path: (PeerId, bool)) {
+        self.path_mtus.remove(&path);
     }
 
     /// The ports of natOutgoing.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use encap::eth::MacAddr;
-use encap::outer::{Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
+use encap::outer::{Kind, Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
 use encap::vxlan::{self, Vni};
 use fastpath::batch::PeerId;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
@@ -228,7 +228,12 @@ fn by_uplink(
                 dst: mac,
                 src: spec.mac,
             });
-            let mtu = spec.mtu.saturating_sub(rewrite.mtu_overhead());
+            let path = compiler.path_mtus.get(&(peer, rewrite.kind() == Kind::Vxlan6));
+            let outer = match path.filter(|_| way == Way::Tunnel) {
+                Some(path) => spec.mtu.min(*path),
+                None => spec.mtu,
+            };
+            let mtu = outer.saturating_sub(rewrite.mtu_overhead());
             NextHop::Send(Adjacency {
                 port: id,
                 mtu,

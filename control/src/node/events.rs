@@ -60,6 +60,7 @@ impl Node {
             let now = Instant::now();
             self.look_after_host(now);
             self.look_after_ports(now);
+            self.forget_path_mtus(now);
             self.guard(now);
             if self.watch.drain(now) {
                 self.reload();
@@ -112,6 +113,13 @@ impl Node {
                         self.neighbours
                             .ask((spec.ifindex, addr), &self.mirror, &mut self.writer);
                     }
+                }
+                Event::PathMtu { peer, v6, mtu } => {
+                    if self.compiler.learn_path_mtu((peer, v6), mtu) {
+                        tracing::info!(?peer, v6, mtu, "a tunnel's path is narrower than the uplink");
+                        self.stale = true;
+                    }
+                    self.path_mtus.insert((peer, v6), Instant::now());
                 }
                 Event::PodMac { port, mac } => {
                     self.compiler.learn(port, mac);

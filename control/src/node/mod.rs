@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastpath::batch::PeerId;
 use fastpath::connections::Connections;
 use fastpath::io::xsk::UmemArea;
 use fastpath::port::PortId;
@@ -48,6 +49,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What the host uses ports for is looked at this often.
 const PORTS_EVERY: Duration = Duration::from_secs(10);
+
+/// For how long a narrow path of a tunnel is remembered (RFC 1191 section 6.3).
+const PATH_MTU_LIVES: Duration = Duration::from_mins(10);
 
 /// A node that runs.
 pub struct Node {
@@ -83,6 +87,8 @@ pub struct Node {
     host_ports: HostPorts,
     host_ports_due: Instant,
     connections: Arc<Connections>,
+    /// When each tunnel was last told that its path is narrower than the uplink; by node, and whether it is over IPv6.
+    path_mtus: HashMap<(PeerId, bool), Instant>,
     watch: Watch,
     api: api::Server,
     started: Instant,
@@ -245,6 +251,21 @@ impl Node {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the host's ports"),
+        }
+    }
+
+    /// Tries wider paths again that have not been narrow of late (RFC 1191 section 6.3).
+    fn forget_path_mtus(&mut self, now: Instant) {
+        let old: Vec<_> = self
+            .path_mtus
+            .iter()
+            .filter(|(_, told)| now.duration_since(**told) >= PATH_MTU_LIVES)
+            .map(|(path, _)| *path)
+            .collect();
+        for path in old {
+            self.path_mtus.remove(&path);
+            self.compiler.forget_path_mtu(path);
+            self.stale = true;
         }
     }
 

@@ -159,6 +159,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host_ports,
         host_ports_due: Instant::now() + super::PORTS_EVERY,
         connections,
+        path_mtus: HashMap::new(),
         watch,
         api,
         started: Instant::now(),

@@ -322,6 +322,8 @@ impl<'a> Replay<'a> {
         let mut learned = false;
         while let Some(event) = self.events.pop() {
             match event {
+                // A replay is over before a path's MTU matters: what is told of it goes to the pod.
+                Event::PathMtu { .. } => {}
                 Event::PodMac { port, mac } => {
                     self.node.learn(port, mac);
                     learned = true;

@@ -17,6 +17,8 @@ pub struct NicCounters {
     pub from_pod: u64,
     /// Taken: it may be an answer to what a pod sent to the outside.
     pub nat_reply: u64,
+    /// Taken: an ICMP error about a packet of one of our tunnels.
+    pub tunnel_error: u64,
     /// Ours, but no socket was bound to the queue; left to the kernel.
     pub no_socket: u64,
 }
@@ -43,7 +45,8 @@ impl NicCounters {
             ipip: sum(map, 3)?,
             from_pod: sum(map, 4)?,
             nat_reply: sum(map, 5)?,
-            no_socket: sum(map, 6)?,
+            tunnel_error: sum(map, 6)?,
+            no_socket: sum(map, 7)?,
         })
     }
 }

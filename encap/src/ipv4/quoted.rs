@@ -5,7 +5,7 @@ use crate::checksum::Sum;
 use crate::nat::QuoteError;
 
 /// Checks the header at the start of `quote`; the total length may lead out of it. Options are not looked at.
-pub(crate) fn parse_quoted(quote: &[u8]) -> Result<Ipv4Info, QuoteError> {
+pub fn parse_quoted(quote: &[u8]) -> Result<Ipv4Info, QuoteError> {
     let header = quote.first_chunk().ok_or(QuoteError::Truncated)?;
     let mut info = Ipv4Info::default();
     info.fill(header);

@@ -7,7 +7,7 @@ use crate::nat::QuoteError;
 /// Finds the upper layer of the packet at the start of `quote`; the payload length may lead out of it.
 ///
 /// Less is checked than of a packet to be forwarded: only that each header is there.
-pub(crate) fn parse_quoted(quote: &[u8]) -> Result<Ipv6Info, QuoteError> {
+pub fn parse_quoted(quote: &[u8]) -> Result<Ipv6Info, QuoteError> {
     let header = quote.first_chunk().ok_or(QuoteError::Truncated)?;
     let mut info = Ipv6Info::default();
     if info.fill(header) != 6 {

@@ -28,6 +28,22 @@ pub struct Quoted<A, I> {
     pub(super) at: u16,
 }
 
+impl Quoted4 {
+    /// What is quoted of the packet's payload. `l3` is that of [`super::icmp_error4`].
+    pub fn payload<'a>(&self, l3: &'a [u8]) -> &'a [u8] {
+        let from = usize::from(self.at) + usize::from(self.ip.header_len);
+        l3.get(from..).unwrap_or_default()
+    }
+}
+
+impl Quoted6 {
+    /// What is quoted of the packet's upper layer. `l3` is that of [`super::icmp_error6`].
+    pub fn payload<'a>(&self, l3: &'a [u8]) -> &'a [u8] {
+        let from = usize::from(self.at) + usize::from(self.ip.upper.offset);
+        l3.get(from..).unwrap_or_default()
+    }
+}
+
 /// The packet that an ICMP error for IPv4 quotes.
 pub type Quoted4 = Quoted<u32, Ipv4Info>;
 /// The packet that an ICMPv6 error quotes.

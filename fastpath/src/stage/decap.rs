@@ -10,20 +10,23 @@ use crate::batch::{Batch, Family, Packet, PeerId, flag};
 use crate::io::PacketIo;
 use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
-use crate::stage::parse;
+use crate::stage::{parse, tunnel_error};
 use crate::tables::{Tables, Tunnels, VxlanEnd};
 
-/// Takes every tunnel packet that is addressed to us out of its tunnel. Only an uplink has any.
-pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tables: &Tables, port: &Port) {
+/// Takes every tunnel packet that is addressed to us out of its tunnel. Only an uplink has any. Returns whether there is an
+/// ICMP message for our end of the tunnels.
+pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tables: &Tables, port: &Port) -> bool {
     if !matches!(port.kind, PortKind::Uplink) {
-        return;
+        return false;
     }
     let tunnels = &tables.tunnels;
+    let mut is_told = false;
     for packet in batch.packets() {
         if !packet.is_undecided() {
             continue;
         }
         let Some(tunnel) = tunnel_of(packet, tunnels) else {
+            is_told |= tunnel_error::is_for_us(packet, tunnels);
             continue;
         };
         let bytes = packet.frame.of(io.chunk(&packet.frame));
@@ -31,6 +34,7 @@ pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tables: &Tables, port: &P
             packet.drop(reason);
         }
     }
+    is_told
 }
 
 /// A tunnel that a packet belongs to.

@@ -9,6 +9,7 @@ use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::counters::Counters;
 use crate::io::PacketIo;
 use crate::limiter::IcmpLimiter;
+use crate::port::PortId;
 use crate::reason::DropReason;
 use crate::stage::decap::came_by_tunnel;
 use crate::tables::{NextHop, Tables};
@@ -80,10 +81,27 @@ fn send<I: PacketIo>(
     let Some(len) = build(about, report, io, tables, &mut message) else {
         return;
     };
+    if let Some(message) = message.get(..len) {
+        originate(message, io, tables, limiter, now, own, counters);
+    }
+}
+
+/// Puts an ICMP error of ours on its way, if the limit for where it goes allows it.
+pub(super) fn originate<I: PacketIo>(
+    message: &[u8],
+    io: &mut I,
+    tables: &Tables,
+    limiter: &mut IcmpLimiter,
+    now: Tick,
+    own: &mut Batch,
+    counters: &Counters,
+) {
     let key = &tables.hash_key;
-    let hash = match about.family {
-        Family::V6 => flow_hash::v6(key, about.ip6.src, 0, 0, (0, 0)),
-        Family::V4 | Family::Unknown => flow_hash::v4(key, about.ip4.src, 0, 0, (0, 0)),
+    let (ip4, ip6) = (ipv4::parse(message), ipv6::parse(message));
+    let hash = match (&ip4, &ip6) {
+        (Ok(ip), _) => flow_hash::v4(key, ip.dst, 0, 0, (0, 0)),
+        (_, Ok(ip)) => flow_hash::v6(key, ip.dst, 0, 0, (0, 0)),
+        _ => return,
     };
     if !limiter.allows(hash, now) {
         counters.icmp_limited.add(1);
@@ -93,17 +111,14 @@ fn send<I: PacketIo>(
         return;
     }
     let Some(mut frame) = io.alloc() else { return };
-    frame.len = len as u16;
+    frame.len = message.len() as u16;
     let room = frame.of(io.chunk(&frame));
-    let Some(message) = message
-        .get(..len)
-        .filter(|message| message.len() == room.len())
-    else {
+    if room.len() != message.len() {
         return io.free(frame);
-    };
+    }
     room.copy_from_slice(message);
-    let (ip4, ip6) = (ipv4::parse(message), ipv6::parse(message));
-    match own.push(frame, about.in_port) {
+    // Nobody's port: it came in by none.
+    match own.push(frame, PortId(u16::MAX)) {
         Ok(packet) => {
             packet.flags = flag::ORIGINATED;
             if let Ok(ip) = ip4 {

@@ -11,3 +11,4 @@ pub mod icmp;
 pub mod neighbour;
 pub mod parse;
 pub mod resolve;
+pub mod tunnel_error;

@@ -4,3 +4,4 @@ mod fragments;
 mod node;
 mod snat;
 mod state;
+mod tunnel_errors;

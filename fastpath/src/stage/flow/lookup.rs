@@ -215,7 +215,7 @@ fn set_port<N: Net>(
 
 /// The IP packet of a frame, without link padding.
 #[inline(always)]
-pub(super) fn l3_of<'a, I: PacketIo>(packet: &Packet, io: &'a mut I) -> &'a mut [u8] {
+pub(in crate::stage) fn l3_of<'a, I: PacketIo>(packet: &Packet, io: &'a mut I) -> &'a mut [u8] {
     let start = usize::from(packet.frame.start) + usize::from(packet.l3);
     io.chunk(&packet.frame)
         .get_mut(start..start + packet.ip_len())

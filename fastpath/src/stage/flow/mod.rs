@@ -22,7 +22,9 @@ use flowtable::flow::FlowRef;
 pub use connect::run as connect;
 pub use fragments::run as fragments;
 pub(crate) use fragments::{Held, expire as expire_fragments};
+pub(super) use lookup::l3_of;
 pub use lookup::run as lookup;
+pub(super) use net::{knows4, knows6};
 pub use sweep::{Sweep, run as sweep};
 
 use crate::batch::{Packet, PeerId};

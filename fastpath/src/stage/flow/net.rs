@@ -129,6 +129,48 @@ pub(super) trait Net: Sized {
     }
 }
 
+/// Whether a packet with these ends is of a known connection. `kind` is the type of an ICMP message.
+pub(in crate::stage) fn knows4(
+    connections: &Connections,
+    tuple: Tuple<u32>,
+    protocol: u8,
+    kind: Option<u8>,
+) -> bool {
+    knows::<V4>(connections, tuple, protocol, kind)
+}
+
+/// The same for IPv6.
+pub(in crate::stage) fn knows6(
+    connections: &Connections,
+    tuple: Tuple<u128>,
+    protocol: u8,
+    kind: Option<u8>,
+) -> bool {
+    knows::<V6>(connections, tuple, protocol, kind)
+}
+
+fn knows<N: Net>(
+    connections: &Connections,
+    tuple: Tuple<N::Addr>,
+    protocol: u8,
+    kind: Option<u8>,
+) -> bool {
+    let mut key = N::make_key(tuple, protocol);
+    if protocol == N::ICMP {
+        let is_answer = kind.is_some_and(N::is_answer);
+        let (a, b) = query_ports(tuple.ports.0, is_answer);
+        // Those of the direction itself, not of the one against it.
+        key = N::make_key(
+            Tuple {
+                ports: (b, a),
+                ..tuple
+            },
+            protocol,
+        );
+    }
+    N::side(connections).table.lookup(&key).is_some()
+}
+
 /// The ports in the key of the direction against a quoted ICMP query or answer.
 const fn query_ports(id: u16, is_answer: bool) -> (u16, u16) {
     if is_answer { (id, 0) } else { (0, id) }
