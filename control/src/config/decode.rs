@@ -2,6 +2,7 @@
 //!
 //! A decoder is a function `fn(&Node, &mut Context) -> Option<T>` that reports what it refuses.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -173,7 +174,7 @@ fn wrong_type<T>(node: &Node, wanted: &str, cx: &mut Context<'_>) -> Option<T> {
         Value::Text(_) if wanted.contains("number") || wanted.contains("`true`") => {
             format!("this is {found}; leave out the quotes, or check the spelling")
         }
-        Value::Int(_) | Value::Bool(_) | Value::Float if wanted == "text" => {
+        Value::Int(_) | Value::Bool(_) | Value::Float(_) if wanted == "text" => {
             format!("this is {found}; put it in quotes")
         }
         _ => format!("this is {found}"),
@@ -313,17 +314,29 @@ pub fn list<T>(
     }
 }
 
-/// A map from text to text (labels, annotations, log filters).
-pub fn text_map(node: &Node, cx: &mut Context<'_>) -> Option<()> {
+/// A map from text to text (labels, annotations, log filters). Nothing is an empty text.
+pub fn text_map(node: &Node, cx: &mut Context<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Map(pairs) = &node.value else {
         return wrong_type(node, "a map of texts", cx);
     };
-    for (_, value) in pairs {
-        if !matches!(value.value, Value::Null) {
-            text(value, cx)?;
-        }
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        let text = match value.value {
+            Value::Null => String::new(),
+            _ => text(value, cx)?,
+        };
+        map.insert(key.name.clone(), text);
     }
-    Some(())
+    Some(map)
+}
+
+/// Any number, with or without a fraction.
+pub fn fraction(node: &Node, cx: &mut Context<'_>) -> Option<f64> {
+    match node.value {
+        Value::Int(value) => Some(value as f64),
+        Value::Float(value) if value.is_finite() => Some(value),
+        _ => wrong_type(node, "a number", cx),
+    }
 }
 
 /// A duration as Go writes it: `90s`, `1m30s`, `500ms`.

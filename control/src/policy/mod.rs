@@ -10,6 +10,7 @@ mod matching;
 pub mod model;
 pub mod packet;
 pub mod rule;
+pub mod selector;
 pub mod testing;
 pub mod verdict;
 
