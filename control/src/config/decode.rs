@@ -140,6 +140,11 @@ impl<'n> Fields<'n> {
         None
     }
 
+    /// True if there are fields that nobody took so far.
+    pub fn has_more(&self) -> bool {
+        !self.pairs.is_empty()
+    }
+
     /// Accepts fields whatever they hold.
     pub fn accept(&mut self, names: &[&'static str]) {
         for name in names {

@@ -81,9 +81,10 @@ const KINDS: [&str; 6] = [
 ];
 
 /// Kinds of this and other readers that live in a namespace.
-const NAMESPACED: [&str; 6] = [
+const NAMESPACED: [&str; 7] = [
     "WorkloadEndpoint",
     "NetworkPolicy",
+    "KubernetesNetworkPolicy",
     "StagedNetworkPolicy",
     "StagedKubernetesNetworkPolicy",
     "NetworkSet",

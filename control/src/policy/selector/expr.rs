@@ -60,7 +60,15 @@ impl Expr {
     /// Both; `None` asks for nothing.
     pub fn and(first: Option<Self>, second: Option<Self>) -> Option<Self> {
         match (first, second) {
-            (Some(first), Some(second)) => Some(Self::And(vec![first, second])),
+            (Some(first), Some(second)) => {
+                let parts = |expr| match expr {
+                    Self::And(parts) => parts,
+                    other => vec![other],
+                };
+                let (mut all, more) = (parts(first), parts(second));
+                all.extend(more);
+                Some(Self::And(all))
+            }
             (one, other) => one.or(other),
         }
     }

@@ -1,11 +1,16 @@
 //! Tests of policies: packets with the verdict that is expected of them.
 
 pub mod calculated;
+mod file;
+mod parties;
+mod table;
 
+use self::parties::Directory;
 use super::evaluate::evaluate;
 use super::legs::Leg;
-use super::model::Model;
+use super::model::{Model, WorkloadId};
 use super::packet::Packet;
+use super::resource::PolicyResources;
 use super::verdict::{Outcome, Verdict};
 use crate::config::{Diagnostics, Span};
 
@@ -66,4 +71,16 @@ impl Check {
             by.is_some_and(|by| by.reason.to_string().contains(wanted.as_str()))
         })
     }
+}
+
+/// The pod's interface that a name means: `namespace/pod`, or less where that is enough.
+///
+/// # Errors
+/// What is wrong with the name, and advice.
+pub fn find_workload(
+    resources: &PolicyResources,
+    model: &Model,
+    name: &str,
+) -> Result<WorkloadId, (String, String)> {
+    Directory::new(resources, model).workload(name).cloned()
 }
