@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::source::{Located, Span};
 use super::suggest::nearest;
 use super::yaml::{Key, Node, Value};
@@ -27,6 +27,17 @@ impl Context<'_> {
     /// Reports an error at a place.
     pub fn error(&mut self, at: &Span, message: impl Into<String>, label: impl Into<String>) {
         self.report(Diagnostic::error(message).at(at, label));
+    }
+
+    /// A mark in the list of findings, for [`Context::has_errors_since`].
+    pub fn mark(&self) -> usize {
+        self.diagnostics.0.len()
+    }
+
+    /// True if an error was reported since a mark: what follows from it is not worth a word.
+    pub fn has_errors_since(&self, mark: usize) -> bool {
+        let mut since = self.diagnostics.0.iter().skip(mark);
+        since.any(|finding| finding.severity == Severity::Error)
     }
 
     /// Reports a finding, adding the resource.
@@ -138,11 +149,6 @@ impl<'n> Fields<'n> {
             );
         }
         None
-    }
-
-    /// True if there are fields that nobody took so far.
-    pub fn has_more(&self) -> bool {
-        !self.pairs.is_empty()
     }
 
     /// Accepts fields whatever they hold.

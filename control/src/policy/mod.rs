@@ -15,6 +15,7 @@ pub mod report;
 pub mod resource;
 pub mod rule;
 pub mod selector;
+mod settings;
 pub mod testing;
 pub mod verdict;
 

@@ -102,11 +102,10 @@ impl WorkloadEndpoint {
 }
 
 /// Ports without a name concern only the CNI plugin.
-pub(crate) fn named_ports(
-    ports: Option<Located<Vec<Located<Option<EndpointPort>>>>>,
-) -> Vec<EndpointPort> {
+pub(crate) fn named_ports(ports: Option<Located<Vec<Located<EndpointPort>>>>) -> Vec<EndpointPort> {
     let ports = ports.into_iter().flat_map(|list| list.value);
-    ports.filter_map(|port| port.value).collect()
+    let ports = ports.map(|port| port.value);
+    ports.filter(|port| !port.name.is_empty()).collect()
 }
 
 fn nat(node: &yaml::Node, cx: &mut Context<'_>) -> Option<IpAddr> {
@@ -118,10 +117,7 @@ fn nat(node: &yaml::Node, cx: &mut Context<'_>) -> Option<IpAddr> {
 }
 
 /// One item of `ports`, of pods and of hosts.
-pub(crate) fn endpoint_port(
-    node: &yaml::Node,
-    cx: &mut Context<'_>,
-) -> Option<Option<EndpointPort>> {
+pub(crate) fn endpoint_port(node: &yaml::Node, cx: &mut Context<'_>) -> Option<EndpointPort> {
     let mut fields = Fields::open(node, "an item of ports", cx)?;
     let name = fields.get("name", cx, decode::text);
     let port = fields.require("port", cx, decode::port);
@@ -129,14 +125,11 @@ pub(crate) fn endpoint_port(
     let _ = fields.get("hostPort", cx, decode::number(0..=65535u16));
     let _ = fields.get("hostIP", cx, decode::text);
     fields.finish(cx);
-    let Some(name) = name.filter(|name| !name.value.is_empty()) else {
-        return Some(None);
-    };
-    Some(Some(EndpointPort {
-        name: name.value,
+    Some(EndpointPort {
+        name: name.map(|name| name.value).unwrap_or_default(),
         protocol: protocol.map_or(Protocol::TCP, |protocol| protocol.value),
         port: port?.value,
-    }))
+    })
 }
 
 /// TCP, UDP or SCTP, by name or number.

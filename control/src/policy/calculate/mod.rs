@@ -5,23 +5,22 @@
 //! of one label can be carried through to the sets and endpoints it concerns and to nothing else.
 
 mod items;
+mod order;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use self::items::{ItemId, Items};
+use self::order::{Tier, by_tier, in_order, tiers, tiers_are_known};
 use self::rules::{RuleBuilder, endpoints_of};
 use super::model::{
-    DefaultAction, HostEndpoint, IpPort, IpSet, Model, Policy, PolicyId, PolicyKind, Rules,
-    Settings, TierPolicies, Workload,
+    HostEndpoint, IpPort, IpSet, Model, Policy, PolicyId, Rules, Settings, Workload,
 };
 use super::resource::{PolicyResource, PolicyResources, Profile};
 use super::rule::IpSetId;
 use super::selector::index::Index;
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::source::Span;
-use crate::config::suggest::nearest;
 use crate::config::{Located, felix};
 
 /// The calculated model of resources, and what is remarkable about it.
@@ -38,7 +37,7 @@ pub fn calculate(resources: &PolicyResources) -> Result<(Model, Diagnostics), Di
         rules: RuleBuilder::default(),
     };
     for (id, item) in &items.all {
-        calculation.index.set_item(id.clone(), item.labels.clone());
+        calculation.index.set_item(id, item.labels.clone());
     }
     let mut model = Model {
         settings: settings(resources, ""),
@@ -87,86 +86,6 @@ struct Calculation {
     rules: RuleBuilder,
 }
 
-/// A tier, for ordering.
-struct Tier {
-    order: f64,
-    name: Arc<str>,
-    default_action: DefaultAction,
-}
-
-/// Order of the tier `default`, which is always there.
-const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
-
-/// Tiers in order: by their order, then by name.
-fn tiers(resources: &PolicyResources) -> Vec<Tier> {
-    let mut tiers: Vec<Tier> = resources
-        .tiers
-        .iter()
-        .map(|tier| Tier {
-            order: tier.order.unwrap_or(f64::INFINITY),
-            name: tier.meta.name.value.as_str().into(),
-            default_action: tier.default_action,
-        })
-        .collect();
-    let default = super::resource::DEFAULT_TIER;
-    if tiers.iter().all(|tier| &*tier.name != default) {
-        tiers.push(Tier {
-            order: DEFAULT_TIER_ORDER,
-            name: default.into(),
-            default_action: DefaultAction::Deny,
-        });
-    }
-    tiers.sort_by(|a, b| {
-        a.order
-            .total_cmp(&b.order)
-            .then_with(|| a.name.cmp(&b.name))
-    });
-    tiers
-}
-
-fn tiers_are_known(resources: &PolicyResources, tiers: &[Tier], findings: &mut Diagnostics) {
-    for policy in &resources.policies {
-        let name = policy.tier.value.as_str();
-        if tiers.iter().any(|tier| &*tier.name == name) {
-            continue;
-        }
-        let label = match nearest(name, tiers.iter().map(|tier| &*tier.name)) {
-            Some(known) => format!("did you mean `{known}`?"),
-            None => "no Tier has this name".to_owned(),
-        };
-        findings.push(
-            Diagnostic::error(format!("unknown tier `{name}`"))
-                .at(&policy.tier.at, label)
-                .about(policy.meta.label()),
-        );
-    }
-}
-
-/// Policies in order: by their order, then by name. What stands for a deletion is left out.
-fn in_order(resources: &PolicyResources) -> Vec<&PolicyResource> {
-    let mut policies: Vec<&PolicyResource> = resources
-        .policies
-        .iter()
-        .filter(|policy| !policy.deletes)
-        .collect();
-    let order = |policy: &PolicyResource| policy.order.unwrap_or(f64::INFINITY);
-    policies.sort_by(|a, b| {
-        let by_order = order(a).total_cmp(&order(b));
-        by_order.then_with(|| sort_name(a).cmp(&sort_name(b)))
-    });
-    policies
-}
-
-/// Policies of Kubernetes have a prefix in Calico's order.
-fn sort_name(policy: &PolicyResource) -> (String, PolicyKind, Option<&str>) {
-    let prefix = match policy.kind {
-        PolicyKind::Kubernetes | PolicyKind::StagedKubernetes => "knp.default.",
-        _ => "",
-    };
-    let name = format!("{prefix}{}", policy.meta.name.value);
-    (name, policy.kind, policy.meta.namespace.as_deref())
-}
-
 /// What names a policy in the model.
 pub fn policy_id(policy: &PolicyResource) -> PolicyId {
     PolicyId {
@@ -208,7 +127,7 @@ impl Calculation {
     fn policy(&mut self, policy: &PolicyResource) -> Rules {
         let id = policy_id(policy);
         self.index
-            .set_selector(Purpose::Policy(id), endpoints_of(policy));
+            .set_selector(&Purpose::Policy(id), endpoints_of(policy));
         self.rules.policy(policy)
     }
 
@@ -216,7 +135,7 @@ impl Calculation {
     fn sets(&mut self, items: &Items<'_>, model: &mut Model) {
         for (id, set) in &self.rules.sets {
             self.index
-                .set_selector(Purpose::Set(id.clone()), set.expr.clone());
+                .set_selector(&Purpose::Set(id.clone()), set.expr.clone());
         }
         for (id, set) in &self.rules.sets {
             let purpose = Purpose::Set(id.clone());
@@ -373,35 +292,6 @@ fn add_settings(resources: &PolicyResources, node: &str, model: &mut Model) {
         let settings = settings(resources, node);
         model.node_settings.insert(node.to_owned(), settings);
     }
-}
-
-/// Policies of an endpoint, those that are wanted, by tier.
-fn by_tier(
-    tiers: &[Tier],
-    policies: &[&PolicyResource],
-    wanted: impl Fn(&PolicyResource) -> bool,
-) -> Vec<TierPolicies> {
-    let mut found: BTreeMap<usize, (Vec<PolicyId>, Vec<PolicyId>)> = BTreeMap::new();
-    for policy in policies.iter().filter(|policy| wanted(policy)) {
-        let name = policy.tier.value.as_str();
-        let Some(place) = tiers.iter().position(|tier| &*tier.name == name) else {
-            continue;
-        };
-        let (ingress, egress) = found.entry(place).or_default();
-        if policy.on_ingress {
-            ingress.push(policy_id(policy));
-        }
-        if policy.on_egress {
-            egress.push(policy_id(policy));
-        }
-    }
-    let tier = |(place, (ingress, egress)): (usize, _)| TierPolicies {
-        name: tiers[place].name.clone(),
-        default_action: tiers[place].default_action,
-        ingress,
-        egress,
-    };
-    found.into_iter().map(tier).collect()
 }
 
 /// A place in a resource, and the resource's name.

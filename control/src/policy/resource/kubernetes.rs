@@ -26,7 +26,8 @@ pub(super) fn decode(
     meta: Meta,
     spec: &mut Fields<'_>,
     cx: &mut Context<'_>,
-) -> Option<PolicyResource> {
+) -> PolicyResource {
+    let mark = cx.mark();
     let pods = spec.get("podSelector", cx, |node, cx| {
         label_selector(node, "podSelector", cx)
     });
@@ -73,8 +74,8 @@ pub(super) fn decode(
         apply_on_forward: false,
         deletes,
     };
-    policy.remark(cx);
-    Some(policy)
+    policy.remark(mark, cx);
+    policy
 }
 
 /// Pods of Kubernetes that satisfy all of some expressions.
@@ -270,6 +271,7 @@ fn list<T>(
 }
 
 fn peer(node: &Node, what: &str, cx: &mut Context<'_>) -> Option<Entity> {
+    let mark = cx.mark();
     let mut fields = Fields::open(node, format!("an item of {what}"), cx)?;
     let pods = fields.get("podSelector", cx, |node, cx| {
         label_selector(node, "podSelector", cx)
@@ -278,18 +280,16 @@ fn peer(node: &Node, what: &str, cx: &mut Context<'_>) -> Option<Entity> {
         label_selector(node, "namespaceSelector", cx)
     });
     let block = fields.get("ipBlock", cx, ip_block);
-    let anything = pods.is_some() || namespaces.is_some() || block.is_some();
-    let (selects, at_block) = (
-        pods.is_some() || namespaces.is_some(),
-        block.as_ref().map(|b| b.at.clone()),
-    );
-    let misspelt = fields.has_more();
     fields.finish(cx);
-    if !anything && !misspelt {
-        let label = "give podSelector, namespaceSelector or ipBlock";
-        cx.error(&node.at, "a peer that says nothing", label);
+    let selects = pods.is_some() || namespaces.is_some();
+    if !selects && block.is_none() {
+        if !cx.has_errors_since(mark) {
+            let label = "give podSelector, namespaceSelector or ipBlock";
+            cx.error(&node.at, "a peer that says nothing", label);
+        }
         return None;
     }
+    let at_block = block.as_ref().map(|block| block.at.clone());
     if let Some(at) = at_block.filter(|_| selects) {
         cx.error(
             &at,

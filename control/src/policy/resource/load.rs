@@ -59,14 +59,18 @@ impl PolicyResources {
 pub fn load_paths(paths: &[PathBuf]) -> Result<PolicyResources, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let sources = read_all(paths, &mut diagnostics);
-    load_sources(&sources, diagnostics)
+    load(&sources, diagnostics)
 }
 
 /// Loads texts that are in memory already.
 ///
 /// # Errors
 /// As [`load_paths`].
-pub(crate) fn load_sources(
+pub fn load_sources(sources: &[Arc<Source>]) -> Result<PolicyResources, Diagnostics> {
+    load(sources, Diagnostics::default())
+}
+
+fn load(
     sources: &[Arc<Source>],
     mut diagnostics: Diagnostics,
 ) -> Result<PolicyResources, Diagnostics> {
@@ -184,14 +188,14 @@ impl Reader {
                 keep(
                     &mut found.policies,
                     named,
-                    PolicyResource::decode(kind, meta, spec, cx),
+                    Some(PolicyResource::decode(kind, meta, spec, cx)),
                 );
             }
             Kind::KubernetesPolicy(kind) => {
                 keep(
                     &mut found.policies,
                     named,
-                    kubernetes::decode(kind, meta, spec, cx),
+                    Some(kubernetes::decode(kind, meta, spec, cx)),
                 );
             }
             Kind::Tier => keep(&mut found.tiers, named, Some(Tier::decode(meta, spec, cx))),

@@ -11,6 +11,10 @@ use crate::policy::selector::{Expr, selector};
 
 /// A policy of any kind, those of Kubernetes translated.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the resource"
+)]
 pub struct PolicyResource {
     /// Its kind.
     pub kind: PolicyKind,
@@ -53,7 +57,8 @@ impl PolicyResource {
         meta: Meta,
         spec: &mut Fields<'_>,
         cx: &mut Context<'_>,
-    ) -> Option<Self> {
+    ) -> Self {
+        let mark = cx.mark();
         let global = matches!(kind, PolicyKind::Global | PolicyKind::StagedGlobal);
         let tier = spec
             .get("tier", cx, decode::name)
@@ -129,8 +134,8 @@ impl PolicyResource {
             apply_on_forward: apply_on_forward.is_some(),
             deletes,
         };
-        policy.remark(cx);
-        Some(policy)
+        policy.remark(mark, cx);
+        policy
     }
 
     /// The rules of a direction, and whether the policy applies to it.
@@ -141,8 +146,11 @@ impl PolicyResource {
         }
     }
 
-    /// Points out what is allowed and hardly meant.
-    pub(super) fn remark(&self, cx: &mut Context<'_>) {
+    /// Points out what is allowed and hardly meant, unless there were errors since a mark.
+    pub(super) fn remark(&self, mark: usize, cx: &mut Context<'_>) {
+        if cx.has_errors_since(mark) {
+            return;
+        }
         for direction in [Direction::Ingress, Direction::Egress] {
             let (rules, applies) = self.direction(direction);
             let Some(first) = rules.first() else { continue };

@@ -111,8 +111,8 @@ impl<S: Ord + Clone, I: Ord + Clone> Index<S, I> {
     }
 
     /// Adds a selector, or changes its expression.
-    pub fn set_selector(&mut self, selector: S, expr: Expr) -> Vec<Change<S, I>> {
-        let mut changes = self.remove_selector(&selector);
+    pub fn set_selector(&mut self, selector: &S, expr: Expr) -> Vec<Change<S, I>> {
+        let mut changes = self.remove_selector(selector);
         let atoms = atoms(&expr);
         let candidates: BTreeSet<I> = match &atoms {
             None => {
@@ -130,7 +130,7 @@ impl<S: Ord + Clone, I: Ord + Clone> Index<S, I> {
         };
         self.selectors.insert(selector.clone(), (expr, atoms));
         for item in candidates {
-            changes.extend(self.judge(&selector, &item));
+            changes.extend(self.judge(selector, &item));
         }
         net(changes)
     }
@@ -157,15 +157,15 @@ impl<S: Ord + Clone, I: Ord + Clone> Index<S, I> {
     }
 
     /// Adds an item, or changes its labels.
-    pub fn set_item(&mut self, item: I, labels: Labels) -> Vec<Change<S, I>> {
-        let old = self.items.get(&item);
+    pub fn set_item(&mut self, item: &I, labels: Labels) -> Vec<Change<S, I>> {
+        let old = self.items.get(item);
         if old == Some(&labels) {
             return Vec::new();
         }
         let old: BTreeSet<Atom> = old.map(atoms_of).unwrap_or_default();
         let new = atoms_of(&labels);
         for atom in old.difference(&new) {
-            forget(&mut self.items_by_atom, atom, &item);
+            forget(&mut self.items_by_atom, atom, item);
         }
         for atom in new.difference(&old) {
             let items = self.items_by_atom.entry(atom.clone()).or_default();
@@ -176,7 +176,7 @@ impl<S: Ord + Clone, I: Ord + Clone> Index<S, I> {
             .iter()
             .filter_map(|atom| self.by_atom.get(atom))
             .flatten();
-        let so_far = self.selected_by.get(&item).into_iter().flatten();
+        let so_far = self.selected_by.get(item).into_iter().flatten();
         let candidates: BTreeSet<S> = by_atom
             .chain(&self.unbound)
             .chain(so_far)
@@ -185,7 +185,7 @@ impl<S: Ord + Clone, I: Ord + Clone> Index<S, I> {
         self.items.insert(item.clone(), labels);
         let candidates = candidates.iter();
         candidates
-            .filter_map(|selector| self.judge(selector, &item))
+            .filter_map(|selector| self.judge(selector, item))
             .collect()
     }
 

@@ -205,7 +205,7 @@ proptest! {
             let changes = match step {
                 Step::Selector(id, expr) => {
                     selectors.insert(id, expr.clone());
-                    index.set_selector(id, expr)
+                    index.set_selector(&id, expr)
                 }
                 Step::NoSelector(id) => {
                     selectors.remove(&id);
@@ -213,7 +213,7 @@ proptest! {
                 }
                 Step::Item(id, labels) => {
                     items.insert(id, labels.clone());
-                    index.set_item(id, labels)
+                    index.set_item(&id, labels)
                 }
                 Step::NoItem(id) => {
                     items.remove(&id);
@@ -267,17 +267,17 @@ fn a_change_of_labels_looks_only_at_selectors_that_could_care() {
     let mut index: Index<usize, usize> = Index::new();
     for id in 0..1000 {
         let app = parse(&format!("app == 'app-{id}' && has(tier)")).unwrap();
-        index.set_selector(id, app);
+        index.set_selector(&id, app);
     }
     for id in 0..1000 {
         let app = format!("app-{id}");
-        index.set_item(id, labels(&[("app", &app), ("tier", "x")]));
+        index.set_item(&id, labels(&[("app", &app), ("tier", "x")]));
     }
     assert_eq!(index.evaluations(), 1000);
-    let changes = index.set_item(7, labels(&[("app", "app-8"), ("tier", "x")]));
+    let changes = index.set_item(&7, labels(&[("app", "app-8"), ("tier", "x")]));
     assert_eq!(changes.len(), 2);
     assert_eq!(index.evaluations(), 1002);
     // A selector of one application looks at its items only.
-    index.set_selector(1000, parse("app in {'app-8', 'app-9'}").unwrap());
+    index.set_selector(&1000, parse("app in {'app-8', 'app-9'}").unwrap());
     assert_eq!(index.evaluations(), 1005);
 }

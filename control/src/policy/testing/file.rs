@@ -1,12 +1,13 @@
 //! A file of tests, in either form, to a suite.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::parties::{Directory, End, Refusal, Who, fitting};
 use super::table::{self, Row, Table};
 use super::{Check, Group, Suite, calculated};
 use crate::config::decode::Context;
-use crate::config::source::{Located, Span};
+use crate::config::source::{Located, Source, Span};
 use crate::config::{Diagnostic, Diagnostics, read, read_all, yaml};
 use crate::policy::calculate::calculate;
 use crate::policy::legs::{Leg, Party, legs};
@@ -22,8 +23,17 @@ impl Suite {
     /// # Errors
     /// All that is wrong with it and with its resources.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
+        let source = read(path).map_err(|error| Diagnostics(vec![*error]))?;
+        Self::parse(&source)
+    }
+
+    /// Reads a text. Relative paths in it count from the directory of the text's name.
+    ///
+    /// # Errors
+    /// As [`Suite::load`].
+    pub fn parse(source: &Arc<Source>) -> Result<Self, Diagnostics> {
         let mut findings = Diagnostics::default();
-        let suite = Self::read(path, &mut findings);
+        let suite = Self::read(source, &mut findings);
         findings.sort();
         match suite {
             Some(suite) if !findings.has_errors() => Ok(Self {
@@ -34,13 +44,12 @@ impl Suite {
         }
     }
 
-    fn read(path: &Path, findings: &mut Diagnostics) -> Option<Self> {
-        let source = read(path).map_err(|error| findings.push(*error)).ok()?;
-        let documents = yaml::parse(&source)
+    fn read(source: &Arc<Source>, findings: &mut Diagnostics) -> Option<Self> {
+        let documents = yaml::parse(source)
             .map_err(|error| findings.push(*error))
             .ok()?;
         let whole = Span {
-            source: source.clone(),
+            source: Arc::clone(source),
             start: 0,
             len: 0,
         };
@@ -52,7 +61,7 @@ impl Suite {
                 };
                 calculated::decode(only, &mut cx)
             }
-            documents => from_resources(path, documents, findings)?,
+            documents => from_resources(&source.path, documents, findings)?,
         };
         if groups.iter().all(|group| group.checks.is_empty()) && !findings.has_errors() {
             let error = Diagnostic::error("there are no tests here");

@@ -80,7 +80,10 @@ pub(super) fn decode(document: &Node, beside: &Path, cx: &mut Context<'_>) -> Op
     let _ = fields.require("kind", cx, decode::choice(&kinds, true));
     let name = fields.take("metadata").and_then(|node| metadata(node, cx));
     let name = name.unwrap_or_default();
-    cx.resource = format!("{KIND} {name}").trim().to_owned();
+    cx.resource = match name.as_str() {
+        "" => KIND.to_owned(),
+        name => format!("{KIND} {name}"),
+    };
     let spec = fields.require("spec", cx, |node, cx| spec(node, beside, cx));
     fields.finish(cx);
     let (resources, node, rows) = spec?.value;

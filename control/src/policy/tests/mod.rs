@@ -1,3 +1,6 @@
 //! Tests of the module as a whole.
 
 mod cases;
+mod hosts;
+mod oracle;
+mod resources;
