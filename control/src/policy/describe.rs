@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::rule::{Families, Family, IcmpMatch, Matches, Ports, Rule, Side};
+use super::rule::{Families, IcmpMatch, Matches, Ports, Rule, Side};
 
 /// A rule as one line.
 pub struct Described<'r>(pub &'r Rule);
@@ -21,8 +21,7 @@ impl fmt::Display for Described<'_> {
         f.write_str(self.0.action.as_str())?;
         match families {
             Families::Any => {}
-            Families::Only(Family::V4) => f.write_str(" IPv4")?,
-            Families::Only(Family::V6) => f.write_str(" IPv6")?,
+            Families::Only(family) => write!(f, " {family}")?,
             Families::Never => f.write_str(" nothing")?,
         }
         if let Some(protocol) = protocol {

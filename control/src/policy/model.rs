@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 pub use super::settings::{Failsafe, Settings};
 
-use super::rule::{IpSetId, Protocol, Rule, Side};
+use super::rule::{IpSetId, Protocol, Rule};
 
 /// All that decides about packets.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -48,20 +48,12 @@ impl Model {
             .map(|policy| &policy.rules)
             .chain(profiles.map(|profile| &profile.rules))
             .flat_map(|rules| rules.inbound.iter().chain(&rules.outbound));
-        let sides = rules.flat_map(|rule| [&rule.matches.src, &rule.matches.dst]);
-        sides
-            .flat_map(sets_of)
+        rules
+            .flat_map(|rule| rule.matches.ip_sets())
             .filter(|id| !self.ip_sets.contains_key(id))
             .cloned()
             .collect()
     }
-}
-
-fn sets_of(side: &Side) -> impl Iterator<Item = &IpSetId> {
-    let named = side.ports.iter().chain(&side.not_ports);
-    let named = named.flat_map(|ports| &ports.named);
-    let sets = side.ip_sets.iter().chain(&side.not_ip_sets);
-    sets.chain(&side.ip_port_sets).chain(named)
 }
 
 /// A set that rules refer to. An empty one has no member, and nothing matches it.

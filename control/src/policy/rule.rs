@@ -33,6 +33,15 @@ impl Family {
     }
 }
 
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// A number of the Internet protocol registry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Protocol(pub u8);
@@ -261,6 +270,18 @@ pub struct Matches {
     pub src: Side,
     /// Where the packet goes.
     pub dst: Side,
+}
+
+impl Matches {
+    /// All sets that are named.
+    pub fn ip_sets(&self) -> impl Iterator<Item = &IpSetId> {
+        [&self.src, &self.dst].into_iter().flat_map(|side| {
+            let ports = side.ports.iter().chain(&side.not_ports);
+            let named = ports.flat_map(|ports| &ports.named);
+            let sets = side.ip_sets.iter().chain(&side.not_ip_sets);
+            sets.chain(&side.ip_port_sets).chain(named)
+        })
+    }
 }
 
 /// Where a rule was written.

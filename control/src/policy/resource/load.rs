@@ -17,6 +17,7 @@ use crate::config::resource::{
 use crate::config::yaml::{self, Node};
 use crate::config::{Diagnostics, Resources, Source, read_all, retain_first};
 use crate::policy::model::PolicyKind;
+use crate::policy::testing::is_test;
 
 /// All resources that bear on policy, valid one by one. Order is that of the files.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -78,7 +79,8 @@ fn load(
     for source in sources {
         match yaml::parse(source) {
             Ok(documents) => {
-                for document in &documents {
+                // A directory may hold tests of its policies.
+                for document in documents.iter().filter(|document| !is_test(document)) {
                     reader.document(document, &mut diagnostics);
                 }
             }

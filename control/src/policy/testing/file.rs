@@ -101,7 +101,7 @@ fn from_resources(
     paths.dedup();
     for source in read_all(&paths, findings) {
         // A directory may hold the file of tests itself.
-        if source.path == path {
+        if is_same_file(&source.path, path) {
             continue;
         }
         match yaml::parse(&source) {
@@ -150,6 +150,11 @@ fn from_resources(
     Some(groups)
 }
 
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    one == other || real(one).is_some_and(|path| Some(path) == real(other))
+}
+
 fn check(
     row: &Row,
     table: &Table,
@@ -182,16 +187,21 @@ fn check(
         _ => None,
     });
     let Some((src, dst)) = fitting(&from.addresses, &to.addresses, family) else {
-        let without = if from.addresses.is_empty() {
-            &row.from
-        } else {
-            &row.to
+        let (without, label) = match [&from, &to].map(|end| end.addresses.is_empty()) {
+            [true, _] => (&row.from, HOST_ADDRESSES.to_owned()),
+            [_, true] => (&row.to, HOST_ADDRESSES.to_owned()),
+            [false, false] => (&row.to, format!("only {}", joined(&to.addresses))),
         };
-        let message = format!(
-            "{} and {} have no addresses of one family",
-            row.from.value, row.to.value
-        );
-        let label = "a host's addresses come from its Node or HostEndpoint".to_owned();
+        let message = match family {
+            None => format!(
+                "{} and {} have no addresses of one family",
+                row.from.value, row.to.value
+            ),
+            Some(family) => {
+                let (from, to) = (&row.from.value, &row.to.value);
+                format!("{from} and {to} do not both have an {family} address")
+            }
+        };
         return Err(refuse((message, label), &without.at));
     };
     let has_ports = row.protocol.has_ports();
@@ -222,6 +232,13 @@ fn check(
         decided_by: row.decided_by.clone(),
         at: row.at.at.clone(),
     })
+}
+
+const HOST_ADDRESSES: &str = "a host's addresses come from its Node or HostEndpoint";
+
+fn joined(addresses: &[std::net::IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
 }
 
 /// `host` is the node that the tests are for, or the other end's, or the only one.

@@ -5,6 +5,8 @@ mod file;
 mod parties;
 mod table;
 
+pub(crate) use table::is_table as is_test;
+
 use self::parties::Directory;
 use super::evaluate::evaluate;
 use super::legs::Leg;

@@ -59,7 +59,7 @@ pub(super) struct Row {
 const SOURCE_PORT: u16 = 40000;
 
 /// True if a document is one of tests.
-pub(super) fn is_table(document: &Node) -> bool {
+pub(crate) fn is_table(document: &Node) -> bool {
     let Value::Map(pairs) = &document.value else {
         return false;
     };
@@ -118,6 +118,7 @@ fn spec(node: &Node, beside: &Path, cx: &mut Context<'_>) -> Option<Spec> {
 }
 
 fn row(node: &Node, cx: &mut Context<'_>) -> Option<Row> {
+    let mark = cx.mark();
     let mut fields = Fields::open(node, "a test", cx)?;
     let name = fields.get("name", cx, decode::name);
     let from = fields.require("from", cx, decode::name);
@@ -150,8 +151,10 @@ fn row(node: &Node, cx: &mut Context<'_>) -> Option<Row> {
         );
     }
     if port.is_none() && protocol.has_ports() {
-        let label = format!("add `port`, the destination's {} port", protocol.value);
-        cx.error(&protocol.at, "a test without a port", label);
+        if !cx.has_errors_since(mark) {
+            let label = format!("add `port`, the destination's {} port", protocol.value);
+            cx.error(&protocol.at, "a test without a port", label);
+        }
         return None;
     }
     let is_icmp = [Protocol::ICMP, Protocol::ICMPV6].contains(&protocol.value);

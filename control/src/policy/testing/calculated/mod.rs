@@ -5,8 +5,6 @@ mod packet;
 mod rule;
 mod sets;
 
-use std::collections::BTreeMap;
-
 use self::packet::{CasePacket, packet};
 use self::rule::rule;
 use self::sets::ip_sets;
@@ -283,27 +281,17 @@ fn named_rules(node: &Node, cx: &mut Context<'_>) -> Option<(String, Rules)> {
     Some((name?.value, rules))
 }
 
+/// Rules may name only sets that the case has.
 fn check_sets(rules: &Rules, model: &Model, cx: &mut Context<'_>) {
-    let probe = Model {
-        ip_sets: model.ip_sets.clone(),
-        profiles: BTreeMap::from([(
-            String::new(),
-            Profile {
-                rules: rules.clone(),
-            },
-        )]),
-        ..Model::default()
-    };
-    let at = rules
-        .inbound
-        .first()
-        .and_then(|rule| rule.origin.at.clone());
-    let Some(at) = at else { return };
-    for id in probe.unknown_ip_sets() {
-        cx.error(
-            &at,
-            format!("unknown IP set `{id}`"),
-            "`ipsets` of the case has no such set",
-        );
+    for rule in &rules.inbound {
+        let Some(at) = &rule.origin.at else { continue };
+        let unknown = rule
+            .matches
+            .ip_sets()
+            .filter(|id| !model.ip_sets.contains_key(id));
+        for id in unknown {
+            let label = "`ipsets` of the case has no such set";
+            cx.error(at, format!("unknown IP set `{id}`"), label);
+        }
     }
 }
