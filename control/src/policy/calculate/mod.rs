@@ -172,8 +172,12 @@ impl Calculation {
         policies: &[&PolicyResource],
         model: &mut Model,
     ) {
+        let numbered = policies.iter().enumerate();
+        let places = numbered
+            .map(|(place, policy)| (policy_id(policy), place))
+            .collect();
         for (id, endpoint) in &items.workloads {
-            let applies = self.applies_to(&ItemId::Workload(id.clone()), policies);
+            let applies = self.applies_to(&ItemId::Workload(id.clone()), policies, &places);
             let normal = |policy: &PolicyResource| !policy.do_not_track && !policy.pre_dnat;
             let node = endpoint.node.value.clone();
             let workload = Workload {
@@ -198,7 +202,7 @@ impl Calculation {
         }
         for endpoint in &resources.host_endpoints {
             let name = endpoint.meta.name.value.clone();
-            let applies = self.applies_to(&ItemId::Host(name.clone()), policies);
+            let applies = self.applies_to(&ItemId::Host(name.clone()), policies, &places);
             let of = |wanted: &dyn Fn(&PolicyResource) -> bool| by_tier(tiers, &applies, wanted);
             let is_normal = |policy: &PolicyResource| !policy.do_not_track && !policy.pre_dnat;
             let value = HostEndpoint {
@@ -229,11 +233,18 @@ impl Calculation {
         &self,
         item: &ItemId,
         policies: &[&'p PolicyResource],
+        places: &BTreeMap<PolicyId, usize>,
     ) -> Vec<&'p PolicyResource> {
-        let selecting: BTreeSet<&Purpose> = self.index.selectors_of(item).collect();
-        let selects =
-            |policy: &&PolicyResource| selecting.contains(&Purpose::Policy(policy_id(policy)));
-        policies.iter().copied().filter(selects).collect()
+        let mut found: Vec<usize> = self
+            .index
+            .selectors_of(item)
+            .filter_map(|purpose| match purpose {
+                Purpose::Policy(id) => places.get(id).copied(),
+                Purpose::Set(_) => None,
+            })
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|place| policies[place]).collect()
     }
 
     /// Points out what selects nothing.

@@ -287,12 +287,16 @@ fn way(
             if here == there {
                 return Ok(legs(model, &near, &far));
             }
-            let mut way = legs(model, &near, &directory.between_nodes(here, interface));
-            way.extend(legs(
-                model,
-                &directory.between_nodes(there, interface),
-                &far,
-            ));
+            let is_pod = |end: &End| matches!(end.who, Who::Workload { .. });
+            let between = |node| {
+                if is_pod(from) && is_pod(to) {
+                    Ok(directory.between_pods(node, interface))
+                } else {
+                    directory.outside(node, interface)
+                }
+            };
+            let mut way = legs(model, &near, &between(here)?);
+            way.extend(legs(model, &between(there)?, &far));
             Ok(way)
         }
         (Some(near), None) => {

@@ -207,8 +207,9 @@ impl<'m> Directory<'m> {
         })
     }
 
-    /// The way between two nodes: tunnels hide packets from host endpoints, but not from those for all interfaces.
-    pub(super) fn between_nodes(&self, node: &str, interface: Option<&str>) -> Party {
+    /// The way between pods of two nodes: tunnels hide packets from host endpoints, but not from those for all
+    /// interfaces.
+    pub(super) fn between_pods(&self, node: &str, interface: Option<&str>) -> Party {
         let endpoint = match interface {
             Some(interface) => host_endpoint(self.model, node, interface, self.addresses_of(node)),
             None => wildcard(self.model, node),

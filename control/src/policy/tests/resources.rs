@@ -584,3 +584,35 @@ fn policies_of_hosts_go_where_their_flags_say() {
     assert_eq!(names(&endpoint.pre_dnat), ["early"]);
     assert_eq!(names(&endpoint.untracked), ["untracked"]);
 }
+
+#[test]
+fn another_nodes_host_is_behind_its_host_endpoint() {
+    let hosts = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: m}\nspec: {node: m, interfaceName: eth0, \
+                 expectedIPs: [192.0.2.9]}\n---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: \
+                 far, namespace: prod}\nspec: {node: m, pod: far, ipNetworks: [10.0.1.1/32], profiles: [kns.prod]}";
+    check(
+        hosts,
+        &[
+            "prod/web host:m TCP 22 Allow",
+            "prod/web host:m TCP 80 Deny",
+            "192.0.2.1 host:m TCP 80 Deny",
+            // Pods of that node are behind it, too, but it has nothing to say about what is forwarded.
+            "prod/web prod/far TCP 80 Allow",
+        ],
+    );
+    let closed = "\n---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\nspec: {selector: \
+                  '!has(projectcalico.org/namespace)', applyOnForward: true, types: [Ingress]}";
+    let all = hosts.replace("eth0", "'*'");
+    // A tunnel hides packets from eth0's endpoint, and not from that of all interfaces.
+    check(
+        &format!("{hosts}{closed}"),
+        &[
+            "prod/web prod/far TCP 80 Allow",
+            "192.0.2.1 prod/far TCP 80 Deny",
+        ],
+    );
+    check(
+        &format!("{all}{closed}"),
+        &["prod/web prod/far TCP 80 Deny"],
+    );
+}
