@@ -17,7 +17,7 @@ use crate::policy::resource::Reader;
 use crate::policy::rule::Protocol;
 
 impl Suite {
-    /// Reads a file of tests: the calculated form, or [`PolicyTest`](super::table) documents with or beside the
+    /// Reads a file of tests: the calculated form, or `PolicyTest` documents with or beside the
     /// resources that they are about.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! From resources to verdicts: what each field means.
 
+use std::fmt::Write as _;
+
 use crate::config::Source;
 use crate::policy::resource::load_sources;
 use crate::policy::testing::Suite;
@@ -71,9 +73,10 @@ fn check(policy: &str, rows: &[&str]) {
         } else {
             format!("port: {port}, ")
         };
-        text.push_str(&format!(
-            "    - {{from: \"{from}\", to: \"{to}\", protocol: {protocol}, {port}expected: {expected}}}\n"
-        ));
+        let _ = writeln!(
+            text,
+            "    - {{from: \"{from}\", to: \"{to}\", protocol: {protocol}, {port}expected: {expected}}}"
+        );
     }
     let suite =
         Suite::parse(&Source::new("test.yaml", text)).unwrap_or_else(|errors| panic!("{errors}"));
