@@ -1,12 +1,12 @@
 //! `caracal policy test`: packets, and what should become of them.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{Cli, Exit, plural};
 use crate::cli::Output;
+use crate::cli::table::one_line;
 use crate::config::Diagnostics;
 use crate::policy::report;
 use crate::policy::testing::{Check, Suite};
@@ -151,38 +151,29 @@ fn describe(result: &TestResult<'_>) -> String {
     let mut titles = vec![result.group, check.name.as_str(), check.way.as_str()];
     titles.retain(|title| !title.is_empty());
     let title = titles.join(": ");
-    let mut text = if result.is_met() {
-        format!("ok    {title}: {}", verdict.outcome.as_str())
+    let (expected, outcome) = (check.expected.as_str(), verdict.outcome.as_str());
+    let mut lines = vec![if result.is_met() {
+        format!("ok    {title}: {outcome}")
     } else if verdict.outcome == check.expected {
         let wanted = check.decided_by.as_deref().unwrap_or_default();
-        let outcome = verdict.outcome.as_str();
         format!("FAIL  {title}: {outcome} as expected, but not decided by `{wanted}`")
     } else {
-        let (expected, outcome) = (check.expected.as_str(), verdict.outcome.as_str());
         format!("FAIL  {title}: expected {expected}, got {outcome}")
-    };
-    let _ = write!(text, "\n      packet:     {}", check.packet);
-    match verdict.decided_by() {
-        Some(by) => {
-            let _ = write!(text, "\n      decided by: {}: {}", by.leg, by.reason);
-        }
-        None => text.push_str("\n      decided by: no endpoint stands in the way"),
-    }
-    for log in &verdict.logs {
-        let _ = write!(text, "\n      logged by:  {log}");
-    }
-    for staged in &verdict.staged {
-        let outcome = staged.outcome.as_str();
-        let _ = write!(
-            text,
-            "\n      staged:     {outcome}, were {} enforced",
-            staged.policy
-        );
-    }
-    let _ = write!(
-        text,
-        "\n      test:       {}:{line}:{column}",
-        result.file.display()
-    );
-    text
+    }];
+    lines.push(format!("      packet:     {}", check.packet));
+    lines.push(match verdict.decided_by() {
+        Some(by) => format!("      decided by: {}: {}", by.leg, by.reason),
+        None => "      decided by: no endpoint stands in the way".to_owned(),
+    });
+    let logs = verdict.logs.iter();
+    lines.extend(logs.map(|rule| format!("      logged by:  {rule}")));
+    let staged = verdict.staged.iter();
+    lines.extend(staged.map(|staged| {
+        let (outcome, policy) = (staged.outcome.as_str(), &staged.policy);
+        format!("      staged:     {outcome}, were {policy} enforced")
+    }));
+    let file = result.file.display();
+    lines.push(format!("      test:       {file}:{line}:{column}"));
+    let lines: Vec<String> = lines.iter().map(|line| one_line(line)).collect();
+    lines.join("\n")
 }

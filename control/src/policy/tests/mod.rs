@@ -2,5 +2,5 @@
 
 mod cases;
 mod hosts;
-mod oracle;
+pub(crate) mod oracle;
 mod resources;

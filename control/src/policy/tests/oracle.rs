@@ -336,7 +336,8 @@ fn members() -> impl Strategy<Value = BTreeMap<IpSetId, IpSet>> {
     })
 }
 
-fn id() -> WorkloadId {
+/// The one endpoint of [`model`].
+pub(crate) fn id() -> WorkloadId {
     WorkloadId {
         orchestrator: String::new(),
         workload: String::new(),
@@ -344,7 +345,8 @@ fn id() -> WorkloadId {
     }
 }
 
-fn model() -> impl Strategy<Value = Model> {
+/// Random policies for one endpoint, ingress only.
+pub(crate) fn model() -> impl Strategy<Value = Model> {
     (tiers(), prop::collection::vec(rules(), 0..3), members()).prop_map(
         |(tiers, profiles, ip_sets)| {
             let mut model = Model {
@@ -393,7 +395,8 @@ fn model() -> impl Strategy<Value = Model> {
     )
 }
 
-fn packet() -> impl Strategy<Value = Packet> {
+/// Random packets that the rules of [`model`] are about.
+pub(crate) fn packet() -> impl Strategy<Value = Packet> {
     (
         address(),
         0..4u8,

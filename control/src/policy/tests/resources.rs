@@ -619,3 +619,22 @@ fn another_nodes_host_is_behind_its_host_endpoint() {
         &["prod/web prod/far TCP 80 Deny"],
     );
 }
+
+#[test]
+fn failsafe_ports_are_those_of_the_node() {
+    let hosts = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: m}\nspec: {node: m, interfaceName: eth0, \
+                 expectedIPs: [192.0.2.9]}\n---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: \
+                 default}\nspec: {failsafeInboundHostPorts: [{port: 2222, net: 192.0.2.0/30}]}\n";
+    let rows = [
+        "192.0.2.1 host:m TCP 2222 Allow",
+        "192.0.2.4 host:m TCP 2222 Deny",
+        "192.0.2.1 host:m TCP 22 Deny",
+    ];
+    check(hosts, &rows);
+    let own = "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: node.m}\nspec: \
+               {failsafeInboundHostPorts: []}";
+    check(
+        &format!("{hosts}{own}"),
+        &["192.0.2.1 host:m TCP 2222 Deny"],
+    );
+}
