@@ -234,20 +234,12 @@ fn entity(node: &Node, what: &'static str, cx: &mut Context<'_>) -> Option<Entit
     Some(Entity {
         nets: plain(nets),
         not_nets: plain(not_nets),
-        selector: not_empty(own),
-        not_selector: not_empty(not_selector),
-        namespace_selector: not_empty(namespaces),
+        selector: own,
+        not_selector,
+        namespace_selector: namespaces,
         service_accounts: accounts,
         ports,
         not_ports,
-    })
-}
-
-/// An empty selector of a rule is none at all.
-fn not_empty(selector: Option<Located<Expr>>) -> Option<Located<Expr>> {
-    selector.filter(|selector| {
-        let text = selector.at.text().trim_matches(['\'', '"']);
-        !(selector.value == Expr::All && text.trim().is_empty())
     })
 }
 
@@ -301,7 +293,7 @@ fn service_accounts(node: &Node, cx: &mut Context<'_>) -> Option<ServiceAccounts
     let names = names.into_iter().flat_map(|list| list.value);
     Some(ServiceAccounts {
         names: names.map(|name| name.value).collect(),
-        selector: not_empty(selector),
+        selector,
     })
 }
 

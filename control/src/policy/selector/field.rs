@@ -6,7 +6,7 @@ use crate::config::decode::{self, Context};
 use crate::config::source::Span;
 use crate::config::yaml::Node;
 
-/// A selector that may not speak of `global()`.
+/// A selector that may not speak of `global()`. One without a word is none at all, as is one that is refused.
 pub(crate) fn selector(node: &Node, cx: &mut Context<'_>) -> Option<Expr> {
     let expr = any(node, cx)?;
     if expr.has_global() {
@@ -29,6 +29,9 @@ pub(crate) fn named_selector(node: &Node, cx: &mut Context<'_>) -> Option<Expr> 
 
 fn any(node: &Node, cx: &mut Context<'_>) -> Option<Expr> {
     let text = decode::text(node, cx)?;
+    if text.trim().is_empty() {
+        return None;
+    }
     match parse(&text) {
         Ok(expr) => Some(expr),
         Err(error) => {

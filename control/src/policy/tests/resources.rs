@@ -127,7 +127,17 @@ fn a_policy_of_a_namespace_means_its_namespace() {
         &np("{action: Allow, source: {selector: app == 'web'}}"),
         &rows,
     );
-    // A rule that selects nobody in particular means everybody.
+    // A rule that selects nobody in particular means everybody, also if it says so with an empty selector.
+    for empty in ["''", "\"  \"", "~"] {
+        let rule = format!("{{action: Allow, source: {{selector: {empty}}}}}");
+        check(
+            &np(&rule),
+            &[
+                "test/other prod/db TCP 1 Allow",
+                "192.0.2.1 prod/db TCP 1 Allow",
+            ],
+        );
+    }
     check(
         &np("{action: Allow}"),
         &[
