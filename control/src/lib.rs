@@ -10,5 +10,6 @@ pub mod demo;
 pub mod desired;
 pub mod netlink;
 pub mod node;
+pub mod policy;
 pub mod replay;
 pub mod xdp;

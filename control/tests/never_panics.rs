@@ -3,6 +3,8 @@
 use std::fs;
 
 use control::config::{DaemonConfig, Source, compute, load_sources};
+use control::policy::testing::Suite;
+use control::policy::{calculate, resource};
 use proptest::prelude::*;
 
 /// One change to a text.
@@ -92,7 +94,13 @@ fn apply(text: &str, change: &Change) -> String {
 
 fn seeds() -> Vec<String> {
     let mut seeds = Vec::new();
-    for dir in ["tests/bad-config", "examples/conf.d", "examples"] {
+    for dir in [
+        "tests/bad-config",
+        "tests/bad-policy",
+        "examples/conf.d",
+        "examples/policy",
+        "examples",
+    ] {
         let mut files: Vec<_> = fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -132,6 +140,24 @@ fn load(text: &str) {
     if let Err(findings) = DaemonConfig::parse(&source) {
         assert!(findings.has_errors());
         let _ = findings.render(false);
+    }
+    let policy = resource::load_sources(std::slice::from_ref(&source));
+    if let Err(findings) = policy.and_then(|resources| calculate(&resources)) {
+        assert!(findings.has_errors());
+        let _ = findings.render(false);
+    }
+    match Suite::parse(&source) {
+        Ok(suite) => {
+            for group in &suite.groups {
+                for check in &group.checks {
+                    let _ = check.run(&group.model);
+                }
+            }
+        }
+        Err(findings) => {
+            assert!(findings.has_errors());
+            let _ = findings.render(false);
+        }
     }
 }
 

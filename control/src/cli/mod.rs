@@ -6,6 +6,7 @@ mod drops;
 mod explain;
 #[cfg(test)]
 mod golden;
+mod policy;
 mod ports;
 mod replay;
 mod routes;
@@ -94,6 +95,8 @@ pub enum Command {
     Cleanup,
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
+    /// Test policies, show what applies to an endpoint, say what is wrong with policies. Offline.
+    Policy(policy::Args),
     /// Take captures through the production pipeline, offline.
     Replay(replay::Args),
     /// Show Caracal at work, in network namespaces of its own.
@@ -112,6 +115,7 @@ impl Cli {
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),
+            Command::Policy(args) => policy::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),
         }

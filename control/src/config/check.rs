@@ -15,16 +15,21 @@ use super::suggest::nearest;
 pub fn check(resources: &Resources, diagnostics: &mut Diagnostics) {
     // What a broken document would have defined is not there: nobody is told then that it is missing.
     let complete = !diagnostics.has_errors();
+    endpoints_are_unique(resources, diagnostics);
     pools_are_disjoint(resources, diagnostics);
     blocks_are_disjoint(resources, diagnostics);
-    addresses_are_unique(resources, diagnostics);
-    interfaces_are_unique(resources, diagnostics);
     if complete {
         references_are_met(resources, diagnostics);
         blocks_lie_in_pools(resources, diagnostics);
         endpoints_lie_in_pools(resources, diagnostics);
         nodes_have_addresses(resources, diagnostics);
     }
+}
+
+/// Checks that hold for endpoints whether nodes and pools are known or not.
+pub(crate) fn endpoints_are_unique(resources: &Resources, diagnostics: &mut Diagnostics) {
+    addresses_are_unique(resources, diagnostics);
+    interfaces_are_unique(resources, diagnostics);
 }
 
 /// Pairs of neighbours, in the order of address, that overlap. Sorted prefixes overlap only if a later one lies

@@ -102,7 +102,7 @@ fn pools(resources: &Resources) -> Vec<Pool> {
 }
 
 /// Built-in values under `default` under `node.<name>`.
-fn felix(resources: &Resources, node_name: &str) -> FelixSettings {
+pub(crate) fn felix(resources: &Resources, node_name: &str) -> FelixSettings {
     let mut settings = FelixSettings::default();
     for name in ["default".to_owned(), format!("node.{node_name}")] {
         for felix in resources

@@ -2,13 +2,14 @@
 //!
 //! A decoder is a function `fn(&Node, &mut Context) -> Option<T>` that reports what it refuses.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::source::{Located, Span};
 use super::suggest::nearest;
 use super::yaml::{Key, Node, Value};
@@ -27,6 +28,17 @@ impl Context<'_> {
     /// Reports an error at a place.
     pub fn error(&mut self, at: &Span, message: impl Into<String>, label: impl Into<String>) {
         self.report(Diagnostic::error(message).at(at, label));
+    }
+
+    /// A mark in the list of findings, for [`Context::has_errors_since`].
+    pub fn mark(&self) -> usize {
+        self.diagnostics.0.len()
+    }
+
+    /// True if an error was reported since a mark: what follows from it is not worth a word.
+    pub fn has_errors_since(&self, mark: usize) -> bool {
+        let mut since = self.diagnostics.0.iter().skip(mark);
+        since.any(|finding| finding.severity == Severity::Error)
     }
 
     /// Reports a finding, adding the resource.
@@ -174,7 +186,7 @@ fn wrong_type<T>(node: &Node, wanted: &str, cx: &mut Context<'_>) -> Option<T> {
         Value::Text(_) if wanted.contains("number") || wanted.contains("`true`") => {
             format!("this is {found}; leave out the quotes, or check the spelling")
         }
-        Value::Int(_) | Value::Bool(_) | Value::Float if wanted == "text" => {
+        Value::Int(_) | Value::Bool(_) | Value::Float(_) if wanted == "text" => {
             format!("this is {found}; put it in quotes")
         }
         _ => format!("this is {found}"),
@@ -314,17 +326,29 @@ pub fn list<T>(
     }
 }
 
-/// A map from text to text (labels, annotations, log filters).
-pub fn text_map(node: &Node, cx: &mut Context<'_>) -> Option<()> {
+/// A map from text to text (labels, annotations, log filters). Nothing is an empty text.
+pub fn text_map(node: &Node, cx: &mut Context<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Map(pairs) = &node.value else {
         return wrong_type(node, "a map of texts", cx);
     };
-    for (_, value) in pairs {
-        if !matches!(value.value, Value::Null) {
-            text(value, cx)?;
-        }
+    let mut map = BTreeMap::new();
+    for (key, value) in pairs {
+        let text = match value.value {
+            Value::Null => String::new(),
+            _ => text(value, cx)?,
+        };
+        map.insert(key.name.clone(), text);
     }
-    Some(())
+    Some(map)
+}
+
+/// Any number, with or without a fraction.
+pub fn fraction(node: &Node, cx: &mut Context<'_>) -> Option<f64> {
+    match node.value {
+        Value::Int(value) => Some(value as f64),
+        Value::Float(value) if value.is_finite() => Some(value),
+        _ => wrong_type(node, "a number", cx),
+    }
 }
 
 /// A duration as Go writes it: `90s`, `1m30s`, `500ms`.

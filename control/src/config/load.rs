@@ -50,7 +50,7 @@ impl Resources {
         self.len() == 0
     }
 
-    fn add(&mut self, resource: Resource) {
+    pub(crate) fn add(&mut self, resource: Resource) {
         match resource {
             Resource::Node(node) => self.nodes.push(node),
             Resource::IpPool(pool) => self.pools.push(pool),
@@ -61,7 +61,7 @@ impl Resources {
         }
     }
 
-    fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         fn key(meta: &Meta) -> (Option<String>, String) {
             (meta.namespace.clone(), meta.name.value.clone())
         }
@@ -89,6 +89,12 @@ pub fn load_dir(dir: &Path) -> Result<Resources, Diagnostics> {
 /// As [`load_dir`].
 pub fn load_paths(paths: &[PathBuf]) -> Result<Resources, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
+    let sources = read_all(paths, &mut diagnostics);
+    load(&sources, diagnostics)
+}
+
+/// Reads files, and the files of directories; reports what can not be read.
+pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
     for path in paths {
         match files_of(path) {
@@ -103,7 +109,7 @@ pub fn load_paths(paths: &[PathBuf]) -> Result<Resources, Diagnostics> {
             Err(error) => diagnostics.push(unreadable(path, &error)),
         }
     }
-    load(&sources, diagnostics)
+    sources
 }
 
 /// Loads texts that are in memory already.
@@ -184,7 +190,7 @@ fn load(sources: &[Arc<Source>], mut diagnostics: Diagnostics) -> Result<Resourc
             Err(diagnostic) => diagnostics.push(*diagnostic),
         }
     }
-    drop_duplicates(&mut list, &mut diagnostics);
+    retain_first(&mut list, Resource::meta, &mut diagnostics);
     for resource in list {
         resources.add(resource);
     }
@@ -199,10 +205,14 @@ fn load(sources: &[Arc<Source>], mut diagnostics: Diagnostics) -> Result<Resourc
 }
 
 /// Reports names that two resources of a kind have, and keeps the first.
-fn drop_duplicates(list: &mut Vec<Resource>, diagnostics: &mut Diagnostics) {
+pub(crate) fn retain_first<T>(
+    list: &mut Vec<T>,
+    meta: impl Fn(&T) -> &Meta,
+    diagnostics: &mut Diagnostics,
+) {
     let mut seen: HashMap<String, Span> = HashMap::new();
     list.retain(|resource| {
-        let meta = resource.meta();
+        let meta = meta(resource);
         let label = meta.label();
         if let Some(first) = seen.get(&label) {
             diagnostics.push(

@@ -1,5 +1,7 @@
 //! Documents to resources: the header decides what the rest is.
 
+use std::collections::BTreeMap;
+
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Severity};
 use super::kinds::{
@@ -12,6 +14,8 @@ use super::yaml::{Node, Value};
 
 /// The API group and version that is read.
 pub const API_VERSION: &str = "projectcalico.org/v3";
+/// The API group and version of Kubernetes' own policies.
+pub(crate) const KUBERNETES_VERSION: &str = "networking.k8s.io/v1";
 
 /// Name and kind of a resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +26,8 @@ pub struct Meta {
     pub name: Located<String>,
     /// `metadata.namespace` of namespaced kinds, `default` where none is given.
     pub namespace: Option<String>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Meta {
@@ -74,15 +80,57 @@ const KINDS: [&str; 6] = [
     "BlockAffinity",
 ];
 
-/// Decodes one document, which may be a list of resources.
-pub fn decode_document(node: &Node, cx: &mut Context<'_>, out: &mut Vec<Resource>) {
-    decode_item(node, cx, out, None, 0);
+/// Kinds of this and other readers that live in a namespace.
+const NAMESPACED: [&str; 7] = [
+    "WorkloadEndpoint",
+    "NetworkPolicy",
+    "KubernetesNetworkPolicy",
+    "StagedNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "NetworkSet",
+    "ServiceAccount",
+];
+
+/// What a resource says of itself first.
+pub(crate) struct Header {
+    /// `apiVersion`.
+    pub(crate) api_version: Located<String>,
+    /// `kind`.
+    pub(crate) kind: Located<String>,
 }
 
-fn decode_item(
+/// Decodes one document, which may be a list of resources.
+pub fn decode_document(node: &Node, cx: &mut Context<'_>, out: &mut Vec<Resource>) {
+    each_resource(node, cx, &mut |fields, header, cx| {
+        decode_resource(fields, &header, cx, out);
+    });
+}
+
+/// Hands on the resources of a document: itself, or the items of a list.
+pub(crate) fn each_resource(
     node: &Node,
     cx: &mut Context<'_>,
+    take: &mut dyn FnMut(Fields<'_>, Header, &mut Context<'_>),
+) {
+    each_item(node, cx, take, None, 0);
+}
+
+/// Decodes one resource of the kinds of this reader.
+pub(crate) fn decode_resource(
+    fields: Fields<'_>,
+    header: &Header,
+    cx: &mut Context<'_>,
     out: &mut Vec<Resource>,
+) {
+    if check_api_version(&header.api_version, &header.kind, cx) {
+        decode_kind(fields, &header.kind, cx, out);
+    }
+}
+
+fn each_item(
+    node: &Node,
+    cx: &mut Context<'_>,
+    take: &mut dyn FnMut(Fields<'_>, Header, &mut Context<'_>),
     inherited: Option<(&str, &str)>,
     depth: usize,
 ) {
@@ -99,7 +147,7 @@ fn decode_item(
 
     let item_kind = kind.strip_suffix("List");
     if let Some(item_kind) = item_kind
-        && (api_version.value == API_VERSION || (api_version.value == "v1" && item_kind.is_empty()))
+        && (["v1", API_VERSION, KUBERNETES_VERSION].contains(&api_version.value.as_str()))
     {
         fields.accept(&["metadata"]);
         let items = fields.take("items");
@@ -117,16 +165,13 @@ fn decode_item(
             );
             return;
         };
-        let inherited = (!item_kind.is_empty()).then_some((API_VERSION, item_kind));
+        let inherited = (!item_kind.is_empty()).then_some((api_version.value.as_str(), item_kind));
         for item in items {
-            decode_item(item, cx, out, inherited, depth + 1);
+            each_item(item, cx, take, inherited, depth + 1);
         }
         return;
     }
-    if !check_api_version(&api_version, &kind, cx) {
-        return;
-    }
-    decode_kind(fields, &kind, cx, out);
+    take(fields, Header { api_version, kind }, cx);
 }
 
 fn header(
@@ -156,7 +201,7 @@ fn check_api_version(
             "`crd.projectcalico.org/v1` is Calico's storage form".to_owned(),
             format!("use `{API_VERSION}`, the form that `calicoctl get -o yaml` prints"),
         ),
-        "networking.k8s.io/v1" if kind.value == "NetworkPolicy" => {
+        KUBERNETES_VERSION if kind.value == "NetworkPolicy" => {
             passive::refuse(kind, cx);
             return false;
         }
@@ -179,28 +224,10 @@ fn decode_kind(
         passive::decode(fields, kind, cx);
         return;
     };
-    let meta = fields
-        .take_with_key("metadata")
-        .map(|(_, node)| node)
-        .or_else(|| {
-            let label = "`metadata` is missing here";
-            cx.error(
-                fields.at(),
-                format!("{known} needs the field `metadata`"),
-                label,
-            );
-            None
-        })
-        .and_then(|node| metadata(node, known, cx));
-    if let Some(meta) = &meta {
-        cx.resource = meta.label();
-    }
+    let meta = take_metadata(&mut fields, known, cx);
     fields.accept(&["status"]);
     // An absent spec is an empty one: kinds without required fields allow it.
-    let empty = Node {
-        value: Value::Map(Vec::new()),
-        at: kind.at.clone(),
-    };
+    let empty = empty_map(kind);
     let spec = fields.take("spec").unwrap_or(&empty);
     fields.finish(cx);
     let Some(mut spec) = Fields::open(spec, "spec", cx) else {
@@ -208,14 +235,7 @@ fn decode_kind(
     };
     // Without a name the spec is still checked, under a name that cannot clash.
     let named = meta.is_some();
-    let meta = meta.unwrap_or_else(|| Meta {
-        kind: known,
-        name: Located {
-            value: String::new(),
-            at: kind.at.clone(),
-        },
-        namespace: None,
-    });
+    let meta = meta.unwrap_or_else(|| unnamed(known, kind));
     let resource = match known {
         "Node" => Some(Resource::Node(NodeResource::decode(meta, &mut spec, cx))),
         "IPPool" => IpPool::decode(meta, &mut spec, cx).map(Resource::IpPool),
@@ -236,6 +256,52 @@ fn decode_kind(
     }
 }
 
+/// A map without fields, for a spec that is left out.
+pub(crate) fn empty_map(kind: &Located<String>) -> Node {
+    Node {
+        value: Value::Map(Vec::new()),
+        at: kind.at.clone(),
+    }
+}
+
+/// Stands for metadata that could not be read.
+pub(crate) fn unnamed(known: &'static str, kind: &Located<String>) -> Meta {
+    Meta {
+        kind: known,
+        name: Located {
+            value: String::new(),
+            at: kind.at.clone(),
+        },
+        namespace: None,
+        labels: BTreeMap::new(),
+    }
+}
+
+/// Takes `metadata` out of a resource; from then on findings are about the resource.
+pub(crate) fn take_metadata(
+    fields: &mut Fields<'_>,
+    known: &'static str,
+    cx: &mut Context<'_>,
+) -> Option<Meta> {
+    let meta = fields
+        .take_with_key("metadata")
+        .map(|(_, node)| node)
+        .or_else(|| {
+            let label = "`metadata` is missing here";
+            cx.error(
+                fields.at(),
+                format!("{known} needs the field `metadata`"),
+                label,
+            );
+            None
+        })
+        .and_then(|node| metadata(node, known, cx));
+    if let Some(meta) = &meta {
+        cx.resource = meta.label();
+    }
+    meta
+}
+
 fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Meta> {
     let mut fields = Fields::open(node, "metadata", cx)?;
     let name = fields.require("name", cx, decode::name);
@@ -243,7 +309,7 @@ fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Met
         cx.resource = format!("{kind} {}", name.value);
     }
     let namespace = fields.get("namespace", cx, decode::name);
-    let _ = fields.get("labels", cx, decode::text_map);
+    let labels = fields.get("labels", cx, decode::text_map);
     let _ = fields.get("annotations", cx, decode::text_map);
     fields.accept(&[
         "uid",
@@ -259,7 +325,7 @@ fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Met
         "selfLink",
     ]);
     fields.finish(cx);
-    let namespaced = kind == "WorkloadEndpoint";
+    let namespaced = NAMESPACED.contains(&kind);
     if let Some(namespace) = &namespace
         && !namespaced
     {
@@ -275,6 +341,7 @@ fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Met
         kind,
         name: name?,
         namespace,
+        labels: labels.map(|labels| labels.value).unwrap_or_default(),
     })
 }
 

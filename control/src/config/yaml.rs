@@ -41,7 +41,7 @@ pub enum Value {
     /// A whole number.
     Int(i128),
     /// Another number.
-    Float,
+    Float(f64),
     /// Text.
     Text(String),
     /// A list.
@@ -57,7 +57,7 @@ impl Value {
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",
             Self::Int(_) => "a number",
-            Self::Float => "a fraction",
+            Self::Float(_) => "a fraction",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -255,8 +255,8 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(RawValue::Scalar(Value::Int(value)))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<RawValue, E> {
-        Ok(RawValue::Scalar(Value::Float))
+    fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
+        Ok(RawValue::Scalar(Value::Float(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<RawValue, E> {

@@ -13,6 +13,8 @@ use crate::config::resource::Meta;
 use crate::config::source::Located;
 use crate::config::yaml::Node;
 use crate::desired::{EndpointToHost, FelixSettings, NatExclusions, ServiceLoopPrevention};
+use crate::policy::model::Failsafe;
+use crate::policy::rule::Protocol;
 
 /// One FelixConfiguration: what it sets, and nothing about what it leaves out.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +45,10 @@ pub struct FelixConfiguration {
     ipv6_support: Option<bool>,
     disable_conntrack_invalid_check: Option<bool>,
     conntrack: ConntrackTimeouts,
+    /// `failsafeInboundHostPorts`: what policy can not close. `None`: not said.
+    pub failsafe_inbound: Option<Vec<Failsafe>>,
+    /// `failsafeOutboundHostPorts`: what policy can not keep a host from. `None`: not said.
+    pub failsafe_outbound: Option<Vec<Failsafe>>,
 }
 
 const TO_HOST: [(&str, EndpointToHost); 4] = [
@@ -139,6 +145,8 @@ impl FelixConfiguration {
             conntrack: spec
                 .get("bpfConntrackTimeouts", cx, ConntrackTimeouts::decode)
                 .map_or_else(ConntrackTimeouts::default, |timeouts| timeouts.value),
+            failsafe_inbound: failsafes(spec, "failsafeInboundHostPorts", cx),
+            failsafe_outbound: failsafes(spec, "failsafeOutboundHostPorts", cx),
         };
         for name in ["wireguardEnabled", "wireguardEnabledV6"] {
             if let Some(on) = spec.get(name, cx, decode::boolean)
@@ -291,6 +299,34 @@ impl ConntrackTimeouts {
             }
         }
     }
+}
+
+fn failsafes(
+    spec: &mut Fields<'_>,
+    name: &'static str,
+    cx: &mut Context<'_>,
+) -> Option<Vec<Failsafe>> {
+    let ports = spec.get(name, cx, decode::list(failsafe))?;
+    Some(ports.value.into_iter().map(|port| port.value).collect())
+}
+
+/// A failsafe port; without a protocol it is TCP.
+fn failsafe(node: &Node, cx: &mut Context<'_>) -> Option<Failsafe> {
+    let mut fields = Fields::open(node, "a port", cx)?;
+    let protocols = [
+        ("tcp", Protocol::TCP),
+        ("udp", Protocol::UDP),
+        ("sctp", Protocol::SCTP),
+    ];
+    let protocol = fields.get("protocol", cx, decode::choice(&protocols, false));
+    let port = fields.require("port", cx, decode::number(0..=65535u16));
+    let net = fields.get("net", cx, decode::address_in_subnet);
+    fields.finish(cx);
+    Some(Failsafe {
+        protocol: protocol.map_or(Protocol::TCP, |protocol| protocol.value),
+        port: port?.value,
+        net: net.map(|net| net.value.trunc()),
+    })
 }
 
 /// An MTU; 0 means "choose", as in Calico. IPv4 needs 68 at least (RFC 791).

@@ -17,7 +17,6 @@ enum Type {
     Texts,
     Cidrs,
     PortList,
-    ProtoPorts,
     TextMap,
     TableRange,
     TableRanges,
@@ -111,8 +110,6 @@ const FIELDS: &[(&str, Type)] = &[
     ("endpointReportingDelay", Type::Duration),
     ("endpointReportingEnabled", Type::Bool),
     ("endpointStatusPathPrefix", Type::Text),
-    ("failsafeInboundHostPorts", Type::ProtoPorts),
-    ("failsafeOutboundHostPorts", Type::ProtoPorts),
     ("featureDetectOverride", Type::Text),
     ("featureGates", Type::Text),
     ("floatingIPs", SWITCH),
@@ -262,9 +259,6 @@ fn check_one(node: &Node, kind: Type, cx: &mut Context<'_>) {
         Type::PortList => {
             let _ = decode::list(decode::port_range)(node, cx);
         }
-        Type::ProtoPorts => {
-            let _ = decode::list(proto_port)(node, cx);
-        }
         Type::TextMap => {
             let _ = decode::text_map(node, cx);
         }
@@ -277,16 +271,6 @@ fn check_one(node: &Node, kind: Type, cx: &mut Context<'_>) {
         }
         Type::Any => {}
     }
-}
-
-fn proto_port(node: &Node, cx: &mut Context<'_>) -> Option<()> {
-    let mut fields = Fields::open(node, "a port", cx)?;
-    let protocols = [("tcp", ()), ("udp", ()), ("sctp", ())];
-    let _ = fields.get("protocol", cx, decode::choice(&protocols, false));
-    let _ = fields.require("port", cx, decode::number(0..=65535u16));
-    let _ = fields.get("net", cx, decode::address_in_subnet);
-    fields.finish(cx);
-    Some(())
 }
 
 fn table_range(node: &Node, cx: &mut Context<'_>) -> Option<()> {

@@ -14,4 +14,5 @@ pub use block_affinity::BlockAffinity;
 pub use felix_configuration::FelixConfiguration;
 pub use ip_pool::IpPool;
 pub use node::Node;
-pub use workload_endpoint::WorkloadEndpoint;
+pub use workload_endpoint::{EndpointPort, WorkloadEndpoint};
+pub(crate) use workload_endpoint::{endpoint_port, named_ports};

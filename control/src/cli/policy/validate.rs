@@ -1,0 +1,77 @@
+//! `caracal policy validate`: what is wrong with policies, without any packet.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Cli, Exit, plural};
+use crate::cli::Output;
+use crate::config::{Diagnostics, Severity};
+use crate::policy::calculate;
+use crate::policy::resource::{PolicyResources, load_paths};
+
+/// Arguments of `caracal policy validate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// File or directory of projectcalico.org/v3 and networking.k8s.io/v1 resources; may be repeated.
+    #[arg(short, long = "filename", required = true, value_name = "FILE|DIR")]
+    filename: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    let result = load_paths(&args.filename).and_then(check);
+    let (findings, count) = match &result {
+        Ok((findings, count)) => (findings, Some(*count)),
+        Err(findings) => (findings, None),
+    };
+    match cli.output {
+        Output::Json => print_json(findings, count),
+        Output::Table => print_text(findings, count, cli.color_stderr()),
+    }
+    if count.is_some() {
+        Exit::Ok
+    } else {
+        Exit::Invalid
+    }
+}
+
+/// All findings of load and calculation together, and how many resources there are.
+fn check(resources: PolicyResources) -> Result<(Diagnostics, usize), Diagnostics> {
+    let count = resources.len();
+    let (ok, more) = match calculate(&resources) {
+        Ok((_, remarks)) => (true, remarks),
+        Err(errors) => (false, errors),
+    };
+    let mut all = resources.base.remarks;
+    all.0.extend(more.0);
+    all.sort();
+    if ok { Ok((all, count)) } else { Err(all) }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+fn print_json(findings: &Diagnostics, count: Option<usize>) {
+    let answer = json!({
+        "schema": "caracal.validate/v1",
+        "valid": count.is_some(),
+        "resources": count,
+        "diagnostics": findings.to_json(),
+    });
+    println!("{answer:#}");
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command's result"
+)]
+fn print_text(findings: &Diagnostics, count: Option<usize>, color: bool) {
+    eprint!("{}", findings.render(color));
+    let warnings = plural(findings.count(Severity::Warning), "warning");
+    match count {
+        Some(count) => println!("{} valid, {warnings}", plural(count, "resource")),
+        None => eprintln!(
+            "\n{}, {warnings}",
+            plural(findings.count(Severity::Error), "error")
+        ),
+    }
+}

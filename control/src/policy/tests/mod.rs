@@ -1,0 +1,6 @@
+//! Tests of the module as a whole.
+
+mod cases;
+mod hosts;
+pub(crate) mod oracle;
+mod resources;
