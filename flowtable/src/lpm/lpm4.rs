@@ -97,7 +97,7 @@ impl Lpm4 {
     }
 }
 
-/// Looks up at most [`BATCH`] addresses: prefetches if that pays, loads all entries, then follows the
+/// Looks up at most [`BATCH`] addresses: loads all entries, prefetched if that pays, then follows the
 /// extensions if there is one.
 #[inline(always)]
 fn lookup_pass(root: &Root, addrs: &[u32], out: &mut [NextHopId]) {
@@ -106,20 +106,15 @@ fn lookup_pass(root: &Root, addrs: &[u32], out: &mut [NextHopId]) {
     let (addrs, addrs_rest) = addrs[..len].as_chunks::<8>();
     let (out, out_rest) = out[..len].as_chunks_mut::<8>();
     if root.prefetches {
-        for addrs in addrs {
-            for &addr in addrs {
-                prefetch(entry_of(root, addr));
+        load_prefetched(root, addrs, out);
+    } else {
+        for (addrs, out) in addrs.iter().zip(out.iter_mut()) {
+            for (&addr, out) in addrs.iter().zip(out) {
+                *out = NextHopId(entry_of(root, addr).load(Relaxed));
             }
         }
     }
-    let mut seen = 0;
-    for (addrs, out) in addrs.iter().zip(out.iter_mut()) {
-        for (&addr, out) in addrs.iter().zip(out) {
-            let entry = entry_of(root, addr).load(Relaxed);
-            *out = NextHopId(entry);
-            seen |= entry;
-        }
-    }
+    let seen = out.as_flattened().iter().fold(0, |seen, hop| seen | hop.0);
     if seen & EXTENDED != 0 {
         for (addrs, out) in addrs.iter().zip(out) {
             for (&addr, out) in addrs.iter().zip(out) {
@@ -129,6 +124,26 @@ fn lookup_pass(root: &Root, addrs: &[u32], out: &mut [NextHopId]) {
     }
     for (&addr, out) in addrs_rest.iter().zip(out_rest) {
         *out = NextHopId(extended(root, entry_of(root, addr).load(Relaxed), addr));
+    }
+}
+
+/// Loads the entries of at most [`BATCH`] addresses after all are under way.
+///
+/// Where the entries are is kept from the first pass for the second. So a load takes few instructions, and
+/// while one waits for memory the processor comes to the first pass of the next batch.
+#[inline(always)]
+fn load_prefetched(root: &Root, addrs: &[[u32; 8]], out: &mut [[NextHopId; 8]]) {
+    let mut places = [[&root.pages.get(0)[0]; 8]; BATCH / 8];
+    for (addrs, places) in addrs.iter().zip(&mut places) {
+        for (&addr, place) in addrs.iter().zip(places) {
+            *place = entry_of(root, addr);
+            prefetch(*place);
+        }
+    }
+    for (places, out) in places.iter().zip(out) {
+        for (place, out) in places.iter().zip(out) {
+            *out = NextHopId(place.load(Relaxed));
+        }
     }
 }
 

@@ -216,4 +216,17 @@ proptest! {
         let probes4: Vec<_> = probes.iter().map(|&low| 0x0a41_0000 | u128::from(low) << 2).collect();
         assert_table::<V4>(&V4::snapshot(&V4::from_routes(&routes).unwrap()), &four, &probes4);
     }
+
+    /// Such tables are prefetched from, the others here are not.
+    #[test]
+    fn tables_of_many_pages_equal_a_scan(
+        all in vec((any::<u32>(), 11..=32u8, hops()), 100..150),
+        probes in vec(any::<u32>(), 0..70),
+    ) {
+        let routes: Routes<V4> = all.iter().map(|&(addr, len, hop)| (V4::prefix(addr.into(), len), hop)).collect();
+        let pairs: Vec<_> = routes.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
+        let borders = routes.keys().flat_map(|&prefix| borders::<V4>(prefix));
+        let probes: Vec<_> = borders.chain(probes.into_iter().map(u128::from)).collect();
+        assert_table::<V4>(&V4::snapshot(&V4::from_routes(&pairs).unwrap()), &routes, &probes);
+    }
 }
