@@ -220,7 +220,7 @@ proptest! {
     /// Such tables are prefetched from, the others here are not.
     #[test]
     fn tables_of_many_pages_equal_a_scan(
-        all in vec((any::<u32>(), 11..=32u8, hops()), 100..150),
+        all in vec((any::<u32>(), 11..=32u8, hops()), 40..60),
         probes in vec(any::<u32>(), 0..70),
     ) {
         let routes: Routes<V4> = all.iter().map(|&(addr, len, hop)| (V4::prefix(addr.into(), len), hop)).collect();
