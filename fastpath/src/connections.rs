@@ -8,6 +8,7 @@ use flowtable::fragments::Limits;
 use flowtable::snat::PortRng;
 
 use crate::batch::{BATCH, Packet};
+pub use crate::stage::flow::{Connection, Direction, Origin, Removal, Walked};
 use crate::stage::flow::{Found, Held, Sweep};
 
 /// The connections of a node. Written and read by all pollers, none of which ever waits for another; control reads

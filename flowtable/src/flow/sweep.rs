@@ -1,4 +1,6 @@
-//! Expiry, a few lines of tags at a time.
+//! Expiry, and looking at all connections: a few lines of tags at a time.
+
+use core::ops::Range;
 
 use super::hash::Blocks;
 use super::key::FlowKey;
@@ -59,7 +61,44 @@ pub struct SweepStats {
     pub cleared: usize,
 }
 
+/// What a slot holds, as far as a walk over connections goes.
+enum Slot<K: FlowKey> {
+    /// A forward entry: the connection's two views, that one first.
+    Connection(View<K>, View<K>),
+    /// A reply's entry: its connection is seen at the forward one.
+    Reply,
+    /// Another poller is changing the connection.
+    Busy,
+}
+
 impl<K: FlowKey> FlowTable<K> {
+    /// How many lines of tags there are, 64 slots each.
+    pub const fn lines(&self) -> usize {
+        self.tags.lines()
+    }
+
+    /// Visits the connections whose forward entry is in one of these lines: the forward view, then the reply's. Each is
+    /// seen once in a walk over all lines, since entries stay where they are; those that come or go
+    /// meanwhile may be missed. Pollers are not held up. Changes nothing, and `removed` stays 0.
+    pub fn visit(
+        &self,
+        lines: Range<usize>,
+        mut visit: impl FnMut(&View<K>, &View<K>),
+    ) -> SweepStats {
+        let mut stats = SweepStats::default();
+        for line in lines.start..lines.end.min(self.tags.lines()) {
+            self.fetch(line, &mut stats);
+            for slot in self.used_slots(line) {
+                match self.slot(slot) {
+                    Slot::Connection(forward, reply) => visit(&forward, &reply),
+                    Slot::Reply => {}
+                    Slot::Busy => stats.busy += 1,
+                }
+            }
+        }
+        stats
+    }
+
     /// Looks at the connections of the next `lines` lines of tags (64 slots each) and removes those of
     /// which `expired` says so; the next call goes on behind them.
     ///
@@ -87,6 +126,32 @@ impl<K: FlowKey> FlowTable<K> {
         removed: &mut impl FnMut(&View<K>, &View<K>),
         stats: &mut SweepStats,
     ) {
+        self.fetch(line, stats);
+        for slot in self.used_slots(line) {
+            match self.slot(slot) {
+                Slot::Connection(forward, reply) if expired(&forward, &reply) => {
+                    if self.remove_pair(forward.flow) {
+                        stats.removed += 1;
+                        removed(&forward, &reply);
+                    } else {
+                        stats.busy += 1;
+                    }
+                }
+                Slot::Connection(..) | Slot::Reply => {}
+                Slot::Busy => stats.busy += 1,
+            }
+        }
+        for word in line * LINE_WORDS..(line + 1) * LINE_WORDS {
+            let tags = self.tags.load(word);
+            // While its home is full a key's way back would be of no use.
+            if tags.overflows() && tags.used().len() < LANES && self.clear_overflow(word) {
+                stats.cleared += 1;
+            }
+        }
+    }
+
+    /// Has the processor fetch the entries of a line, and those of the other directions.
+    fn fetch(&self, line: usize, stats: &mut SweepStats) {
         stats.slots += LINE_WORDS * LANES;
         for slot in self.used_slots(line) {
             prefetch(self.entry(slot));
@@ -96,34 +161,19 @@ impl<K: FlowKey> FlowTable<K> {
         for slot in self.used_slots(line) {
             prefetch(self.entry(self.entry(slot).head().partner() as usize));
         }
-        for slot in self.used_slots(line) {
-            let Some(view) = self.view_slot(slot) else {
-                stats.busy += 1;
-                continue;
-            };
-            if view.is_reply() {
-                continue;
-            }
-            let partner = self.partner(view.flow).and_then(|flow| self.view(flow));
-            let Some(partner) = partner else {
-                stats.busy += 1;
-                continue;
-            };
-            if expired(&view, &partner) {
-                if self.remove_pair(view.flow) {
-                    stats.removed += 1;
-                    removed(&view, &partner);
-                } else {
-                    stats.busy += 1;
-                }
-            }
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: usize) -> Slot<K> {
+        let Some(view) = self.view_slot(slot) else {
+            return Slot::Busy;
+        };
+        if view.is_reply() {
+            return Slot::Reply;
         }
-        for word in line * LINE_WORDS..(line + 1) * LINE_WORDS {
-            let tags = self.tags.load(word);
-            // While its home is full a key's way back would be of no use.
-            if tags.overflows() && tags.used().len() < LANES && self.clear_overflow(word) {
-                stats.cleared += 1;
-            }
+        match self.partner(view.flow).and_then(|flow| self.view(flow)) {
+            Some(partner) => Slot::Connection(view, partner),
+            None => Slot::Busy,
         }
     }
 
@@ -181,5 +231,48 @@ impl<K: FlowKey> FlowTable<K> {
                 .used()
                 .map(move |lane| word * LANES + lane)
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{Action, Capacity, FlowTable4, Key4, Seed};
+    use super::*;
+    use crate::Tick;
+
+    #[test]
+    fn a_walk_in_parts_sees_each_connection_once() {
+        let table = FlowTable4::new(Capacity::MIN, Seed([3, 4]));
+        for n in 0..200 {
+            let key = Key4 {
+                src: n,
+                dst: !n,
+                protocol: 17,
+                ..Key4::default()
+            };
+            let action = Action::default();
+            table
+                .insert_pair((key, action), (key.reversed(), action), Tick(0), (0, 0))
+                .unwrap();
+        }
+        assert_eq!(table.lines(), 16);
+        let mut seen = BTreeMap::new();
+        let (mut slots, mut used) = (0, 0);
+        for first in (0..table.lines()).step_by(5) {
+            // The last part ends beyond the table.
+            let stats = table.visit(first..first + 5, |forward, reply| {
+                assert!(!forward.is_reply() && reply.is_reply());
+                assert_eq!(reply.key, forward.key.reversed());
+                *seen.entry(forward.key.src).or_insert(0) += 1;
+            });
+            (slots, used) = (slots + stats.slots, used + stats.used);
+            assert_eq!((stats.removed, stats.busy), (0, 0));
+        }
+        assert_eq!((slots, used), (1024, 400));
+        assert_eq!(seen.len(), 200);
+        assert!(seen.values().all(|&times| times == 1));
+        assert_eq!(table.len(), 400, "it changes nothing");
     }
 }

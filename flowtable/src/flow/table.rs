@@ -409,6 +409,11 @@ impl<K: FlowKey> FlowTable<K> {
         (head.incarnation() == flow.incarnation).then_some(head)
     }
 
+    /// Whether an entry is still what `flow` was to, though another poller may be changing it.
+    pub fn contains(&self, flow: FlowRef) -> bool {
+        self.head(flow).is_some()
+    }
+
     /// Gives an entry another action; its flags stay. Returns the reference to use from now on.
     ///
     /// # Errors
@@ -574,7 +579,9 @@ mod tests {
         assert_eq!(table.partner(back), Some(there));
         assert_eq!((table.dir(there), table.dir(back)), (11, 12));
         assert_eq!(table.len(), 2);
+        assert!(table.contains(there) && table.contains(back));
         assert!(table.remove_pair(back));
+        assert!(!table.contains(there) && !table.contains(back));
         assert!(!table.remove_pair(there));
         assert_eq!(table.lookup(&key(1)), None);
         assert_eq!(table.view(there), None);

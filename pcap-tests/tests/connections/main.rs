@@ -1,6 +1,8 @@
-//! Connections through the pipeline in memory: state, source NAT, ICMP errors, and what becomes of them when endpoints go.
+//! Connections through the pipeline in memory: state, source NAT, ICMP errors, what
+//! becomes of them when endpoints go, and how control sees them.
 
 mod fragments;
+mod inspect;
 mod node;
 mod snat;
 mod state;
