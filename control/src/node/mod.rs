@@ -6,6 +6,7 @@ mod answer;
 mod budget;
 mod error;
 mod events;
+mod flows;
 mod guard;
 mod host;
 mod host_ports;

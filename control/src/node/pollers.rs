@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use fastpath::connections::{Connections, Tracker};
@@ -14,6 +14,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
+use flowtable::Tick;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -27,6 +28,8 @@ const EVENTS: usize = 1024;
 pub(super) struct Pollers {
     pollers: Vec<Handle>,
     stop: Arc<AtomicBool>,
+    /// When they were started: where their clocks begin, some milliseconds more or less.
+    started: Option<Instant>,
 }
 
 struct Handle {
@@ -97,12 +100,18 @@ pub(super) fn plan(
             events,
         });
     }
-    Ok((Pollers { pollers, stop }, planned))
+    let pollers = Pollers {
+        pollers,
+        stop,
+        started: None,
+    };
+    Ok((pollers, planned))
 }
 
 impl Pollers {
     /// Starts the threads.
     pub(super) fn start(&mut self, planned: Vec<Planned>) -> Result<(), RunError> {
+        self.started = Some(Instant::now());
         for (index, (handle, planned)) in self.pollers.iter_mut().zip(planned).enumerate() {
             let (ready, pinned) = std::sync::mpsc::sync_channel(1);
             let Planned { poller, core } = planned;
@@ -123,6 +132,12 @@ impl Pollers {
             pinned.recv().unwrap_or(Err(RunError::PollerDied(index)))?;
         }
         Ok(())
+    }
+
+    /// The time by the pollers' clocks; none before they are started.
+    pub(super) fn now(&self) -> Option<Tick> {
+        let elapsed = self.started?.elapsed();
+        Some(Tick(elapsed.as_nanos() as u64))
     }
 
     /// How many there are.
