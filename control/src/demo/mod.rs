@@ -78,13 +78,13 @@ pub fn run(args: &DemoArgs, output: Output) -> Exit {
     report.conclude(started.elapsed().as_secs_f64());
     let text = match output {
         Output::Json => report.json(),
-        Output::Table => report.summary_text(),
+        Output::Table | Output::Wide => report.summary_text(),
     };
     say(&text);
     if let Some(farewell) = farewell {
         match output {
             Output::Json => tell(&farewell),
-            Output::Table => {
+            Output::Table | Output::Wide => {
                 say(&farewell);
             }
         }
