@@ -209,7 +209,7 @@ fn described(rules: &[Rule], owner: &Owner, direction: Direction) -> Vec<(String
 fn print(shown: &Shown, remarks: &Diagnostics, cli: &Cli) {
     match cli.output {
         Output::Json => println!("{:#}", to_json(shown)),
-        Output::Table => {
+        Output::Table | Output::Wide => {
             eprint!("{}", remarks.render(cli.color_stderr()));
             print!("{}", to_text(shown));
         }
