@@ -78,7 +78,7 @@ impl Audience for Progress {
         match self.output {
             // Gone readers do not end the demonstration: its exit code still counts.
             Output::Table | Output::Wide => {
-                drop(writeln!(std::io::stdout(), "{}", line(&outcomes)))
+                drop(writeln!(std::io::stdout(), "{}", line(&outcomes)));
             }
             Output::Json => tell(&format!("  {}", line(&outcomes))),
         }

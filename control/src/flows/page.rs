@@ -50,7 +50,7 @@ impl Pages<'_> {
     /// Lists and counts the connections of a page.
     pub(crate) fn list(&self, params: &FlowsParams, names: &dyn Names) -> Flows {
         let limit = params.limit.unwrap_or(MAX_FLOWS).min(MAX_FLOWS);
-        let mut rows = Rows {
+        let mut rows = Shown {
             limit,
             by: params.top,
             rows: Vec::new(),
@@ -58,7 +58,7 @@ impl Pages<'_> {
         let mut counts = params.counts.then(Counts::default);
         let mut matched = 0;
         // Rows that were asked for and have no room end the page; others are counted only.
-        let is_full = |rows: &Rows| {
+        let is_full = |rows: &Shown| {
             limit == MAX_FLOWS && rows.by.is_none() && rows.rows.len() + STEP * 64 > limit
         };
         let (busy, next) = self.walk(params.from, &mut rows, is_full, |rows, one, _| {
@@ -129,13 +129,13 @@ impl Pages<'_> {
 }
 
 /// The connections that a page shows.
-struct Rows {
+struct Shown {
     limit: usize,
     by: Option<FlowsBy>,
     rows: Vec<Connection>,
 }
 
-impl Rows {
+impl Shown {
     fn push(&mut self, one: &Connection) {
         match self.by {
             None if self.rows.len() < self.limit => self.rows.push(*one),

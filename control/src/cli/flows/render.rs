@@ -327,7 +327,7 @@ mod tests {
                 busy,
                 next: None,
             };
-            text += &format!("\n{}", flushed(Output::Table, sum));
+            let _ = write!(text, "\n{}", flushed(Output::Table, sum));
             let sums = Sums {
                 matched,
                 busy,
