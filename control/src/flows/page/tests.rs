@@ -1,7 +1,6 @@
 //! Pages over tables that tests filled themselves.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use fastpath::connections::Sizes;
 use flowtable::conn::{Facts, first};
@@ -315,45 +314,4 @@ fn flushing_removes_what_is_meant_and_counts_it_down() {
         (connections.v4.len(), connections.v4.quota.count(1)),
         (0, 0)
     );
-}
-
-/// The processor time of this thread, whatever else the machine does.
-fn processor_time() -> Duration {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    let nanoseconds = schedstat.split(' ').next().unwrap();
-    Duration::from_nanos(nanoseconds.parse().unwrap())
-}
-
-/// What `caracal flows --count` costs the daemon. Run with `--ignored --nocapture`, optimised.
-#[test]
-#[ignore = "prints a figure"]
-#[expect(clippy::print_stderr, reason = "the figure")]
-fn how_long_counting_a_million_takes() {
-    let connections = tables(1 << 22);
-    for n in 0..1_000_000 {
-        insert(&connections, n, 17, 1);
-    }
-    let filter = filter("src net 0.0.0.0/9 and port 53 and not tcp");
-    for (what, filter) in [("all", None), ("filtered", Some(&filter))] {
-        let pages = pages(&connections, filter);
-        let mut params = FlowsParams {
-            limit: Some(0),
-            counts: true,
-            ..FlowsParams::default()
-        };
-        let (mut matched, mut count) = (0, 0);
-        let (mut total, mut longest) = (Duration::ZERO, Duration::ZERO);
-        loop {
-            let start = processor_time();
-            let page = pages.list(&params, &Plain);
-            let took = processor_time().saturating_sub(start);
-            (matched, count) = (matched + page.matched, count + 1);
-            (total, longest) = (total + took, longest.max(took));
-            match page.next {
-                Some(next) => params.from = next,
-                None => break,
-            }
-        }
-        eprintln!("{what}: {matched} in {total:?}, {count} pages, the longest {longest:?}");
-    }
 }
