@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use super::args::Dataplane;
 use super::cancel::Cancel;
-use super::checks::{Bench, INTEROP, PAIRS, Pair, took};
+use super::checks::{Bench, took};
 use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
+use super::pairs::{INTEROP, PAIRS, Pair};
 use super::plan::{End, Node};
 use super::report::{Figures, Outcome, Status, What};
+use super::resources::Options;
 use super::scenario::{Carriage, Family, Mode, Scenario};
 use super::wire::Wire;
-use super::{daemon, kernel_node, resources};
+use super::{daemon, kernel_node, resources, snat};
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Wishes {
     pub bytes: u64,
     /// What forwards on the nodes.
     pub dataplane: Dataplane,
+    /// Names of the only steps to show; empty: all.
+    pub steps: Vec<String>,
 }
 
 /// One step of the way.
@@ -35,6 +39,8 @@ enum Step {
     Show(Scenario),
     /// The dataplane is stopped, or killed: the same traffic must fail, and work again after a restart.
     Without(Scenario, Ending),
+    /// natOutgoing is on.
+    Snat(Scenario),
     /// Node 2 is the kernel's.
     Interop(Scenario),
 }
@@ -51,7 +57,10 @@ enum Ending {
 impl Step {
     fn scenario(self) -> Scenario {
         match self {
-            Self::Show(scenario) | Self::Without(scenario, _) | Self::Interop(scenario) => scenario,
+            Self::Show(scenario)
+            | Self::Without(scenario, _)
+            | Self::Snat(scenario)
+            | Self::Interop(scenario) => scenario,
         }
     }
 
@@ -60,6 +69,7 @@ impl Step {
             Self::Show(scenario) => scenario.label().to_owned(),
             Self::Without(_, Ending::Stopped) => "stopped".to_owned(),
             Self::Without(_, Ending::Killed) => "killed".to_owned(),
+            Self::Snat(_) => "snat".to_owned(),
             Self::Interop(scenario) => format!("interop-{}", scenario.label()),
         }
     }
@@ -74,7 +84,15 @@ impl Step {
             Self::Without(_, Ending::Killed) => {
                 format!("{mode}: the daemons killed with SIGKILL, and started again")
             }
+            Self::Snat(_) => format!("{mode}: natOutgoing, pods leave with the node's address"),
             Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
+        }
+    }
+
+    fn options(self) -> Options {
+        match self {
+            Self::Snat(_) => snat::OPTIONS,
+            _ => Options::default(),
         }
     }
 }
@@ -88,7 +106,7 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
         if let Some(Step::Show(first)) = steps.first().copied() {
             let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
             // After the conversations that they judge, on the same lab.
-            steps.splice(1..1, proofs);
+            steps.splice(1..1, proofs.into_iter().chain([Step::Snat(first)]));
         }
         for mode in [Mode::Vxlan, Mode::Ipip] {
             if wishes.modes.contains(&mode) {
@@ -96,6 +114,7 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
             }
         }
     }
+    steps.retain(|step| wishes.steps.is_empty() || wishes.steps.contains(&step.name()));
     steps
 }
 
@@ -116,6 +135,12 @@ pub trait Audience {
 pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audience) -> Result<()> {
     let wire = Wire::watch(lab.id(), lab.shell())?;
     let steps = plan(wishes);
+    if steps.is_empty() {
+        return Err(DemoError::Refused(format!(
+            "no step of that name: {}",
+            wishes.steps.join(", ")
+        )));
+    }
     for (index, step) in steps.iter().enumerate() {
         audience.step(index + 1, steps.len(), &step.title());
         let mut bench = Bench {
@@ -124,6 +149,7 @@ pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audie
             step: step.name(),
             scenario: step.scenario(),
             bytes: wishes.bytes,
+            nat_outgoing: step.options().nat_outgoing,
             cancel,
         };
         if let Some(reason) = skipped(lab, *step, wishes.dataplane) {
@@ -184,6 +210,7 @@ fn play(
                 .collect();
             converse(bench, &INTEROP, &families, audience)?;
         }
+        Step::Snat(_) => snat::play(bench, &wishes.families, audience)?,
         Step::Without(_, how) => {
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
@@ -242,6 +269,7 @@ fn flows(
 struct Nodes<'a> {
     lab: &'a Lab,
     scenario: Scenario,
+    options: Options,
     dataplane: [Dataplane; 2],
     daemons: Vec<Daemon>,
     kernel: Vec<Node>,
@@ -251,11 +279,12 @@ impl<'a> Nodes<'a> {
     fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
         let second = match step {
             Step::Interop(_) => Dataplane::Kernel,
-            Step::Show(_) | Step::Without(..) => dataplane,
+            Step::Show(_) | Step::Without(..) | Step::Snat(_) => dataplane,
         };
         Self {
             lab,
             scenario,
+            options: step.options(),
             dataplane: [dataplane, second],
             daemons: Vec::new(),
             kernel: Vec::new(),
@@ -268,7 +297,8 @@ impl<'a> Nodes<'a> {
         for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
             match dataplane {
                 Dataplane::Caracal => {
-                    let config: PathBuf = resources::write(self.lab, node, self.scenario)?;
+                    let config: PathBuf =
+                        resources::write(self.lab, node, self.scenario, &self.options)?;
                     self.daemons.push(Daemon::start(self.lab, node, &config)?);
                 }
                 Dataplane::Kernel => {
@@ -340,6 +370,7 @@ mod tests {
             families: Family::ALL.to_vec(),
             bytes: 1,
             dataplane,
+            steps: Vec::new(),
         };
         plan(&wishes).into_iter().map(Step::name).collect()
     }
@@ -352,6 +383,7 @@ mod tests {
                 "vxlan",
                 "stopped",
                 "killed",
+                "snat",
                 "ipip",
                 "direct",
                 "cross-subnet/same",
@@ -362,7 +394,7 @@ mod tests {
         );
         assert_eq!(
             names(&[Mode::Direct], Dataplane::Caracal),
-            ["direct", "stopped", "killed"]
+            ["direct", "stopped", "killed", "snat"]
         );
     }
 
