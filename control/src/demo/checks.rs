@@ -164,6 +164,7 @@ impl Bench<'_> {
             first: limit,
             each: limit,
             count: 0,
+            tries: 1,
         };
         let once = udp::Patience {
             tries: 2,

@@ -1,6 +1,7 @@
 //! A pod and the node it is on talk to the same server, with the same address and from the same ports.
 
 use std::thread;
+use std::time::Duration;
 
 use super::super::checks::{Bench, ping_figures};
 use super::super::error::Result;
@@ -81,7 +82,10 @@ fn transfer(bench: &Bench<'_>, pod: &Route, host: &Route) -> Result<Vec<Transfer
 
 fn ping(bench: &Bench<'_>, route: &Route) -> Result<Figures, Failure> {
     let patience = Patience {
-        count: 50,
+        each: Duration::from_millis(300),
+        count: 30,
+        // Eight transfers fill every ring on the way; some requests may be lost.
+        tries: 5,
         ..Patience::NORMAL
     };
     ping::run(route, patience, bench.cancel)
