@@ -20,6 +20,7 @@ mod tally;
 
 pub use budget::Budget;
 pub use error::RunError;
+pub(crate) use host_ports::HostPorts;
 pub use leftovers::cleanup;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +41,6 @@ use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
-use host_ports::HostPorts;
 use lingering::Lingering;
 use neighbours::Neighbours;
 use pollers::Pollers;
