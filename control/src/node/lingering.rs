@@ -14,6 +14,7 @@ use crate::xdp::NatPorts;
 pub(super) struct Lingering(Box<NatPorts>);
 
 impl Default for Lingering {
+    #[expect(clippy::large_stack_arrays, reason = "24 KiB, and not in a loop")]
     fn default() -> Self {
         Self(Box::new([[0; 1024]; 3]))
     }

@@ -88,7 +88,7 @@ fn story(name: &'static str, steps: Vec<Step>) -> Story {
 }
 
 /// The identifier that a ping leaves with: drawn, and the same for the same seed.
-const IDENTIFIER: u32 = 0x0000;
+const IDENTIFIER: u32 = 0xa081;
 
 pub(super) fn out_and_back() -> Story {
     let (pod, node, back) = ((A4, SERVER4), (NODE1_4, SERVER4), (SERVER4, NODE1_4));

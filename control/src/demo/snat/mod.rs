@@ -57,10 +57,10 @@ pub fn play(bench: &mut Bench<'_>, families: &[Family], audience: &mut dyn Audie
             audience.conversation(*family, pair);
             audience.results(bench.converse(pair, *family)?);
         }
+        bench.bytes = bytes;
         audience.results(together::check(bench, *family)?);
         audience.results(errors::check(bench, *family)?);
     }
-    bench.bytes = bytes;
     for outcomes in routes::check(bench, families)? {
         audience.results(outcomes);
     }

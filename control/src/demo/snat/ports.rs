@@ -56,7 +56,7 @@ pub(super) fn check(bench: &Bench<'_>, families: &[Family]) -> Result<Vec<Vec<Ou
     set_range(bench, None)?;
     bench.cancel.check()?;
     let outcomes = families.iter().zip(attempts).map(|(family, attempt)| {
-        let result = attempt.and_then(|attempt| go_on(bench, attempt));
+        let result = attempt.and_then(|attempt| go_on(bench, &attempt));
         vec![bench.pair_outcome(&OUT, *family, What::Exhausted, result)]
     });
     Ok(outcomes.collect())
@@ -133,7 +133,7 @@ impl Attempt {
 }
 
 /// After the range is as it was.
-fn go_on(bench: &Bench<'_>, attempt: Attempt) -> Result<Figures, Failure> {
+fn go_on(bench: &Bench<'_>, attempt: &Attempt) -> Result<Figures, Failure> {
     if attempt.refused != SURPLUS {
         let passed = SURPLUS - attempt.refused;
         return Err(format!("{passed} connections too many came about"));

@@ -58,7 +58,7 @@ pub(super) fn check(bench: &Bench<'_>, family: Family) -> Result<Vec<Outcome>> {
             ..Figures::default()
         })
     });
-    let both = by_pod.and_then(|_| by_host);
+    let both = by_pod.and(by_host);
     Ok(vec![
         bench.pair_outcome(&PAIR, family, What::Connections, judged),
         bench.pair_outcome(&PAIR, family, What::Ping, both),
