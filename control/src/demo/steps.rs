@@ -102,12 +102,17 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
     for mode in &wishes.modes {
         steps.extend(Scenario::of(*mode).iter().copied().map(Step::Show));
     }
+    if let Some(Step::Show(first)) = steps.first().copied() {
+        let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
+        // After the conversations that they judge, on the same lab.
+        let more: &[Step] = match wishes.dataplane {
+            Dataplane::Caracal => &[proofs[0], proofs[1], Step::Snat(first)],
+            Dataplane::Kernel => &[Step::Snat(first)],
+            Dataplane::None => &[],
+        };
+        steps.splice(1..1, more.iter().copied());
+    }
     if wishes.dataplane == Dataplane::Caracal {
-        if let Some(Step::Show(first)) = steps.first().copied() {
-            let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
-            // After the conversations that they judge, on the same lab.
-            steps.splice(1..1, proofs.into_iter().chain([Step::Snat(first)]));
-        }
         for mode in [Mode::Vxlan, Mode::Ipip] {
             if wishes.modes.contains(&mode) {
                 steps.extend(Scenario::of(mode).iter().copied().map(Step::Interop));
@@ -185,6 +190,12 @@ pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audie
 
 /// Why a step cannot be tried here.
 fn skipped(lab: &Lab, step: Step, dataplane: Dataplane) -> Option<String> {
+    if matches!(step, Step::Snat(_)) && dataplane == Dataplane::Kernel && !lab.machine().kernel_nat
+    {
+        return Some(
+            "this kernel has no masquerading to compare with, or `nft` is not installed".to_owned(),
+        );
+    }
     let needs_kernel = matches!(step, Step::Interop(_)) || dataplane == Dataplane::Kernel;
     let ipip = step.scenario().mode == Mode::Ipip;
     (needs_kernel && ipip && !lab.machine().kernel_ipip)
@@ -210,7 +221,10 @@ fn play(
                 .collect();
             converse(bench, &INTEROP, &families, audience)?;
         }
-        Step::Snat(_) => snat::play(bench, &wishes.families, audience)?,
+        Step::Snat(_) => {
+            let ours = wishes.dataplane == Dataplane::Caracal;
+            snat::play(bench, &wishes.families, ours, audience)?;
+        }
         Step::Without(_, how) => {
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
@@ -303,7 +317,8 @@ impl<'a> Nodes<'a> {
                 }
                 Dataplane::Kernel => {
                     self.kernel.push(node);
-                    kernel_node::install(self.lab.shell(), self.lab.id(), node, self.scenario)?;
+                    let (shell, nat) = (self.lab.shell(), self.options.nat_outgoing);
+                    kernel_node::install(shell, self.lab.id(), node, self.scenario, nat)?;
                 }
                 Dataplane::None => {}
             }
@@ -337,7 +352,8 @@ impl<'a> Nodes<'a> {
             }
         }
         for node in &self.kernel {
-            kernel_node::remove(self.lab.shell(), self.lab.id(), *node)?;
+            let nat = self.options.nat_outgoing;
+            kernel_node::remove(self.lab.shell(), self.lab.id(), *node, nat)?;
         }
         early.map_or(stopped, Err)
     }
@@ -402,7 +418,7 @@ mod tests {
     fn the_kernel_alone_has_only_its_modes() {
         assert_eq!(
             names(&[Mode::Vxlan, Mode::CrossSubnet], Dataplane::Kernel),
-            ["vxlan", "cross-subnet/same", "cross-subnet/other"]
+            ["vxlan", "snat", "cross-subnet/same", "cross-subnet/other"]
         );
     }
 }

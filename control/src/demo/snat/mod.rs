@@ -41,11 +41,17 @@ static OTHER: Pair = Pair {
     to: End::Outside,
 };
 
-/// All that must hold with natOutgoing.
+/// All that must hold with natOutgoing. What only our daemons have, settings and counters, is left out where they do not
+/// run.
 ///
 /// # Errors
 /// When the lab itself fails, or the user wants to stop.
-pub fn play(bench: &mut Bench<'_>, families: &[Family], audience: &mut dyn Audience) -> Result<()> {
+pub fn play(
+    bench: &mut Bench<'_>,
+    families: &[Family],
+    ours: bool,
+    audience: &mut dyn Audience,
+) -> Result<()> {
     let bytes = bench.bytes;
     for family in families {
         for pair in &SNAT {
@@ -61,8 +67,11 @@ pub fn play(bench: &mut Bench<'_>, families: &[Family], audience: &mut dyn Audie
         audience.results(together::check(bench, *family)?);
         audience.results(errors::check(bench, *family)?);
     }
-    for outcomes in routes::check(bench, families)? {
+    for outcomes in routes::check(bench, families, ours)? {
         audience.results(outcomes);
+    }
+    if !ours {
+        return Ok(());
     }
     for outcomes in ports::check(bench, families)? {
         audience.results(outcomes);
