@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write as _};
 
-use super::checks::Pair;
+use super::pairs::Pair;
 use super::report::{Outcome, line};
 use super::scenario::Family;
 use super::steps::Audience;

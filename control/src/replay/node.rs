@@ -1,6 +1,7 @@
 //! A node as a replay sees it: the same compiler, fed from files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
@@ -13,6 +14,7 @@ use super::kernel::Kernel;
 use super::kernel_file::{KernelFile, LinkFacts, LinkRole};
 use crate::compile::{Compiler, FibError, PortRole, PortSpec};
 use crate::desired::Desired;
+use crate::node::HostPorts;
 
 /// The host port's name where no file gives another.
 pub const HOST_PORT: &str = "caracal0";
@@ -81,6 +83,8 @@ impl ReplayNode {
             )
         });
         let kernel = Kernel::new(file, addresses.into_iter().flatten(), ifindex);
+        // As on a host that uses no port itself.
+        compiler.set_nat_ports(Arc::new(HostPorts::default().left_for_nat(&desired.felix)));
         compiler.set_desired(desired, &kernel)?;
         compiler.kernel_routes(kernel.routes())?;
         compiler.kernel_addresses(kernel.addresses(), kernel.neighbours(), &kernel)?;

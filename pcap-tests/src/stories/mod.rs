@@ -4,6 +4,7 @@
 mod neighbours;
 mod packets;
 mod refused;
+mod snat;
 mod ways;
 
 use crate::build::{DF, Mac, ethernet, ip4, vxlan};
@@ -124,5 +125,10 @@ pub fn all() -> Vec<Story> {
         packets::vlan_tag(),
         ways::mac_learnt_late(),
         ways::neighbour_never_answers(),
+        snat::out_and_back(),
+        snat::icmp_error_comes_back(),
+        snat::fragments(),
+        snat::ports_exhausted(),
+        snat::stray_packets(),
     ]
 }
