@@ -1,0 +1,61 @@
+//! When an entry was last seen: 24 bits of coarse time, which wrap after 26 days.
+
+use core::time::Duration;
+
+use crate::Tick;
+
+/// 2^27 ns, the unit in which an entry remembers when it was last seen.
+pub const SEEN_UNIT: Duration = Duration::from_nanos(1 << UNIT_BITS);
+
+const UNIT_BITS: u32 = 27;
+
+/// The bits of a coarse time.
+pub(super) const SEEN_MASK: u32 = 0x00ff_ffff;
+
+/// `now` as an entry remembers it: 24 bits, in units of [`SEEN_UNIT`].
+#[inline]
+#[must_use]
+pub const fn seen_at(now: Tick) -> u32 {
+    (now.0 >> UNIT_BITS) as u32 & SEEN_MASK
+}
+
+/// How long ago `last_seen` was, up to a unit too long or too short.
+///
+/// Half of the range is the past and half the future: what lies up to 13 days ahead was seen by a poller
+/// whose clock was read later, and is zero ago.
+#[inline]
+#[must_use]
+pub const fn idle(now: Tick, last_seen: u32) -> Duration {
+    let units = seen_at(now).wrapping_sub(last_seen) & SEEN_MASK;
+    if units > SEEN_MASK / 2 {
+        return Duration::ZERO;
+    }
+    Duration::from_nanos((units as u64) << UNIT_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_is_what_passed_in_whole_units() {
+        let start = Tick(77 << UNIT_BITS);
+        let later = start + Duration::from_mins(1);
+        let passed = idle(later, seen_at(start));
+        assert!(passed <= Duration::from_mins(1));
+        assert!(passed + SEEN_UNIT > Duration::from_mins(1));
+    }
+
+    #[test]
+    fn idle_survives_the_wrap_of_the_coarse_clock() {
+        let before = Tick(((SEEN_MASK as u64) << UNIT_BITS) | 5);
+        let after = before + SEEN_UNIT * 3;
+        assert!(seen_at(after) < seen_at(before));
+        assert_eq!(idle(after, seen_at(before)), SEEN_UNIT * 3);
+    }
+
+    #[test]
+    fn what_another_poller_saw_later_is_not_ages_ago() {
+        assert_eq!(idle(Tick(0), seen_at(Tick(1 << UNIT_BITS))), Duration::ZERO);
+    }
+}
