@@ -9,7 +9,7 @@ use super::entry::{Entry, Head};
 use super::hash::{Blocks, Seed};
 use super::key::FlowKey;
 use super::tags::{Home, LANES, LINE_SLOTS, Tags, Word, others};
-use crate::{Tick, prefetch};
+use crate::Tick;
 
 /// How often a lookup looks again that met an entry of its key in the middle of a change.
 const LOOKS: usize = 4;
@@ -228,8 +228,7 @@ impl<K: FlowKey> FlowTable<K> {
     /// Has the processor fetch the tags that decide about `key`, soon to be looked up alone or inserted.
     #[inline]
     pub fn prefetch(&self, key: &K) {
-        let home = self.tags.home(key.blocks().hash(self.seed));
-        prefetch(self.tags.line(home.word));
+        self.tags.prefetch(key.blocks().hash(self.seed));
     }
 
     /// The entry of `key`.

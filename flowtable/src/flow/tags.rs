@@ -7,6 +7,7 @@
 use core::sync::atomic::Ordering;
 
 use super::sync::{AtomicU64, is_locked};
+use crate::prefetch;
 
 /// Slots a word.
 pub(super) const LANES: usize = 8;
@@ -154,8 +155,14 @@ impl Tags {
         self.0.len() * LINE_WORDS - 1
     }
 
+    /// Has the processor fetch the home word of a key.
     #[inline(always)]
-    pub(super) fn line(&self, word: usize) -> &Line {
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch(self.line(self.home(hash).word));
+    }
+
+    #[inline(always)]
+    fn line(&self, word: usize) -> &Line {
         &self.0[(word / LINE_WORDS) & (self.0.len() - 1)]
     }
 
