@@ -1,10 +1,9 @@
 //! Expiry, a few lines of tags at a time.
 
-use super::hash::Blocks;
 use super::key::FlowKey;
-use super::table::{FlowTable, View};
+use super::table::FlowTable;
 use super::tags::{LANES, LINE_WORDS, others};
-use crate::prefetch;
+use super::view::View;
 
 /// Where a sweep goes on. Each poller has its own, over lines of its own.
 #[derive(Clone, Debug)]
@@ -49,7 +48,7 @@ impl Default for Cursor {
 pub struct SweepStats {
     /// Slots that were looked at.
     pub slots: usize,
-    /// Entries in use among them, both directions counted, before removal.
+    /// Entries in use among them, both directions counted, when they were looked at.
     pub used: usize,
     /// Connections that were removed, two entries each.
     pub removed: usize,
@@ -73,7 +72,7 @@ impl<K: FlowKey> FlowTable<K> {
     ) -> SweepStats {
         let mut stats = SweepStats::default();
         for _ in 0..lines {
-            let line = cursor.advance(self.tags.lines());
+            let line = cursor.advance(self.tags.lines().len());
             self.sweep_line(line, &mut expired, &mut stats);
         }
         stats
@@ -87,12 +86,12 @@ impl<K: FlowKey> FlowTable<K> {
     ) {
         stats.slots += LINE_WORDS * LANES;
         for slot in self.used_slots(line) {
-            prefetch(self.entry(slot));
+            self.prefetch_entry(slot);
             stats.used += 1;
         }
         // The other directions' entries are anywhere.
         for slot in self.used_slots(line) {
-            prefetch(self.entry(self.entry(slot).head().partner() as usize));
+            self.prefetch_slot(self.entry(slot).head().partner() as usize);
         }
         for slot in self.used_slots(line) {
             let Some(view) = self.view_slot(slot) else {
@@ -135,7 +134,7 @@ impl<K: FlowKey> FlowTable<K> {
             self.tags.load(other).used().any(|lane| {
                 // Who has no view is on its way in or out: no key of ours can be on its way in.
                 self.view_slot(other * LANES + lane).is_some_and(|view| {
-                    self.tags.home(view.key.blocks().hash(self.seed)).word == word
+                    self.tags.home(self.hasher.hash(view.key.blocks())).word == word
                 })
             })
         });
