@@ -23,7 +23,7 @@ pub(crate) fn run(setup: &Setup, name: &str, flows: &Flows) -> Result<()> {
     let table = flows.table();
     let mut map = Map::with_capacity(flows.slots / 2);
     map.extend((0..flows.keys.len()).map(|place| (flows.keys[place], flows.action(place))));
-    let mut peer = start_peer(setup, flows)?;
+    let mut peers = start_peers(setup, flows)?;
     println!(
         "Ours takes {:.1} MB, {} slots for {} entries.\n",
         table.memory_bytes() as f64 / 1e6,
@@ -33,24 +33,22 @@ pub(crate) fn run(setup: &Setup, name: &str, flows: &Flows) -> Result<()> {
 
     for spread in Spread::ALL {
         let keys = flows.lookups(spread, LOOKUPS);
-        verify(setup, &table, &map, peer.as_mut(), &keys)?;
+        verify(setup, &table, &map, &mut peers, &keys)?;
         for batch in [64, 32, 1] {
             let mut contenders = vec![
                 Contender::here("flowtable", || batches(&table, &keys, batch)),
                 Contender::here("flowtable, counting", || counting(&table, &keys, batch)),
                 Contender::here("hashbrown", || one_by_one(&map, &keys)),
             ];
-            if let Some(peer) = &mut peer {
-                contenders.push(Contender::new("rte_hash", move || {
-                    peer.time(&format!("batch {batch}"))
-                }));
-            }
+            contenders.extend(peers.iter_mut().map(|(name, peer)| {
+                Contender::new(*name, move || peer.time(&format!("batch {batch}")))
+            }));
             let all = interleave(setup.rounds, LOOKUPS, &mut contenders)?;
             let title = format!("{name}, {}, {batch} at a time", spread.name());
             println!("{}", Table::of_series(&title, "ns", &all));
         }
     }
-    churn::run(setup, name, flows, &table, &mut map, peer.as_mut())
+    churn::run(setup, name, flows, &table, &mut map, &mut peers)
 }
 
 /// What is made of a found action: something of each of its words.
@@ -103,16 +101,21 @@ fn one_by_one(map: &Map, keys: &[Key4]) {
     }
 }
 
-fn start_peer(setup: &Setup, flows: &Flows) -> Result<Option<Peer>> {
+/// DPDK's table, on small pages and on transparent huge ones.
+fn start_peers(setup: &Setup, flows: &Flows) -> Result<Vec<(&'static str, Peer)>> {
     let Some(program) = &setup.dpdk else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let file = setup.scratch.join("table");
     std::fs::write(&file, flows.keys.iter().flat_map(bytes).collect::<Vec<_>>())?;
-    let mut peer = Peer::start(program, "hash", setup.core)?;
-    peer.ready()?;
-    peer.ask(&format!("table {} {}", flows.slots, file.display()))?;
-    Ok(Some(peer))
+    let mut peers = Vec::new();
+    for (name, kind) in [("rte_hash", "huge"), ("rte_hash, small pages", "small")] {
+        let mut peer = Peer::start(program, kind, setup.core)?;
+        peer.ready()?;
+        peer.ask(&format!("table {} {}", flows.slots, file.display()))?;
+        peers.push((name, peer));
+    }
+    Ok(peers)
 }
 
 /// All contenders find the same, or there is nothing to compare.
@@ -120,7 +123,7 @@ pub(crate) fn verify(
     setup: &Setup,
     table: &FlowTable4,
     map: &Map,
-    peer: Option<&mut Peer>,
+    peers: &mut [(&'static str, Peer)],
     keys: &[Key4],
 ) -> Result<()> {
     let place = |action: Option<Action<u32>>| action.map_or(u32::MAX, |action| action.nat_addr);
@@ -147,7 +150,7 @@ pub(crate) fn verify(
         }
         differs("flowtable", &ours)?;
     }
-    if let Some(peer) = peer {
+    for (name, peer) in peers {
         let (input, output) = (setup.scratch.join("keys"), setup.scratch.join("places"));
         std::fs::write(&input, keys.iter().flat_map(bytes).collect::<Vec<_>>())?;
         peer.ask(&format!("keys {}", input.display()))?;
@@ -158,7 +161,7 @@ pub(crate) fn verify(
             .iter()
             .map(|&four| u32::from_ne_bytes(four))
             .collect();
-        differs("rte_hash", &places)?;
+        differs(name, &places)?;
     }
     Ok(())
 }

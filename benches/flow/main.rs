@@ -7,7 +7,9 @@ mod lookups;
 mod threads;
 mod workload;
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use benches::rounds::Result;
 use benches::{cpu, peer};
@@ -38,6 +40,7 @@ const SIZES: [(&str, usize); 4] = [
 ];
 
 fn main() -> Result<()> {
+    with_huge_pages()?;
     let setup = setup()?;
     for (name, entries) in SIZES {
         if setup.only.as_ref().is_some_and(|only| only != name) {
@@ -49,6 +52,18 @@ fn main() -> Result<()> {
         threads::run(&setup, name, &flows)?;
     }
     Ok(())
+}
+
+/// Starts this program anew with huge pages for what it allocates, since the flow table and the peer in C
+/// have them too.
+fn with_huge_pages() -> Result<()> {
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    if std::env::var_os(TUNABLES).is_some() {
+        return Ok(());
+    }
+    let mut again = Command::new(std::env::current_exe()?);
+    again.args(std::env::args_os().skip(1));
+    Err(again.env(TUNABLES, "glibc.malloc.hugetlb=1").exec().into())
 }
 
 fn setup() -> Result<Setup> {

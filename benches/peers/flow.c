@@ -2,7 +2,9 @@
 /*
  * DPDK's rte_hash, with readers and writers that do not lock, as a peer of flowtable::flow.
  *
- *   flow-peer hash <EAL arguments>
+ *   flow-peer small|huge <EAL arguments>
+ *
+ * The first argument is the pages that DPDK's memory is on: those that --no-huge gives it, or transparent huge ones.
  *
  * Reads commands from stdin, one a line, and answers each with a line that begins with "= ":
  *
@@ -19,12 +21,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_hash.h>
+#include <rte_memory.h>
 
 #define BATCH 64
 
@@ -83,6 +87,39 @@ static void *read_file(const char *path, size_t size, size_t *count)
 	fclose(f);
 	*count = (size_t)bytes / size;
 	return data;
+}
+
+/*
+ * Puts DPDK's memory on transparent huge pages, which the other contenders have too. With --no-huge it is
+ * shared memory, which the system keeps on small pages: private memory takes its place.
+ */
+static int on_huge_pages(const struct rte_memseg_list *list, void *unused)
+{
+	(void)unused;
+	const size_t page = 4096;
+	static const char zeroes[4096];
+	char *saved = NULL;
+	size_t n = 0, *at = NULL;
+	for (size_t i = 0; i < list->len / page; i++) {
+		char *from = (char *)list->base_va + i * page;
+		if (!memcmp(from, zeroes, page))
+			continue;
+		saved = realloc(saved, (n + 1) * page);
+		at = realloc(at, (n + 1) * sizeof *at);
+		if (!saved || !at)
+			die("realloc");
+		memcpy(saved + n * page, from, page);
+		at[n++] = i;
+	}
+	if (mmap(list->base_va, list->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != list->base_va)
+		die("mmap");
+	if (madvise(list->base_va, list->len, MADV_HUGEPAGE))
+		perror("flow-peer: no huge pages");
+	for (size_t i = 0; i < n; i++)
+		memcpy((char *)list->base_va + at[i] * page, saved + i * page, page);
+	free(saved);
+	free(at);
+	return 0;
 }
 
 static void build(uint32_t slots, const char *path)
@@ -175,13 +212,16 @@ static void churn(const char *path)
 
 int main(int argc, char **argv)
 {
-	if (argc < 2 || strcmp(argv[1], "hash")) {
-		fprintf(stderr, "usage: flow-peer hash <EAL arguments>\n");
+	int is_huge = argc > 1 && !strcmp(argv[1], "huge");
+	if (argc < 2 || (!is_huge && strcmp(argv[1], "small"))) {
+		fprintf(stderr, "usage: flow-peer small|huge <EAL arguments>\n");
 		return 2;
 	}
 	argv[1] = argv[0];
 	if (rte_eal_init(argc - 1, argv + 1) < 0)
 		die("EAL");
+	if (is_huge && rte_memseg_list_walk(on_huge_pages, NULL))
+		die("memory");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("= ready\n");
 
