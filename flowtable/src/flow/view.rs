@@ -43,7 +43,7 @@ pub struct View<K: FlowKey> {
     pub action: Action<K::Addr>,
     /// The connection tracker's word.
     pub dir: u64,
-    /// When it was last seen, by [`seen_at`]; [`super::idle`] says how long ago.
+    /// When it was last seen, by [`super::seen_at`]; [`super::idle`] says how long ago.
     pub last_seen: u32,
     /// Packets since the connection began; 40 bits.
     pub packets: u64,
