@@ -2,11 +2,10 @@
 
 use core::ops::Range;
 
-use super::hash::Blocks;
 use super::key::FlowKey;
-use super::table::{FlowRef, FlowTable, View};
+use super::table::FlowTable;
 use super::tags::{LANES, LINE_WORDS, others};
-use crate::prefetch;
+use super::view::{FlowRef, View};
 
 /// Where a sweep goes on. Each poller has its own, over lines of its own.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ impl Default for Cursor {
 pub struct SweepStats {
     /// Slots that were looked at.
     pub slots: usize,
-    /// Entries in use among them, both directions counted, before removal.
+    /// Entries in use among them, both directions counted, when they were looked at.
     pub used: usize,
     /// Connections that were removed, two entries each.
     pub removed: usize,
@@ -73,8 +72,8 @@ enum Slot<K: FlowKey> {
 
 impl<K: FlowKey> FlowTable<K> {
     /// How many lines of tags there are, 64 slots each.
-    pub const fn lines(&self) -> usize {
-        self.tags.lines()
+    pub fn lines(&self) -> usize {
+        self.tags.lines().len()
     }
 
     /// Visits the connections whose forward entry is in one of these lines: the forward view, then the reply's. Each is
@@ -86,7 +85,7 @@ impl<K: FlowKey> FlowTable<K> {
         mut visit: impl FnMut(&View<K>, &View<K>),
     ) -> SweepStats {
         let mut stats = SweepStats::default();
-        for line in lines.start..lines.end.min(self.tags.lines()) {
+        for line in lines.start..lines.end.min(self.lines()) {
             self.fetch(line, &mut stats);
             for slot in self.used_slots(line) {
                 match self.slot(slot) {
@@ -113,7 +112,7 @@ impl<K: FlowKey> FlowTable<K> {
     ) -> SweepStats {
         let mut stats = SweepStats::default();
         for _ in 0..lines {
-            let line = cursor.advance(self.tags.lines());
+            let line = cursor.advance(self.lines());
             self.sweep_line(line, &mut expired, &mut removed, &mut stats);
         }
         stats
@@ -154,12 +153,12 @@ impl<K: FlowKey> FlowTable<K> {
     fn fetch(&self, line: usize, stats: &mut SweepStats) {
         stats.slots += LINE_WORDS * LANES;
         for slot in self.used_slots(line) {
-            prefetch(self.entry(slot));
+            self.prefetch_entry(slot);
             stats.used += 1;
         }
         // The other directions' entries are anywhere.
         for slot in self.used_slots(line) {
-            prefetch(self.entry(self.entry(slot).head().partner() as usize));
+            self.prefetch_slot(self.entry(slot).head().partner() as usize);
         }
     }
 
@@ -185,7 +184,7 @@ impl<K: FlowKey> FlowTable<K> {
         key: &K,
         mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
     ) -> Option<FlowRef> {
-        let line = self.tags.home(key.blocks().hash(self.seed)).word / LINE_WORDS;
+        let line = self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS;
         let ranked = self.used_slots(line).filter_map(|slot| {
             let one = self.view_slot(slot)?;
             let other = self.partner(one.flow).and_then(|flow| self.view(flow))?;
@@ -212,7 +211,7 @@ impl<K: FlowKey> FlowTable<K> {
             self.tags.load(other).used().any(|lane| {
                 // Who has no view is on its way in or out: no key of ours can be on its way in.
                 self.view_slot(other * LANES + lane).is_some_and(|view| {
-                    self.tags.home(view.key.blocks().hash(self.seed)).word == word
+                    self.tags.home(self.hasher.hash(view.key.blocks())).word == word
                 })
             })
         });

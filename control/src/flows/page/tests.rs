@@ -62,7 +62,7 @@ fn insert(connections: &Connections, n: u32, protocol: u8, bytes: u32) {
         .table
         .insert_pair((key, from_port(1)), reply, Tick(0), (1, 0));
     side.table.touch(made.unwrap().0, Tick(0), bytes);
-    side.quota.created(1);
+    side.made(1);
 }
 
 fn pages<'a>(connections: &'a Connections, filter: Option<&'a Filter<Vec<PortId>>>) -> Pages<'a> {

@@ -65,7 +65,7 @@ pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef) -> bool {
     };
     let removed = side.table.remove_pair(flow);
     if removed {
-        side.quota.removed(owner_of::<N>(forward, reply));
+        side.removed(owner_of::<N>(forward, reply));
     }
     removed
 }

@@ -153,7 +153,7 @@ fn some<N: Net>(
                 }
                 true
             },
-            |forward, reply| side.quota.removed(owner_of::<N>(forward, reply)),
+            |forward, reply| side.removed(owner_of::<N>(forward, reply)),
         );
         *looked += stats.used;
         swept += 1;
