@@ -50,7 +50,7 @@ fn both(tables: [&FlowTable4; 2], keys: [&[Key4]; 2], counts: bool) -> Result<Du
             scope.spawn(move || {
                 cpu::pin_to(thread)?;
                 start.wait();
-                let (_, time) = cpu::time(|| {
+                let ((), time) = cpu::time(|| {
                     for keys in keys.chunks_exact(64) {
                         let mut sum = 0;
                         table.lookup_batch(keys, |_, flow, action| {
