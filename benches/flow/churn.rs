@@ -49,7 +49,7 @@ pub(crate) fn run(
                     map.remove(&flows.keys[place]);
                 }
                 for place in [place, place + 1] {
-                    map.insert(flows.keys[place], flows.action(place));
+                    map.insert(flows.keys[place], Flows::action(place));
                 }
             }
         }),

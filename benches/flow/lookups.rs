@@ -22,7 +22,7 @@ pub(crate) type Map = HashMap<Key4, Action<u32>>;
 pub(crate) fn run(setup: &Setup, name: &str, flows: &Flows) -> Result<()> {
     let table = flows.table();
     let mut map = Map::with_capacity(flows.slots / 2);
-    map.extend((0..flows.keys.len()).map(|place| (flows.keys[place], flows.action(place))));
+    map.extend((0..flows.keys.len()).map(|place| (flows.keys[place], Flows::action(place))));
     let mut peers = start_peers(setup, flows)?;
     println!(
         "Ours takes {:.1} MB, {} slots for {} entries.\n",

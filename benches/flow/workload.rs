@@ -53,7 +53,7 @@ impl Flows {
     }
 
     /// What the entry at a place says: enough of it to tell the place.
-    pub(crate) fn action(&self, place: usize) -> Action<u32> {
+    pub(crate) fn action(place: usize) -> Action<u32> {
         Action {
             generation: 1,
             next_hop: NextHopId::new((place & 0x7fff) as u16).unwrap_or(NextHopId::MAX),
@@ -79,7 +79,7 @@ impl Flows {
     /// Inserts the connection whose forward entry's place this is.
     #[inline(always)]
     pub(crate) fn insert(&self, table: &FlowTable4, place: usize) {
-        let entry = |place: usize| (self.keys[place], self.action(place));
+        let entry = |place: usize| (self.keys[place], Self::action(place));
         table
             .insert_pair(entry(place), entry(place + 1), Tick(0), (0, 0))
             .expect("there is room, and nobody else is there");
