@@ -1,0 +1,163 @@
+//! What a rule asks that no single field answers: sets, named ports, ICMP. Asked last, and only of rules
+//! that hold for every field.
+
+use super::sets::Members;
+use super::{Address, Icmp, L4, PortRange, Rule, SetId, Sets, Side, Tuple};
+
+/// Which end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+/// One thing that must hold.
+#[derive(Clone, Debug)]
+enum Check {
+    In(End, SetId),
+    NotIn(End, SetId),
+    /// A port in one of the ranges, or in one of the sets with address and protocol.
+    Named(End, Box<(Vec<PortRange>, Vec<SetId>)>),
+    PortIn(End, SetId),
+    PortNotIn(End, SetId),
+    Icmp(Icmp),
+    NotIcmp(Icmp),
+}
+
+/// What is left to ask of each rule.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checks {
+    all: Vec<Check>,
+    /// By rule, where its checks end; they begin where those of the rule before end.
+    ends: Vec<u32>,
+    uses_sets: bool,
+}
+
+/// A packet, and what is known of its addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a, A> {
+    pub(super) tuple: &'a Tuple<A>,
+    pub(super) sets: &'a Sets,
+    pub(super) source: &'a Members,
+    pub(super) destination: &'a Members,
+}
+
+impl<A: Address> Subject<'_, A> {
+    #[inline(always)]
+    fn is_in(&self, end: End, set: SetId) -> bool {
+        match end {
+            End::Source => self.sets.holds(self.source, self.tuple.source, set),
+            End::Destination => self
+                .sets
+                .holds(self.destination, self.tuple.destination, set),
+        }
+    }
+
+    /// Whether the end's address, protocol and port are in `set`; `None` without ports.
+    fn port_is_in(&self, end: End, set: SetId) -> Option<bool> {
+        let (source, destination) = self.tuple.ports()?;
+        let (addr, port) = match end {
+            End::Source => (self.tuple.source, source),
+            End::Destination => (self.tuple.destination, destination),
+        };
+        Some(
+            self.sets
+                .contains_port(set, addr, self.tuple.protocol, port),
+        )
+    }
+
+    fn port(&self, end: End) -> Option<u16> {
+        self.tuple.ports().map(|(source, destination)| match end {
+            End::Source => source,
+            End::Destination => destination,
+        })
+    }
+
+    /// Type and code, if it is ICMP of its family.
+    fn icmp(&self) -> Option<(u8, u8)> {
+        match self.tuple.l4 {
+            L4::Icmp { kind, code } if self.tuple.protocol == A::ICMP => Some((kind, code)),
+            _ => None,
+        }
+    }
+
+    fn holds(&self, check: &Check) -> bool {
+        match check {
+            Check::In(end, set) => self.is_in(*end, *set),
+            Check::NotIn(end, set) => !self.is_in(*end, *set),
+            Check::Named(end, ports) => {
+                let (ranges, sets) = &**ports;
+                self.port(*end)
+                    .is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
+                    || sets
+                        .iter()
+                        .any(|&set| self.port_is_in(*end, set) == Some(true))
+            }
+            Check::PortIn(end, set) => self.port_is_in(*end, *set) == Some(true),
+            Check::PortNotIn(end, set) => self.port_is_in(*end, *set) == Some(false),
+            Check::Icmp(icmp) => self
+                .icmp()
+                .is_some_and(|(kind, code)| icmp.matches(kind, code)),
+            Check::NotIcmp(icmp) => self
+                .icmp()
+                .is_some_and(|(kind, code)| !icmp.matches(kind, code)),
+        }
+    }
+}
+
+impl Checks {
+    /// Adds the checks of the next rule; whether there are any.
+    pub(super) fn push(&mut self, rule: &Rule) -> bool {
+        let before = self.all.len();
+        self.push_side(End::Source, &rule.source);
+        self.push_side(End::Destination, &rule.destination);
+        self.all.extend(rule.icmp.map(Check::Icmp));
+        self.all.extend(rule.not_icmp.map(Check::NotIcmp));
+        self.ends.push(self.all.len() as u32);
+        self.all.len() > before
+    }
+
+    fn push_side(&mut self, end: End, side: &Side) {
+        let checks = &mut self.all;
+        checks.extend(side.sets.iter().map(|&set| Check::In(end, set)));
+        checks.extend(side.not_sets.iter().map(|&set| Check::NotIn(end, set)));
+        if !side.named_ports.is_empty() {
+            let ports = (side.ports.clone(), side.named_ports.clone());
+            checks.push(Check::Named(end, Box::new(ports)));
+        }
+        checks.extend(side.port_sets.iter().map(|&set| Check::PortIn(end, set)));
+        checks.extend(
+            side.not_named_ports
+                .iter()
+                .map(|&set| Check::PortNotIn(end, set)),
+        );
+        self.uses_sets |= !(side.sets.is_empty() && side.not_sets.is_empty());
+    }
+
+    /// Whether any rule asks for the sets that an address is in.
+    pub(super) const fn uses_sets(&self) -> bool {
+        self.uses_sets
+    }
+
+    /// Whether all that is left to ask of rule `at` holds.
+    #[inline]
+    pub(super) fn hold<A: Address>(&self, at: usize, subject: &Subject<'_, A>) -> bool {
+        let end = |at: usize| self.ends.get(at).map_or(0, |&end| end as usize);
+        let first = if at == 0 { 0 } else { end(at - 1) };
+        self.all
+            .get(first..end(at))
+            .is_some_and(|checks| checks.iter().all(|check| subject.holds(check)))
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let named = self.all.iter().map(|check| match check {
+            Check::Named(_, ports) => {
+                size_of_val(&**ports) + size_of_val(&*ports.0) + size_of_val(&*ports.1)
+            }
+            _ => 0,
+        });
+        self.all.capacity() * size_of::<Check>()
+            + self.ends.capacity() * size_of::<u32>()
+            + named.sum::<usize>()
+    }
+}
