@@ -15,13 +15,13 @@ impl Address for u128 {}
 
 pub(super) mod sealed {
     use super::{BitAnd, BitOr, Family, FamilyTables, Net, Tables};
-    use crate::acl::intervals::Key;
     use crate::acl::matcher::Matcher;
     use crate::acl::segment::Segment;
     use crate::acl::sets::TableKey;
+    use crate::acl::tree::Node;
 
     pub trait Sealed:
-        Key + Default + std::fmt::Debug + BitAnd<Output = Self> + BitOr<Output = Self>
+        Node + Default + std::fmt::Debug + BitAnd<Output = Self> + BitOr<Output = Self>
     {
         /// The address as a key.
         type Host: TableKey;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::check::Subject;
+use super::check::{BATCH, Subject, Subjects};
+use super::matcher::NONE;
 use super::segment::Segment;
 use super::sets::Members;
 use super::{Action, Address, Logs, Reason, Sets, TierDefault, Tuple, Verdict};
@@ -69,7 +70,7 @@ impl Chain {
     #[must_use]
     pub fn classify<A: Address>(&self, sets: &Sets, tuple: &Tuple<A>) -> Verdict {
         if !self.uses_sets() {
-            return self.classify_known(sets, tuple, &Members::default(), &Members::default());
+            return self.classify_known(sets, tuple, &Members::NONE, &Members::NONE);
         }
         let (source, destination) = (sets.members(tuple.source), sets.members(tuple.destination));
         self.classify_known(sets, tuple, &source, &destination)
@@ -97,6 +98,146 @@ impl Chain {
             allow,
             reason,
             logs,
+        }
+    }
+
+    /// [`Chain::classify`] of each of `tuples` into `out`, as many as the shorter of the two holds.
+    pub fn classify_batch<A: Address>(
+        &self,
+        sets: &Sets,
+        tuples: &[Tuple<A>],
+        out: &mut [Verdict],
+    ) {
+        for (tuples, out) in tuples.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            if !self.uses_sets() {
+                self.classify_known_batch(sets, tuples, &[], &[], out);
+                continue;
+            }
+            let mut addrs = [tuples[0].source; BATCH];
+            let (mut sources, mut destinations) = ([Members::NONE; BATCH], [Members::NONE; BATCH]);
+            for (addr, tuple) in addrs.iter_mut().zip(tuples) {
+                *addr = tuple.source;
+            }
+            sets.members_batch(&addrs[..tuples.len()], &mut sources);
+            for (addr, tuple) in addrs.iter_mut().zip(tuples) {
+                *addr = tuple.destination;
+            }
+            sets.members_batch(&addrs[..tuples.len()], &mut destinations);
+            self.classify_known_batch(sets, tuples, &sources, &destinations, out);
+        }
+    }
+
+    /// [`Chain::classify_known`] of each of `tuples` into `out`; `sources` and `destinations` are the sets
+    /// of their addresses, and may be empty if the chain does not use them.
+    pub fn classify_known_batch<A: Address>(
+        &self,
+        sets: &Sets,
+        tuples: &[Tuple<A>],
+        sources: &[Members],
+        destinations: &[Members],
+        out: &mut [Verdict],
+    ) {
+        for (at, (tuples, out)) in tuples.chunks(BATCH).zip(out.chunks_mut(BATCH)).enumerate() {
+            let subjects = Subjects {
+                tuples: &tuples[..tuples.len().min(out.len())],
+                sets,
+                sources: sources.get(at * BATCH..).unwrap_or(&[]),
+                destinations: destinations.get(at * BATCH..).unwrap_or(&[]),
+                which: &[],
+            };
+            self.decide_batch(&subjects, out);
+        }
+    }
+
+    /// Decides about up to 64 packets: tier by tier, segment by segment, those that are left together.
+    fn decide_batch<A: Address>(&self, all: &Subjects<'_, A>, out: &mut [Verdict]) {
+        let count = all.tuples.len();
+        // Packets that the tier has not decided about, and those that it passed.
+        let mut left: [u8; BATCH] = std::array::from_fn(|at| at as u8);
+        let mut passed = [0; BATCH];
+        let (mut left_count, mut passed_count) = (count, 0);
+        let tiers = self.parts.tiers.iter().map(|tier| {
+            let denies = tier.default == TierDefault::Deny;
+            (
+                &tier.segments,
+                denies.then_some((false, Reason::TierDefault(tier.number))),
+            )
+        });
+        let end = (self.parts.allow_at_end, Reason::End);
+        for (segments, default) in tiers.chain([(&self.parts.profiles, None)]) {
+            for segment in segments {
+                if left_count == 0 {
+                    break;
+                }
+                let mut places = [NONE; BATCH];
+                let which = &left[..left_count];
+                A::matcher(segment)
+                    .find_batch(&Subjects { which, ..*all }, &mut places[..left_count]);
+                let mut kept = 0;
+                for i in 0..left_count {
+                    let at = left[i];
+                    let Some(head) = segment.heads.get(places[i] as usize) else {
+                        left[kept] = at;
+                        kept += 1;
+                        continue;
+                    };
+                    match head.action {
+                        Action::Allow | Action::Deny => {
+                            out[usize::from(at)] = Verdict {
+                                allow: head.action == Action::Allow,
+                                reason: Reason::Rule(head.id),
+                                logs: Logs::default(),
+                            };
+                        }
+                        Action::Pass => {
+                            passed[passed_count] = at;
+                            passed_count += 1;
+                        }
+                        // Rare: from the beginning, by itself.
+                        Action::Log => {
+                            let one = [at];
+                            for subject in (Subjects {
+                                which: &one,
+                                ..*all
+                            })
+                            .iter()
+                            {
+                                let mut logs = Logs::default();
+                                let (allow, reason) = self.decide(&subject, &mut logs);
+                                out[usize::from(at)] = Verdict {
+                                    allow,
+                                    reason,
+                                    logs,
+                                };
+                            }
+                        }
+                    }
+                }
+                left_count = kept;
+            }
+            if let Some((allow, reason)) = default {
+                for &at in &left[..left_count] {
+                    out[usize::from(at)] = Verdict {
+                        allow,
+                        reason,
+                        logs: Logs::default(),
+                    };
+                }
+                left_count = 0;
+            }
+            for &at in &passed[..passed_count] {
+                left[left_count] = at;
+                left_count += 1;
+            }
+            passed_count = 0;
+        }
+        for &at in &left[..left_count] {
+            let (allow, reason) = end;
+            out[usize::from(at)] = Verdict {
+                allow,
+                reason,
+                logs: Logs::default(),
+            };
         }
     }
 
@@ -140,7 +281,8 @@ fn ask<A: Address>(
 ) -> Outcome {
     for segment in segments {
         let mut from = 0;
-        while let Some(place) = A::matcher(segment).find(from, subject) {
+        loop {
+            let place = A::matcher(segment).find(from, subject);
             let Some(head) = segment.heads.get(place as usize) else {
                 break;
             };

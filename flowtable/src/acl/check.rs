@@ -42,6 +42,45 @@ pub(super) struct Subject<'a, A> {
     pub(super) destination: &'a Members,
 }
 
+/// Packets that are classified together.
+pub(super) const BATCH: usize = 64;
+
+/// The packets of a batch that are asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subjects<'a, A> {
+    pub(super) tuples: &'a [Tuple<A>],
+    pub(super) sets: &'a Sets,
+    /// By place in `tuples`; empty if no rule asks for them.
+    pub(super) sources: &'a [Members],
+    pub(super) destinations: &'a [Members],
+    /// Places in `tuples` of those that are asked about, at most [`BATCH`].
+    pub(super) which: &'a [u8],
+}
+
+impl<'a, A: Address> Subjects<'a, A> {
+    /// Each packet that is asked about.
+    #[inline(always)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = Subject<'a, A>> {
+        static NOWHERE: Members = Members::NONE;
+        let Self {
+            tuples,
+            sets,
+            sources,
+            destinations,
+            which,
+        } = *self;
+        which.iter().filter_map(move |&at| {
+            let at = usize::from(at);
+            Some(Subject {
+                tuple: tuples.get(at)?,
+                sets,
+                source: sources.get(at).unwrap_or(&NOWHERE),
+                destination: destinations.get(at).unwrap_or(&NOWHERE),
+            })
+        })
+    }
+}
+
 impl<A: Address> Subject<'_, A> {
     #[inline(always)]
     fn is_in(&self, end: End, set: SetId) -> bool {

@@ -120,23 +120,6 @@ impl<K: Key> Criteria<K> {
     }
 }
 
-/// The number of the last of `bounds` that is not above `value`; the first bound is the lowest value.
-#[inline(always)]
-pub(super) fn search<K: Key>(bounds: &[K], value: K) -> usize {
-    let (mut base, mut size) = (0, bounds.len());
-    while size > 1 {
-        let half = size / 2;
-        let middle = base + half;
-        let above = match bounds.get(middle) {
-            Some(&bound) => bound <= value,
-            None => false,
-        };
-        base = std::hint::select_unpredictable(above, middle, base);
-        size -= half;
-    }
-    base
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +145,7 @@ mod tests {
             })
             .unwrap();
         for value in 0..=255_u8 {
-            let row = &rows[search(&bounds, value)];
+            let row = &rows[bounds.partition_point(|&bound| bound <= value) - 1];
             let bit = |bit: usize| row[bit / 64] >> (bit % 64) & 1 == 1;
             assert_eq!(bit(0), value >= 10, "{value}");
             assert_eq!(bit(1), value > 5, "{value}");

@@ -18,6 +18,7 @@ mod matcher;
 mod rule;
 mod segment;
 mod sets;
+mod tree;
 mod tuple;
 mod verdict;
 

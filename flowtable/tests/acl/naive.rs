@@ -155,10 +155,8 @@ fn side_matches(
     if side.not_nets.iter().any(|net| net_holds(*net, addr)) {
         return false;
     }
-    if !(side.ports.is_empty() && side.named_ports.is_empty())
-        && !in_range(&side.ports)
-        && !side.named_ports.iter().any(in_port_set)
-    {
+    let asks_for_a_port = !side.ports.is_empty() || !side.named_ports.is_empty();
+    if asks_for_a_port && !(in_range(&side.ports) || side.named_ports.iter().any(in_port_set)) {
         return false;
     }
     if in_range(&side.not_ports) || side.not_named_ports.iter().any(in_port_set) {

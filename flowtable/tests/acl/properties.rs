@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use flowtable::acl::{Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Verdict};
+use flowtable::acl::{
+    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tuple, Verdict,
+};
 
 use crate::generate::{Random, SETS};
 use crate::naive::{NaiveSets, NaiveVerdict, Packet, classify};
@@ -37,15 +39,32 @@ fn assert_chain(
         .iter()
         .map(|&packet| classify(spec, naive, packet))
         .collect();
-    for (&packet, expected) in packets.iter().zip(&expected) {
-        if let Some(tuple) = packet.v4() {
-            assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
-        }
-        if let Some(tuple) = packet.v6() {
-            assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
-        }
-    }
+    assert_family(chain, sets, packets, &expected, Packet::v4, seed);
+    assert_family(chain, sets, packets, &expected, Packet::v6, seed);
     packets.len()
+}
+
+/// The packets of one family, one by one and in batches.
+fn assert_family<A: Address + Default>(
+    chain: &Chain,
+    sets: &Sets,
+    packets: &[Packet],
+    expected: &[NaiveVerdict],
+    tuple: impl Fn(Packet) -> Option<Tuple<A>>,
+    seed: u64,
+) {
+    let own: Vec<_> = packets
+        .iter()
+        .zip(expected)
+        .filter_map(|(&packet, expected)| Some((tuple(packet)?, packet, expected)))
+        .collect();
+    let tuples: Vec<_> = own.iter().map(|(tuple, ..)| *tuple).collect();
+    let mut batch = vec![Verdict::default(); tuples.len()];
+    chain.classify_batch(sets, &tuples, &mut batch);
+    for ((tuple, packet, expected), batch) in own.into_iter().zip(batch) {
+        assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
+        assert_same(&batch, expected, seed, packet);
+    }
 }
 
 /// A node's policies and sets, both as they are judged and as they are compiled.
@@ -127,7 +146,9 @@ fn run(seed: u64, packets: usize) -> usize {
         before.push((specs.clone(), chains, sets, world.naive.clone()));
         world.change_sets(10);
         let (old, new) = world.replace_a_policy();
-        specs.iter_mut().for_each(|spec| replace(spec, &old, &new));
+        for spec in &mut specs {
+            replace(spec, &old, &new);
+        }
     }
     // What was handed out has not changed.
     let (specs, chains, sets, naive) = &before[0];

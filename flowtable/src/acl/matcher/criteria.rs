@@ -4,7 +4,7 @@ use crate::acl::intervals::{Criteria, set_bit};
 use crate::acl::{Address, Rule, Side};
 
 /// What a list of rules asks, field by field. Rule `n` of the list is bit `n`; what is no rule never holds.
-pub(super) struct Fields<A> {
+pub(super) struct Asked<A> {
     pub(super) source: Criteria<A>,
     pub(super) destination: Criteria<A>,
     pub(super) source_port: Criteria<u16>,
@@ -14,10 +14,10 @@ pub(super) struct Fields<A> {
     pub(super) without_ports: Vec<u64>,
 }
 
-impl<A: Address> Fields<A> {
+impl<A: Address> Asked<A> {
     pub(super) fn new<'a>(rules: impl ExactSizeIterator<Item = Option<&'a Rule>>) -> Self {
         let bits = rules.len();
-        let mut fields = Self {
+        let mut asked = Self {
             source: Criteria::new(bits),
             destination: Criteria::new(bits),
             source_port: Criteria::new(bits),
@@ -27,19 +27,19 @@ impl<A: Address> Fields<A> {
         };
         for (bit, rule) in rules.enumerate() {
             let Some(rule) = rule else {
-                fields.protocol.require(bit);
+                asked.protocol.require(bit);
                 continue;
             };
-            nets(&mut fields.source, bit, &rule.source);
-            nets(&mut fields.destination, bit, &rule.destination);
-            ports(&mut fields.source_port, bit, &rule.source);
-            ports(&mut fields.destination_port, bit, &rule.destination);
-            protocol::<A>(&mut fields.protocol, bit, rule);
+            nets(&mut asked.source, bit, &rule.source);
+            nets(&mut asked.destination, bit, &rule.destination);
+            ports(&mut asked.source_port, bit, &rule.source);
+            ports(&mut asked.destination_port, bit, &rule.destination);
+            protocol::<A>(&mut asked.protocol, bit, rule);
             if !rule.source.asks_for_ports() && !rule.destination.asks_for_ports() {
-                set_bit(&mut fields.without_ports, bit);
+                set_bit(&mut asked.without_ports, bit);
             }
         }
-        fields
+        asked
     }
 }
 

@@ -6,28 +6,32 @@
 //! of the others are kept. A packet's rows are intersected summary by summary, then block by block.
 //! Blocks are ordered by the first of their rules, and the search ends when no block can have a better one.
 
+use fearless_simd::Simd;
 use hashbrown::HashMap;
 
-use super::criteria::Fields;
-use crate::acl::check::{Checks, Subject};
-use crate::acl::intervals::{Criteria, Key, search};
+use super::criteria::Asked;
+use super::fields::{FIELDS, Fields, Rows};
+use super::{Find, NONE};
+use crate::acl::check::{BATCH, Checks, Subject, Subjects};
 use crate::acl::{AclError, Address, Rule};
+use crate::prefetch;
 
-/// Words before the kept words of a row, for every 64 blocks: any, all, and where the kept words begin.
+/// Words before the kept words of a row, for every 64 blocks: any, some but not all, and where the kept
+/// words begin.
 const HEAD: usize = 3;
 
 /// Where a row begins in the pool.
 type Row = u32;
 
-/// A list of more than 64 rules.
+/// A list of rules in blocks.
 #[derive(Clone, Debug)]
-pub struct Large<A> {
-    source: Field<A>,
-    destination: Field<A>,
-    source_port: Ports,
-    destination_port: Ports,
-    without_ports: Row,
-    protocol: Box<[Row; 256]>,
+pub(super) struct Large<A: Address> {
+    fields: Fields<A>,
+    source: Box<[Row]>,
+    destination: Box<[Row]>,
+    source_port: Box<[Row]>,
+    destination_port: Box<[Row]>,
+    protocol: Box<[Row]>,
     /// All rows. The word 0 is all ones.
     pool: Box<[u64]>,
     /// Words of a summary.
@@ -36,23 +40,8 @@ pub struct Large<A> {
     firsts: Box<[u32]>,
     /// By block, the rules that have checks.
     checked: Box<[u64]>,
-    checks: Checks,
     /// By block and bit, the rule's place in the list with those that are absent. Ascending in a block.
     places: Box<[u32]>,
-}
-
-/// An address field: the first value of each interval, and its row.
-#[derive(Clone, Debug)]
-struct Field<K> {
-    bounds: Box<[K]>,
-    rows: Box<[Row]>,
-}
-
-/// A port field: rows by the port's low byte in pages by its high byte; pages that are the same are one.
-#[derive(Clone, Debug)]
-struct Ports {
-    pages: Box<[u8; 256]>,
-    rows: Box<[[Row; 256]]>,
 }
 
 /// Collects rows, each different one once.
@@ -81,7 +70,7 @@ impl Pool {
                 }
             }
             row[group * HEAD] = any;
-            row[group * HEAD + 1] = all;
+            row[group * HEAD + 1] = any & !all;
             row[group * HEAD + 2] = kept as u64;
         }
         if let Some(&found) = self.rows.get(&**row) {
@@ -99,73 +88,6 @@ impl Pool {
         self.words.extend_from_slice(row);
         self.rows.insert(row.as_slice().into(), at as Row);
         Ok(at as Row)
-    }
-}
-
-impl<K: Key> Field<K> {
-    fn new(criteria: &Criteria<K>, pool: &mut Pool) -> Result<Self, AclError> {
-        let (mut bounds, mut rows) = (Vec::new(), Vec::new());
-        criteria.sweep(|first, dense| {
-            let row = pool.row(dense)?;
-            if rows.last() != Some(&row) {
-                bounds.push(first);
-                rows.push(row);
-            }
-            Ok(())
-        })?;
-        Ok(Self {
-            bounds: bounds.into(),
-            rows: rows.into(),
-        })
-    }
-
-    #[inline(always)]
-    fn get(&self, value: K) -> Row {
-        match self.rows.get(search(&self.bounds, value)) {
-            Some(&row) => row,
-            None => 0,
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.bounds) + size_of_val(&*self.rows)
-    }
-}
-
-impl Ports {
-    fn new(criteria: &Criteria<u16>, pool: &mut Pool) -> Result<Self, AclError> {
-        let field = Field::new(criteria, pool)?;
-        let mut all = Vec::with_capacity(1 << 16);
-        let ends = field.bounds.iter().skip(1).map(|&bound| usize::from(bound));
-        for (&row, end) in field.rows.iter().zip(ends.chain([1 << 16])) {
-            all.resize(end, row);
-        }
-        let mut pages = Box::new([0; 256]);
-        let mut rows: Vec<[Row; 256]> = Vec::new();
-        for (page, found) in pages.iter_mut().zip(all.as_chunks::<256>().0) {
-            let at = rows.iter().position(|own| own == found);
-            *page = at.unwrap_or(rows.len()) as u8;
-            if at.is_none() {
-                rows.push(*found);
-            }
-        }
-        Ok(Self {
-            pages,
-            rows: rows.into(),
-        })
-    }
-
-    #[inline(always)]
-    fn get(&self, port: u16) -> Row {
-        let page = self.pages[usize::from(port >> 8)];
-        match self.rows.get(usize::from(page)) {
-            Some(rows) => rows[usize::from(port & 0xff)],
-            None => 0,
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.pages) + size_of_val(&*self.rows)
     }
 }
 
@@ -199,10 +121,14 @@ fn blocks<'a, A: Address>(rules: &[(u32, &'a Rule)]) -> Vec<Vec<(u32, &'a Rule)>
 }
 
 impl<A: Address> Large<A> {
-    pub(super) fn new(rules: &[(u32, &Rule)], limit_bytes: usize) -> Result<Self, AclError> {
+    pub(super) fn new(
+        rules: &[(u32, &Rule)],
+        checks: &mut Checks,
+        limit_bytes: usize,
+    ) -> Result<Self, AclError> {
         let blocks = blocks::<A>(rules);
-        // A block that is not full is filled with what never holds.
         let count = blocks.len();
+        // A block that is not full is filled with what never holds.
         let mut bits: Vec<Option<(u32, &Rule)>> = Vec::with_capacity(count * 64);
         for block in &blocks {
             bits.extend(block.iter().copied().map(Some));
@@ -216,33 +142,38 @@ impl<A: Address> Large<A> {
             rules: rules.len(),
             limit_bytes,
         };
-        let fields = Fields::<A>::new(bits.iter().map(|bit| bit.map(|(_, rule)| rule)));
+        let asked = Asked::<A>::new(bits.iter().map(|bit| bit.map(|(_, rule)| rule)));
         let nothing = Rule::default();
-        let mut checks = Checks::default();
         let mut checked = vec![0_u64; count];
         for (at, bit) in bits.iter().enumerate() {
-            checked[at / 64] |=
-                u64::from(checks.push(bit.map_or(&nothing, |(_, rule)| rule))) << (at % 64);
+            let rule = bit.map_or(&nothing, |(_, rule)| rule);
+            checked[at / 64] |= u64::from(checks.push(rule)) << (at % 64);
         }
-        let protocol = Field::new(&fields.protocol, &mut pool)?;
+        let (fields, rows) = Fields::new(&asked, |dense| pool.row(dense))?;
+        let Rows {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol,
+        } = rows;
         Ok(Self {
-            source: Field::new(&fields.source, &mut pool)?,
-            destination: Field::new(&fields.destination, &mut pool)?,
-            source_port: Ports::new(&fields.source_port, &mut pool)?,
-            destination_port: Ports::new(&fields.destination_port, &mut pool)?,
-            without_ports: pool.row(&fields.without_ports)?,
-            protocol: Box::new(std::array::from_fn(|at| protocol.get(at as u8))),
+            fields,
+            source: source.into(),
+            destination: destination.into(),
+            source_port: source_port.into(),
+            destination_port: destination_port.into(),
+            protocol: protocol.into(),
             pool: pool.words.into(),
             groups: pool.groups,
             firsts: blocks
                 .iter()
-                .map(|block| block.first().map_or(u32::MAX, |(place, _)| *place))
+                .map(|block| block.first().map_or(NONE, |(place, _)| *place))
                 .collect(),
             checked: checked.into(),
-            checks,
             places: bits
                 .iter()
-                .map(|bit| bit.map_or(u32::MAX, |(place, _)| place))
+                .map(|bit| bit.map_or(NONE, |(place, _)| place))
                 .collect(),
         })
     }
@@ -255,59 +186,61 @@ impl<A: Address> Large<A> {
         }
     }
 
-    /// The word of `block` in `row`, which has a bit there.
+    /// Where the packet's rows begin.
     #[inline(always)]
-    fn block_word(&self, row: usize, group: usize, bit: u32) -> u64 {
-        let head = row + group * HEAD;
-        let (any, all) = (self.word(head), self.word(head + 1));
-        let before = (any & !all) & ((1_u64 << bit) - 1);
-        let kept = row + self.word(head + 2) as usize + before.count_ones() as usize;
-        let is_full = all >> bit & 1 == 1;
-        self.word(std::hint::select_unpredictable(is_full, 0, kept))
-    }
-
-    #[inline]
-    pub(super) fn find(&self, from: u32, subject: &Subject<'_, A>) -> Option<u32> {
-        let tuple = subject.tuple;
-        let (source_port, destination_port) = match tuple.ports() {
-            Some((source, destination)) => (
-                self.source_port.get(source),
-                self.destination_port.get(destination),
-            ),
-            None => (self.without_ports, self.without_ports),
-        };
-        let rows = [
-            self.source.get(tuple.source),
-            self.destination.get(tuple.destination),
-            destination_port,
-            source_port,
-            self.protocol[usize::from(tuple.protocol)],
+    fn rows<S: Simd>(&self, simd: S, subject: &Subject<'_, A>) -> [u32; FIELDS] {
+        let [source, destination, source_port, destination_port, protocol] =
+            self.fields.rows(simd, subject.tuple);
+        let row = |rows: &[Row], at: usize| rows.get(at).copied().unwrap_or(0);
+        [
+            row(&self.source, source),
+            row(&self.destination, destination),
+            row(&self.destination_port, destination_port),
+            row(&self.source_port, source_port),
+            row(&self.protocol, protocol),
         ]
-        .map(|row| row as usize);
-        self.intersect(rows, from, subject)
+    }
+
+    /// The word of block `bit` of the group whose head is at `head`, in the row at `row`. The row has a bit
+    /// in the block.
+    #[inline(always)]
+    fn block_word(&self, row: usize, head: usize, bit: u32) -> u64 {
+        let kept = self.word(head + 1);
+        let before = kept & ((1_u64 << bit) - 1);
+        let at = row + self.word(head + 2) as usize + before.count_ones() as usize;
+        let is_kept = kept >> bit & 1 == 1;
+        self.word(std::hint::select_unpredictable(is_kept, at, 0))
     }
 
     #[inline(always)]
-    fn intersect(&self, rows: [usize; 5], from: u32, subject: &Subject<'_, A>) -> Option<u32> {
-        let mut best = u32::MAX;
+    fn intersect(
+        &self,
+        rows: [u32; FIELDS],
+        from: u32,
+        subject: &Subject<'_, A>,
+        checks: &Checks,
+    ) -> u32 {
+        let rows = rows.map(|row| row as usize);
+        let mut best = NONE;
         for group in 0..self.groups {
-            let mut any = rows
+            let heads = rows.map(|row| row + group * HEAD);
+            let mut any = heads
                 .iter()
-                .fold(u64::MAX, |any, row| any & self.word(row + group * HEAD));
+                .fold(u64::MAX, |any, &head| any & self.word(head));
             while any != 0 {
                 let bit = any.trailing_zeros();
                 any &= any - 1;
                 let block = group * 64 + bit as usize;
                 if self.firsts.get(block).is_none_or(|&first| first >= best) {
-                    return (best != u32::MAX).then_some(best);
+                    return best;
                 }
-                let word = rows.iter().fold(u64::MAX, |word, &row| {
-                    word & self.block_word(row, group, bit)
+                let word = rows.iter().zip(heads).fold(u64::MAX, |word, (&row, head)| {
+                    word & self.block_word(row, head, bit)
                 });
-                best = best.min(self.first_in(block, word, best, from, subject));
+                best = best.min(self.first_in(block, word, best, from, subject, checks));
             }
         }
-        (best != u32::MAX).then_some(best)
+        best
     }
 
     /// The place of the first rule among the bits `word` of `block` that is not before `from`, if it is
@@ -320,40 +253,67 @@ impl<A: Address> Large<A> {
         best: u32,
         from: u32,
         subject: &Subject<'_, A>,
+        checks: &Checks,
     ) -> u32 {
         while word != 0 {
             let bit = word.trailing_zeros() as usize;
             let at = block * 64 + bit;
-            let place = self.places.get(at).copied().unwrap_or(u32::MAX);
+            let place = self.places.get(at).copied().unwrap_or(NONE);
             if place >= best {
-                return u32::MAX;
+                return NONE;
             }
             let checked = self
                 .checked
                 .get(block)
                 .is_some_and(|word| word >> bit & 1 == 1);
-            if place >= from && (!checked || self.checks.hold(at, subject)) {
+            if place >= from && (!checked || checks.hold(at, subject)) {
                 return place;
             }
             word &= word - 1;
         }
-        u32::MAX
-    }
-
-    pub(super) const fn uses_sets(&self) -> bool {
-        self.checks.uses_sets()
+        NONE
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.source.memory_bytes()
-            + self.destination.memory_bytes()
-            + self.source_port.memory_bytes()
-            + self.destination_port.memory_bytes()
+        self.fields.memory_bytes()
+            + size_of_val(&*self.source)
+            + size_of_val(&*self.destination)
+            + size_of_val(&*self.source_port)
+            + size_of_val(&*self.destination_port)
             + size_of_val(&*self.protocol)
             + size_of_val(&*self.pool)
             + size_of_val(&*self.firsts)
             + size_of_val(&*self.checked)
             + size_of_val(&*self.places)
-            + self.checks.memory_bytes()
+    }
+}
+
+impl<A: Address> Find<A> for Large<A> {
+    #[inline(always)]
+    fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
+        self.intersect(self.rows(simd, subject), from, subject, checks)
+    }
+
+    #[inline(always)]
+    fn find_batch<S: Simd>(
+        &self,
+        simd: S,
+        subjects: &Subjects<'_, A>,
+        checks: &Checks,
+        places: &mut [u32],
+    ) {
+        let mut rows = [[0; FIELDS]; BATCH];
+        for (subject, rows) in subjects.iter().zip(&mut rows) {
+            *rows = self.rows(simd, &subject);
+            // The rows of addresses are many; those of ports and protocols are few and stay in the cache.
+            for &row in &rows[..2] {
+                if let Some(head) = self.pool.get(row as usize) {
+                    prefetch(head);
+                }
+            }
+        }
+        for ((subject, rows), place) in subjects.iter().zip(rows).zip(places) {
+            *place = self.intersect(rows, 0, &subject, checks);
+        }
     }
 }

@@ -1,27 +1,61 @@
 //! The first rule of a list that matches a packet, by bit vectors.
 //!
-//! Each field of the packet (two addresses, two ports, the protocol) selects a bit vector of the rules
-//! that it satisfies; the rules that all of them hold match. What no single field can answer, sets and
+//! Each field of the packet (two addresses, two ports, the protocol) selects a row, the bit vector of the
+//! rules that it satisfies; the rules that all rows hold match. What no single field can answer, sets and
 //! ICMP, is asked of the few rules that are left ([`super::check`]).
+//!
+//! Three sizes: rows of one word, rows of a few cache lines, and rows with summaries.
 
 mod criteria;
+mod fields;
 mod large;
 mod small;
+mod wide;
+
+use fearless_simd::{Level, Simd, dispatch};
 
 use self::large::Large;
 use self::small::Small;
-use super::check::Subject;
+use self::wide::Wide;
+use super::check::{Checks, Subject, Subjects};
 use super::{AclError, Address, Rule};
+
+/// No rule, as a place in a list.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Rules up to which rows are kept whole.
+const WIDE: usize = 1024;
 
 /// A compiled list of rules for one family.
 #[derive(Clone, Debug)]
-pub enum Matcher<A: Address> {
+pub struct Matcher<A: Address> {
+    size: Size<A>,
+    checks: Checks,
+    level: Level,
+}
+
+#[derive(Clone, Debug)]
+enum Size<A: Address> {
     /// No rule can match.
     Empty,
-    /// Up to 64 rules: one word a field.
     Small(Small<A>),
-    /// More: summaries, and blocks of 64.
+    Wide(Wide<A>),
     Large(Large<A>),
+}
+
+/// A size of matcher: how it goes from a packet to its first rule.
+trait Find<A: Address> {
+    /// The place of the first rule from `from` on that matches, or [`NONE`].
+    fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32;
+
+    /// `find` from the first rule on, of all packets.
+    fn find_batch<S: Simd>(
+        &self,
+        simd: S,
+        subjects: &Subjects<'_, A>,
+        checks: &Checks,
+        places: &mut [u32],
+    );
 }
 
 impl<A: Address> Matcher<A> {
@@ -34,37 +68,67 @@ impl<A: Address> Matcher<A> {
             .zip(rules)
             .filter(|(_, rule)| rule.is_present(A::FAMILY))
             .collect();
-        Ok(match rules.len() {
-            0 => Self::Empty,
-            1..=64 => Self::Small(Small::new(&rules)),
-            _ => Self::Large(Large::new(&rules, limit_bytes)?),
+        let mut checks = Checks::default();
+        let size = match rules.len() {
+            0 => Size::Empty,
+            1..=64 => Size::Small(Small::new(&rules, &mut checks)),
+            65..=WIDE => Size::Wide(Wide::new(&rules, &mut checks)),
+            _ => Size::Large(Large::new(&rules, &mut checks, limit_bytes)?),
+        };
+        Ok(Self {
+            size,
+            checks,
+            level: Level::new(),
         })
     }
 
-    /// The first rule from `from` on that matches.
+    /// The place of the first rule from `from` on that matches, or [`NONE`].
     #[inline]
-    pub(super) fn find(&self, from: u32, subject: &Subject<'_, A>) -> Option<u32> {
-        match self {
-            Self::Empty => None,
-            Self::Small(small) => small.find(from, subject),
-            Self::Large(large) => large.find(from, subject),
+    pub(super) fn find(&self, from: u32, subject: &Subject<'_, A>) -> u32 {
+        let checks = &self.checks;
+        match &self.size {
+            Size::Empty => NONE,
+            Size::Small(it) => {
+                dispatch!(self.level, simd => it.find(simd, from, subject, checks))
+            }
+            Size::Wide(it) => {
+                dispatch!(self.level, simd => it.find(simd, from, subject, checks))
+            }
+            Size::Large(it) => {
+                dispatch!(self.level, simd => it.find(simd, from, subject, checks))
+            }
+        }
+    }
+
+    /// [`Matcher::find`] from the first rule on, of all packets into `places`.
+    pub(super) fn find_batch(&self, subjects: &Subjects<'_, A>, places: &mut [u32]) {
+        let checks = &self.checks;
+        match &self.size {
+            Size::Empty => places.fill(NONE),
+            Size::Small(it) => {
+                dispatch!(self.level, simd => it.find_batch(simd, subjects, checks, places));
+            }
+            Size::Wide(it) => {
+                dispatch!(self.level, simd => it.find_batch(simd, subjects, checks, places));
+            }
+            Size::Large(it) => {
+                dispatch!(self.level, simd => it.find_batch(simd, subjects, checks, places));
+            }
         }
     }
 
     /// Whether any rule asks for the sets that an address is in.
-    pub(super) fn uses_sets(&self) -> bool {
-        match self {
-            Self::Empty => false,
-            Self::Small(small) => small.uses_sets(),
-            Self::Large(large) => large.uses_sets(),
-        }
+    pub(super) const fn uses_sets(&self) -> bool {
+        self.checks.uses_sets()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        match self {
-            Self::Empty => 0,
-            Self::Small(small) => small.memory_bytes(),
-            Self::Large(large) => large.memory_bytes(),
-        }
+        self.checks.memory_bytes()
+            + match &self.size {
+                Size::Empty => 0,
+                Size::Small(it) => it.memory_bytes(),
+                Size::Wide(it) => it.memory_bytes(),
+                Size::Large(it) => it.memory_bytes(),
+            }
     }
 }

@@ -1,130 +1,126 @@
-//! Up to 64 rules: the bit vectors are single words.
+//! Up to 64 rules: a row is one word.
 
 use std::convert::Infallible;
 
-use super::criteria::Fields;
-use crate::acl::check::{Checks, Subject};
-use crate::acl::intervals::{Criteria, Key, search};
-use crate::acl::{Address, Rule};
+use fearless_simd::Simd;
 
-/// One field: the first value of each interval, and the rules that hold in it.
-#[derive(Clone, Debug)]
-struct Field<K> {
-    bounds: Box<[K]>,
-    words: Box<[u64]>,
-}
+use super::criteria::Asked;
+use super::fields::{Fields, Rows};
+use super::{Find, NONE};
+use crate::acl::check::{Checks, Subject, Subjects};
+use crate::acl::{Address, Rule, Tuple};
 
 /// A list of at most 64 rules; rule `n` of those present is bit `n`.
 #[derive(Clone, Debug)]
-pub struct Small<A> {
-    source: Field<A>,
-    destination: Field<A>,
-    source_port: Field<u16>,
-    destination_port: Field<u16>,
-    protocol: Field<u8>,
-    without_ports: u64,
+pub(super) struct Small<A: Address> {
+    fields: Fields<A>,
+    source: Box<[u64]>,
+    destination: Box<[u64]>,
+    source_port: Box<[u64]>,
+    destination_port: Box<[u64]>,
+    protocol: Box<[u64]>,
     /// Rules that have checks.
     checked: u64,
-    checks: Checks,
-    /// By bit, the rule's place in the list with those that are absent.
+    /// By bit, the rule's place in the list with those that are absent; then [`NONE`].
     places: Box<[u32]>,
 }
 
-impl<K: Key> Field<K> {
-    fn new(criteria: &Criteria<K>) -> Self {
-        let (mut bounds, mut words) = (Vec::new(), Vec::new());
-        let Ok(()) = criteria.sweep(|first, row| {
-            let row = row.first().copied().unwrap_or(0);
-            if words.last() != Some(&row) {
-                bounds.push(first);
-                words.push(row);
-            }
-            Ok::<_, Infallible>(())
-        });
-        Self {
-            bounds: bounds.into(),
-            words: words.into(),
-        }
-    }
-
-    #[inline(always)]
-    fn get(&self, value: K) -> u64 {
-        match self.words.get(search(&self.bounds, value)) {
-            Some(&word) => word,
-            None => 0,
-        }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.bounds) + size_of_val(&*self.words)
+/// The row with this number.
+#[inline(always)]
+fn row(rows: &[u64], at: usize) -> u64 {
+    match rows.get(at) {
+        Some(&row) => row,
+        None => 0,
     }
 }
 
 impl<A: Address> Small<A> {
-    pub(super) fn new(rules: &[(u32, &Rule)]) -> Self {
-        let fields = Fields::<A>::new(rules.iter().map(|&(_, rule)| Some(rule)));
-        let mut checks = Checks::default();
+    pub(super) fn new(rules: &[(u32, &Rule)], checks: &mut Checks) -> Self {
+        let asked = Asked::<A>::new(rules.iter().map(|&(_, rule)| Some(rule)));
+        let Ok((fields, rows)) = Fields::new(&asked, |words| {
+            Ok::<_, Infallible>(words.first().copied().unwrap_or(0))
+        });
+        let Rows {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol,
+        } = rows;
         let mut checked = 0;
         for (bit, (_, rule)) in rules.iter().enumerate() {
             checked |= u64::from(checks.push(rule)) << bit;
         }
+        let places = rules.iter().map(|&(place, _)| place);
         Self {
-            source: Field::new(&fields.source),
-            destination: Field::new(&fields.destination),
-            source_port: Field::new(&fields.source_port),
-            destination_port: Field::new(&fields.destination_port),
-            protocol: Field::new(&fields.protocol),
-            without_ports: fields.without_ports.first().copied().unwrap_or(0),
+            fields,
+            source: source.into(),
+            destination: destination.into(),
+            source_port: source_port.into(),
+            destination_port: destination_port.into(),
+            protocol: protocol.into(),
             checked,
-            checks,
-            places: rules.iter().map(|&(place, _)| place).collect(),
+            places: places.chain([NONE]).collect(),
         }
     }
 
     /// The rules that hold for every field.
     #[inline(always)]
-    fn candidates(&self, subject: &Subject<'_, A>) -> u64 {
-        let tuple = subject.tuple;
-        let ports = match tuple.ports() {
-            Some((source, destination)) => {
-                self.source_port.get(source) & self.destination_port.get(destination)
-            }
-            None => self.without_ports,
-        };
-        ports
-            & self.protocol.get(tuple.protocol)
-            & self.source.get(tuple.source)
-            & self.destination.get(tuple.destination)
+    fn candidates<S: Simd>(&self, simd: S, tuple: &Tuple<A>) -> u64 {
+        let [source, destination, source_port, destination_port, protocol] =
+            self.fields.rows(simd, tuple);
+        row(&self.source, source)
+            & row(&self.destination, destination)
+            & row(&self.source_port, source_port)
+            & row(&self.destination_port, destination_port)
+            & row(&self.protocol, protocol)
     }
 
-    #[inline]
-    pub(super) fn find(&self, from: u32, subject: &Subject<'_, A>) -> Option<u32> {
-        let mut candidates = self.candidates(subject);
+    /// The place of the first of the rules `candidates` whose checks hold.
+    #[inline(always)]
+    fn first(&self, mut candidates: u64, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
+        let mut first = candidates & candidates.wrapping_neg();
+        while first & self.checked != 0 && !checks.hold(first.ilog2() as usize, subject) {
+            candidates ^= first;
+            first = candidates & candidates.wrapping_neg();
+        }
+        let at = (candidates.trailing_zeros() as usize).min(self.places.len() - 1);
+        self.places.get(at).copied().unwrap_or(NONE)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.fields.memory_bytes()
+            + size_of_val(&*self.source)
+            + size_of_val(&*self.destination)
+            + size_of_val(&*self.source_port)
+            + size_of_val(&*self.destination_port)
+            + size_of_val(&*self.protocol)
+            + size_of_val(&*self.places)
+    }
+}
+
+impl<A: Address> Find<A> for Small<A> {
+    #[inline(always)]
+    fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
+        let mut candidates = self.candidates(simd, subject.tuple);
         if from > 0 {
             let gone = self.places.partition_point(|&place| place < from) as u32;
             candidates &= u64::MAX.checked_shl(gone).unwrap_or(0);
         }
-        while candidates != 0 {
-            let bit = candidates.trailing_zeros() as usize;
-            if self.checked >> bit & 1 == 0 || self.checks.hold(bit, subject) {
-                return self.places.get(bit).copied();
-            }
-            candidates &= candidates - 1;
+        self.first(candidates, subject, checks)
+    }
+
+    #[inline(always)]
+    fn find_batch<S: Simd>(
+        &self,
+        simd: S,
+        subjects: &Subjects<'_, A>,
+        checks: &Checks,
+        places: &mut [u32],
+    ) {
+        for (subject, place) in subjects.iter().zip(places) {
+            let candidates = self.candidates(simd, subject.tuple);
+            *place = self.first(candidates, &subject, checks);
         }
-        None
-    }
-
-    pub(super) const fn uses_sets(&self) -> bool {
-        self.checks.uses_sets()
-    }
-
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.source.memory_bytes()
-            + self.destination.memory_bytes()
-            + self.source_port.memory_bytes()
-            + self.destination_port.memory_bytes()
-            + self.protocol.memory_bytes()
-            + self.checks.memory_bytes()
-            + size_of_val(&*self.places)
     }
 }

@@ -14,6 +14,9 @@ const CHUNK: usize = 64;
 pub(super) struct Signature([u64; 4]);
 
 impl Signature {
+    /// Of no set.
+    pub(super) const NONE: Self = Self([0; 4]);
+
     fn of(sets: &[SetId]) -> Self {
         let mut bits = [0; 4];
         for &set in sets {

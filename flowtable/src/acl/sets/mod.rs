@@ -72,6 +72,13 @@ pub struct Members {
 }
 
 impl Members {
+    /// In no set.
+    pub const NONE: Self = Self {
+        signature: Signature::NONE,
+        classes: [0; NESTED],
+        count: 0,
+    };
+
     #[inline(always)]
     fn push(&mut self, class: u32, all: &Classes) {
         if let Some(found) = all.get(class) {

@@ -250,7 +250,7 @@ impl<K: TableKey> Table<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use hashbrown::HashMap;
 
     use super::*;
 
