@@ -8,6 +8,9 @@ pub trait Key: Copy + Ord {
 
     /// The next higher value, unless this is the highest.
     fn after(self) -> Option<Self>;
+
+    /// The next lower value, unless this is the lowest.
+    fn before(self) -> Option<Self>;
 }
 
 macro_rules! key {
@@ -18,6 +21,11 @@ macro_rules! key {
             #[inline(always)]
             fn after(self) -> Option<Self> {
                 self.checked_add(1)
+            }
+
+            #[inline(always)]
+            fn before(self) -> Option<Self> {
+                self.checked_sub(1)
             }
         }
     )*};

@@ -3,8 +3,9 @@
 use fearless_simd::Simd;
 
 use super::criteria::Asked;
+use crate::acl::check::{BATCH, Subjects};
 use crate::acl::intervals::Criteria;
-use crate::acl::tree::{Node, Tree};
+use crate::acl::tree::{Column, Line, Node, Tree};
 use crate::acl::{Address, Tuple};
 
 /// How many there are.
@@ -29,6 +30,17 @@ pub(super) struct Rows<R> {
     pub(super) source_port: Vec<R>,
     pub(super) destination_port: Vec<R>,
     pub(super) protocol: Vec<R>,
+}
+
+/// The rows of all packets of a batch, field by field.
+pub(super) struct Columns([Column<u32>; FIELDS]);
+
+impl Columns {
+    /// The rows of packet `at`, in the order of [`Fields::rows`].
+    #[inline(always)]
+    pub(super) fn rows(&self, at: usize) -> [usize; FIELDS] {
+        std::array::from_fn(|field| self.0[field].0[at % BATCH] as usize)
+    }
 }
 
 impl<A: Address> Fields<A> {
@@ -80,6 +92,48 @@ impl<A: Address> Fields<A> {
             destination_port,
             self.protocol.rank(simd, tuple.protocol),
         ]
+    }
+
+    /// [`Fields::rows`] of all packets.
+    #[inline(always)]
+    pub(super) fn columns<S: Simd>(&self, simd: S, subjects: &Subjects<'_, A>) -> Columns {
+        let mut source = Line([A::FIRST; BATCH]);
+        let mut destination = Line([A::FIRST; BATCH]);
+        let mut source_port = Line([0_u16; BATCH]);
+        let mut destination_port = Line([0_u16; BATCH]);
+        let mut protocol = Line([0_u8; BATCH]);
+        let mut without_ports = 0_u64;
+        for (at, subject) in subjects.iter().enumerate().take(BATCH) {
+            let tuple = subject.tuple;
+            source.0[at] = tuple.source;
+            destination.0[at] = tuple.destination;
+            protocol.0[at] = tuple.protocol;
+            match tuple.ports() {
+                Some(ports) => (source_port.0[at], destination_port.0[at]) = ports,
+                None => without_ports |= 1 << at,
+            }
+        }
+        let mut columns = Columns([Line([0; BATCH]); FIELDS]);
+        let [
+            sources,
+            destinations,
+            source_ports,
+            destination_ports,
+            protocols,
+        ] = &mut columns.0;
+        self.source.ranks(simd, &source, sources);
+        self.destination.ranks(simd, &destination, destinations);
+        self.source_port.ranks(simd, &source_port, source_ports);
+        self.destination_port
+            .ranks(simd, &destination_port, destination_ports);
+        self.protocol.ranks(simd, &protocol, protocols);
+        while without_ports != 0 {
+            let at = without_ports.trailing_zeros() as usize;
+            without_ports &= without_ports - 1;
+            source_ports.0[at] = self.without_ports[0] as u32;
+            destination_ports.0[at] = self.without_ports[1] as u32;
+        }
+        columns
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -188,9 +188,8 @@ impl<A: Address> Large<A> {
 
     /// Where the packet's rows begin.
     #[inline(always)]
-    fn rows<S: Simd>(&self, simd: S, subject: &Subject<'_, A>) -> [u32; FIELDS] {
-        let [source, destination, source_port, destination_port, protocol] =
-            self.fields.rows(simd, subject.tuple);
+    fn rows(&self, rows: [usize; FIELDS]) -> [u32; FIELDS] {
+        let [source, destination, source_port, destination_port, protocol] = rows;
         let row = |rows: &[Row], at: usize| rows.get(at).copied().unwrap_or(0);
         [
             row(&self.source, source),
@@ -291,7 +290,8 @@ impl<A: Address> Large<A> {
 impl<A: Address> Find<A> for Large<A> {
     #[inline(always)]
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
-        self.intersect(self.rows(simd, subject), from, subject, checks)
+        let rows = self.rows(self.fields.rows(simd, subject.tuple));
+        self.intersect(rows, from, subject, checks)
     }
 
     #[inline(always)]
@@ -303,8 +303,9 @@ impl<A: Address> Find<A> for Large<A> {
         places: &mut [u32],
     ) {
         let mut rows = [[0; FIELDS]; BATCH];
-        for (subject, rows) in subjects.iter().zip(&mut rows) {
-            *rows = self.rows(simd, &subject);
+        let columns = self.fields.columns(simd, subjects);
+        for (at, rows) in rows.iter_mut().enumerate().take(subjects.which.len()) {
+            *rows = self.rows(columns.rows(at));
             // The rows of addresses are many; those of ports and protocols are few and stay in the cache.
             for &row in &rows[..2] {
                 if let Some(head) = self.pool.get(row as usize) {

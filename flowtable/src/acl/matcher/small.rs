@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use fearless_simd::Simd;
 
 use super::criteria::Asked;
-use super::fields::{Fields, Rows};
+use super::fields::{FIELDS, Fields, Rows};
 use super::{Find, NONE};
 use crate::acl::check::{Checks, Subject, Subjects};
-use crate::acl::{Address, Rule, Tuple};
+use crate::acl::{Address, Rule};
 
 /// A list of at most 64 rules; rule `n` of those present is bit `n`.
 #[derive(Clone, Debug)]
@@ -66,9 +66,8 @@ impl<A: Address> Small<A> {
 
     /// The rules that hold for every field.
     #[inline(always)]
-    fn candidates<S: Simd>(&self, simd: S, tuple: &Tuple<A>) -> u64 {
-        let [source, destination, source_port, destination_port, protocol] =
-            self.fields.rows(simd, tuple);
+    fn candidates(&self, rows: [usize; FIELDS]) -> u64 {
+        let [source, destination, source_port, destination_port, protocol] = rows;
         row(&self.source, source)
             & row(&self.destination, destination)
             & row(&self.source_port, source_port)
@@ -102,7 +101,7 @@ impl<A: Address> Small<A> {
 impl<A: Address> Find<A> for Small<A> {
     #[inline(always)]
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
-        let mut candidates = self.candidates(simd, subject.tuple);
+        let mut candidates = self.candidates(self.fields.rows(simd, subject.tuple));
         if from > 0 {
             let gone = self.places.partition_point(|&place| place < from) as u32;
             candidates &= u64::MAX.checked_shl(gone).unwrap_or(0);
@@ -118,8 +117,9 @@ impl<A: Address> Find<A> for Small<A> {
         checks: &Checks,
         places: &mut [u32],
     ) {
-        for (subject, place) in subjects.iter().zip(places) {
-            let candidates = self.candidates(simd, subject.tuple);
+        let columns = self.fields.columns(simd, subjects);
+        for ((at, subject), place) in subjects.iter().enumerate().zip(places) {
+            let candidates = self.candidates(columns.rows(at));
             *place = self.first(candidates, &subject, checks);
         }
     }

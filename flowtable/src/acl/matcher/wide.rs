@@ -6,11 +6,11 @@ use fearless_simd::prelude::*;
 use fearless_simd::u64x8;
 
 use super::criteria::Asked;
-use super::fields::{Fields, Rows};
+use super::fields::{FIELDS, Fields, Rows};
 use super::{Find, NONE, WIDE};
 use crate::acl::check::{Checks, Subject, Subjects};
 use crate::acl::tree::Line;
-use crate::acl::{Address, Rule, Tuple};
+use crate::acl::{Address, Rule};
 
 /// Rules of one cache line.
 const LINE: usize = 512;
@@ -95,9 +95,8 @@ impl<A: Address> Wide<A> {
 
     /// The rules that hold for every field. `lines` is the field, as a constant where it is known.
     #[inline(always)]
-    fn candidates<S: Simd>(&self, simd: S, tuple: &Tuple<A>, lines: usize) -> Candidates {
-        let [source, destination, source_port, destination_port, protocol] =
-            self.fields.rows(simd, tuple);
+    fn candidates<S: Simd>(&self, simd: S, rows: [usize; FIELDS], lines: usize) -> Candidates {
+        let [source, destination, source_port, destination_port, protocol] = rows;
         let mut found = Candidates {
             words: [Line([0; 8]); MOST],
             some: 0,
@@ -168,8 +167,9 @@ impl<A: Address> Wide<A> {
         places: &mut [u32],
         lines: usize,
     ) {
-        for (subject, place) in subjects.iter().zip(places) {
-            let found = self.candidates(simd, subject.tuple, lines);
+        let columns = self.fields.columns(simd, subjects);
+        for ((at, subject), place) in subjects.iter().enumerate().zip(places) {
+            let found = self.candidates(simd, columns.rows(at), lines);
             *place = if self.has_checks {
                 self.first_checked(&found, 0, &subject, checks)
             } else {
@@ -193,7 +193,11 @@ impl<A: Address> Wide<A> {
 impl<A: Address> Find<A> for Wide<A> {
     #[inline(always)]
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
-        let found = self.candidates(simd, subject.tuple, self.lines.min(MOST));
+        let found = self.candidates(
+            simd,
+            self.fields.rows(simd, subject.tuple),
+            self.lines.min(MOST),
+        );
         if from == 0 && !self.has_checks {
             return self.first(&found);
         }
