@@ -18,6 +18,8 @@ enum Check {
     NotIn(End, SetId),
     /// A port in one of the ranges, or in one of the sets with address and protocol.
     Named(End, Box<(Vec<PortRange>, Vec<SetId>)>),
+    /// A port in one of the first ranges, if there are any, and in none of the others.
+    Ports(End, Box<(Vec<PortRange>, Vec<PortRange>)>),
     PortIn(End, SetId),
     PortNotIn(End, SetId),
     Icmp(Icmp),
@@ -61,22 +63,25 @@ impl<'a, A: Address> Subjects<'a, A> {
     /// Each packet that is asked about.
     #[inline(always)]
     pub(super) fn iter(&self) -> impl Iterator<Item = Subject<'a, A>> {
+        let all = *self;
+        self.which.iter().filter_map(move |&at| all.subject(at))
+    }
+
+    /// The packet at place `at` of those that are asked about.
+    #[inline(always)]
+    pub(super) fn get(&self, at: usize) -> Option<Subject<'a, A>> {
+        self.which.get(at).and_then(|&at| self.subject(at))
+    }
+
+    #[inline(always)]
+    fn subject(&self, at: u8) -> Option<Subject<'a, A>> {
         static NOWHERE: Members = Members::NONE;
-        let Self {
-            tuples,
-            sets,
-            sources,
-            destinations,
-            which,
-        } = *self;
-        which.iter().filter_map(move |&at| {
-            let at = usize::from(at);
-            Some(Subject {
-                tuple: tuples.get(at)?,
-                sets,
-                source: sources.get(at).unwrap_or(&NOWHERE),
-                destination: destinations.get(at).unwrap_or(&NOWHERE),
-            })
+        let at = usize::from(at);
+        Some(Subject {
+            tuple: self.tuples.get(at)?,
+            sets: self.sets,
+            source: self.sources.get(at).unwrap_or(&NOWHERE),
+            destination: self.destinations.get(at).unwrap_or(&NOWHERE),
         })
     }
 }
@@ -132,6 +137,14 @@ impl<A: Address> Subject<'_, A> {
                         .iter()
                         .any(|&set| self.port_is_in(*end, set) == Some(true))
             }
+            Check::Ports(end, ports) => {
+                let (ranges, not_ranges) = &**ports;
+                let in_any =
+                    |ranges: &[PortRange], port| ranges.iter().any(|range| range.contains(port));
+                self.port(*end).is_some_and(|port| {
+                    (ranges.is_empty() || in_any(ranges, port)) && !in_any(not_ranges, port)
+                })
+            }
             Check::PortIn(end, set) => self.port_is_in(*end, *set) == Some(true),
             Check::PortNotIn(end, set) => self.port_is_in(*end, *set) == Some(false),
             Check::Icmp(icmp) => self
@@ -147,9 +160,33 @@ impl<A: Address> Subject<'_, A> {
 impl Checks {
     /// Adds the checks of the next rule; whether there are any.
     pub(super) fn push(&mut self, rule: &Rule) -> bool {
+        self.push_rule(rule, false)
+    }
+
+    /// [`Checks::push`] for a matcher that knows one range of ports for each end, and no more.
+    pub(super) fn push_with_ports(&mut self, rule: &Rule) -> bool {
+        self.push_rule(rule, true)
+    }
+
+    fn push_rule(&mut self, rule: &Rule, ports: bool) -> bool {
         let before = self.all.len();
-        self.push_side(End::Source, &rule.source);
-        self.push_side(End::Destination, &rule.destination);
+        for (end, side) in [
+            (End::Source, &rule.source),
+            (End::Destination, &rule.destination),
+        ] {
+            if ports && (side.ports.len() > 1 || !side.not_ports.is_empty()) {
+                let ranges = if side.named_ports.is_empty() {
+                    side.ports.clone()
+                } else {
+                    Vec::new()
+                };
+                self.all.push(Check::Ports(
+                    end,
+                    Box::new((ranges, side.not_ports.clone())),
+                ));
+            }
+            self.push_side(end, side);
+        }
         self.all.extend(rule.icmp.map(Check::Icmp));
         self.all.extend(rule.not_icmp.map(Check::NotIcmp));
         self.ends.push(self.all.len() as u32);
@@ -191,6 +228,9 @@ impl Checks {
     pub(super) fn memory_bytes(&self) -> usize {
         let named = self.all.iter().map(|check| match check {
             Check::Named(_, ports) => {
+                size_of_val(&**ports) + size_of_val(&*ports.0) + size_of_val(&*ports.1)
+            }
+            Check::Ports(_, ports) => {
                 size_of_val(&**ports) + size_of_val(&*ports.0) + size_of_val(&*ports.1)
             }
             _ => 0,

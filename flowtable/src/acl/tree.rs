@@ -255,8 +255,8 @@ mod tests {
             );
         }
         let ports: Vec<u16> = (0..=u16::MAX).step_by(7).collect();
-        assert_tree(&ports, 0..=u16::MAX);
-        assert_tree(&[0, u16::MAX], 0..=u16::MAX);
+        assert_tree(&ports, (0..=u16::MAX).step_by(31).chain([u16::MAX]));
+        assert_tree(&[0, u16::MAX], [0, 1, u16::MAX - 1, u16::MAX].into_iter());
         assert_tree(&(0..=255).collect::<Vec<u8>>(), 0..=255);
         assert_tree(&[0_u8, 1, 6, 7], 0..=255);
     }

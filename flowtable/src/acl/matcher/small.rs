@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use fearless_simd::Simd;
 
 use super::criteria::Asked;
-use super::fields::{FIELDS, Fields, Rows};
+use super::fields::{FIELDS, Fields};
 use super::{Find, NONE};
 use crate::acl::check::{Checks, Subject, Subjects};
 use crate::acl::{Address, Rule};
@@ -40,13 +40,7 @@ impl<A: Address> Small<A> {
         let Ok((fields, rows)) = Fields::new(&asked, |words| {
             Ok::<_, Infallible>(words.first().copied().unwrap_or(0))
         });
-        let Rows {
-            source,
-            destination,
-            source_port,
-            destination_port,
-            protocol,
-        } = rows;
+        let [source, destination, protocol, source_port, destination_port] = rows;
         let mut checked = 0;
         for (bit, (_, rule)) in rules.iter().enumerate() {
             checked |= u64::from(checks.push(rule)) << bit;
@@ -67,7 +61,7 @@ impl<A: Address> Small<A> {
     /// The rules that hold for every field.
     #[inline(always)]
     fn candidates(&self, rows: [usize; FIELDS]) -> u64 {
-        let [source, destination, source_port, destination_port, protocol] = rows;
+        let [source, destination, protocol, source_port, destination_port] = rows;
         row(&self.source, source)
             & row(&self.destination, destination)
             & row(&self.source_port, source_port)

@@ -6,7 +6,7 @@ use fearless_simd::prelude::*;
 use fearless_simd::u64x8;
 
 use super::criteria::Asked;
-use super::fields::{FIELDS, Fields, Rows};
+use super::fields::{FIELDS, Fields};
 use super::{Find, NONE, WIDE};
 use crate::acl::check::{Checks, Subject, Subjects};
 use crate::acl::tree::Line;
@@ -56,13 +56,7 @@ impl<A: Address> Wide<A> {
     pub(super) fn new(rules: &[(u32, &Rule)], checks: &mut Checks) -> Self {
         let asked = Asked::<A>::new(rules.iter().map(|&(_, rule)| Some(rule)));
         let Ok((fields, rows)) = Fields::new(&asked, |words| Ok::<_, Infallible>(words.to_vec()));
-        let Rows {
-            source,
-            destination,
-            source_port,
-            destination_port,
-            protocol,
-        } = rows;
+        let [source, destination, protocol, source_port, destination_port] = rows;
         let lines = rules.len().div_ceil(LINE);
         let whole = |rows: Vec<Vec<u64>>| -> Box<[RowLine]> {
             let line = |row: &Vec<u64>, at: usize| {
@@ -96,7 +90,7 @@ impl<A: Address> Wide<A> {
     /// The rules that hold for every field. `lines` is the field, as a constant where it is known.
     #[inline(always)]
     fn candidates<S: Simd>(&self, simd: S, rows: [usize; FIELDS], lines: usize) -> Candidates {
-        let [source, destination, source_port, destination_port, protocol] = rows;
+        let [source, destination, protocol, source_port, destination_port] = rows;
         let mut found = Candidates {
             words: [Line([0; 8]); MOST],
             some: 0,
