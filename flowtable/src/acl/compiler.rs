@@ -24,6 +24,12 @@ pub enum AclError {
         /// What there was for them, in bytes.
         limit: usize,
     },
+    /// A few of them tell too many ranges of addresses apart.
+    #[error("64 of {rules} rules tell more than 65,535 ranges of addresses apart: use IP sets")]
+    TooManyNets {
+        /// Rules that were to be compiled together.
+        rules: usize,
+    },
     /// A tier's number does not fit into a verdict.
     #[error("a chain of {0} tiers, there can be at most 65,535")]
     TooManyTiers(usize),

@@ -73,8 +73,11 @@ macro_rules! node {
                         let key = $vector::splat(simd, key);
                         count += key.simd_lt(values).select(one, none);
                     }
-                    let count: [$int; $fanout] = count.into();
-                    *counts = count.map(u32::from);
+                    let mut narrow = Line([0; $fanout]);
+                    count.store_slice(&mut narrow.0);
+                    for (count, narrow) in counts.iter_mut().zip(narrow.0) {
+                        *count = narrow.into();
+                    }
                 }
             }
         }

@@ -44,26 +44,27 @@ pub(super) struct Fields<A: Address> {
 }
 
 impl<A: Address> Addresses<A> {
-    /// Makes rows of the bit vectors of source and destination; those of protocols as they are.
-    /// Neighbours that are the same are one.
+    /// Makes rows of the bit vectors of source, destination and protocol. Neighbours that are the same are
+    /// one.
     #[expect(
         clippy::type_complexity,
         reason = "three lists of rows beside the fields"
     )]
     pub(super) fn new<R: PartialEq, P: PartialEq, E>(
         asked: &Asked<A>,
-        mut row: impl FnMut(&[u64]) -> Result<R, E>,
+        mut source_row: impl FnMut(&[u64]) -> Result<R, E>,
+        mut destination_row: impl FnMut(&[u64]) -> Result<R, E>,
         mut protocol_row: impl FnMut(&[u64]) -> Result<P, E>,
-    ) -> Result<(Self, [Vec<R>; 2], Vec<P>), E> {
-        let (source, sources) = field(&asked.source, &mut row)?;
-        let (destination, destinations) = field(&asked.destination, &mut row)?;
+    ) -> Result<(Self, Vec<R>, Vec<R>, Vec<P>), E> {
+        let (source, sources) = field(&asked.source, &mut source_row)?;
+        let (destination, destinations) = field(&asked.destination, &mut destination_row)?;
         let (protocol, protocols) = field(&asked.protocol, &mut protocol_row)?;
         let addresses = Self {
             source,
             destination,
             protocol,
         };
-        Ok((addresses, [sources, destinations], protocols))
+        Ok((addresses, sources, destinations, protocols))
     }
 
     /// The rows of a packet: source, destination, protocol.
@@ -111,7 +112,7 @@ impl<A: Address> Fields<A> {
         asked: &Asked<A>,
         row: impl Fn(&[u64]) -> Result<R, E>,
     ) -> Result<(Self, [Vec<R>; FIELDS]), E> {
-        let (addresses, [source, destination], protocol) = Addresses::new(asked, &row, &row)?;
+        let (addresses, source, destination, protocol) = Addresses::new(asked, &row, &row, &row)?;
         let (source_port, mut source_ports) = field(&asked.source_port, &mut &row)?;
         let (destination_port, mut destination_ports) = field(&asked.destination_port, &mut &row)?;
         let without_ports = [source_ports.len(), destination_ports.len()];

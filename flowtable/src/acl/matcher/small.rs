@@ -7,7 +7,7 @@ use fearless_simd::Simd;
 use super::criteria::Asked;
 use super::fields::{FIELDS, Fields};
 use super::{Find, NONE};
-use crate::acl::check::{Checks, Subject, Subjects};
+use crate::acl::check::{BATCH, Checks, Subject, Subjects};
 use crate::acl::{Address, Rule};
 
 /// A list of at most 64 rules; rule `n` of those present is bit `n`.
@@ -112,6 +112,14 @@ impl<A: Address> Find<A> for Small<A> {
         places: &mut [u32],
     ) {
         let columns = self.fields.columns(simd, subjects);
+        if self.checked == 0 {
+            for (at, place) in places.iter_mut().enumerate().take(BATCH) {
+                let candidates = self.candidates(columns.rows(at));
+                let first = (candidates.trailing_zeros() as usize).min(self.places.len() - 1);
+                *place = self.places.get(first).copied().unwrap_or(NONE);
+            }
+            return;
+        }
         for ((at, subject), place) in subjects.iter().enumerate().zip(places) {
             let candidates = self.candidates(columns.rows(at));
             *place = self.first(candidates, &subject, checks);

@@ -8,7 +8,7 @@ use fearless_simd::u64x8;
 use super::criteria::Asked;
 use super::fields::{FIELDS, Fields};
 use super::{Find, NONE, WIDE};
-use crate::acl::check::{Checks, Subject, Subjects};
+use crate::acl::check::{BATCH, Checks, Subject, Subjects};
 use crate::acl::tree::Line;
 use crate::acl::{Address, Rule};
 
@@ -35,21 +35,19 @@ pub(super) struct Wide<A: Address> {
     /// Rules that have checks, and whether there are any.
     checked: Box<[u64]>,
     has_checks: bool,
-    /// By bit, the rule's place in the list with those that are absent; then [`NONE`].
+    /// By bit, the rule's place in the list with those that are absent; then [`NONE`], once behind the
+    /// last bit.
     places: Box<[u32]>,
 }
 
-/// The rules that match: words, and which of them are not 0.
-struct Candidates {
-    words: [RowLine; MOST],
-    some: u64,
-}
+/// Words of the longest row, and one behind it.
+const WORDS: usize = MOST * 8 + 1;
 
-impl Candidates {
-    #[inline(always)]
-    fn word(&self, at: usize) -> u64 {
-        self.words.get(at / 8).map_or(0, |line| line.0[at % 8])
-    }
+/// The rules that match. Behind the last is one more, so that there is always a first.
+struct Candidates {
+    words: Line<[u64; WORDS]>,
+    /// Which words are not 0.
+    some: u64,
 }
 
 impl<A: Address> Wide<A> {
@@ -83,7 +81,10 @@ impl<A: Address> Wide<A> {
             lines,
             has_checks: checked.iter().any(|&word| word != 0),
             checked: checked.into(),
-            places: places.chain([NONE]).collect(),
+            places: places
+                .chain(std::iter::repeat(NONE))
+                .take(lines * LINE + 1)
+                .collect(),
         }
     }
 
@@ -92,9 +93,10 @@ impl<A: Address> Wide<A> {
     fn candidates<S: Simd>(&self, simd: S, rows: [usize; FIELDS], lines: usize) -> Candidates {
         let [source, destination, protocol, source_port, destination_port] = rows;
         let mut found = Candidates {
-            words: [Line([0; 8]); MOST],
-            some: 0,
+            words: Line([0; WORDS]),
+            some: 1 << (lines * 8),
         };
+        found.words.0[lines * 8] = 1;
         for at in 0..lines {
             let line = |rows: &[RowLine], row: usize| -> u64x8<S> {
                 match rows.get(row * lines + at) {
@@ -102,14 +104,14 @@ impl<A: Address> Wide<A> {
                     None => u64x8::splat(simd, 0),
                 }
             };
-            let both = line(&self.source, source)
+            let all = line(&self.source, source)
                 & line(&self.destination, destination)
                 & line(&self.source_port, source_port)
                 & line(&self.destination_port, destination_port)
                 & line(&self.protocol, protocol);
-            let none = both.simd_eq(u64x8::splat(simd, 0)).to_bitmask();
+            let none = all.simd_eq(u64x8::splat(simd, 0)).to_bitmask();
             found.some |= (!none & 0xff) << (at * 8);
-            found.words[at] = Line(both.into());
+            all.store_slice(&mut found.words.0[at * 8..at * 8 + 8]);
         }
         found
     }
@@ -117,11 +119,16 @@ impl<A: Address> Wide<A> {
     /// The place of the first rule; checks are not asked.
     #[inline(always)]
     fn first(&self, found: &Candidates) -> u32 {
-        let word = found.some.trailing_zeros() as usize % 64;
-        let bit = found.word(word).trailing_zeros() as usize;
-        let at = (word * 64 + bit).min(self.places.len() - 1);
-        let place = self.places.get(at).copied().unwrap_or(NONE);
-        std::hint::select_unpredictable(found.some == 0, NONE, place)
+        let word = found.some.trailing_zeros() as usize;
+        let bit = found
+            .words
+            .0
+            .get(word)
+            .map_or(0, |word| word.trailing_zeros());
+        self.places
+            .get(word * 64 + bit as usize)
+            .copied()
+            .unwrap_or(NONE)
     }
 
     /// The place of the first rule from `from` on whose checks hold.
@@ -136,7 +143,7 @@ impl<A: Address> Wide<A> {
         while some != 0 {
             let at = some.trailing_zeros() as usize;
             some &= some - 1;
-            let mut word = found.word(at);
+            let mut word = found.words.0.get(at).copied().unwrap_or(0);
             let checked = self.checked.get(at).copied().unwrap_or(0);
             while word != 0 {
                 let bit = word.trailing_zeros();
@@ -162,13 +169,15 @@ impl<A: Address> Wide<A> {
         lines: usize,
     ) {
         let columns = self.fields.columns(simd, subjects);
+        if !self.has_checks {
+            for (at, place) in places.iter_mut().enumerate().take(BATCH) {
+                *place = self.first(&self.candidates(simd, columns.rows(at), lines));
+            }
+            return;
+        }
         for ((at, subject), place) in subjects.iter().enumerate().zip(places) {
             let found = self.candidates(simd, columns.rows(at), lines);
-            *place = if self.has_checks {
-                self.first_checked(&found, 0, &subject, checks)
-            } else {
-                self.first(&found)
-            };
+            *place = self.first_checked(&found, 0, &subject, checks);
         }
     }
 

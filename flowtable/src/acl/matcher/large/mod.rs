@@ -15,7 +15,7 @@ mod ports;
 
 use fearless_simd::Simd;
 
-use self::pool::{Place, Pool, PoolBuilder, Row};
+use self::pool::{Pool, PoolBuilder, Row};
 use self::ports::PortBlock;
 use super::criteria::Asked;
 use super::fields::{ADDRESSES, Addresses};
@@ -29,9 +29,10 @@ pub(super) struct Large<A: Address> {
     addresses: Addresses<A>,
     source: Box<[Row]>,
     destination: Box<[Row]>,
+    sources: Pool,
+    destinations: Pool,
     /// By class of protocols and block, the rules that hold.
     protocol: Box<[u64]>,
-    pool: Pool,
     blocks: Box<[Block]>,
     /// By block and bit, the rule's place in the list with those that are absent. Ascending in a block.
     places: Box<[u32]>,
@@ -53,17 +54,26 @@ struct Start {
     protocol: u32,
 }
 
-/// A packet and a block in which both its rows have bits.
+/// A packet and a block in which both its rows have rules.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pair {
-    packet: u16,
-    block: u16,
-    source: Place,
-    destination: Place,
+    packet: u8,
+    bit: u8,
+    group: u16,
+    /// Words of the rows that are kept for earlier groups.
+    source_before: u32,
+    destination_before: u32,
 }
 
 /// Pairs of a packet that a batch has room for; a packet with more is asked by itself.
 const PAIRS: usize = 16;
+
+impl Pair {
+    #[inline(always)]
+    fn block(&self) -> usize {
+        usize::from(self.group) * 64 + usize::from(self.bit)
+    }
+}
 
 impl<A: Address> Large<A> {
     pub(super) fn new(
@@ -92,15 +102,21 @@ impl<A: Address> Large<A> {
                 Block { ports, checked }
             })
             .collect();
-        let mut pool = PoolBuilder::new(ordered.len(), rules.len(), limit_bytes);
-        let (addresses, [source, destination], protocol) =
-            Addresses::new(&asked, |dense| pool.row(dense), |dense| Ok(dense.to_vec()))?;
+        let pool = || PoolBuilder::new(ordered.len(), rules.len(), limit_bytes);
+        let (mut sources, mut destinations) = (pool(), pool());
+        let (addresses, source, destination, protocol) = Addresses::new(
+            &asked,
+            |dense| sources.row(dense),
+            |dense| destinations.row(dense),
+            |dense| Ok(dense.to_vec()),
+        )?;
         Ok(Self {
             addresses,
             source: source.into(),
             destination: destination.into(),
             protocol: protocol.concat().into(),
-            pool: pool.finish(),
+            sources: sources.finish(),
+            destinations: destinations.finish(),
             blocks,
             places: bits
                 .iter()
@@ -119,17 +135,38 @@ impl<A: Address> Large<A> {
         }
     }
 
-    /// Calls `each` with the group and the bit of each block in which both rows have bits.
+    /// Calls `each` with each block in which both rows have rules.
     #[inline(always)]
-    fn each_block(&self, start: Start, mut each: impl FnMut(usize, u32)) {
+    fn each_block(&self, packet: u8, start: Start, mut each: impl FnMut(Pair)) {
+        let (source, destination) = (start.source, start.destination);
+        let (mut source_before, mut destination_before) = (0, 0);
         for group in 0..self.blocks.len().div_ceil(64) {
             let mut any =
-                self.pool.any(start.source, group) & self.pool.any(start.destination, group);
+                self.sources.any(source, group) & self.destinations.any(destination, group);
             while any != 0 {
-                each(group, any.trailing_zeros());
+                each(Pair {
+                    packet,
+                    bit: any.trailing_zeros() as u8,
+                    group: group as u16,
+                    source_before,
+                    destination_before,
+                });
                 any &= any - 1;
             }
+            source_before += self.sources.kept(source, group).count_ones();
+            destination_before += self.destinations.kept(destination, group).count_ones();
         }
+    }
+
+    /// The rules of a block that hold for both addresses.
+    #[inline(always)]
+    fn word(&self, start: Start, pair: &Pair) -> u64 {
+        let (group, bit) = (usize::from(pair.group), u32::from(pair.bit) % 64);
+        self.sources
+            .word(start.source, group, pair.source_before, bit)
+            & self
+                .destinations
+                .word(start.destination, group, pair.destination_before, bit)
     }
 
     /// The rules of a block that hold for ports and protocol.
@@ -175,7 +212,8 @@ impl<A: Address> Large<A> {
             + size_of_val(&*self.source)
             + size_of_val(&*self.destination)
             + size_of_val(&*self.protocol)
-            + self.pool.memory_bytes()
+            + self.sources.memory_bytes()
+            + self.destinations.memory_bytes()
             + size_of_val(&*self.blocks)
             + size_of_val(&*self.places)
     }
@@ -186,12 +224,8 @@ impl<A: Address> Find<A> for Large<A> {
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
         let start = self.start(self.addresses.rows(simd, subject.tuple));
         let mut best = NONE;
-        self.each_block(start, |group, bit| {
-            let block = group * 64 + bit as usize;
-            let word = self.pool.get(self.pool.place(start.source, group, bit))
-                & self
-                    .pool
-                    .get(self.pool.place(start.destination, group, bit));
+        self.each_block(0, start, |pair| {
+            let (block, word) = (pair.block(), self.word(start, &pair));
             if word != 0 {
                 let word = word & self.others(simd, block, start, subject.tuple);
                 best = best.min(self.first_in(block, word, from, subject, checks));
@@ -212,23 +246,15 @@ impl<A: Address> Find<A> for Large<A> {
         let mut starts = [Start::default(); BATCH];
         for (at, start) in starts.iter_mut().enumerate().take(subjects.which.len()) {
             *start = self.start(columns.rows(at));
-            self.pool.prefetch(start.source);
-            self.pool.prefetch(start.destination);
+            self.sources.prefetch(start.source);
+            self.destinations.prefetch(start.destination);
         }
         let mut pairs = [Pair::default(); BATCH * PAIRS];
         let mut count = 0;
         for ((at, subject), place) in subjects.iter().enumerate().zip(&mut *places) {
             *place = NONE;
             let (start, before) = (starts[at], count);
-            self.each_block(start, |group, bit| {
-                let pair = Pair {
-                    packet: at as u16,
-                    block: (group * 64) as u16 + bit as u16,
-                    source: self.pool.place(start.source, group, bit),
-                    destination: self.pool.place(start.destination, group, bit),
-                };
-                self.pool.prefetch_word(pair.source);
-                self.pool.prefetch_word(pair.destination);
+            self.each_block(at as u8, start, |pair| {
                 if let Some(free) = pairs.get_mut(count) {
                     *free = pair;
                 }
@@ -244,13 +270,13 @@ impl<A: Address> Find<A> for Large<A> {
         let mut left = 0;
         for at in 0..count.min(pairs.len()) {
             let pair = pairs[at];
-            let word = self.pool.get(pair.source) & self.pool.get(pair.destination);
+            let word = self.word(starts[usize::from(pair.packet) % BATCH], &pair);
             pairs[left] = pair;
             words[left] = word;
             left += usize::from(word != 0);
         }
         for (pair, word) in pairs[..left].iter().zip(words) {
-            let (at, block) = (usize::from(pair.packet) % BATCH, usize::from(pair.block));
+            let (at, block) = (usize::from(pair.packet) % BATCH, pair.block());
             let Some(subject) = subjects.get(at) else {
                 continue;
             };

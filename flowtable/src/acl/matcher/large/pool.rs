@@ -1,44 +1,57 @@
 //! Rows of a large matcher: bit vectors in blocks of 64, with summaries.
+//!
+//! The words of a block are few, however many rows there are: 64 rules cut an address field into at most
+//! some hundred intervals. So a block has a list of its words, and a row has their numbers, four in one
+//! `u64`. Rows are many and met at random, and as numbers they are a third as long.
 
 use hashbrown::HashMap;
 
 use crate::acl::AclError;
 
-/// Words before the kept words of a row, for every 64 blocks: any, some but not all, and where the kept
-/// words begin.
-pub(super) const HEAD: usize = 3;
-
 /// Where a row begins in the pool.
 pub(super) type Row = u32;
 
-/// Collects rows, each different one once.
-pub(super) struct PoolBuilder {
+/// Numbers of words in one `u64`.
+const PACKED: usize = 4;
+
+/// Words of one block, and their numbers.
+struct BlockWords {
     words: Vec<u64>,
-    rows: HashMap<Box<[u64]>, Row>,
+    numbers: HashMap<u64, u16>,
+}
+
+/// Collects the rows of one field, each different one once.
+pub(super) struct PoolBuilder {
+    rows: Vec<u64>,
+    known: HashMap<Box<[u64]>, Row>,
+    blocks: Vec<BlockWords>,
     scratch: Vec<u64>,
-    groups: usize,
     rules: usize,
     limit_bytes: usize,
 }
 
-/// All rows. The word 0 is all ones.
+/// The rows of one field.
+///
+/// A row has for every 64 blocks a word that says which of them have any rule, then for every 64 blocks a
+/// word that says which of them have some but not all, then the numbers of the words of those.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
+    rows: Box<[u64]>,
+    /// Words of a summary.
+    groups: usize,
+    /// By block, where its words begin. The word there is all ones, that of number 0.
+    firsts: Box<[u32]>,
     words: Box<[u64]>,
 }
 
-/// Where the word of a block in a row is, and whether it is kept or all ones.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place(u32);
-
 impl PoolBuilder {
-    /// For rows of `blocks` blocks; the pool may take up to `limit_bytes`.
+    /// For rows of `blocks` blocks; they may take up to `limit_bytes`.
     pub(super) fn new(blocks: usize, rules: usize, limit_bytes: usize) -> Self {
         Self {
-            words: vec![u64::MAX],
-            rows: HashMap::new(),
+            rows: Vec::new(),
+            known: HashMap::new(),
+            blocks: (0..blocks).map(|_| BlockWords::new()).collect(),
             scratch: Vec::new(),
-            groups: blocks.div_ceil(64),
             rules,
             limit_bytes,
         }
@@ -46,27 +59,31 @@ impl PoolBuilder {
 
     /// The row of a bit vector.
     pub(super) fn row(&mut self, dense: &[u64]) -> Result<Row, AclError> {
+        let groups = self.blocks.len().div_ceil(64);
         let row = &mut self.scratch;
         row.clear();
-        row.resize(self.groups * HEAD, 0);
-        for (group, blocks) in dense.chunks(64).enumerate() {
-            let (mut any, mut all) = (0, 0);
-            let kept = row.len();
-            for (at, &word) in blocks.iter().enumerate() {
-                any |= u64::from(word != 0) << at;
-                all |= u64::from(word == u64::MAX) << at;
-                if word != 0 && word != u64::MAX {
-                    row.push(word);
-                }
+        row.resize(groups * 2, 0);
+        let mut kept = 0;
+        for (at, (&word, block)) in dense.iter().zip(&mut self.blocks).enumerate() {
+            let (group, bit) = (at / 64, 1 << (at % 64));
+            if word != 0 {
+                row[group] |= bit;
             }
-            row[group * HEAD] = any;
-            row[group * HEAD + 1] = any & !all;
-            row[group * HEAD + 2] = kept as u64;
+            if word != 0 && word != u64::MAX {
+                row[groups + group] |= bit;
+                if kept % PACKED == 0 {
+                    row.push(0);
+                }
+                if let Some(last) = row.last_mut() {
+                    *last |= u64::from(block.number(word, self.rules)?) << (kept % PACKED * 16);
+                }
+                kept += 1;
+            }
         }
-        if let Some(&found) = self.rows.get(&**row) {
+        if let Some(&found) = self.known.get(&**row) {
             return Ok(found);
         }
-        let at = self.words.len();
+        let at = self.rows.len();
         let needed = (at + row.len()) * size_of::<u64>();
         if needed > self.limit_bytes || at + row.len() > Row::MAX as usize {
             return Err(AclError::TooLarge {
@@ -75,66 +92,101 @@ impl PoolBuilder {
                 limit: self.limit_bytes,
             });
         }
-        self.words.extend_from_slice(row);
-        self.rows.insert(row.as_slice().into(), at as Row);
+        self.rows.extend_from_slice(row);
+        self.known.insert(row.as_slice().into(), at as Row);
         Ok(at as Row)
     }
 
     pub(super) fn finish(self) -> Pool {
+        let mut first = 0;
+        let firsts = self.blocks.iter().map(|block| {
+            let at = first;
+            first += block.words.len() as u32;
+            at
+        });
         Pool {
-            words: self.words.into(),
+            groups: self.blocks.len().div_ceil(64),
+            firsts: firsts.collect(),
+            words: self
+                .blocks
+                .iter()
+                .flat_map(|block| block.words.iter().copied())
+                .collect(),
+            rows: self.rows.into(),
         }
+    }
+}
+
+impl BlockWords {
+    fn new() -> Self {
+        Self {
+            words: vec![u64::MAX],
+            numbers: HashMap::new(),
+        }
+    }
+
+    fn number(&mut self, word: u64, rules: usize) -> Result<u16, AclError> {
+        if let Some(&number) = self.numbers.get(&word) {
+            return Ok(number);
+        }
+        let number =
+            u16::try_from(self.words.len()).map_err(|_| AclError::TooManyNets { rules })?;
+        self.words.push(word);
+        self.numbers.insert(word, number);
+        Ok(number)
     }
 }
 
 impl Pool {
     #[inline(always)]
-    fn word(&self, at: usize) -> u64 {
-        match self.words.get(at) {
+    fn packed(&self, at: usize) -> u64 {
+        match self.rows.get(at) {
             Some(&word) => word,
             None => 0,
         }
     }
 
-    /// Asks for the beginning of a row.
+    /// Asks for the beginning of a row, most often all of it.
     #[inline(always)]
     pub(super) fn prefetch(&self, row: Row) {
-        if let Some(head) = self.words.get(row as usize) {
-            crate::prefetch(head);
+        let at = row as usize;
+        for line in [at, at + 8] {
+            if let Some(word) = self.rows.get(line) {
+                crate::prefetch(word);
+            }
         }
     }
 
-    /// The blocks of a group in which the row has any bit.
+    /// The blocks of a group in which the row has any rule.
     #[inline(always)]
     pub(super) fn any(&self, row: Row, group: usize) -> u64 {
-        self.word(row as usize + group * HEAD)
+        self.packed(row as usize + group)
     }
 
-    /// Where the word of block `bit` of `group` is; the row has a bit in the block.
+    /// The rules of block `bit` of `group`; the row has some in it. `before` are those of the row's words
+    /// that are kept for earlier groups.
     #[inline(always)]
-    pub(super) fn place(&self, row: Row, group: usize, bit: u32) -> Place {
-        let head = row as usize + group * HEAD;
-        let kept = self.word(head + 1);
-        let before = kept & ((1_u64 << bit) - 1);
-        let at = row + self.word(head + 2) as u32 + before.count_ones();
-        let is_kept = kept >> bit & 1 == 1;
-        Place(std::hint::select_unpredictable(is_kept, at, 0))
+    pub(super) fn word(&self, row: Row, group: usize, before: u32, bit: u32) -> u64 {
+        let kept = self.kept(row, group);
+        let nth = before + (kept & ((1_u64 << bit) - 1)).count_ones();
+        let at = row as usize + self.groups * 2 + nth as usize / PACKED;
+        let number = self.packed(at) >> (nth as usize % PACKED * 16) & 0xffff;
+        let number = std::hint::select_unpredictable(kept >> bit & 1 == 1, number, 0);
+        let block = group * 64 + bit as usize;
+        let first = self.firsts.get(block).copied().unwrap_or(0) as usize;
+        self.words
+            .get(first + number as usize)
+            .copied()
+            .unwrap_or(0)
     }
 
+    /// The blocks of a group whose words the row keeps.
     #[inline(always)]
-    pub(super) fn prefetch_word(&self, place: Place) {
-        if let Some(word) = self.words.get(place.0 as usize) {
-            crate::prefetch(word);
-        }
-    }
-
-    /// The word at `place`.
-    #[inline(always)]
-    pub(super) fn get(&self, place: Place) -> u64 {
-        self.word(place.0 as usize)
+    pub(super) fn kept(&self, row: Row, group: usize) -> u64 {
+        self.packed(row as usize + self.groups + group)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.words)
+        size_of_val(&*self.rows) + size_of_val(&*self.firsts) + size_of_val(&*self.words)
     }
 }
