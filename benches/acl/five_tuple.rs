@@ -47,7 +47,7 @@ pub(crate) fn run(setup: &Setup, name: &str, count: usize) -> Result<()> {
     let mut peers = build_peers(setup, &rules)?;
     let tuples: Vec<_> = packets.iter().map(tuple_of).collect();
     let sets = Sets::default();
-    verify(setup, &rules, &packets, &chain, &space, &mut peers)?;
+    if std::env::var("NOVERIFY").is_err() { verify(setup, &rules, &packets, &chain, &space, &mut peers)?; }
 
     let mut table = Table::new(&["build", "ms", "KB kept", "KB at most"]);
     let kilobytes = |bytes: usize| format!("{:.0}", bytes as f64 / 1e3);

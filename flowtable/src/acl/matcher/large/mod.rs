@@ -34,6 +34,7 @@ pub(super) struct Large<A: Address> {
     /// By class of protocols and block, the rules that hold.
     protocol: Box<[u64]>,
     blocks: Box<[Block]>,
+    has_checks: bool,
     /// By block and bit, the rule's place in the list with those that are absent. Ascending in a block.
     places: Box<[u32]>,
 }
@@ -54,26 +55,27 @@ struct Start {
     protocol: u32,
 }
 
-/// A packet and a block in which both its rows have rules.
+/// A packet, and the blocks of a group in which both its rows have rules.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pair {
+struct Blocks {
+    any: u64,
     packet: u8,
-    bit: u8,
-    group: u16,
-    /// Words of the rows that are kept for earlier groups.
-    source_before: u32,
-    destination_before: u32,
+    group: u8,
 }
 
-/// Pairs of a packet that a batch has room for; a packet with more is asked by itself.
-const PAIRS: usize = 16;
-
-impl Pair {
-    #[inline(always)]
-    fn block(&self) -> usize {
-        usize::from(self.group) * 64 + usize::from(self.bit)
-    }
+/// A packet, a block, and the rules of it that hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    word: u64,
+    packet: u8,
+    block: u16,
 }
+
+/// Groups of blocks that a batch has room for.
+const GROUPS: usize = 8;
+
+/// Blocks that a batch finds before it looks into them.
+const FOUND: usize = 512;
 
 impl<A: Address> Large<A> {
     pub(super) fn new(
@@ -91,7 +93,7 @@ impl<A: Address> Large<A> {
         let asked = Asked::<A>::new(bits.iter().map(|bit| bit.map(|(_, rule)| rule)));
         let nothing = Rule::default();
         let rule = |bit: &Option<(u32, _)>| bit.map_or(&nothing, |(_, rule)| rule);
-        let blocks = bits
+        let blocks: Box<[Block]> = bits
             .chunks(64)
             .map(|bits| {
                 let mut checked = 0;
@@ -117,6 +119,7 @@ impl<A: Address> Large<A> {
             protocol: protocol.concat().into(),
             sources: sources.finish(),
             destinations: destinations.finish(),
+            has_checks: blocks.iter().any(|block| block.checked != 0),
             blocks,
             places: bits
                 .iter()
@@ -135,38 +138,17 @@ impl<A: Address> Large<A> {
         }
     }
 
-    /// Calls `each` with each block in which both rows have rules.
+    /// The blocks of a group in which both rows have rules.
     #[inline(always)]
-    fn each_block(&self, packet: u8, start: Start, mut each: impl FnMut(Pair)) {
-        let (source, destination) = (start.source, start.destination);
-        let (mut source_before, mut destination_before) = (0, 0);
-        for group in 0..self.blocks.len().div_ceil(64) {
-            let mut any =
-                self.sources.any(source, group) & self.destinations.any(destination, group);
-            while any != 0 {
-                each(Pair {
-                    packet,
-                    bit: any.trailing_zeros() as u8,
-                    group: group as u16,
-                    source_before,
-                    destination_before,
-                });
-                any &= any - 1;
-            }
-            source_before += self.sources.kept(source, group).count_ones();
-            destination_before += self.destinations.kept(destination, group).count_ones();
-        }
+    fn any(&self, start: Start, group: usize) -> u64 {
+        self.sources.any(start.source, group) & self.destinations.any(start.destination, group)
     }
 
-    /// The rules of a block that hold for both addresses.
+    /// The rules of block `bit` of a group that hold for both addresses.
     #[inline(always)]
-    fn word(&self, start: Start, pair: &Pair) -> u64 {
-        let (group, bit) = (usize::from(pair.group), u32::from(pair.bit) % 64);
-        self.sources
-            .word(start.source, group, pair.source_before, bit)
-            & self
-                .destinations
-                .word(start.destination, group, pair.destination_before, bit)
+    fn word(&self, start: Start, group: usize, bit: u32) -> u64 {
+        self.sources.word(start.source, group, bit)
+            & self.destinations.word(start.destination, group, bit)
     }
 
     /// The rules of a block that hold for ports and protocol.
@@ -207,6 +189,65 @@ impl<A: Address> Large<A> {
         NONE
     }
 
+    /// Words of a summary.
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.blocks.len().div_ceil(64)
+    }
+
+    /// Brings `places` down to the first of the rules `found` that hold for ports and protocol, and whose
+    /// checks hold.
+    #[inline(always)]
+    fn look_into<S: Simd>(
+        &self,
+        simd: S,
+        found: &mut [Found],
+        starts: &[Start; BATCH],
+        subjects: &Subjects<'_, A>,
+        checks: &Checks,
+        places: &mut [u32],
+    ) {
+        let mut left = 0;
+        for at in 0..found.len() {
+            let Found {
+                word,
+                packet,
+                block,
+            } = found[at];
+            let Some(subject) = subjects.get(packet.into()) else {
+                continue;
+            };
+            let start = starts[usize::from(packet) % BATCH];
+            let word = word & self.others(simd, block.into(), start, subject.tuple);
+            found[left] = Found {
+                word,
+                packet,
+                block,
+            };
+            left += usize::from(word != 0);
+        }
+        for &Found {
+            word,
+            packet,
+            block,
+        } in &found[..left]
+        {
+            let Some(best) = places.get_mut(usize::from(packet)) else {
+                continue;
+            };
+            let place = if self.has_checks {
+                let Some(subject) = subjects.get(packet.into()) else {
+                    continue;
+                };
+                self.first_in(block.into(), word, 0, &subject, checks)
+            } else {
+                let at = usize::from(block) * 64 + word.trailing_zeros() as usize;
+                self.places.get(at).copied().unwrap_or(NONE)
+            };
+            *best = place.min(*best);
+        }
+    }
+
     pub(super) fn memory_bytes(&self) -> usize {
         self.addresses.memory_bytes()
             + size_of_val(&*self.source)
@@ -224,13 +265,19 @@ impl<A: Address> Find<A> for Large<A> {
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
         let start = self.start(self.addresses.rows(simd, subject.tuple));
         let mut best = NONE;
-        self.each_block(0, start, |pair| {
-            let (block, word) = (pair.block(), self.word(start, &pair));
-            if word != 0 {
-                let word = word & self.others(simd, block, start, subject.tuple);
-                best = best.min(self.first_in(block, word, from, subject, checks));
+        for group in 0..self.groups() {
+            let mut any = self.any(start, group);
+            while any != 0 {
+                let bit = any.trailing_zeros();
+                any &= any - 1;
+                let word = self.word(start, group, bit);
+                if word != 0 {
+                    let block = group * 64 + bit as usize;
+                    let word = word & self.others(simd, block, start, subject.tuple);
+                    best = best.min(self.first_in(block, word, from, subject, checks));
+                }
             }
-        });
+        }
         best
     }
 
@@ -249,41 +296,59 @@ impl<A: Address> Find<A> for Large<A> {
             self.sources.prefetch(start.source);
             self.destinations.prefetch(start.destination);
         }
-        let mut pairs = [Pair::default(); BATCH * PAIRS];
-        let mut count = 0;
-        for ((at, subject), place) in subjects.iter().enumerate().zip(&mut *places) {
-            *place = NONE;
-            let (start, before) = (starts[at], count);
-            self.each_block(at as u8, start, |pair| {
-                if let Some(free) = pairs.get_mut(count) {
-                    *free = pair;
-                }
-                count += 1;
-            });
-            if count > before + PAIRS {
-                count = before;
+        places.fill(NONE);
+        let groups = self.groups();
+        if groups > GROUPS {
+            for (subject, place) in subjects.iter().zip(places) {
                 *place = self.find(simd, 0, &subject, checks);
             }
+            return;
         }
-        // Pairs whose words have bits in common move to the front.
-        let mut words = [0; BATCH * PAIRS];
-        let mut left = 0;
-        for at in 0..count.min(pairs.len()) {
-            let pair = pairs[at];
-            let word = self.word(starts[usize::from(pair.packet) % BATCH], &pair);
-            pairs[left] = pair;
-            words[left] = word;
-            left += usize::from(word != 0);
+        // What is dropped from a list is overwritten by what comes next: without branches, for none of
+        // them could be predicted.
+        let mut blocks = [Blocks::default(); BATCH * GROUPS];
+        let mut count = 0;
+        for (at, &start) in starts.iter().enumerate().take(subjects.which.len()) {
+            for group in 0..groups {
+                let any = self.any(start, group);
+                blocks[count] = Blocks {
+                    any,
+                    packet: at as u8,
+                    group: group as u8,
+                };
+                count += usize::from(any != 0);
+            }
         }
-        for (pair, word) in pairs[..left].iter().zip(words) {
-            let (at, block) = (usize::from(pair.packet) % BATCH, pair.block());
-            let Some(subject) = subjects.get(at) else {
-                continue;
-            };
-            let word = word & self.others(simd, block, starts[at], subject.tuple);
-            let found = self.first_in(block, word, 0, &subject, checks);
-            if let Some(place) = places.get_mut(at) {
-                *place = found.min(*place);
+        // Each round takes one block of each.
+        let mut found = [Found::default(); FOUND + BATCH * GROUPS];
+        let mut found_count = 0;
+        while count > 0 {
+            let mut left = 0;
+            for at in 0..count.min(blocks.len()) {
+                let Blocks { any, packet, group } = blocks[at];
+                let bit = any.trailing_zeros() % 64;
+                let word = self.word(starts[usize::from(packet) % BATCH], group.into(), bit);
+                found[found_count] = Found {
+                    word,
+                    packet,
+                    block: u16::from(group) * 64 + bit as u16,
+                };
+                found_count += usize::from(word != 0);
+                let any = any & any.wrapping_sub(1);
+                blocks[left] = Blocks { any, packet, group };
+                left += usize::from(any != 0);
+            }
+            count = left;
+            if found_count >= FOUND || count == 0 {
+                self.look_into(
+                    simd,
+                    &mut found[..found_count],
+                    &starts,
+                    subjects,
+                    checks,
+                    places,
+                );
+                found_count = 0;
             }
         }
     }

@@ -12,9 +12,13 @@ pub(super) fn blocks<'a, A: Address>(rules: &[(u32, &'a Rule)]) -> Vec<Vec<(u32,
                 .filter(|net| net.2 > 0)
         };
         let (source, destination) = (net(&rule.source.nets), net(&rule.destination.nets));
+        // An eighth of the address a class.
+        let class = |net: Option<(A, A, u8)>| {
+            net.map(|net| (u16::from(net.2) * 8).div_ceil(u16::from(A::BITS)))
+        };
         (
-            source.is_none(),
-            destination.is_none(),
+            class(source),
+            class(destination),
             destination.map(|net| (net.0, net.2)),
             source.map(|net| (net.0, net.2)),
             rule.destination.sets.first().copied(),

@@ -33,12 +33,15 @@ pub(super) struct PoolBuilder {
 /// The rows of one field.
 ///
 /// A row has for every 64 blocks a word that says which of them have any rule, then for every 64 blocks a
-/// word that says which of them have some but not all, then the numbers of the words of those.
+/// word that says which of them have some but not all, then for each of these how many such blocks come
+/// before it, sixteen bits each, then the numbers of the words of those blocks.
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     rows: Box<[u64]>,
     /// Words of a summary.
     groups: usize,
+    /// Words of a row before its numbers.
+    numbers: usize,
     /// By block, where its words begin. The word there is all ones, that of number 0.
     firsts: Box<[u32]>,
     words: Box<[u64]>,
@@ -62,10 +65,13 @@ impl PoolBuilder {
         let groups = self.blocks.len().div_ceil(64);
         let row = &mut self.scratch;
         row.clear();
-        row.resize(groups * 2, 0);
+        row.resize(groups * 2 + groups.div_ceil(PACKED), 0);
         let mut kept = 0;
         for (at, (&word, block)) in dense.iter().zip(&mut self.blocks).enumerate() {
             let (group, bit) = (at / 64, 1 << (at % 64));
+            if bit == 1 {
+                row[groups * 2 + group / PACKED] |= (kept as u64) << (group % PACKED * 16);
+            }
             if word != 0 {
                 row[group] |= bit;
             }
@@ -104,8 +110,10 @@ impl PoolBuilder {
             first += block.words.len() as u32;
             at
         });
+        let groups = self.blocks.len().div_ceil(64);
         Pool {
-            groups: self.blocks.len().div_ceil(64),
+            groups,
+            numbers: groups * 2 + groups.div_ceil(PACKED),
             firsts: firsts.collect(),
             words: self
                 .blocks
@@ -163,14 +171,14 @@ impl Pool {
         self.packed(row as usize + group)
     }
 
-    /// The rules of block `bit` of `group`; the row has some in it. `before` are those of the row's words
-    /// that are kept for earlier groups.
+    /// The rules of block `bit` of `group`; the row has some in it.
     #[inline(always)]
-    pub(super) fn word(&self, row: Row, group: usize, before: u32, bit: u32) -> u64 {
-        let kept = self.kept(row, group);
-        let nth = before + (kept & ((1_u64 << bit) - 1)).count_ones();
-        let at = row as usize + self.groups * 2 + nth as usize / PACKED;
-        let number = self.packed(at) >> (nth as usize % PACKED * 16) & 0xffff;
+    pub(super) fn word(&self, row: Row, group: usize, bit: u32) -> u64 {
+        let row = row as usize;
+        let kept = self.packed(row + self.groups + group);
+        let before = self.sixteen(row + self.groups * 2, group);
+        let nth = before as usize + (kept & ((1_u64 << bit) - 1)).count_ones() as usize;
+        let number = self.sixteen(row + self.numbers, nth);
         let number = std::hint::select_unpredictable(kept >> bit & 1 == 1, number, 0);
         let block = group * 64 + bit as usize;
         let first = self.firsts.get(block).copied().unwrap_or(0) as usize;
@@ -180,10 +188,10 @@ impl Pool {
             .unwrap_or(0)
     }
 
-    /// The blocks of a group whose words the row keeps.
+    /// The `nth` sixteen bits from word `at` on.
     #[inline(always)]
-    pub(super) fn kept(&self, row: Row, group: usize) -> u64 {
-        self.packed(row as usize + self.groups + group)
+    fn sixteen(&self, at: usize, nth: usize) -> u64 {
+        self.packed(at + nth / PACKED) >> (nth % PACKED * 16) & 0xffff
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
