@@ -198,8 +198,16 @@ impl Random {
     }
 
     pub(crate) fn policies(&mut self, ids: &mut u32) -> Vec<Arc<Policy>> {
-        // Few small policies, or some that make more than one word of rules, or more than one segment.
-        let (policies, rules) = self.pick(&[(4, 3), (4, 3), (12, 5), (40, 6), (8, 60), (3, 900)]);
+        // Every size of matcher, and lists of more than one segment.
+        let (policies, rules) = match self.below(24) {
+            0 => (1, 9_000),
+            1..3 => (2, 3_000),
+            3..5 => (3, 900),
+            5..10 => (8, 60),
+            10..14 => (40, 6),
+            14..18 => (12, 5),
+            _ => (4, 3),
+        };
         (0..policies).map(|_| self.policy(ids, rules)).collect()
     }
 
