@@ -10,7 +10,7 @@ use benches::rounds::{Contender, Result, interleave};
 use benches::table::Table;
 use benches::{alloc, cpu};
 use flowtable::acl::{
-    Action, Chain, ChainSpec, Compiler, L4, Member, Members, Net, Policy, PortRange, Rule, RuleId,
+    Action, Asked, Chain, ChainSpec, Compiler, L4, Member, Members, Net, Policy, PortRange, Rule, RuleId,
     SetId, SetWriter, Sets, Side, Tier, TierDefault, Tuple, Verdict,
 };
 use flowtable::lpm::Prefix4;
@@ -35,10 +35,13 @@ struct Shape {
     policies: usize,
     /// Policies that each endpoint applies, of its namespace and of all.
     own: usize,
+    /// Endpoints of one workload, as the replicas of a deployment, apply the same policies.
+    workloads: usize,
     sets: usize,
 }
 
-/// An endpoint's address and chains: what it sends, what it receives.
+/// What an endpoint applies to what it sends and what it receives.
+#[derive(Clone)]
 struct Endpoint {
     egress: ChainSpec,
     ingress: ChainSpec,
@@ -113,23 +116,29 @@ fn node(shape: &Shape) -> (Vec<[Arc<Policy>; 2]>, Vec<Endpoint>) {
             ..Rule::default()
         }],
     });
-    let platform = policies.len() / 100;
-    let endpoints = (0..shape.endpoints)
+    let platform = [0, 1].map(|direction| -> Arc<[_]> {
+        policies.iter().take(5).map(|it| Arc::clone(&it[direction])).collect()
+    });
+    let profiles: Arc<[_]> = [profile].into();
+    let workloads: Vec<Endpoint> = (0..shape.workloads)
         .map(|_| {
             let mut chosen: Vec<usize> = (0..shape.own).map(|_| rng.below(policies.len())).collect();
             chosen.sort_unstable();
             chosen.dedup();
             let chain = |direction: usize| {
-                let tier = |chosen: &mut dyn Iterator<Item = usize>, default| Tier {
-                    policies: chosen.map(|at| Arc::clone(&policies[at][direction])).collect(),
-                    default,
-                };
+                let own = chosen.iter().map(|&at| Arc::clone(&policies[at][direction]));
                 ChainSpec {
                     tiers: vec![
-                        tier(&mut (0..platform.min(5)), TierDefault::Pass),
-                        tier(&mut chosen.iter().copied(), TierDefault::Deny),
+                        Tier {
+                            policies: Arc::clone(&platform[direction]),
+                            default: TierDefault::Pass,
+                        },
+                        Tier {
+                            policies: own.collect(),
+                            default: TierDefault::Deny,
+                        },
                     ],
-                    profiles: vec![Arc::clone(&profile)],
+                    profiles: Arc::clone(&profiles),
                     ..ChainSpec::default()
                 }
             };
@@ -139,6 +148,8 @@ fn node(shape: &Shape) -> (Vec<[Arc<Policy>; 2]>, Vec<Endpoint>) {
             }
         })
         .collect();
+    let endpoints = workloads.iter().cycle().take(shape.endpoints);
+    let endpoints = endpoints.cloned().collect();
     (policies, endpoints)
 }
 
@@ -191,12 +202,18 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
         return Ok(());
     }
     println!("## calico: both legs of a new connection\n");
-    for (name, shape) in [
-        ("50 policies an endpoint, 200 sets", Shape { endpoints: 1000, policies: 5000, own: 50, sets: 200 }),
-        ("50 policies an endpoint, 1000 sets", Shape { endpoints: 1000, policies: 5000, own: 50, sets: 1000 }),
-        ("10 policies an endpoint, 200 sets", Shape { endpoints: 1000, policies: 5000, own: 10, sets: 200 }),
-        ("200 policies an endpoint, 200 sets", Shape { endpoints: 1000, policies: 5000, own: 200, sets: 200 }),
+    for (name, own, workloads) in [
+        ("100 workloads, 50 policies each", 50, 100),
+        ("1000 workloads, 10 policies each", 10, 1000),
+        ("1000 workloads, 50 policies each", 50, 1000),
     ] {
+        let shape = Shape {
+            endpoints: 1000,
+            policies: 5000,
+            own,
+            workloads,
+            sets: 200,
+        };
         let (_, endpoints) = node(&shape);
         let (sets, set_memory) = alloc::measure(|| ip_sets(shape.sets));
         let sets = sets?.snapshot();
@@ -219,21 +236,9 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
             set_memory.kept_bytes as f64 / 1e6
         );
         let mut contenders = [
-            Contender::here("addresses 64 at a time, chains one by one", || {
-                for some in connections.chunks_exact(BATCH) {
-                    let addrs = |pick: fn(&Tuple<u32>) -> u32| {
-                        std::array::from_fn::<u32, BATCH, _>(|at| pick(&some[at].tuple))
-                    };
-                    let mut sources = [Members::NONE; BATCH];
-                    let mut destinations = [Members::NONE; BATCH];
-                    sets.members_batch(&addrs(|tuple| tuple.source), &mut sources);
-                    sets.members_batch(&addrs(|tuple| tuple.destination), &mut destinations);
-                    for ((it, source), destination) in some.iter().zip(&sources).zip(&destinations) {
-                        let leg = |chain: &Chain| {
-                            chain.classify_known(&sets, &it.tuple, source, destination)
-                        };
-                        black_box([leg(&chains[it.from][0]), leg(&chains[it.to][1])]);
-                    }
+            Contender::here("64 connections at a time", || {
+                for some in connections.as_chunks::<BATCH>().0 {
+                    classify(&chains, &sets, some);
                 }
             }),
             Contender::here("one by one", || {
@@ -246,6 +251,28 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
         println!("{}", Table::of_series(name, "ns", &all));
     }
     Ok(())
+}
+
+/// Looks the addresses up once for both legs, then asks both chains.
+fn classify(chains: &[[Chain; 2]], sets: &Sets, some: &[Connection; BATCH]) {
+    let mut sources = [Members::NONE; BATCH];
+    let mut destinations = [Members::NONE; BATCH];
+    sets.members_batch(&some.each_ref().map(|it| it.tuple.source), &mut sources);
+    sets.members_batch(&some.each_ref().map(|it| it.tuple.destination), &mut destinations);
+    let mut verdicts = [Verdict::default(); BATCH];
+    for direction in 0..2 {
+        let asked: [Asked<'_, u32>; BATCH] = std::array::from_fn(|at| {
+            let it = &some[at];
+            Asked {
+                chain: &chains[[it.from, it.to][direction]][direction],
+                tuple: &it.tuple,
+                source: &sources[at],
+                destination: &destinations[at],
+            }
+        });
+        Chain::classify_each(sets, &asked, &mut verdicts);
+        black_box(&mut verdicts);
+    }
 }
 
 fn legs(chains: &[[Chain; 2]], sets: &Sets, it: &Connection) -> [Verdict; 2] {
@@ -270,15 +297,17 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
             endpoints: 250,
             policies: 10_000,
             own,
+            workloads: 250,
             sets: 200,
         };
         let (mut policies, mut endpoints) = node(&shape);
         if own == 0 {
+            let all = [0, 1].map(|direction| -> Arc<[_]> {
+                policies.iter().map(|it| Arc::clone(&it[direction])).collect()
+            });
             for it in &mut endpoints {
-                for (direction, spec) in [&mut it.egress, &mut it.ingress].into_iter().enumerate() {
-                    spec.tiers[1].policies =
-                        policies.iter().map(|it| Arc::clone(&it[direction])).collect();
-                }
+                it.egress.tiers[1].policies = Arc::clone(&all[0]);
+                it.ingress.tiers[1].policies = Arc::clone(&all[1]);
             }
         }
         let mut compiler = Compiler::default();
@@ -299,27 +328,9 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
             let at = if round < 10 { rng.below(5) } else { rng.below(policies.len()) };
             let new = [false, true].map(|ingress| policy(&mut rng, &mut id, shape.sets, ingress));
             let old = std::mem::replace(&mut policies[at], new.clone());
-            let touched: Vec<usize> = (0..endpoints.len())
-                .filter(|&at| {
-                    let tiers = |spec: &ChainSpec, old: &Arc<Policy>| {
-                        let all = spec.tiers.iter().flat_map(|tier| &tier.policies);
-                        all.clone().any(|policy| Arc::ptr_eq(policy, old))
-                    };
-                    tiers(&endpoints[at].egress, &old[0]) || tiers(&endpoints[at].ingress, &old[1])
-                })
-                .collect();
-            for &at in &touched {
-                let it = &mut endpoints[at];
-                for (spec, direction) in [(&mut it.egress, 0), (&mut it.ingress, 1)] {
-                    for policy in spec.tiers.iter_mut().flat_map(|tier| &mut tier.policies) {
-                        if Arc::ptr_eq(policy, &old[direction]) {
-                            *policy = Arc::clone(&new[direction]);
-                        }
-                    }
-                }
-            }
             let (made, took) = cpu::time(|| -> Result<()> {
-                for &at in &touched {
+                let touched = replace(&mut endpoints, &old, &new);
+                for at in touched {
                     let it = &endpoints[at];
                     chains[at] = [compiler.chain(&it.egress)?, compiler.chain(&it.ingress)?];
                 }
@@ -339,6 +350,45 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
     }
     println!("{table}");
     Ok(())
+}
+
+/// Puts `new` where `old` was, and says in whose chains. A list that endpoints share stays shared.
+fn replace(
+    endpoints: &mut [Endpoint],
+    old: &[Arc<Policy>; 2],
+    new: &[Arc<Policy>; 2],
+) -> Vec<usize> {
+    let mut made: Vec<(Arc<[Arc<Policy>]>, Option<Arc<[Arc<Policy>]>>)> = Vec::new();
+    let mut replaced = |list: &Arc<[Arc<Policy>]>, direction: usize| {
+        if let Some((_, new)) = made.iter().rev().find(|(old, _)| Arc::ptr_eq(old, list)) {
+            return new.clone();
+        }
+        let is_old = |policy: &Arc<Policy>| Arc::ptr_eq(policy, &old[direction]);
+        let other = list.iter().any(is_old).then(|| {
+            let policies = list.iter();
+            policies
+                .map(|policy| Arc::clone(if is_old(policy) { &new[direction] } else { policy }))
+                .collect()
+        });
+        made.push((Arc::clone(list), other));
+        made.last().and_then(|(_, other)| other.clone())
+    };
+    let mut touched = Vec::new();
+    for (at, it) in endpoints.iter_mut().enumerate() {
+        let mut is_touched = false;
+        for (direction, spec) in [&mut it.egress, &mut it.ingress].into_iter().enumerate() {
+            for tier in &mut spec.tiers {
+                if let Some(list) = replaced(&tier.policies, direction) {
+                    tier.policies = list;
+                    is_touched = true;
+                }
+            }
+        }
+        if is_touched {
+            touched.push(at);
+        }
+    }
+    touched
 }
 
 /// An address as a member.

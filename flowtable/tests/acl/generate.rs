@@ -218,7 +218,7 @@ impl Random {
             while chosen.len() > len {
                 chosen.remove(random.below(chosen.len()));
             }
-            chosen
+            Arc::<[_]>::from(chosen)
         };
         let most = self.pick(&[1, 4, 40]);
         ChainSpec {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use flowtable::acl::{
-    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tuple, Verdict,
+    Address, Asked, Chain, ChainSpec, Compiler, Members, Policy, SetId, SetWriter, Sets, Tuple,
+    Verdict,
 };
 
 use crate::generate::{Random, SETS};
@@ -61,9 +62,31 @@ fn assert_family<A: Address + Default>(
     let tuples: Vec<_> = own.iter().map(|(tuple, ..)| *tuple).collect();
     let mut batch = vec![Verdict::default(); tuples.len()];
     chain.classify_batch(sets, &tuples, &mut batch);
-    for ((tuple, packet, expected), batch) in own.into_iter().zip(batch) {
+    let members = |pick: fn(&Tuple<A>) -> A| -> Vec<Members> {
+        tuples
+            .iter()
+            .map(|tuple| sets.members(pick(tuple)))
+            .collect()
+    };
+    let (sources, destinations) = (members(|it| it.source), members(|it| it.destination));
+    let asked: Vec<_> = tuples
+        .iter()
+        .zip(sources.iter().zip(&destinations))
+        .map(|(tuple, (source, destination))| Asked {
+            chain,
+            tuple,
+            source,
+            destination,
+        })
+        .collect();
+    let mut each = vec![Verdict::default(); tuples.len()];
+    Chain::classify_each(sets, &asked, &mut each);
+    for ((tuple, packet, expected), (batch, each)) in
+        own.into_iter().zip(batch.into_iter().zip(each))
+    {
         assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
         assert_same(&batch, expected, seed, packet);
+        assert_same(&each, expected, seed, packet);
     }
 }
 
@@ -119,9 +142,16 @@ impl World {
 
 fn replace(spec: &mut ChainSpec, old: &Arc<Policy>, new: &Arc<Policy>) {
     let lists = spec.tiers.iter_mut().map(|tier| &mut tier.policies);
-    for policy in lists.chain([&mut spec.profiles]).flatten() {
-        if Arc::ptr_eq(policy, old) {
-            *policy = Arc::clone(new);
+    for list in lists.chain([&mut spec.profiles]) {
+        if list.iter().any(|policy| Arc::ptr_eq(policy, old)) {
+            let replaced = list.iter().map(|policy| {
+                Arc::clone(if Arc::ptr_eq(policy, old) {
+                    new
+                } else {
+                    policy
+                })
+            });
+            *list = replaced.collect();
         }
     }
 }
