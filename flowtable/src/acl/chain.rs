@@ -7,7 +7,6 @@ use super::matcher::NONE;
 use super::segment::Segment;
 use super::sets::Members;
 use super::{Action, Address, Logs, Reason, Sets, TierDefault, Tuple, Verdict};
-use crate::prefetch;
 
 /// A tier that has policies.
 #[derive(Clone, Debug)]
@@ -31,22 +30,6 @@ struct Parts {
     allow_at_end: bool,
     uses_sets: bool,
 }
-
-/// A packet, and the chain that decides about it.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a, A> {
-    /// The chain of the endpoint and the direction.
-    pub chain: &'a Chain,
-    /// The packet.
-    pub tuple: &'a Tuple<A>,
-    /// The sets that its source is in; not looked at if the chain does not use sets.
-    pub source: &'a Members,
-    /// The sets that its destination is in.
-    pub destination: &'a Members,
-}
-
-/// Segments of a list that are asked for before they are needed.
-const SOON: usize = 2;
 
 /// What the rules of a tier say.
 enum Outcome {
@@ -164,41 +147,6 @@ impl Chain {
             };
             self.decide_batch(&subjects, out);
         }
-    }
-
-    /// Decides about packets of different endpoints: each of `asked` by its own chain, into `out`, as many as
-    /// the shorter of the two holds.
-    ///
-    /// Chains of a thousand endpoints are not in the cache. What a chain leads to is asked for step by
-    /// step, for all packets before the next step, so that they wait for memory together.
-    pub fn classify_each<A: Address>(sets: &Sets, asked: &[Asked<'_, A>], out: &mut [Verdict]) {
-        for (asked, out) in asked.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            for it in asked {
-                prefetch(&*it.chain.parts);
-            }
-            for it in asked {
-                for segments in it.chain.lists() {
-                    segments.iter().take(SOON).for_each(prefetch);
-                }
-            }
-            let soon = || {
-                let lists = asked.iter().flat_map(|it| it.chain.lists());
-                lists.flat_map(|segments| segments.iter().take(SOON))
-            };
-            soon().for_each(|segment| A::matcher(segment).prefetch());
-            soon().for_each(|segment| A::matcher(segment).prefetch_fields());
-            for (it, out) in asked.iter().zip(out) {
-                *out = it
-                    .chain
-                    .classify_known(sets, it.tuple, it.source, it.destination);
-            }
-        }
-    }
-
-    /// The segments of each tier, then of the profiles.
-    fn lists(&self) -> impl Iterator<Item = &[Arc<Segment>]> {
-        let tiers = self.parts.tiers.iter().map(|tier| &*tier.segments);
-        tiers.chain([&*self.parts.profiles])
     }
 
     /// Decides about up to 64 packets: tier by tier, segment by segment, those that are left together.

@@ -225,17 +225,6 @@ impl Checks {
             .is_some_and(|checks| checks.iter().all(|check| subject.holds(check)))
     }
 
-    /// Asks for the cache lines in which the checks begin.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        for line in self.ends.iter().step_by(16).take(4) {
-            crate::prefetch(line);
-        }
-        for line in self.all.iter().step_by(4).take(8) {
-            crate::prefetch(line);
-        }
-    }
-
     pub(super) fn memory_bytes(&self) -> usize {
         let named = self.all.iter().map(|check| match check {
             Check::Named(_, ports) => {

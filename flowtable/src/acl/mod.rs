@@ -23,7 +23,7 @@ mod tuple;
 mod verdict;
 
 pub use address::Address;
-pub use chain::{Asked, Chain};
+pub use chain::Chain;
 pub use compiler::{AclError, Compiler};
 pub use rule::{
     Action, ChainSpec, Icmp, Net, Policy, PortRange, Rule, RuleId, SetId, Side, Tier, TierDefault,

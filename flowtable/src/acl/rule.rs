@@ -13,6 +13,11 @@ pub struct RuleId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub u32);
 
+impl SetId {
+    /// The number of no set: nothing is ever a member of it.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// What a rule does with the packets it matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Action {

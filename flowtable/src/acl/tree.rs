@@ -186,17 +186,6 @@ impl<K: Node> Tree<K> {
         }
     }
 
-    /// Asks for the root, and for where the levels are.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        if let Some(root) = self.root_nodes.first() {
-            crate::prefetch(root);
-        }
-        if let Some(level) = self.levels.first() {
-            crate::prefetch(level);
-        }
-    }
-
     pub(super) fn memory_bytes(&self) -> usize {
         let lines: usize = self.levels.iter().map(|nodes| nodes.len() + 1).sum();
         size_of_val(&*self.root) + (self.root_nodes.len() + lines) * size_of::<Line<K::Keys>>()

@@ -166,7 +166,20 @@ impl Random {
         }
     }
 
-    fn rule(&mut self, id: u32) -> Rule {
+    /// Rules of long policies match seldom, or the first of them would decide about everything.
+    fn rule(&mut self, id: u32, is_picky: bool) -> Rule {
+        let mut rule = self.any_rule(id);
+        if is_picky && !self.once_in(20) {
+            let family = self.family();
+            for side in [&mut rule.source, &mut rule.destination] {
+                side.nets = vec![self.net(family)];
+            }
+            rule.family = None;
+        }
+        rule
+    }
+
+    fn any_rule(&mut self, id: u32) -> Rule {
         Rule {
             id: RuleId(id),
             action: self.pick(&[
@@ -191,7 +204,7 @@ impl Random {
         let rules = (0..len)
             .map(|_| {
                 *ids += 1;
-                self.rule(*ids)
+                self.rule(*ids, len > 100)
             })
             .collect();
         Arc::new(Policy { rules })
@@ -199,13 +212,13 @@ impl Random {
 
     pub(crate) fn policies(&mut self, ids: &mut u32) -> Vec<Arc<Policy>> {
         // Every size of matcher, and lists of more than one segment.
-        let (policies, rules) = match self.below(24) {
-            0 => (1, 9_000),
+        let (policies, rules) = match self.below(48) {
+            0 => (1, 6_000),
             1..3 => (2, 3_000),
-            3..5 => (3, 900),
-            5..10 => (8, 60),
-            10..14 => (40, 6),
-            14..18 => (12, 5),
+            3..8 => (3, 600),
+            8..18 => (8, 60),
+            18..26 => (40, 6),
+            26..34 => (12, 5),
             _ => (4, 3),
         };
         (0..policies).map(|_| self.policy(ids, rules)).collect()

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use flowtable::acl::{
-    Address, Asked, Chain, ChainSpec, Compiler, Members, Policy, SetId, SetWriter, Sets, Tuple,
-    Verdict,
+    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tuple, Verdict,
 };
 
 use crate::generate::{Random, SETS};
@@ -62,31 +61,20 @@ fn assert_family<A: Address + Default>(
     let tuples: Vec<_> = own.iter().map(|(tuple, ..)| *tuple).collect();
     let mut batch = vec![Verdict::default(); tuples.len()];
     chain.classify_batch(sets, &tuples, &mut batch);
-    let members = |pick: fn(&Tuple<A>) -> A| -> Vec<Members> {
+    let members = |pick: fn(&Tuple<A>) -> A| -> Vec<_> {
         tuples
             .iter()
             .map(|tuple| sets.members(pick(tuple)))
             .collect()
     };
     let (sources, destinations) = (members(|it| it.source), members(|it| it.destination));
-    let asked: Vec<_> = tuples
-        .iter()
-        .zip(sources.iter().zip(&destinations))
-        .map(|(tuple, (source, destination))| Asked {
-            chain,
-            tuple,
-            source,
-            destination,
-        })
-        .collect();
-    let mut each = vec![Verdict::default(); tuples.len()];
-    Chain::classify_each(sets, &asked, &mut each);
-    for ((tuple, packet, expected), (batch, each)) in
-        own.into_iter().zip(batch.into_iter().zip(each))
-    {
+    let mut known = vec![Verdict::default(); tuples.len()];
+    chain.classify_known_batch(sets, &tuples, &sources, &destinations, &mut known);
+    let found = batch.into_iter().zip(known);
+    for ((tuple, packet, expected), (batch, known)) in own.into_iter().zip(found) {
         assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
         assert_same(&batch, expected, seed, packet);
-        assert_same(&each, expected, seed, packet);
+        assert_same(&known, expected, seed, packet);
     }
 }
 

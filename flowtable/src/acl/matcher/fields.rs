@@ -182,26 +182,6 @@ impl<A: Address> Fields<A> {
         ])
     }
 
-    /// Asks for the cache lines of the trees themselves.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        crate::prefetch(&self.addresses.source);
-        crate::prefetch(&self.addresses.destination);
-        crate::prefetch(&self.addresses.protocol);
-        crate::prefetch(&self.source_port);
-        crate::prefetch(&self.destination_port);
-    }
-
-    /// Asks for the trees' roots.
-    #[inline]
-    pub(super) fn prefetch_roots(&self) {
-        self.addresses.source.prefetch();
-        self.addresses.destination.prefetch();
-        self.addresses.protocol.prefetch();
-        self.source_port.prefetch();
-        self.destination_port.prefetch();
-    }
-
     pub(super) fn memory_bytes(&self) -> usize {
         self.addresses.memory_bytes()
             + self.source_port.memory_bytes()

@@ -117,29 +117,6 @@ impl<A: Address> Matcher<A> {
         }
     }
 
-    /// Asks for the cache lines of the matcher itself.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        crate::prefetch(&self.size);
-        crate::prefetch(&self.level);
-        match &self.size {
-            Size::Empty | Size::Large(_) => {}
-            Size::Small(it) => it.prefetch(),
-            Size::Wide(it) => it.prefetch(),
-        }
-    }
-
-    /// Asks for the cache lines in which the search begins.
-    #[inline]
-    pub(super) fn prefetch_fields(&self) {
-        match &self.size {
-            Size::Empty | Size::Large(_) => {}
-            Size::Small(it) => it.prefetch_fields(),
-            Size::Wide(it) => it.prefetch_fields(),
-        }
-        self.checks.prefetch();
-    }
-
     /// Whether any rule asks for the sets that an address is in.
     pub(super) const fn uses_sets(&self) -> bool {
         self.checks.uses_sets()

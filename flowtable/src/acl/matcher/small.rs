@@ -81,27 +81,6 @@ impl<A: Address> Small<A> {
         self.places.get(at).copied().unwrap_or(NONE)
     }
 
-    /// Asks for the cache lines of the matcher itself.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        self.fields.prefetch();
-        crate::prefetch(&self.source);
-        crate::prefetch(&self.protocol);
-        crate::prefetch(&self.places);
-    }
-
-    /// Asks for the cache lines in which the search begins.
-    #[inline]
-    pub(super) fn prefetch_fields(&self) {
-        self.fields.prefetch_roots();
-        if let Some(protocol) = self.protocol.first() {
-            crate::prefetch(protocol);
-        }
-        if let Some(place) = self.places.first() {
-            crate::prefetch(place);
-        }
-    }
-
     pub(super) fn memory_bytes(&self) -> usize {
         self.fields.memory_bytes()
             + size_of_val(&*self.source)

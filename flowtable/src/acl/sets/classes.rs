@@ -52,18 +52,18 @@ pub(super) struct Class {
     pub(super) signature: Signature,
     /// The sets, each at the first free place from its hash on; a power of two of places, at most half of
     /// them taken. Without sets there are none.
-    table: Arc<[Option<SetId>]>,
+    table: Arc<[SetId]>,
 }
 
 impl Class {
     fn new(sets: &[SetId]) -> Self {
-        let mut table = vec![None; (sets.len() * 2).next_power_of_two()];
+        let mut table = vec![SetId::NONE; (sets.len() * 2).next_power_of_two()];
         for &set in sets {
             let mut at = place_of(set, table.len());
-            while table[at].is_some() {
+            while table[at] != SetId::NONE {
                 at = (at + 1) & (table.len() - 1);
             }
-            table[at] = Some(set);
+            table[at] = set;
         }
         Self {
             signature: Signature::of(sets),
@@ -77,8 +77,8 @@ impl Class {
         let table = &*self.table;
         let mut at = place_of(set, table.len());
         // Ends: half of the places are free.
-        while let Some(Some(found)) = table.get(at) {
-            if *found == set {
+        while let Some(&found) = table.get(at).filter(|&&found| found != SetId::NONE) {
+            if found == set {
                 return true;
             }
             at = (at + 1) & (table.len() - 1);
@@ -191,7 +191,7 @@ impl ClassWriter {
 
     /// A list, its table, and its entry in the map.
     fn bytes_of(sets: &[SetId]) -> usize {
-        let table = (sets.len() * 2).next_power_of_two() * size_of::<Option<SetId>>();
+        let table = (sets.len() * 2).next_power_of_two() * size_of::<SetId>();
         32 + size_of_val(sets) + table + 2 * size_of::<(Arc<[SetId]>, u32)>()
     }
 
