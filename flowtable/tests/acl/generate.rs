@@ -210,6 +210,33 @@ impl Random {
         Arc::new(Policy { rules })
     }
 
+    /// `len` rules of one family for few addresses each, so that many packets get far.
+    pub(crate) fn long_policy(&mut self, len: u32) -> Arc<Policy> {
+        let family = self.family();
+        let mut rules = Vec::new();
+        for id in 1..=len {
+            let mut side = || Side {
+                nets: vec![
+                    std::iter::repeat_with(|| self.net(family))
+                        .find(is_long)
+                        .unwrap(),
+                ],
+                ..Side::default()
+            };
+            let (source, mut destination) = (side(), side());
+            destination.ports = self.list(2, Self::ports);
+            rules.push(Rule {
+                id: RuleId(id),
+                action: self.pick(&[Action::Allow, Action::Deny]),
+                protocol: self.once_in(2).then(|| self.protocol()),
+                source,
+                destination,
+                ..Rule::default()
+            });
+        }
+        Arc::new(Policy { rules })
+    }
+
     pub(crate) fn policies(&mut self, ids: &mut u32) -> Vec<Arc<Policy>> {
         // Every size of matcher, and lists of more than one segment.
         let (policies, rules) = match self.below(48) {
@@ -272,3 +299,11 @@ impl Random {
 
 /// Sets that rules name, but for one that never has a member.
 pub(crate) const SETS: usize = 6;
+
+/// Whether a prefix holds at most sixteen addresses.
+fn is_long(net: &Net) -> bool {
+    match net {
+        Net::V4(net) => net.len() >= 28,
+        Net::V6(net) => net.len() >= 124,
+    }
+}

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use flowtable::acl::{
-    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tuple, Verdict,
+    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tier, TierDefault, Tuple,
+    Verdict,
 };
 
 use crate::generate::{Random, SETS};
@@ -185,6 +186,24 @@ fn run_seeds(seeds: std::ops::Range<u64>, packets: usize) -> usize {
 fn verdicts_equal_the_naive_ones() {
     let verdicts = run_seeds(0..400, 96);
     assert!(verdicts > 200_000, "{verdicts}");
+}
+
+#[test]
+fn verdicts_of_thousands_of_rules_equal_the_naive_ones() {
+    for seed in 0..4 {
+        let mut random = Random::new(seed);
+        let spec = ChainSpec {
+            tiers: vec![Tier {
+                policies: [random.long_policy(11_000)].into(),
+                default: TierDefault::Deny,
+            }],
+            ..ChainSpec::default()
+        };
+        let chain = Compiler::default().chain(&spec).unwrap();
+        let packets: Vec<_> = (0..300).map(|_| random.packet()).collect();
+        let naive = NaiveSets::new();
+        assert_chain(&chain, &Sets::default(), &spec, &naive, &packets, seed);
+    }
 }
 
 /// `cargo test -p flowtable --release --test acl -- --ignored millions`
