@@ -2,5 +2,8 @@
 
 mod fragments;
 mod node;
+mod same;
+mod schedule;
 mod snat;
 mod state;
+mod traffic;

@@ -6,9 +6,9 @@ use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, origin_of, related, short};
+use super::{Found, evict, origin_of, related, short};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
-use crate::connections::Tracker;
+use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
 use crate::reason::DropReason;
@@ -59,7 +59,8 @@ fn family<N: Net, I: PacketIo>(
     let Tracker {
         connections, found, ..
     } = tracker;
-    let table = &N::side(connections).table;
+    let side = N::side(connections);
+    let table = &side.table;
     let mut keys = [N::Key::default(); BATCH];
     let mut places = [0_u8; BATCH];
     let mut count = 0;
@@ -99,7 +100,7 @@ fn family<N: Net, I: PacketIo>(
             return;
         }
         *found = repeat::<N, I>(
-            table, flow, &action, packet, io, tables, now, counters, left,
+            side, flow, &action, packet, io, tables, now, counters, left,
         );
         done += usize::from(matches!(found, Found::Done));
     });
@@ -116,7 +117,7 @@ fn family<N: Net, I: PacketIo>(
     reason = "the state of the pipeline, borrowed apart"
 )]
 fn repeat<N: Net, I: PacketIo>(
-    table: &flowtable::flow::FlowTable<N::Key>,
+    side: &Side<N::Key>,
     flow: FlowRef,
     action: &Action<N::Addr>,
     packet: &mut Packet,
@@ -126,6 +127,7 @@ fn repeat<N: Net, I: PacketIo>(
     counters: &Counters,
     left: &mut Left,
 ) -> Found {
+    let table = &side.table;
     translate_destination::<N>(packet, action);
     packet.next_hop = action.next_hop;
     let is_sent = resolve::settle(packet, tables.next_hop(action.next_hop), tables);
@@ -146,7 +148,7 @@ fn repeat<N: Net, I: PacketIo>(
         }
         Standing::Passes => translate_source::<N>(packet, action),
         Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => return reopen::<N>(table, flow, packet, l3, left),
+        Standing::Reopens => return reopen::<N>(side, flow, packet, left),
     }
     Found::Done
 }
@@ -154,15 +156,17 @@ fn repeat<N: Net, I: PacketIo>(
 /// The connection is over, and the packet is the first of another.
 #[cold]
 fn reopen<N: Net>(
-    table: &flowtable::flow::FlowTable<N::Key>,
+    side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
-    l3: &[u8],
     left: &mut Left,
 ) -> Found {
-    // Its quota goes on to the next one: same ends, same endpoint.
-    table.remove_pair(flow);
-    N::restore(packet, l3);
+    evict::remove::<N>(side, flow);
+    if packet.has(flag::TRANSLATE) {
+        // It was looked up as an answer. The next one finds nothing, and begins.
+        packet.drop(DropReason::FlowEnded);
+        return Found::Done;
+    }
     packet.fate = Fate::Undecided;
     left.undecided = true;
     Found::Nothing
