@@ -107,7 +107,7 @@ impl Pipeline {
         parse::run(batch, io, tables, id, port, &mut self.events);
         decap::run(batch, io, tables, port);
         if let Some(tracker) = &mut self.tracker {
-            flow::fragments(batch, tracker, now);
+            flow::fragments(batch, io, tracker, now);
         }
         if decide(
             &mut self.tracker,
