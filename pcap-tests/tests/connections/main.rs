@@ -5,5 +5,6 @@ mod node;
 mod same;
 mod schedule;
 mod snat;
+mod stacks;
 mod state;
 mod traffic;

@@ -95,7 +95,19 @@ impl Traffic {
 
     /// The next frame, and the port that it comes in by.
     pub(crate) fn next(&mut self, choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
-        let (port, frame) = match choices.below(12) {
+        let kind = choices.below(12);
+        self.of_kind(kind, choices)
+    }
+
+    /// A frame that may come in together with those before it. No ICMP error: that is about a connection that was there
+    /// before the batch.
+    pub(crate) fn another(&mut self, choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
+        let kind = choices.below(9);
+        self.of_kind(kind, choices)
+    }
+
+    fn of_kind(&mut self, kind: usize, choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
+        let (port, frame) = match kind {
             0..=4 => opening(choices, self.tunnels_to_outside),
             5..=8 => self.answer(choices),
             9 => self.error(choices),
@@ -113,7 +125,11 @@ impl Traffic {
         let view = View::of(frame.get(14..)?)?;
         let is_ours = view.src == v4(NODE).octets();
         match judge::open(&view).filter(|_| *port == UPLINK && is_ours) {
-            Some(inner) => Some((*port, true, View::of(&inner)?)),
+            Some(inner) => {
+                let inner = View::of(&inner)?;
+                let is_outside = inner.src.first() == Some(&198);
+                (self.tunnels_to_outside || !is_outside).then_some((*port, true, inner))
+            }
             None => Some((*port, false, view)),
         }
     }
