@@ -87,7 +87,10 @@ fn a_spray_of_new_connections_leaves_those_of_others() {
         succeeded += u16::from(one(&mut rig, OTHER, from_other(&syn)).is_ok());
         assert!(is_alive(&mut rig, 40_000, public), "round {round}");
     }
-    assert!(refused > made, "{made} made, {refused} refused: is this a flood?");
+    assert!(
+        refused > made,
+        "{made} made, {refused} refused: is this a flood?"
+    );
     assert!(succeeded * 100 >= tried * 99, "{succeeded} of {tried}");
     let share = rig.connections().v4.quota.limits().share;
     assert!(rig.connections().v4.quota.count(POD.0) <= share);
@@ -100,7 +103,14 @@ fn exhausted_ports_leave_old_connections_and_other_destinations() {
     let public = establish(&mut rig, 40_000);
     let mut refused = 0;
     for port in 0..200 {
-        let syn = from_pod(&segment4(POD_ADDR, SERVER, (10_000 + port, 80), SYN, 100, 0));
+        let syn = from_pod(&segment4(
+            POD_ADDR,
+            SERVER,
+            (10_000 + port, 80),
+            SYN,
+            100,
+            0,
+        ));
         match one(&mut rig, POD, syn) {
             Ok((_, frame)) => assert_ne!(seen(&frame).ports.0, public, "taken from the other"),
             Err(DropReason::NatPortsExhausted) => refused += 1,
@@ -137,8 +147,12 @@ fn a_flood_of_fragments_leaves_those_of_others() {
             let held = rig.held();
             assert!(held <= 256, "{held} frames wait");
             // In order, and not in order.
-            for (id, order) in [(60_000 + round, [true, false]), (61_000 + round, [false, true])] {
-                let pieces = order.map(|is_first| from_other(&piece(OTHER_ADDR, SERVER, id, is_first)));
+            for (id, order) in [
+                (60_000 + round, [true, false]),
+                (61_000 + round, [false, true]),
+            ] {
+                let pieces =
+                    order.map(|is_first| from_other(&piece(OTHER_ADDR, SERVER, id, is_first)));
                 let outcome = rig.run_now(OTHER, &pieces);
                 let count = outcome.sent[usize::from(UPLINK.0)].len();
                 assert_eq!(count, 2, "round {round}: {:?}", outcome.fates);
@@ -227,7 +241,12 @@ fn icmp_errors_change_nothing_and_refresh_nothing() {
 fn resets_that_the_endpoint_does_not_take_change_no_state() {
     let mut rig = rig();
     let public = establish(&mut rig, 40_000);
-    let before = |rig: &Rig| remembered(rig).iter().map(|(key, dir, ..)| (*key, *dir)).collect::<Vec<_>>();
+    let before = |rig: &Rig| {
+        remembered(rig)
+            .iter()
+            .map(|(key, dir, ..)| (*key, *dir))
+            .collect::<Vec<_>>()
+    };
     let state = before(&rig);
     let ports = (80, public);
     let short_lived = |flags| {
@@ -250,7 +269,10 @@ fn resets_that_the_endpoint_does_not_take_change_no_state() {
     let mut reset = segment4(SERVER, NODE, ports, RST, 201, 0);
     reset[36] ^= 0x55;
     let outcome = rig.run(UPLINK, &[from_outside(&reset)]);
-    assert!(matches!(outcome.fates[0], Fate::Transmit(_) | Fate::Drop(_)));
+    assert!(matches!(
+        outcome.fates[0],
+        Fate::Transmit(_) | Fate::Drop(_)
+    ));
     assert_eq!(before(&rig), state, "a wrong checksum");
     assert!(is_alive(&mut rig, 40_000, public));
     // The same right does close it.

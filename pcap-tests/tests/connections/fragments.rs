@@ -143,7 +143,8 @@ fn what_later_fragments_of_a_ping_begin_with_is_no_type() {
         let back: Vec<_> = back.iter().map(|it| from_outside(it)).collect();
         let out = sent(&mut rig, UPLINK, &back);
         assert_eq!(out.len(), 2, "{byte}");
-        let to_pod = |(port, frame): &(PortId, Vec<u8>)| *port == POD && frame[30..34] == [10, 65, 0, 2];
+        let to_pod =
+            |(port, frame): &(PortId, Vec<u8>)| *port == POD && frame[30..34] == [10, 65, 0, 2];
         assert!(out.iter().all(to_pod), "{byte}: {out:x?}");
     }
 }

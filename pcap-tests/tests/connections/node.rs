@@ -89,11 +89,7 @@ pub(crate) fn world() -> World {
         ports: vec![
             port("eth0", UPLINK_MAC, PortKind::Uplink),
             port("calia", GATEWAY_MAC, pod(POD_MAC, POD_ADDR, POD6)),
-            port(
-                "calib",
-                GATEWAY_MAC,
-                pod(OTHER_MAC, OTHER_ADDR, OTHER6),
-            ),
+            port("calib", GATEWAY_MAC, pod(OTHER_MAC, OTHER_ADDR, OTHER6)),
             port("caracal0", [2, 0, 0, 0, 0, 4], PortKind::Host),
         ],
         routes: vec![

@@ -128,7 +128,11 @@ struct Two(Rig, Rig);
 
 impl Node for Two {
     fn packets(&mut self, port: PortId, frames: &[Vec<u8>]) -> Result {
-        let rig = if port == UPLINK { &mut self.1 } else { &mut self.0 };
+        let rig = if port == UPLINK {
+            &mut self.1
+        } else {
+            &mut self.0
+        };
         let outcome = rig.run_now(port, frames);
         Result::new(outcome.fates, outcome.sent)
     }
@@ -159,7 +163,12 @@ fn two() -> Two {
 }
 
 /// Lets the same happen to both, and compares. The events are decided by the bytes and by what the first one sends.
-fn compare(one: &mut impl Node, other: &mut impl Node, mut traffic: Traffic, bytes: &[Vec<u8>]) -> std::result::Result<usize, String> {
+fn compare(
+    one: &mut impl Node,
+    other: &mut impl Node,
+    mut traffic: Traffic,
+    bytes: &[Vec<u8>],
+) -> std::result::Result<usize, String> {
     let mut plan = Plan::default();
     let mut story = String::new();
     let mut forwarded = 0;
@@ -186,10 +195,18 @@ fn compare(one: &mut impl Node, other: &mut impl Node, mut traffic: Traffic, byt
             return Ok(forwarded);
         }
         if a != b {
-            return Err(format!("{story}\none\n{}\nthe other\n{}", a.show(), b.show()));
+            return Err(format!(
+                "{story}\none\n{}\nthe other\n{}",
+                a.show(),
+                b.show()
+            ));
         }
         traffic.note(&a.sent);
-        forwarded += a.fates.iter().filter(|fate| matches!(fate, Fate::Transmit(_))).count();
+        forwarded += a
+            .fates
+            .iter()
+            .filter(|fate| matches!(fate, Fate::Transmit(_)))
+            .count();
         if let Event::Change(change) = event {
             plan = change.plan;
         }

@@ -139,7 +139,10 @@ impl Plan {
             Hop::Drop(_) => true,
         };
         world.routes.retain(|(_, hop)| is_there(hop));
-        let host = world.routes.iter().find(|(to, _)| *to == net("172.18.0.2/32"));
+        let host = world
+            .routes
+            .iter()
+            .find(|(to, _)| *to == net("172.18.0.2/32"));
         let host = host.expect("the node itself").1;
         for addr in [format!("{NODE_B}/32"), format!("{NODE6_B}/128")] {
             world.routes.insert(0, (net(&addr), host));

@@ -82,7 +82,11 @@ impl Host {
         config.random_seed = 7;
         let mut interface = Interface::new(config, &mut wire, Instant::ZERO);
         let addr: IpAddress = addr.parse().expect("an address");
-        let len = if addr.version() == smoltcp::wire::IpVersion::Ipv4 { 32 } else { 128 };
+        let len = if addr.version() == smoltcp::wire::IpVersion::Ipv4 {
+            32
+        } else {
+            128
+        };
         interface.update_ip_addrs(|addrs| {
             addrs.push(IpCidr::new(addr, len)).expect("room for one");
         });
@@ -188,7 +192,12 @@ impl Transfer {
             let (host, link, port, macs) = if from_pod {
                 (&mut self.pod, &mut self.there, POD, (GATEWAY_MAC, POD_MAC))
             } else {
-                (&mut self.server, &mut self.back, UPLINK, (UPLINK_MAC, ROUTER_MAC))
+                (
+                    &mut self.server,
+                    &mut self.back,
+                    UPLINK,
+                    (UPLINK_MAC, ROUTER_MAC),
+                )
             };
             let frames = std::mem::take(&mut host.wire.sent);
             let frames: Vec<_> = link
@@ -197,9 +206,15 @@ impl Transfer {
                 .map(|packet| build::ethernet(macs.0, macs.1, packet))
                 .collect();
             for frames in frames.chunks(64) {
-                self.rig.run_now(port, frames).sent.into_iter().enumerate().for_each(|(port, frames)| {
-                    self.pod.arrive(&mut self.server, PortId(port as u16), &frames);
-                });
+                self.rig
+                    .run_now(port, frames)
+                    .sent
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(port, frames)| {
+                        self.pod
+                            .arrive(&mut self.server, PortId(port as u16), &frames);
+                    });
             }
         }
     }
@@ -227,7 +242,9 @@ impl Transfer {
         self.server.tcp().listen(PORT).expect("a closed socket");
         let context = self.pod.interface.context();
         let socket = self.pod.sockets.get_mut::<Socket<'_>>(self.pod.socket);
-        socket.connect(context, endpoint, 40_000).expect("a closed socket");
+        socket
+            .connect(context, endpoint, 40_000)
+            .expect("a closed socket");
         let (mut sent, mut taken) = ([Hash::NEW; 2], [Hash::NEW; 2]);
         let (mut sent_len, mut taken_len) = ([0; 2], [0; 2]);
         let mut rounds = 0;
@@ -242,14 +259,19 @@ impl Transfer {
                 self.rig.pass(std::time::Duration::from_millis(50));
                 let late = self.rig.sent();
                 for (port, frames) in late.iter().enumerate() {
-                    self.pod.arrive(&mut self.server, PortId(port as u16), frames);
+                    self.pod
+                        .arrive(&mut self.server, PortId(port as u16), frames);
                 }
             }
             if rounds % 200 == 0 {
                 self.change(rounds / 200);
             }
             for at in 0..2 {
-                let host = if at == 0 { &mut self.pod } else { &mut self.server };
+                let host = if at == 0 {
+                    &mut self.pod
+                } else {
+                    &mut self.server
+                };
                 let socket = host.tcp();
                 if socket.can_send() && sent_len[at] < len {
                     let data = data(at, sent_len[at], len);
@@ -267,7 +289,10 @@ impl Transfer {
         }
         assert_eq!(sent, taken, "what was sent is what arrived");
         assert_ne!(sent[0], sent[1], "both ways have data of their own");
-        assert!(self.there.lost > 50 && self.back.lost > 50, "the link is lossy");
+        assert!(
+            self.there.lost > 50 && self.back.lost > 50,
+            "the link is lossy"
+        );
         let generation = self.rig.tables().generation;
         assert!(generation > 10, "tables changed {generation} times");
     }
@@ -281,7 +306,9 @@ impl Host {
             UPLINK => outside,
             other => return assert!(frames.is_empty(), "to {other:?}: {frames:x?}"),
         };
-        host.wire.arrived.extend(frames.iter().map(|frame| frame[14..].to_vec()));
+        host.wire
+            .arrived
+            .extend(frames.iter().map(|frame| frame[14..].to_vec()));
     }
 }
 

@@ -66,7 +66,7 @@ const REMOTE_NODE: &str = "172.18.0.3";
 pub(crate) struct Traffic {
     sent: Vec<(PortId, Vec<u8>)>,
     last: Vec<u8>,
-    /// Whether what came by a tunnel may be sent to outside.
+    /// Whether the other node's pods may speak to outside through this one.
     tunnels_to_outside: bool,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Traffic {
 const FLAGS: [u8; 10] = [0x02, 0x10, 0x18, 0x12, 0x11, 0x04, 0x14, 0x19, 0x00, 0x3f];
 
 impl Traffic {
-    /// Nothing was sent yet. Whether what comes by a tunnel may be sent to outside.
+    /// Nothing was sent yet. Whether the other node's pods may speak to outside through this one.
     pub(crate) fn new(tunnels_to_outside: bool) -> Self {
         Self {
             tunnels_to_outside,
@@ -112,7 +112,10 @@ impl Traffic {
             5..=8 => self.answer(choices),
             9 => self.error(choices),
             10 => piece(choices),
-            _ => (choices.of(&[UPLINK, POD, OTHER, HOST]), self.garbage(choices)),
+            _ => (
+                choices.of(&[UPLINK, POD, OTHER, HOST]),
+                self.garbage(choices),
+            ),
         };
         self.last.clone_from(&frame);
         (port, frame)
@@ -124,14 +127,11 @@ impl Traffic {
         let (port, frame) = self.sent.iter().rev().nth(back)?;
         let view = View::of(frame.get(14..)?)?;
         let is_ours = view.src == v4(NODE).octets();
-        match judge::open(&view).filter(|_| *port == UPLINK && is_ours) {
-            Some(inner) => {
-                let inner = View::of(&inner)?;
-                let is_outside = inner.src.first() == Some(&198);
-                (self.tunnels_to_outside || !is_outside).then_some((*port, true, inner))
-            }
-            None => Some((*port, false, view)),
-        }
+        let inner = judge::open(&view).filter(|_| *port == UPLINK && is_ours);
+        let by_tunnel = inner.is_some();
+        let view = inner.map_or(Some(view), |inner| View::of(&inner))?;
+        let is_between_others = view.dst == v4(REMOTE_POD).octets() && view.src[0] == 198;
+        (self.tunnels_to_outside || !is_between_others).then_some((*port, by_tunnel, view))
     }
 
     /// What the receiver of something that was sent might answer.
@@ -184,12 +184,20 @@ impl Traffic {
         }
         let packet = match (address(&view.dst), address(&view.src)) {
             (IpAddr::V4(dst), IpAddr::V4(src)) => {
-                let from = if from_router { "203.0.113.1" } else { &dst.to_string() };
+                let from = if from_router {
+                    "203.0.113.1"
+                } else {
+                    &dst.to_string()
+                };
                 let (kind, code) = choices.of(&[(3, 1), (3, 3), (3, 4), (11, 0), (12, 0), (5, 1)]);
                 ip4(from, &src.to_string()).icmp(kind, code, 1400, &quote)
             }
             (dst, src) => {
-                let from = if from_router { "2001:db8:77::1" } else { &dst.to_string() };
+                let from = if from_router {
+                    "2001:db8:77::1"
+                } else {
+                    &dst.to_string()
+                };
                 let (kind, code) = choices.of(&[(1, 0), (1, 4), (2, 0), (3, 0), (4, 0)]);
                 ip6(from, &src.to_string()).icmp(kind, code, 1400, &quote)
             }
@@ -223,7 +231,7 @@ fn opening(choices: &mut Choices<'_>, tunnels_to_outside: bool) -> (PortId, Vec<
         to = (to + 1) % PEERS.len();
     }
     let by_tunnel = from == 5 && !is_v6;
-    if by_tunnel && !tunnels_to_outside && PEERS[to].port == UPLINK {
+    if from == 5 && !tunnels_to_outside && PEERS[to].port == UPLINK {
         to = 0;
     }
     let (peer, other) = (&PEERS[from], &PEERS[to]);
@@ -276,7 +284,9 @@ fn payload(choices: &mut Choices<'_>, is_v6: bool, ports: (u16, u16)) -> (u8, Ve
             let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
             let tag = u8::from(kind != 1);
             bytes.extend([0, 0, 0, tag, 0, 0, 0, 0]);
-            bytes.extend([kind, 0, 0, 20, 0, 0, 0, 1, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+            bytes.extend([
+                kind, 0, 0, 20, 0, 0, 0, 1, 0, 0, 16, 0, 0, 1, 0, 1, 0, 0, 0, 1,
+            ]);
             (132, bytes)
         }
         _ => (choices.of(&[47, 50, 89, 136, 33]), build::counted(12)),
@@ -284,7 +294,13 @@ fn payload(choices: &mut Choices<'_>, is_v6: bool, ports: (u16, u16)) -> (u8, Ve
 }
 
 /// The IP packet, its transport checksum right but for once in a while, its TTL long but for once in a while.
-fn packet(choices: &mut Choices<'_>, src: IpAddr, dst: IpAddr, protocol: u8, l4: Vec<u8>) -> Vec<u8> {
+fn packet(
+    choices: &mut Choices<'_>,
+    src: IpAddr,
+    dst: IpAddr,
+    protocol: u8,
+    l4: Vec<u8>,
+) -> Vec<u8> {
     let ttl = choices.of(&[64, 64, 64, 64, 64, 64, 1, 2]);
     let at = match protocol {
         build::TCP => Some(16),
@@ -356,7 +372,10 @@ fn piece(choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
         let ip = ip4(src, dst).id(id).fragment(word);
         ip.packet(protocol, &whole[start..end])
     };
-    (peer.port, build::ethernet(peer.macs.0, peer.macs.1, &packet))
+    (
+        peer.port,
+        build::ethernet(peer.macs.0, peer.macs.1, &packet),
+    )
 }
 
 /// The frame in which a packet comes in by a port, perhaps by the other node's tunnel.

@@ -102,7 +102,9 @@ fn one<I: PacketIo>(packet: &mut Packet, io: &mut I, tracker: &mut Tracker, now:
 fn ports<I: PacketIo>(packet: &Packet, io: &mut I) -> (u16, u16) {
     match packet.family {
         Family::V6 => V6::tuple_of(&V6::key_in(packet, || l3_of(packet, io))).ports,
-        Family::V4 | Family::Unknown => V4::tuple_of(&V4::key_in(packet, || l3_of(packet, io))).ports,
+        Family::V4 | Family::Unknown => {
+            V4::tuple_of(&V4::key_in(packet, || l3_of(packet, io))).ports
+        }
     }
 }
 

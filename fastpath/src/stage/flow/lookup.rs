@@ -99,9 +99,7 @@ fn family<N: Net, I: PacketIo>(
             translate_destination::<N>(packet, &action);
             return;
         }
-        *found = repeat::<N, I>(
-            side, flow, &action, packet, io, tables, now, counters, left,
-        );
+        *found = repeat::<N, I>(side, flow, &action, packet, io, tables, now, counters, left);
         done += usize::from(matches!(found, Found::Done));
     });
     // All that was to be looked up is decided, unless another family or an ICMP error is not.
