@@ -119,7 +119,7 @@ impl Pipeline {
                     (&mut self.events, &self.counters),
                 );
             }
-            flow::fragments(batch, tracker, now);
+            flow::fragments(batch, io, tracker, now);
         }
         if decide(
             &mut self.tracker,

@@ -1,9 +1,14 @@
 //! Connections through the pipeline in memory: state, source NAT, ICMP errors, what
 //! becomes of them when endpoints go, and how control sees them.
 
+mod attacks;
 mod fragments;
 mod inspect;
 mod node;
+mod same;
+mod schedule;
 mod snat;
+mod stacks;
 mod state;
+mod traffic;
 mod tunnel_errors;

@@ -7,6 +7,7 @@ use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, flag as action};
 
 use super::lookup::{l3_of, translate_source};
 use super::net::{Net, V4, V6};
+use super::sweep::is_gone;
 use super::track::{self, Standing};
 use super::{Found, NOWHERE, evict, is_newer, origin_of, related, short, snat};
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
@@ -62,7 +63,7 @@ fn one<N: Net, I: PacketIo>(
             Found::Stale(flow) => context.renew::<N>(flow, packet, l3),
             Found::Related(flow) => {
                 let connections = &context.tracker.connections;
-                related::translate::<N>(&N::side(connections).table, flow, packet, l3)
+                related::translate::<N>(&N::side(connections).table, flow, packet, l3, tables)
             }
             Found::Unrelated if adjacency.way == Way::Host => Ok(()),
             Found::Unrelated => Err(DropReason::IcmpUnrelated),
@@ -135,6 +136,7 @@ impl Context<'_> {
             nat_port: N::tuple_of(&key).ports.0,
             ..Action::default()
         };
+        let is_translated = self.is_translated::<N>(packet, &key);
         let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
@@ -156,6 +158,11 @@ impl Context<'_> {
             }
             Err(Refused::Drop(reason)) => Err(reason),
             Err(Refused::Insert(InsertError::Full)) => Err(DropReason::FlowTableFull),
+            // Another poller was faster. What it was given is the only source that this may leave with.
+            Err(Refused::Insert(_)) if is_translated => match side.table.lookup(&key) {
+                Some((flow, _)) => self.renew::<N>(flow, packet, l3),
+                None => Err(DropReason::FlowTableFull),
+            },
             // Another poller was faster, or is at work there: this packet goes without, the next one finds it.
             Err(Refused::Insert(_)) => {
                 self.counters.connections_untracked.add(1);
@@ -296,7 +303,8 @@ impl Context<'_> {
         let side = N::side(&self.tracker.connections);
         let view = side.table.view(flow).ok_or(DropReason::FlowEnded)?;
         let was = view.action;
-        let is_over = self.endpoint_is_newer(packet.in_port, was.generation)
+        let is_over = is_gone(self.tables, (was.origin, was.generation))
+            || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.adjacency.port, was.generation)
             || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
         if is_over {

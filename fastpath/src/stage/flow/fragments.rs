@@ -3,18 +3,21 @@
 use flowtable::Tick;
 use flowtable::fragments::{DropReason as Why, Fragments, Key, Piece, Released, Upper, Verdict};
 
+use super::lookup::l3_of;
+use super::net::{Net, V4, V6};
 use super::origin_of;
 use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::connections::Tracker;
+use crate::io::PacketIo;
 use crate::reason::DropReason;
 
 /// Gives later fragments the ports of their first, and lets those wait that came before it. Those that waited for what
 /// came now are in the tracker's `released` afterwards, to go behind this batch.
 #[inline(always)]
-pub fn run(batch: &mut Batch, tracker: &mut Tracker, now: Tick) {
+pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tracker: &mut Tracker, now: Tick) {
     for packet in batch.packets() {
         if packet.is_undecided() && is_fragment(packet) && !packet.has(flag::PIECED) {
-            one(packet, tracker, now);
+            one(packet, io, tracker, now);
         }
     }
 }
@@ -43,7 +46,7 @@ fn is_fragment(packet: &Packet) -> bool {
 }
 
 #[inline(never)]
-fn one(packet: &mut Packet, tracker: &mut Tracker, now: Tick) {
+fn one<I: PacketIo>(packet: &mut Packet, io: &mut I, tracker: &mut Tracker, now: Tick) {
     let Tracker {
         fragments,
         released,
@@ -78,7 +81,7 @@ fn one(packet: &mut Packet, tracker: &mut Tracker, now: Tick) {
     let back = |packet: Packet, outcome: Released| released.push(settle(packet, outcome));
     let verdict = if piece.offset == 0 {
         let upper = Upper {
-            ports: packet.ports,
+            ports: ports(packet, io),
             protocol,
         };
         fragments.first(now, &key, piece.len, upper, back)
@@ -87,9 +90,21 @@ fn one(packet: &mut Packet, tracker: &mut Tracker, now: Tick) {
         fragments.later(now, &key, piece, || packet.move_out(), back)
     };
     match verdict {
+        Verdict::Pass(_) if piece.offset == 0 => packet.flags |= flag::PIECED,
         Verdict::Pass(upper) => *packet = known(packet.move_out(), upper),
         Verdict::Hold => packet.fate = Fate::Held,
         Verdict::Drop(why) => packet.drop(reason(why)),
+    }
+}
+
+/// The ports that a first fragment is looked up by, for those after it: whether it asks or answers, an ICMP message tells
+/// only there.
+fn ports<I: PacketIo>(packet: &Packet, io: &mut I) -> (u16, u16) {
+    match packet.family {
+        Family::V6 => V6::tuple_of(&V6::key_in(packet, || l3_of(packet, io))).ports,
+        Family::V4 | Family::Unknown => {
+            V4::tuple_of(&V4::key_in(packet, || l3_of(packet, io))).ports
+        }
     }
 }
 

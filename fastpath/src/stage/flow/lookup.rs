@@ -144,7 +144,7 @@ fn repeat<N: Net, I: PacketIo>(
         }
         Standing::Passes => translate_source::<N>(packet, action),
         Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => return reopen::<N>(side, flow, packet, l3, left),
+        Standing::Reopens => return reopen::<N>(side, flow, packet, left),
     }
     Found::Done
 }
@@ -155,12 +155,10 @@ fn reopen<N: Net>(
     side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
-    l3: &[u8],
     left: &mut Left,
 ) -> Found {
-    N::restore(packet, l3);
-    if !evict::remove::<N>(side, flow) {
-        // Another poller is at work on it; the sender tries again.
+    if !evict::remove::<N>(side, flow) || packet.has(flag::TRANSLATE) {
+        // Another poller is at work on it, or it was looked up as an answer. The next one finds nothing, and begins.
         packet.drop(DropReason::FlowEnded);
         return Found::Done;
     }

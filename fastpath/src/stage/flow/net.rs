@@ -71,10 +71,10 @@ pub(super) trait Net: Sized {
     }
 
     /// What a packet is looked up by. An ICMP query's identifier stands where a client's port would: of two that ping each
-    /// other each has a connection of its own, whatever their identifiers.
+    /// other each has a connection of its own, whatever their identifiers. A later fragment has both from its first.
     #[inline(always)]
     fn key_in<'a>(packet: &Packet, l3: impl FnOnce() -> &'a [u8]) -> Self::Key {
-        if Self::protocol(packet) != Self::ICMP {
+        if Self::protocol(packet) != Self::ICMP || Self::is_later_fragment(packet) {
             return Self::key(packet);
         }
         let (id, kind) = (packet.ports.0, Self::l4_of(packet, l3()).first());
