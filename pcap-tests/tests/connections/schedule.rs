@@ -158,6 +158,8 @@ impl Plan {
         {
             uplink.nat4 = Some(v4(NODE_B).into());
             uplink.nat6 = Some(v6(NODE6_B).into());
+            tables.nat.addresses4 = vec![v4(NODE_B).into()];
+            tables.nat.addresses6 = vec![v6(NODE6_B).into()];
         }
         for (port, has) in [POD, OTHER].into_iter().zip(self.has_pods) {
             if !has {
