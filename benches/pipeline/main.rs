@@ -39,6 +39,7 @@ type Point = (usize, usize, (usize, usize));
 struct Setup {
     rounds: usize,
     only: Option<String>,
+    quick: bool,
     full: bool,
     profile: bool,
 }
@@ -76,6 +77,7 @@ fn setup() -> Result<Setup> {
     let mut setup = Setup {
         rounds: 9,
         only: None,
+        quick: false,
         full: false,
         profile: false,
     };
@@ -84,12 +86,13 @@ fn setup() -> Result<Setup> {
         match arg.as_str() {
             "--rounds" => setup.rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
             "--only" => setup.only = Some(args.next().ok_or("--only needs a chain's name")?),
+            "--quick" => setup.quick = true,
             "--full" => setup.full = true,
             "--profile" => setup.profile = true,
             // Cargo's own.
             "--bench" => {}
             _ => {
-                let known = "--rounds N, --only CHAIN, --full and --profile are known";
+                let known = "--rounds N, --only CHAIN, --quick, --full and --profile are known";
                 return Err(format!("what is {arg}? {known}").into());
             }
         }
@@ -136,7 +139,7 @@ fn run(setup: &Setup, chain: Chain) -> Result<()> {
 /// One dimension at a time around 16 K flows, 512 frames and batches of 64; or all of them.
 fn points(setup: &Setup) -> impl Iterator<Item = Point> {
     let base = (FLOWS[1], FRAMES[0], BATCHES[2]);
-    let full = setup.full;
+    let (full, quick) = (setup.full, setup.quick);
     let all = FLOWS.into_iter().flat_map(|flows| {
         FRAMES
             .into_iter()
@@ -144,7 +147,7 @@ fn points(setup: &Setup) -> impl Iterator<Item = Point> {
     });
     all.filter(move |point| {
         let differs = [point.0 != base.0, point.1 != base.1, point.2 != base.2];
-        full || differs.iter().filter(|&&it| it).count() <= 1
+        full || differs.iter().filter(|&&it| it).count() <= usize::from(!quick)
     })
 }
 

@@ -113,6 +113,8 @@ fn masquerade() -> Nat {
     Nat {
         rules4: NatPools::new([pool(POD4..=POD4 + 0xff)], []),
         rules6: NatPools::new([pool(POD6..=POD6 + 0xff)], []),
+        addresses4: vec![LOCAL4],
+        addresses6: vec![LOCAL6],
         ports: Arc::new(Ports::new(
             1024..=u16::MAX,
             [],
