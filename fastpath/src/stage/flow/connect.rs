@@ -314,6 +314,7 @@ impl Context<'_> {
         match track::note::<N>(
             &side.table,
             flow,
+            Dir::from_bits(view.dir),
             view.is_reply(),
             packet,
             l3,

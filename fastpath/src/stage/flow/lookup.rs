@@ -2,6 +2,7 @@
 
 use encap::nat::Tuple;
 use flowtable::Tick;
+use flowtable::conn::Dir;
 use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
@@ -46,6 +47,8 @@ pub fn run<I: PacketIo>(
     left
 }
 
+/// The connections of one family: keys first, then all entries, then what was decided, so that the memory that each needs
+/// is fetched for all of them together.
 #[inline(always)]
 fn family<N: Net, I: PacketIo>(
     packets: &mut [Packet],
@@ -79,74 +82,86 @@ fn family<N: Net, I: PacketIo>(
             }
         }
         *found = Found::Nothing;
-        left.undecided = true;
         if let (Some(key), Some(place)) = (keys.get_mut(count), places.get_mut(count)) {
             (*key, *place) = (N::key_in(packet, || l3_of(packet, io)), at);
             count += 1;
         }
     }
+    let repeat = Repeat::<N> {
+        side,
+        tables,
+        generation: short(tables.generation),
+        now,
+        counters,
+    };
     let keys = keys.get(..count).unwrap_or_default();
-    let generation = short(tables.generation);
-    let mut done = 0;
-    side.table.lookup_batch(keys, |index, flow, action| {
+    let known = side.table.lookup_batch(keys, |index, flow, action| {
         let place = places.get(index).map_or(0, |&place| usize::from(place));
-        let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) else {
-            return;
-        };
-        if action.generation != generation || action.origin != origin_of(packet) {
-            *found = Found::Stale(flow);
-            translate_destination::<N>(packet, &action);
-            return;
+        if let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) {
+            *found = repeat.one(packet, io, flow, &action, left);
         }
-        *found = repeat::<N, I>(side, flow, &action, packet, io, tables, now, counters, left);
-        done += usize::from(matches!(found, Found::Done));
     });
-    // All that was to be looked up is decided, unless another family or an ICMP error is not.
-    if done == count && !packets.iter().any(Packet::is_undecided) {
-        left.undecided = false;
-    }
+    left.undecided |= known.count_ones() as usize != count;
 }
 
-/// Decides a packet's fate as its connection's was decided.
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the state of the pipeline, borrowed apart"
-)]
-fn repeat<N: Net, I: PacketIo>(
-    side: &Side<N::Key>,
-    flow: FlowRef,
-    action: &Action<N::Addr>,
-    packet: &mut Packet,
-    io: &mut I,
-    tables: &Tables,
+/// What a decision is repeated with.
+struct Repeat<'a, N: Net> {
+    side: &'a Side<N::Key>,
+    tables: &'a Tables,
+    /// That of the tables, as entries have it.
+    generation: u32,
     now: Tick,
-    counters: &Counters,
-    left: &mut Left,
-) -> Found {
-    translate_destination::<N>(packet, action);
-    packet.next_hop = action.next_hop;
-    let is_sent = resolve::settle(packet, tables.next_hop(action.next_hop), tables);
-    if !is_sent {
-        left.exceptional = true;
-        if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
+    counters: &'a Counters,
+}
+
+impl<N: Net> Repeat<'_, N> {
+    /// Decides a packet's fate as its connection's was decided, if that holds.
+    #[inline(always)]
+    fn one<I: PacketIo>(
+        &self,
+        packet: &mut Packet,
+        io: &mut I,
+        flow: FlowRef,
+        action: &Action<N::Addr>,
+        left: &mut Left,
+    ) -> Found {
+        translate_destination::<N>(packet, action);
+        if action.generation != self.generation || action.origin != origin_of(packet) {
+            left.undecided = true;
+            return Found::Stale(flow);
+        }
+        packet.next_hop = action.next_hop;
+        let hop = self.tables.next_hop(action.next_hop);
+        if !resolve::settle(packet, hop, self.tables) {
+            left.exceptional = true;
+            if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
+                let l3 = l3_of(packet, io);
+                N::restore(packet, l3);
+            }
+            return Found::Done;
+        }
+        let table = &self.side.table;
+        let own = Dir::from_bits(table.dir(flow));
+        if !track::is_known_datagram::<N>(packet, own) {
+            let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
-            N::restore(packet, l3);
+            match track::note::<N>(table, flow, own, is_reply, packet, l3, self.counters) {
+                Standing::Part => {}
+                Standing::Passes => {
+                    translate_source::<N>(packet, action);
+                    return Found::Done;
+                }
+                Standing::Invalid => {
+                    packet.drop(DropReason::CtInvalid);
+                    return Found::Done;
+                }
+                Standing::Reopens => return reopen::<N>(self.side, flow, packet, left),
+            }
         }
-        return Found::Done;
+        table.touch(flow, self.now, N::len(packet));
+        translate_source::<N>(packet, action);
+        Found::Done
     }
-    let is_reply = action.flags & action::IS_REPLY != 0;
-    let l3 = l3_of(packet, io);
-    match track::note::<N>(&side.table, flow, is_reply, packet, l3, counters) {
-        Standing::Part => {
-            side.table.touch(flow, now, packet.ip_len() as u32);
-            translate_source::<N>(packet, action);
-        }
-        Standing::Passes => translate_source::<N>(packet, action),
-        Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => return reopen::<N>(side, flow, packet, left),
-    }
-    Found::Done
 }
 
 /// The connection is over, and the packet is the first of another.

@@ -40,6 +40,8 @@ pub(super) trait Net: Sized {
     fn protocol(packet: &Packet) -> u8;
     /// Where the transport header starts in the IP packet, in bytes.
     fn l4_offset(packet: &Packet) -> usize;
+    /// Length of the IP packet without link padding, in bytes.
+    fn len(packet: &Packet) -> u32;
     fn is_later_fragment(packet: &Packet) -> bool;
     fn is_fragment(packet: &Packet) -> bool;
     fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
@@ -66,7 +68,7 @@ pub(super) trait Net: Sized {
     /// The packet's transport header and what follows, without link padding.
     #[inline(always)]
     fn l4_of<'a>(packet: &Packet, l3: &'a [u8]) -> &'a [u8] {
-        l3.get(Self::l4_offset(packet)..packet.ip_len())
+        l3.get(Self::l4_offset(packet)..Self::len(packet) as usize)
             .unwrap_or_default()
     }
 
@@ -222,6 +224,11 @@ impl Net for V4 {
         packet.ip4.header_len.into()
     }
 
+    #[inline(always)]
+    fn len(packet: &Packet) -> u32 {
+        packet.ip4.total_len.into()
+    }
+
     fn tuple_of(key: &Key4) -> Tuple<u32> {
         Tuple {
             src: key.src,
@@ -356,6 +363,11 @@ impl Net for V6 {
     #[inline(always)]
     fn l4_offset(packet: &Packet) -> usize {
         packet.ip6.upper.offset.into()
+    }
+
+    #[inline(always)]
+    fn len(packet: &Packet) -> u32 {
+        packet.ip6.total_len() as u32
     }
 
     fn tuple_of(key: &Key6) -> Tuple<u128> {
