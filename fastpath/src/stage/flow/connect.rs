@@ -185,7 +185,7 @@ impl Context<'_> {
         let back = N::route(self.tables, N::tuple(packet).src);
         !matches!(
             self.tables.next_hop(back).origin(),
-            Some((Way::Tunnel, ..)) | Some((Way::Uplink, PeerId(1..), _))
+            Some((Way::Tunnel, ..) | (Way::Uplink, PeerId(1..), _))
         )
     }
 

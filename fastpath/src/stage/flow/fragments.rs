@@ -31,7 +31,7 @@ pub(crate) fn expire(tracker: &mut Tracker, now: Tick) {
     } = tracker;
     if fragments.next_expiry().is_some_and(|at| at <= now) {
         fragments.expire(now, |packet, outcome| {
-            released.push(settle(packet, outcome))
+            released.push(settle(packet, outcome));
         });
     }
 }
