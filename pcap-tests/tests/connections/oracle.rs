@@ -140,7 +140,7 @@ impl Oracle {
             (1, _) => 60,
             _ => 600,
         });
-        let since = |seen: Duration| self.now - seen;
+        let since = |seen: Duration| self.now.saturating_sub(seen);
         let since_first = since(first.expect("it has begun"));
         // RFC 4787 REQ-6: answers alone keep nothing for ever.
         let alone = since_first.saturating_sub(timeout * 4);
@@ -243,10 +243,9 @@ impl Oracle {
             return Verdict::Sent(HOST, packet);
         }
         let begins = match says {
-            Says::SynAck | Says::Reset | Says::Answer => return Verdict::Dropped,
+            // Nothing is picked up in its middle here.
+            Says::SynAck | Says::Ack | Says::Reset | Says::Answer => return Verdict::Dropped,
             Says::Syn => Phase::Asked,
-            // Picked up in its middle: not here.
-            Says::Ack => return Verdict::Dropped,
             Says::Anything => Phase::Open,
         };
         let is_translated = self.state.masquerades
