@@ -77,8 +77,11 @@ fn a_spray_of_new_connections_leaves_those_of_others() {
         for fate in rig.run_now(POD, &spray).fates {
             match fate {
                 Fate::Transmit(_) => made += 1,
-                Fate::Drop(DropReason::FlowQuota | DropReason::FlowTableFull) => refused += 1,
-                Fate::Drop(DropReason::NatPortsExhausted) => refused += 1,
+                Fate::Drop(
+                    DropReason::FlowQuota
+                    | DropReason::FlowTableFull
+                    | DropReason::NatPortsExhausted,
+                ) => refused += 1,
                 fate => panic!("{fate:?}"),
             }
         }

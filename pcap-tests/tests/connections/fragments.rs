@@ -104,7 +104,7 @@ fn overlapping_fragments_are_dropped() {
         .collect();
     let overlap = ip4(POD_ADDR, OTHER_ADDR)
         .id(77)
-        .fragment(0x2000 | 149)
+        .fragment(0x2000 | 0x95)
         .packet(17, &counted(1200));
     frames.insert(1, from_pod(&overlap));
     let outcome = rig.run(POD, &frames);

@@ -4,7 +4,9 @@
 mod attacks;
 mod fragments;
 mod inspect;
+mod judged;
 mod node;
+mod oracle;
 mod same;
 mod schedule;
 mod snat;

@@ -143,7 +143,7 @@ impl Node for Two {
 }
 
 /// Big enough that nothing is evicted, nor refused for want of room.
-fn room() -> Capacity {
+pub(crate) fn room() -> Capacity {
     Capacity::new(4096).expect("a power of two")
 }
 
@@ -258,7 +258,7 @@ fn tell(event: &Event) -> String {
 
 /// What events are decided by. The story of a failure tells more than these bytes.
 #[derive(Clone)]
-struct Bytes(Vec<Vec<u8>>);
+pub(crate) struct Bytes(pub(crate) Vec<Vec<u8>>);
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,12 +266,12 @@ impl fmt::Debug for Bytes {
     }
 }
 
-fn bytes() -> impl Strategy<Value = Bytes> {
+pub(crate) fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(prop::collection::vec(any::<u8>(), 60), 1..80).prop_map(Bytes)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_remembered_is_what_would_be_decided(bytes in bytes()) {

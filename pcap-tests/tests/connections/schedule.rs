@@ -20,6 +20,7 @@ pub(crate) const NODE6_B: &str = "2001:db8:18::22";
 
 /// What of a node may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "settings, each by itself")]
 pub(crate) struct Plan {
     /// The next hop of what leaves the cluster.
     pub(crate) outside: Outside,

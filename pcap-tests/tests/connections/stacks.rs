@@ -280,7 +280,7 @@ impl Transfer {
                     sent_len[at] += count;
                 }
                 if socket.can_recv() {
-                    let mut room = [0; 64 << 10];
+                    let mut room = vec![0; 64 << 10];
                     let count = socket.recv_slice(&mut room).expect("open");
                     taken[1 - at].add(&room[..count]);
                     taken_len[1 - at] += count;

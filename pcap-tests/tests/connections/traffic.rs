@@ -368,7 +368,7 @@ fn piece(choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
         ip6(src, dst).packet(44, &payload)
     } else {
         let protocol = if is_ping { build::ICMP } else { build::UDP };
-        let word = more << 13 | start as u16 / 8;
+        let word = (more << 13) | (start as u16 / 8);
         let ip = ip4(src, dst).id(id).fragment(word);
         ip.packet(protocol, &whole[start..end])
     };
