@@ -130,7 +130,8 @@ impl Traffic {
         let inner = judge::open(&view).filter(|_| *port == UPLINK && is_ours);
         let by_tunnel = inner.is_some();
         let view = inner.map_or(Some(view), |inner| View::of(&inner))?;
-        let is_between_others = view.dst == v4(REMOTE_POD).octets() && view.src[0] == 198;
+        let is_between_others =
+            view.dst == v4(REMOTE_POD).octets() && !matches!(view.src[0], 10 | 172);
         (self.tunnels_to_outside || !is_between_others).then_some((*port, by_tunnel, view))
     }
 
