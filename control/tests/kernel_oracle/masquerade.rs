@@ -85,12 +85,15 @@ impl Learnt {
     }
 }
 
+/// Makes frames of what was learnt so far.
+type Make = Box<dyn Fn(&Learnt) -> Vec<Vec<u8>>>;
+
 /// Frames to be sent, made when it is known what was learnt.
 struct Step {
     name: String,
     side: Side,
     learns: Option<&'static str>,
-    make: Box<dyn Fn(&Learnt) -> Vec<Vec<u8>>>,
+    make: Make,
 }
 
 /// What is said, in order.
@@ -235,7 +238,8 @@ fn meet(node: &Dataplane, mut next: impl FnMut() -> u16) -> Vec<(Side, Vec<u8>)>
                 while let Some(frame) = tap.receive() {
                     let is_ip4 = frame.len() >= 34 && frame[12..14] == [8, 0];
                     came |= is_ip4 && is_it(&frame);
-                    if !is_noise(&frame) && !(is_ip4 && is_old(&frame)) {
+                    let is_old = is_ip4 && is_old(&frame);
+                    if !is_noise(&frame) && !is_old {
                         frames.push((side, frame));
                     }
                 }
