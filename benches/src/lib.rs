@@ -8,5 +8,6 @@ pub mod peer;
 pub mod rng;
 pub mod rounds;
 pub mod routes;
+pub mod rules;
 pub mod scenario;
 pub mod table;

@@ -6,6 +6,7 @@
 pub mod conn;
 pub mod flow;
 pub mod fragments;
+pub mod acl;
 pub mod lpm;
 mod prefetch;
 pub mod snat;

@@ -1,0 +1,180 @@
+//! What holds for any policies, IP sets and packets: every verdict is the naive one.
+
+use std::sync::Arc;
+
+use flowtable::acl::{
+    Address, Chain, ChainSpec, Compiler, Policy, SetId, SetWriter, Sets, Tuple, Verdict,
+};
+
+use crate::generate::{Random, SETS};
+use crate::naive::{NaiveSets, NaiveVerdict, Packet, classify};
+
+fn assert_same(found: &Verdict, naive: &NaiveVerdict, seed: u64, packet: Packet) {
+    let kept = naive.logs.len().min(found.logs.rules().len());
+    let found = (
+        found.allow,
+        found.reason,
+        found.logs.total(),
+        found.logs.rules(),
+    );
+    let expected = (
+        naive.allow,
+        naive.reason,
+        naive.logs.len(),
+        &naive.logs[..kept],
+    );
+    assert_eq!(found, expected, "seed {seed}, {packet:?}");
+}
+
+/// One by one, with memberships known, and in a batch.
+fn assert_chain(
+    chain: &Chain,
+    sets: &Sets,
+    spec: &ChainSpec,
+    naive: &NaiveSets,
+    packets: &[Packet],
+    seed: u64,
+) -> usize {
+    let expected: Vec<_> = packets
+        .iter()
+        .map(|&packet| classify(spec, naive, packet))
+        .collect();
+    assert_family(chain, sets, packets, &expected, Packet::v4, seed);
+    assert_family(chain, sets, packets, &expected, Packet::v6, seed);
+    packets.len()
+}
+
+/// The packets of one family, one by one and in batches.
+fn assert_family<A: Address + Default>(
+    chain: &Chain,
+    sets: &Sets,
+    packets: &[Packet],
+    expected: &[NaiveVerdict],
+    tuple: impl Fn(Packet) -> Option<Tuple<A>>,
+    seed: u64,
+) {
+    let own: Vec<_> = packets
+        .iter()
+        .zip(expected)
+        .filter_map(|(&packet, expected)| Some((tuple(packet)?, packet, expected)))
+        .collect();
+    let tuples: Vec<_> = own.iter().map(|(tuple, ..)| *tuple).collect();
+    let mut batch = vec![Verdict::default(); tuples.len()];
+    chain.classify_batch(sets, &tuples, &mut batch);
+    for ((tuple, packet, expected), batch) in own.into_iter().zip(batch) {
+        assert_same(&chain.classify(sets, &tuple), expected, seed, packet);
+        assert_same(&batch, expected, seed, packet);
+    }
+}
+
+/// A node's policies and sets, both as they are judged and as they are compiled.
+struct World {
+    random: Random,
+    ids: u32,
+    policies: Vec<Arc<Policy>>,
+    sets: SetWriter,
+    naive: NaiveSets,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut ids = 0;
+        let policies = random.policies(&mut ids);
+        let mut world = Self {
+            random,
+            ids,
+            policies,
+            sets: SetWriter::default(),
+            naive: NaiveSets::new(),
+        };
+        world.change_sets(60);
+        world
+    }
+
+    fn change_sets(&mut self, changes: usize) {
+        for _ in 0..changes {
+            let set = SetId(self.random.below(SETS) as u32);
+            let member = self.random.member();
+            let members = self.naive.entry(set).or_default();
+            if self.random.once_in(4) {
+                assert_eq!(self.sets.remove(set, &member), members.remove(&member));
+            } else {
+                assert_eq!(self.sets.add(set, &member), Ok(members.insert(member)));
+            }
+        }
+    }
+
+    fn replace_a_policy(&mut self) -> (Arc<Policy>, Arc<Policy>) {
+        let at = self.random.below(self.policies.len());
+        let new = self.random.policy(&mut self.ids, 8);
+        let old = std::mem::replace(&mut self.policies[at], Arc::clone(&new));
+        (old, new)
+    }
+
+    fn packets(&mut self, count: usize) -> Vec<Packet> {
+        (0..count).map(|_| self.random.packet()).collect()
+    }
+}
+
+fn replace(spec: &mut ChainSpec, old: &Arc<Policy>, new: &Arc<Policy>) {
+    let lists = spec.tiers.iter_mut().map(|tier| &mut tier.policies);
+    for policy in lists.chain([&mut spec.profiles]).flatten() {
+        if Arc::ptr_eq(policy, old) {
+            *policy = Arc::clone(new);
+        }
+    }
+}
+
+/// The verdicts of one random world, before and after changes of its policies and sets.
+fn run(seed: u64, packets: usize) -> usize {
+    let mut world = World::new(seed);
+    let mut compiler = Compiler::default();
+    let mut specs: Vec<_> = (0..3).map(|_| world.random.spec(&world.policies)).collect();
+    let packets = world.packets(packets);
+    let mut verdicts = 0;
+    let mut before = Vec::new();
+    for _ in 0..2 {
+        let sets = world.sets.snapshot();
+        let chains: Vec<_> = specs
+            .iter()
+            .map(|spec| compiler.chain(spec).unwrap())
+            .collect();
+        for (spec, chain) in specs.iter().zip(&chains) {
+            verdicts += assert_chain(chain, &sets, spec, &world.naive, &packets, seed);
+        }
+        before.push((specs.clone(), chains, sets, world.naive.clone()));
+        world.change_sets(10);
+        let (old, new) = world.replace_a_policy();
+        for spec in &mut specs {
+            replace(spec, &old, &new);
+        }
+    }
+    // What was handed out has not changed.
+    let (specs, chains, sets, naive) = &before[0];
+    for (spec, chain) in specs.iter().zip(chains) {
+        let few = &packets[..packets.len().min(8)];
+        verdicts += assert_chain(chain, sets, spec, naive, few, seed);
+    }
+    verdicts
+}
+
+fn run_seeds(seeds: std::ops::Range<u64>, packets: usize) -> usize {
+    seeds.map(|seed| run(seed, packets)).sum()
+}
+
+#[test]
+fn verdicts_equal_the_naive_ones() {
+    let verdicts = run_seeds(0..400, 96);
+    assert!(verdicts > 200_000, "{verdicts}");
+}
+
+/// `cargo test -p flowtable --release --test acl -- --ignored millions`
+#[test]
+#[ignore = "minutes"]
+fn millions_of_verdicts_equal_the_naive_ones() {
+    let first = std::env::var("ACL_SEED").map_or(1_000_000, |seed| seed.parse().unwrap());
+    let verdicts = run_seeds(first..first + 20_000, 256);
+    println!("{verdicts} verdicts");
+    assert!(verdicts > 5_000_000, "{verdicts}");
+}
