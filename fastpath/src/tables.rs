@@ -48,6 +48,10 @@ pub struct Nat {
     pub rules4: NatPools<u32>,
     /// Whether one of IPv6 does.
     pub rules6: NatPools<u128>,
+    /// The addresses that are given now: a binding to another one is void.
+    pub addresses4: Vec<u32>,
+    /// The same for IPv6.
+    pub addresses6: Vec<u128>,
     /// The ports that the dataplane may use. None of them is the host's.
     pub ports: Arc<Ports>,
 }

@@ -44,6 +44,7 @@ pub(super) fn nat(desired: &Desired, ports: &Arc<Ports>) -> Nat {
             }),
         ),
         ports: Arc::clone(ports),
+        ..Nat::default()
     }
 }
 

@@ -8,7 +8,7 @@ use encap::vxlan::{self, Vni};
 use fastpath::batch::PeerId;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
-use fastpath::tables::{Adjacency, NextHop, Tables, Tunnels, Unresolved, VxlanEnd, Way};
+use fastpath::tables::{Adjacency, Nat, NextHop, Tables, Tunnels, Unresolved, VxlanEnd, Way};
 use ipnet::IpNet;
 
 use super::Compiler;
@@ -47,12 +47,24 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
         fib4,
         fib6,
         next_hops,
-        ports,
         tunnels: tunnels(compiler),
         hash_key: compiler.hash_key,
-        nat: nat::nat(&compiler.desired, &compiler.nat_ports),
+        nat: Nat {
+            addresses4: ports
+                .iter()
+                .flatten()
+                .filter_map(|port: &Port| port.nat4)
+                .collect(),
+            addresses6: ports
+                .iter()
+                .flatten()
+                .filter_map(|port: &Port| port.nat6)
+                .collect(),
+            ..nat::nat(&compiler.desired, &compiler.nat_ports)
+        },
         tracking: nat::tracking(&compiler.desired, compiler.pick_up),
         endpoints_since: compiler.incarnations.changed(),
+        ports,
     }
 }
 
@@ -228,7 +240,9 @@ fn by_uplink(
                 dst: mac,
                 src: spec.mac,
             });
-            let path = compiler.path_mtus.get(&(peer, rewrite.kind() == Kind::Vxlan6));
+            let path = compiler
+                .path_mtus
+                .get(&(peer, rewrite.kind() == Kind::Vxlan6));
             let outer = match path.filter(|_| way == Way::Tunnel) {
                 Some(path) => spec.mtu.min(*path),
                 None => spec.mtu,

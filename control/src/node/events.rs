@@ -116,7 +116,12 @@ impl Node {
                 }
                 Event::PathMtu { peer, v6, mtu } => {
                     if self.compiler.learn_path_mtu((peer, v6), mtu) {
-                        tracing::info!(?peer, v6, mtu, "a tunnel's path is narrower than the uplink");
+                        tracing::info!(
+                            ?peer,
+                            v6,
+                            mtu,
+                            "a tunnel's path is narrower than the uplink"
+                        );
                         self.stale = true;
                     }
                     self.path_mtus.insert((peer, v6), Instant::now());

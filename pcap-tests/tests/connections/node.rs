@@ -132,6 +132,8 @@ pub(crate) fn tables(range: RangeInclusive<u16>) -> Tables {
                 }],
                 [],
             ),
+            addresses4: vec![v4(NODE).into()],
+            addresses6: vec![v6(NODE6).into()],
             ports: Arc::new(Ports::new(range, [], [4789..=4789])),
         },
         ..world().tables()

@@ -119,3 +119,35 @@ fn one_pod_can_not_take_the_room_of_others() {
     let frame = pcap_tests::build::ethernet(GATEWAY_MAC, OTHER_MAC, &syn);
     assert!(one(&mut rig, OTHER, frame).is_ok());
 }
+
+#[test]
+fn a_connection_that_is_reopened_counts_once() {
+    let mut rig = rig();
+    let client = |flags, seq, ack| {
+        from_pod(&segment4(
+            POD_ADDR,
+            OTHER_ADDR,
+            (40_000, 80),
+            flags,
+            seq,
+            ack,
+        ))
+    };
+    let server = |flags, seq, ack| {
+        let segment = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), flags, seq, ack);
+        pcap_tests::build::ethernet(GATEWAY_MAC, OTHER_MAC, &segment)
+    };
+    for round in 0..5 {
+        let (a, b) = (100 + round * 10_000, 200 + round * 10_000);
+        one(&mut rig, POD, client(SYN, a, 0)).expect("a first packet");
+        one(&mut rig, OTHER, server(SYN_ACK, b, a + 1)).expect("its answer");
+        one(&mut rig, POD, client(0x10, a + 1, b + 1)).expect("established");
+        // Closed by both, FIN and ACK.
+        one(&mut rig, POD, client(0x11, a + 1, b + 1)).expect("closing");
+        one(&mut rig, OTHER, server(0x11, b + 1, a + 2)).expect("closing");
+        one(&mut rig, POD, client(0x10, a + 2, b + 2)).expect("closed");
+    }
+    assert_eq!(rig.connections().v4.len(), 1);
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 1);
+    assert_eq!(rig.counters().connections_made.get(), 5);
+}

@@ -135,17 +135,16 @@ impl Context<'_> {
             nat_port: N::tuple_of(&key).ports.0,
             ..Action::default()
         };
-        let inserted = if self.is_translated::<N>(packet, &key) {
-            self.insert_translated::<N>(packet, key, forward, reply, dir)
-        } else {
+        let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
+        if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
-            let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
-            let made =
-                side.table
-                    .insert_pair((key, forward), (key.reversed(), reply), self.now, dirs);
-            made.map(|(flow, _)| (flow, forward))
-                .map_err(Refused::Insert)
-        };
+            if evict::for_key::<N>(side, &key, self.now)
+                || evict::for_key::<N>(side, &key.reversed(), self.now)
+            {
+                self.counters.connections_evicted.add(1);
+                inserted = self.insert::<N>(packet, key, forward, reply, dir);
+            }
+        }
         let side = N::side(&self.tracker.connections);
         match inserted {
             Ok((flow, action)) => {
@@ -231,6 +230,25 @@ impl Context<'_> {
             && N::is_masqueraded(self.tables, key)
     }
 
+    /// Inserts both directions, with another source where natOutgoing asks for it.
+    fn insert<N: Net>(
+        &mut self,
+        packet: &Packet,
+        key: N::Key,
+        forward: Action<N::Addr>,
+        reply: Action<N::Addr>,
+        dir: Dir,
+    ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
+        if self.is_translated::<N>(packet, &key) {
+            return self.insert_translated::<N>(packet, key, forward, reply, dir);
+        }
+        let table = &N::side(&self.tracker.connections).table;
+        let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
+        let made = table.insert_pair((key, forward), (key.reversed(), reply), self.now, dirs);
+        made.map(|(flow, _)| (flow, forward))
+            .map_err(Refused::Insert)
+    }
+
     /// Claims a source port by inserting the answers' key, and the connection with it.
     fn insert_translated<N: Net>(
         &mut self,
@@ -300,8 +318,7 @@ impl Context<'_> {
             }
             Standing::Invalid => return Err(DropReason::CtInvalid),
             Standing::Reopens => {
-                evict::remove::<N>(side, flow);
-                if packet.has(flag::TRANSLATE) {
+                if !evict::remove::<N>(side, flow) || packet.has(flag::TRANSLATE) {
                     // It was looked up as an answer. The next one finds nothing, and begins.
                     return Err(DropReason::FlowEnded);
                 }

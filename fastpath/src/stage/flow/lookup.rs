@@ -6,9 +6,9 @@ use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, origin_of, related, short};
+use super::{Found, evict, origin_of, related, short};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
-use crate::connections::Tracker;
+use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
 use crate::reason::DropReason;
@@ -59,7 +59,7 @@ fn family<N: Net, I: PacketIo>(
     let Tracker {
         connections, found, ..
     } = tracker;
-    let table = &N::side(connections).table;
+    let side = N::side(connections);
     let mut keys = [N::Key::default(); BATCH];
     let mut places = [0_u8; BATCH];
     let mut count = 0;
@@ -73,7 +73,7 @@ fn family<N: Net, I: PacketIo>(
                 N::restore(packet, l3);
             }
             if N::is_icmp_error(packet, l3) {
-                *found = related::find::<N>(table, packet, l3);
+                *found = related::find::<N>(&side.table, packet, l3);
                 left.undecided |= packet.is_undecided();
                 continue;
             }
@@ -88,7 +88,7 @@ fn family<N: Net, I: PacketIo>(
     let keys = keys.get(..count).unwrap_or_default();
     let generation = short(tables.generation);
     let mut done = 0;
-    table.lookup_batch(keys, |index, flow, action| {
+    side.table.lookup_batch(keys, |index, flow, action| {
         let place = places.get(index).map_or(0, |&place| usize::from(place));
         let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) else {
             return;
@@ -98,9 +98,7 @@ fn family<N: Net, I: PacketIo>(
             translate_destination::<N>(packet, &action);
             return;
         }
-        *found = repeat::<N, I>(
-            table, flow, &action, packet, io, tables, now, counters, left,
-        );
+        *found = repeat::<N, I>(side, flow, &action, packet, io, tables, now, counters, left);
         done += usize::from(matches!(found, Found::Done));
     });
     // All that was to be looked up is decided, unless another family or an ICMP error is not.
@@ -116,7 +114,7 @@ fn family<N: Net, I: PacketIo>(
     reason = "the state of the pipeline, borrowed apart"
 )]
 fn repeat<N: Net, I: PacketIo>(
-    table: &flowtable::flow::FlowTable<N::Key>,
+    side: &Side<N::Key>,
     flow: FlowRef,
     action: &Action<N::Addr>,
     packet: &mut Packet,
@@ -139,14 +137,14 @@ fn repeat<N: Net, I: PacketIo>(
     }
     let is_reply = action.flags & action::IS_REPLY != 0;
     let l3 = l3_of(packet, io);
-    match track::note::<N>(table, flow, is_reply, packet, l3, counters) {
+    match track::note::<N>(&side.table, flow, is_reply, packet, l3, counters) {
         Standing::Part => {
-            table.touch(flow, now, packet.ip_len() as u32);
+            side.table.touch(flow, now, packet.ip_len() as u32);
             translate_source::<N>(packet, action);
         }
         Standing::Passes => translate_source::<N>(packet, action),
         Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => return reopen::<N>(table, flow, packet, l3, left),
+        Standing::Reopens => return reopen::<N>(side, flow, packet, l3, left),
     }
     Found::Done
 }
@@ -154,15 +152,18 @@ fn repeat<N: Net, I: PacketIo>(
 /// The connection is over, and the packet is the first of another.
 #[cold]
 fn reopen<N: Net>(
-    table: &flowtable::flow::FlowTable<N::Key>,
+    side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
     l3: &[u8],
     left: &mut Left,
 ) -> Found {
-    // Its quota goes on to the next one: same ends, same endpoint.
-    table.remove_pair(flow);
     N::restore(packet, l3);
+    if !evict::remove::<N>(side, flow) {
+        // Another poller is at work on it; the sender tries again.
+        packet.drop(DropReason::FlowEnded);
+        return Found::Done;
+    }
     packet.fate = Fate::Undecided;
     left.undecided = true;
     Found::Nothing

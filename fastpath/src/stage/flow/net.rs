@@ -51,10 +51,7 @@ pub(super) trait Net: Sized {
     fn route(tables: &Tables, addr: Self::Addr) -> NextHopId;
     fn nat_address(port: &Port) -> Option<Self::Addr>;
     /// Whether the dataplane translates to this address still.
-    fn is_nat_address(tables: &Tables, addr: Self::Addr) -> bool {
-        let mut ports = tables.ports.iter().flatten();
-        ports.any(|port| Self::nat_address(port) == Some(addr))
-    }
+    fn is_nat_address(tables: &Tables, addr: Self::Addr) -> bool;
     /// Whether natOutgoing applies.
     fn is_masqueraded(tables: &Tables, key: &Self::Key) -> bool;
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError>;
@@ -285,6 +282,10 @@ impl Net for V4 {
         port.nat4
     }
 
+    fn is_nat_address(tables: &Tables, addr: u32) -> bool {
+        tables.nat.addresses4.contains(&addr)
+    }
+
     #[inline]
     fn is_masqueraded(tables: &Tables, key: &Key4) -> bool {
         tables.nat.rules4.masquerades(key.src, key.dst)
@@ -415,6 +416,10 @@ impl Net for V6 {
     #[inline]
     fn nat_address(port: &Port) -> Option<u128> {
         port.nat6
+    }
+
+    fn is_nat_address(tables: &Tables, addr: u128) -> bool {
+        tables.nat.addresses6.contains(&addr)
     }
 
     #[inline]

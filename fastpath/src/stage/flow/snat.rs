@@ -11,6 +11,9 @@ use super::connect::Refused;
 use super::net::Net;
 use crate::reason::DropReason;
 
+/// After so many places without room it is not the ports' fault.
+const FULL: u32 = 4;
+
 /// Draws ports until one is free for this destination: until the answers' key, which holds it, can be inserted. A port is
 /// unique to an address and port of the other side, as in the kernel's conntrack.
 pub(super) fn claim<N: Net>(
@@ -30,6 +33,7 @@ pub(super) fn claim<N: Net>(
         _ => return Err(Refused::Drop(DropReason::NatProtocol)),
     };
     let to = N::tuple_of(&key);
+    let mut full = 0;
     for port in set.probes(rng) {
         forward.nat_port = port;
         let answer = Tuple {
@@ -41,7 +45,14 @@ pub(super) fn claim<N: Net>(
         match table.insert_pair((key, forward), back, now, (dir, Dir::EMPTY.to_bits())) {
             Ok((flow, _)) => return Ok((flow, forward)),
             // In use, or in a part of the table where somebody is at work: another port is elsewhere.
-            Err(InsertError::ReplyTaken | InsertError::Busy | InsertError::Full) => {}
+            Err(InsertError::ReplyTaken | InsertError::Busy) => {}
+            // So it is if there is no room for the answers; if there is none for the connection, nothing helps.
+            Err(error @ InsertError::Full) => {
+                full += 1;
+                if full == FULL {
+                    return Err(Refused::Insert(error));
+                }
+            }
             Err(error @ InsertError::ForwardTaken) => return Err(Refused::Insert(error)),
         }
     }
