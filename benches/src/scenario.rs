@@ -6,6 +6,7 @@ use encap::outer::{self, Inner, Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
 use encap::vxlan::{self, Vni};
 use encap::{checksum, ecn, l4};
 use fastpath::batch::PeerId;
+use fastpath::policy::Policies;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, NextHop, Tables, Tunnels, VxlanEnd, Way};
@@ -305,6 +306,7 @@ fn tables(chain: Chain) -> Tables {
             ..Tunnels::default()
         },
         hash_key: HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
+        policies: Policies::allowing_all(usize::from(PODS) + 1),
         ..Tables::default()
     }
 }

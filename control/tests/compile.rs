@@ -111,6 +111,7 @@ spec:
   interfaceName: cali1
   mac: 02:00:00:00:00:a2
   ipNetworks: [10.65.0.2/32]
+  profiles: [kns.prod]
 ---
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint

@@ -119,7 +119,7 @@ impl Pipeline {
                     (&mut self.events, &self.counters),
                 );
             }
-            flow::fragments(batch, tracker, now);
+            flow::fragments(batch, io, tracker, now);
         }
         if decide(
             &mut self.tracker,
@@ -336,7 +336,7 @@ fn decide<I: PacketIo>(
     let mut exceptional = left.exceptional;
     if left.undecided {
         exceptional |= resolve::run(batch, tables, port);
-        flow::connect(batch, io, tables, tracker, now, counters);
+        exceptional |= flow::connect(batch, io, tables, tracker, now, counters);
     }
     exceptional
 }

@@ -3,10 +3,10 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 //! Everything a packet is looked up in. No I/O, no clock, no threads: time is an argument.
 
+pub mod acl;
 pub mod conn;
 pub mod flow;
 pub mod fragments;
-pub mod acl;
 pub mod lpm;
 mod prefetch;
 pub mod snat;

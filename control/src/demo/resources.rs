@@ -193,7 +193,11 @@ mod tests {
         for scenario in Mode::ALL.iter().flat_map(|mode| Scenario::of(*mode)) {
             let sources = calico(*scenario).map(|(name, text)| Source::new(name, text));
             let resources = load_sources(&sources).unwrap();
-            assert!(resources.remarks.0.is_empty(), "{:?}", resources.remarks);
+            assert!(
+                resources.base.remarks.0.is_empty(),
+                "{:?}",
+                resources.base.remarks
+            );
             let desired = compute(&resources, "node1").unwrap();
             assert_eq!(desired.endpoints.len(), 2, "{scenario:?}");
             for family in Family::ALL {

@@ -1,20 +1,23 @@
 //! Fragments: later ones go where their first went, and wait for it if they are early.
 
+use encap::l4;
 use flowtable::Tick;
 use flowtable::fragments::{DropReason as Why, Fragments, Key, Piece, Released, Upper, Verdict};
 
-use super::origin_of;
+use super::{l3_of, origin_of};
 use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::connections::Tracker;
+use crate::io::PacketIo;
 use crate::reason::DropReason;
 
 /// Gives later fragments the ports of their first, and lets those wait that came before it. Those that waited for what
 /// came now are in the tracker's `released` afterwards, to go behind this batch.
 #[inline(always)]
-pub fn run(batch: &mut Batch, tracker: &mut Tracker, now: Tick) {
+pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tracker: &mut Tracker, now: Tick) {
     for packet in batch.packets() {
         if packet.is_undecided() && is_fragment(packet) && !packet.has(flag::PIECED) {
-            one(packet, tracker, now);
+            let kind = icmp_type(packet, io);
+            one(packet, kind, tracker, now);
         }
     }
 }
@@ -43,7 +46,7 @@ fn is_fragment(packet: &Packet) -> bool {
 }
 
 #[inline(never)]
-fn one(packet: &mut Packet, tracker: &mut Tracker, now: Tick) {
+fn one(packet: &mut Packet, kind: Option<u8>, tracker: &mut Tracker, now: Tick) {
     let Tracker {
         fragments,
         released,
@@ -77,20 +80,36 @@ fn one(packet: &mut Packet, tracker: &mut Tracker, now: Tick) {
     };
     let back = |packet: Packet, outcome: Released| released.push(settle(packet, outcome));
     let verdict = if piece.offset == 0 {
-        let upper = Upper {
-            ports: packet.ports,
-            protocol,
-        };
+        // What its later fragments are looked up by: of a query its identifier and type.
+        let ports = kind.map_or(packet.ports, |kind| (packet.ports.0, kind.into()));
+        let upper = Upper { ports, protocol };
         fragments.first(now, &key, piece.len, upper, back)
     } else {
         // Moved out only if it is held: what stays behind has no frame, and its fate says so.
         fragments.later(now, &key, piece, || packet.move_out(), back)
     };
     match verdict {
+        Verdict::Pass(_) if piece.offset == 0 => packet.flags |= flag::PIECED,
         Verdict::Pass(upper) => *packet = known(packet.move_out(), upper),
         Verdict::Hold => packet.fate = Fate::Held,
         Verdict::Drop(why) => packet.drop(reason(why)),
     }
+}
+
+/// The type of an ICMP message's first fragment.
+fn icmp_type<I: PacketIo>(packet: &Packet, io: &mut I) -> Option<u8> {
+    let at = match packet.family {
+        Family::V4 if packet.ip4.protocol == l4::ICMP && !packet.ip4.is_later_fragment() => {
+            packet.ip4.header_len.into()
+        }
+        Family::V6
+            if packet.ip6.upper.protocol == l4::ICMPV6 && !packet.ip6.is_later_fragment() =>
+        {
+            usize::from(packet.ip6.upper.offset)
+        }
+        _ => return None,
+    };
+    l3_of(packet, io).get(at).copied()
 }
 
 /// A fragment that knows the ports of its datagram.

@@ -6,11 +6,12 @@ use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, evict, origin_of, related, short};
+use super::{Found, evict, origin_of, policy, related, short};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
+use crate::policy::RuleCounters;
 use crate::reason::DropReason;
 use crate::stage::resolve;
 use crate::tables::Tables;
@@ -93,6 +94,15 @@ fn family<N: Net, I: PacketIo>(
         let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) else {
             return;
         };
+        if policy::is_denial(&action) {
+            // Else it is met again when it is known where the packet would go.
+            if policy::repeat::<N>(side, flow, &action, packet, tables, now) {
+                left.exceptional |= is_told(packet);
+                *found = Found::Done;
+                done += 1;
+            }
+            return;
+        }
         if action.generation != generation || action.origin != origin_of(packet) {
             *found = Found::Stale(flow);
             translate_destination::<N>(packet, &action);
@@ -144,9 +154,16 @@ fn repeat<N: Net, I: PacketIo>(
         }
         Standing::Passes => translate_source::<N>(packet, action),
         Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => return reopen::<N>(side, flow, packet, l3, left),
+        Standing::Reopens => {
+            return reopen::<N>(side, flow, packet, l3, &tables.policies.counters, left);
+        }
     }
     Found::Done
+}
+
+/// Whether the sender is told that the packet is dropped.
+pub(super) const fn is_told(packet: &Packet) -> bool {
+    matches!(packet.fate, Fate::Drop(DropReason::EndpointToHostRejected))
 }
 
 /// The connection is over, and the packet is the first of another.
@@ -156,10 +173,11 @@ fn reopen<N: Net>(
     flow: FlowRef,
     packet: &mut Packet,
     l3: &[u8],
+    counters: &RuleCounters,
     left: &mut Left,
 ) -> Found {
     N::restore(packet, l3);
-    if !evict::remove::<N>(side, flow) {
+    if !evict::remove::<N>(side, flow, counters) {
         // Another poller is at work on it; the sender tries again.
         packet.drop(DropReason::FlowEnded);
         return Found::Done;

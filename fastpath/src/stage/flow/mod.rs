@@ -12,6 +12,7 @@ mod evict;
 mod fragments;
 mod lookup;
 mod net;
+mod policy;
 mod related;
 mod snat;
 mod sweep;
