@@ -12,4 +12,5 @@ pub mod netlink;
 pub mod node;
 pub mod policy;
 pub mod replay;
+pub mod trace;
 pub mod xdp;

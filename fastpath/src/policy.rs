@@ -108,48 +108,67 @@ impl Policies {
         }
     }
 
-    /// Judges a packet that no connection is known for. `tuple` is what it is before its source is translated.
+    /// Judges a packet that no connection is known for, and counts what decided. `tuple` is what it is before its source is
+    /// translated.
     pub fn judge<A: Address + Copy>(&self, tuple: &Tuple<A>, from: End, to: End) -> Judgement {
+        self.explain(tuple, from, to, |decider, _| self.counters.decided(decider))
+    }
+
+    /// The same without counting; `note` is told what each endpoint's chain decides, and whether it allows.
+    pub fn explain<A: Address + Copy>(
+        &self,
+        tuple: &Tuple<A>,
+        from: End,
+        to: End,
+        mut note: impl FnMut(Decider, bool),
+    ) -> Judgement {
         let mut source = Decider::NOBODY;
         let mut destination = Decider::NOBODY;
-        let source_chain = match from {
+        if from == End::Host {
             // A host always reaches its own pods, and what it says to others is for host endpoints' policies.
-            End::Host => {
-                return Judgement::Allow {
-                    source,
-                    destination,
-                };
-            }
-            End::Outside => None,
-            End::Pod(port) => match self.chain(port, Direction::Egress) {
-                Ok(chain) => Some(chain),
-                Err(by) => return deny(by),
-            },
-        };
-        let destination_chain = match to {
+            return Judgement::Allow {
+                source,
+                destination,
+            };
+        }
+        let of = |end, direction| match end {
             End::Host | End::Outside => None,
-            End::Pod(port) => match self.chain(port, Direction::Ingress) {
-                Ok(chain) => Some(chain),
-                Err(by) => return deny(by),
-            },
+            End::Pod(port) => Some(self.chain(port, direction)),
         };
-        let uses_sets = |chain: Option<&Chain>| chain.is_some_and(Chain::uses_sets);
-        let members = if uses_sets(source_chain) || uses_sets(destination_chain) {
+        let chains = [of(from, Direction::Egress), of(to, Direction::Ingress)];
+        let uses_sets = chains
+            .iter()
+            .flatten()
+            .flatten()
+            .any(|chain| chain.uses_sets());
+        let members = if uses_sets {
             let of = |addr| self.sets.members(addr);
             (of(tuple.source), of(tuple.destination))
         } else {
             (Members::NONE, Members::NONE)
         };
-        for (chain, direction, decider) in [
-            (source_chain, Direction::Egress, &mut source),
-            (destination_chain, Direction::Ingress, &mut destination),
-        ] {
-            let Some(chain) = chain else { continue };
-            let verdict = chain.classify_known(&self.sets, tuple, &members.0, &members.1);
-            *decider = Decider::of(verdict.reason, direction);
-            self.counters.decided(*decider);
-            if !verdict.allow {
-                return deny(*decider);
+        for (chain, (direction, decider)) in chains.into_iter().zip([
+            (Direction::Egress, &mut source),
+            (Direction::Ingress, &mut destination),
+        ]) {
+            let allows = match chain {
+                None => continue,
+                Some(Err(closed)) => {
+                    *decider = closed;
+                    false
+                }
+                Some(Ok(chain)) => {
+                    let verdict = chain.classify_known(&self.sets, tuple, &members.0, &members.1);
+                    *decider = Decider::of(verdict.reason, direction);
+                    verdict.allow
+                }
+            };
+            note(*decider, allows);
+            if !allows {
+                return Judgement::Deny {
+                    reason: DropReason::PolicyDeny,
+                    by: *decider,
+                };
             }
         }
         if matches!((from, to), (End::Pod(_), End::Host)) {
@@ -183,13 +202,6 @@ impl Policies {
                 Direction::Egress => &endpoint.egress,
             }),
         }
-    }
-}
-
-const fn deny(by: Decider) -> Judgement {
-    Judgement::Deny {
-        reason: DropReason::PolicyDeny,
-        by,
     }
 }
 

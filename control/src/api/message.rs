@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use crate::trace::Ask;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,18 @@ pub enum Method {
     Routes(RoutesParams),
     /// [`Neighbours`](super::report::Neighbours).
     Neighbours(PageParams),
+    /// [`PolicyShown`](super::report::PolicyShown).
+    Policy(EndpointParams),
+    /// [`Trace`](crate::trace::Trace).
+    Trace(Ask),
+}
+
+/// Which endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointParams {
+    /// `namespace/pod`, or less where that is enough; or the interface.
+    pub endpoint: String,
 }
 
 /// Which routes.
@@ -188,13 +201,15 @@ impl Method {
             "drops" => Self::Drops,
             "accounting" => Self::Accounting,
             "routes" => return serde_json::from_value(given).map(Self::Routes).map_err(bad),
+            "policy" => return serde_json::from_value(given).map(Self::Policy).map_err(bad),
+            "trace" => return serde_json::from_value(given).map(Self::Trace).map_err(bad),
             "neighbours" => {
                 return serde_json::from_value(given)
                     .map(Self::Neighbours)
                     .map_err(bad);
             }
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }

@@ -23,7 +23,9 @@ mod server;
 
 pub use bind::{BindError, Bound};
 pub use client::{Client, ClientError};
-pub use message::{ApiError, ErrorCode, Method, PageParams, Request, Response, RoutesParams};
+pub use message::{
+    ApiError, EndpointParams, ErrorCode, Method, PageParams, Request, Response, RoutesParams,
+};
 pub use server::{Limits, Server, Ticket};
 
 /// The version of the protocol.

@@ -22,6 +22,7 @@ use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
 use crate::netlink::Link;
+use crate::trace;
 
 impl Node {
     /// Answers a request. Changes nothing, and walks no more than once over what there is.
@@ -36,6 +37,13 @@ impl Node {
             Method::Accounting => value(&tally::accounting(self.pollers.counters())),
             Method::Routes(params) => value(&self.routes(params)),
             Method::Neighbours(params) => value(&self.neighbour_reports(params)),
+            Method::Policy(params) => self.policy_shown(&params.endpoint),
+            Method::Trace(ask) => {
+                let tables = self.publisher.latest();
+                let trace = trace::trace(&self.compiler, tables, Some(&self.connections), ask);
+                let trace = trace.map_err(|message| ApiError::new(ErrorCode::BadParams, message));
+                trace.and_then(|trace| value(&trace))
+            }
         };
         Response {
             id: Some(request.id),
@@ -252,6 +260,7 @@ impl Node {
             total,
             drops,
             kernel,
+            rules: self.denying_rules(),
         }
     }
 
@@ -364,7 +373,7 @@ impl Node {
     }
 }
 
-fn value(report: &impl Serialize) -> Result<Value, ApiError> {
+pub(super) fn value(report: &impl Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(report)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
 }

@@ -14,6 +14,7 @@ mod leftovers;
 mod neighbours;
 mod pollers;
 mod ports;
+mod rules;
 mod start;
 mod tally;
 

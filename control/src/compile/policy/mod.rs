@@ -11,7 +11,7 @@ mod translate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use fastpath::policy::{Decided, Decider, Endpoint, Policies, ToHost};
+use fastpath::policy::{Decided, Decider, Endpoint, Policies, RuleCounters, ToHost};
 use flowtable::acl::{
     AclError, Chain, ChainSpec, Compiler, Policy, RuleId, SetError, Tier, TierDefault,
 };
@@ -367,6 +367,18 @@ impl PolicyCompiler {
             Decided::Inactive(_) => Reason::Inactive,
             Decided::Unknown(_) => Reason::UnknownEndpoint,
         })
+    }
+
+    /// The rules in force that deny.
+    pub fn denying_rules(&self) -> impl Iterator<Item = (RuleId, &RuleRef)> {
+        let ids = self.compiled.values().flat_map(|compiled| &compiled.ids);
+        let named = ids.filter_map(|id| Some((*id, self.numbers.name(*id)?)));
+        named.filter(|(_, name)| name.action == Action::Deny)
+    }
+
+    /// What rules have decided.
+    pub const fn counters(&self) -> &RuleCounters {
+        self.numbers.counters()
     }
 
     /// The endpoint of an interface.
