@@ -18,6 +18,7 @@ pub mod lab;
 pub mod netns;
 pub mod peer;
 pub mod plan;
+mod policy;
 pub mod preflight;
 pub mod progress;
 pub mod report;

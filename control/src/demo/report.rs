@@ -27,6 +27,8 @@ pub enum What {
     Wire,
     /// No traffic gets through.
     Blocked,
+    /// The daemon names the rule that denied.
+    Named,
     /// The dataplane ended in order.
     Stop,
 }
@@ -42,6 +44,7 @@ impl What {
             Self::Tcp => "tcp",
             Self::Wire => "wire",
             Self::Blocked => "blocked",
+            Self::Named => "named",
             Self::Stop => "stop",
         }
     }
@@ -126,7 +129,7 @@ impl Figures {
                 rounded(self.down_mbit_s)
             ),
             What::Wire => self.wire.clone().unwrap_or_default(),
-            What::Start | What::Blocked | What::Stop => self
+            What::Start | What::Blocked | What::Named | What::Stop => self
                 .took_ms
                 .map_or(String::new(), |ms| format!("{ms:.0} ms")),
         }

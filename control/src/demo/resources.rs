@@ -150,12 +150,9 @@ fn pods() -> String {
         ];
         // Calico joins the parts with single dashes.
         let resource = format!("{node}-k8s-{name}-eth0");
-        text.push_str(&document(
-            "WorkloadEndpoint",
-            &resource,
-            Some(POD_NAMESPACE),
-            &spec,
-        ));
+        let endpoint = document("WorkloadEndpoint", &resource, Some(POD_NAMESPACE), &spec);
+        let labels = format!("  labels: {{pod: {name}}}\nspec:\n");
+        text.push_str(&endpoint.replacen("spec:\n", &labels, 1));
     }
     text
 }

@@ -9,7 +9,8 @@ use super::checks::{Bench, INTEROP, PAIRS, Pair, took};
 use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
-use super::plan::{End, Node};
+use super::plan::{CLIENT, DB, End, Node, WEB};
+use super::policy::{self, Policy};
 use super::report::{Figures, Outcome, Status, What};
 use super::scenario::{Carriage, Family, Mode, Scenario};
 use super::wire::Wire;
@@ -35,6 +36,8 @@ enum Step {
     Show(Scenario),
     /// The dataplane is stopped, or killed: the same traffic must fail, and work again after a restart.
     Without(Scenario, Ending),
+    /// Policies come and go.
+    Policy(Scenario),
     /// Node 2 is the kernel's.
     Interop(Scenario),
 }
@@ -51,7 +54,10 @@ enum Ending {
 impl Step {
     fn scenario(self) -> Scenario {
         match self {
-            Self::Show(scenario) | Self::Without(scenario, _) | Self::Interop(scenario) => scenario,
+            Self::Show(scenario)
+            | Self::Without(scenario, _)
+            | Self::Policy(scenario)
+            | Self::Interop(scenario) => scenario,
         }
     }
 
@@ -60,6 +66,7 @@ impl Step {
             Self::Show(scenario) => scenario.label().to_owned(),
             Self::Without(_, Ending::Stopped) => "stopped".to_owned(),
             Self::Without(_, Ending::Killed) => "killed".to_owned(),
+            Self::Policy(_) => "policy".to_owned(),
             Self::Interop(scenario) => format!("interop-{}", scenario.label()),
         }
     }
@@ -74,6 +81,7 @@ impl Step {
             Self::Without(_, Ending::Killed) => {
                 format!("{mode}: the daemons killed with SIGKILL, and started again")
             }
+            Self::Policy(_) => format!("{mode}: policies, applied and withdrawn live"),
             Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
         }
     }
@@ -88,7 +96,7 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
         if let Some(Step::Show(first)) = steps.first().copied() {
             let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
             // After the conversations that they judge, on the same lab.
-            steps.splice(1..1, proofs);
+            steps.splice(1..1, [Step::Policy(first)].into_iter().chain(proofs));
         }
         for mode in [Mode::Vxlan, Mode::Ipip] {
             if wishes.modes.contains(&mode) {
@@ -184,6 +192,7 @@ fn play(
                 .collect();
             converse(bench, &INTEROP, &families, audience)?;
         }
+        Step::Policy(_) => policies(bench, wishes, audience)?,
         Step::Without(_, how) => {
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
@@ -221,6 +230,55 @@ fn converse(
     Ok(())
 }
 
+/// Policies about `web`: a staged one changes nothing; one that lets only `db` in blocks `client`, and says so; one that lets
+/// nothing out leaves the host's probes answered.
+fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
+    let from_db = Pair {
+        name: "allowed pod to pod",
+        from: End::Pod(DB),
+        to: End::Pod(WEB),
+    };
+    let back = Pair {
+        name: "silent pod to pod",
+        from: End::Pod(WEB),
+        to: End::Pod(CLIENT),
+    };
+    let (from_client, from_host) = (PAIRS[0], PAIRS[3]);
+    let flows = |pair: &Pair, audience: &mut dyn Audience| -> Result<()> {
+        for family in &wishes.families {
+            audience.conversation(*family, pair);
+            audience.results(bench.flows(pair, *family, None)?);
+        }
+        Ok(())
+    };
+    let (lab, cancel) = (bench.lab, bench.cancel);
+    Policy::Staged.apply(lab, cancel)?;
+    flows(&from_client, audience)?;
+    Policy::Staged.withdraw(lab, cancel)?;
+
+    Policy::OnlyDb.apply(lab, cancel)?;
+    audience.results(bench.blocked(&[from_client], &wishes.families)?);
+    let named = policy::denying_rules(lab, Node::One)?;
+    let is_named = named
+        .iter()
+        .any(|rule| rule.contains(Policy::OnlyDb.name()));
+    let told = if is_named {
+        Ok(Figures::default())
+    } else {
+        Err(format!("the rule that denied is not named, but {named:?}"))
+    };
+    audience.results(vec![bench.outcome(What::Named, told)]);
+    flows(&from_db, audience)?;
+    flows(&from_host, audience)?;
+    Policy::OnlyDb.withdraw(lab, cancel)?;
+
+    Policy::Silence.apply(lab, cancel)?;
+    audience.results(bench.blocked(&[back], &wishes.families)?);
+    flows(&from_host, audience)?;
+    Policy::Silence.withdraw(lab, cancel)?;
+    flows(&back, audience)
+}
+
 /// Looks at the conversations across nodes and to outside, in short.
 fn flows(
     bench: &Bench<'_>,
@@ -251,7 +309,7 @@ impl<'a> Nodes<'a> {
     fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
         let second = match step {
             Step::Interop(_) => Dataplane::Kernel,
-            Step::Show(_) | Step::Without(..) => dataplane,
+            Step::Show(_) | Step::Without(..) | Step::Policy(_) => dataplane,
         };
         Self {
             lab,
@@ -268,6 +326,7 @@ impl<'a> Nodes<'a> {
         for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
             match dataplane {
                 Dataplane::Caracal => {
+                    policy::clear(self.lab)?;
                     let config: PathBuf = resources::write(self.lab, node, self.scenario)?;
                     self.daemons.push(Daemon::start(self.lab, node, &config)?);
                 }
@@ -350,6 +409,7 @@ mod tests {
             names(&Mode::ALL, Dataplane::Caracal),
             [
                 "vxlan",
+                "policy",
                 "stopped",
                 "killed",
                 "ipip",
@@ -362,7 +422,7 @@ mod tests {
         );
         assert_eq!(
             names(&[Mode::Direct], Dataplane::Caracal),
-            ["direct", "stopped", "killed"]
+            ["direct", "policy", "stopped", "killed"]
         );
     }
 

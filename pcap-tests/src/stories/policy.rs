@@ -16,7 +16,7 @@ fn to_b(packet: &[u8]) -> Vec<u8> {
 pub(super) fn policy_denies() -> Story {
     let syn = |port, ttl| ip4(A4, B4).ttl(ttl).tcp(40_000, port, SYN, &[]);
     let answer = |ttl| ip4(B4, A4).ttl(ttl).tcp(80, 40_000, SYN_ACK, &[]);
-    let datagram = || from_a(&ip4(A4, B4).udp(40_000, 53, b"query"));
+    let datagram = || from_a(&ip4(A4, B4).udp(40_000, 5000, b"query"));
     Story {
         name: "policy-denies",
         input: vec![
@@ -26,7 +26,7 @@ pub(super) fn policy_denies() -> Story {
             (A, 3, datagram()),
             (A, 4, from_a(&syn(81, 64))),
             (A, 5, from_a(&syn(81, 64))),
-            (B, 6, from_b(&ip4(B4, A4).udp(50_000, 53, b"query"))),
+            (B, 6, from_b(&ip4(B4, A4).udp(50_000, 5000, b"query"))),
         ],
         output: vec![(B, to_b(&syn(80, 63))), (A, to_a(&answer(63)))],
         fates: vec![
@@ -42,7 +42,7 @@ pub(super) fn policy_denies() -> Story {
 }
 
 pub(super) fn staged_policy() -> Story {
-    let datagram = |ttl| ip4(A4, B4).ttl(ttl).udp(40_000, 53, b"query");
+    let datagram = |ttl| ip4(A4, B4).ttl(ttl).udp(40_000, 5000, b"query");
     Story {
         name: "staged-policy",
         input: vec![(A, 0, from_a(&datagram(64)))],
@@ -60,7 +60,7 @@ pub(super) fn no_egress_answers_the_host() -> Story {
             (HOST, 0, ethernet(HOST_PORT, HOST_STACK, &probe)),
             (A, 1, from_a(&answer)),
             (A, 2, from_a(&ip4(A4, NODE1_4).tcp(40_000, 22, SYN, &[]))),
-            (A, 3, from_a(&ip4(A4, B4).udp(40_000, 53, b"query"))),
+            (A, 3, from_a(&ip4(A4, B4).udp(40_000, 5000, b"query"))),
         ],
         output: vec![
             (A, to_a(&probe)),

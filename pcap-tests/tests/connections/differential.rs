@@ -169,6 +169,9 @@ fn rule(dice: &mut Dice, index: usize) -> Rule {
         action: dice.of(&[
             Action::Allow,
             Action::Allow,
+            Action::Allow,
+            Action::Allow,
+            Action::Allow,
             Action::Deny,
             Action::Pass,
             Action::Log,

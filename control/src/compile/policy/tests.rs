@@ -125,7 +125,7 @@ fn over_the_limit_everything_stays_as_it_was() {
         .update(&model(&[policy("p", "a", ALLOW_B)]), "n")
         .unwrap();
     let (rules, sets) = compiler.memory_bytes();
-    for (rules, sets) in [(rules + 64, sets << 4), (rules << 8, sets + 64)] {
+    for (rules, sets) in [(rules + 4096, sets << 8), (rules << 8, sets + 4096)] {
         let mut compiler = PolicyCompiler::with_limits(rules, sets);
         let small = model(&[policy("p", "a", ALLOW_B)]);
         compiler.update(&small, "n").unwrap();
