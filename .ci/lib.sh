@@ -171,7 +171,8 @@ test_features() {
 test_interleavings() {
   local RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom
   export RUSTFLAGS CARGO_TARGET_DIR
-  run_tests -p fastpath --release --test loom_snapshot
+  run_tests -p fastpath --release --test loom_snapshot || return 1
+  run_tests -p flowtable --release --test loom_flow
 }
 
 # Leaves out what passed tests printed (it is read for SKIPPED lines).

@@ -47,7 +47,7 @@ pub(crate) fn run(setup: &Setup, name: &str, count: usize) -> Result<()> {
     let mut peers = build_peers(setup, &rules)?;
     let tuples: Vec<_> = packets.iter().map(tuple_of).collect();
     let sets = Sets::default();
-    if std::env::var("NOVERIFY").is_err() { verify(setup, &rules, &packets, &chain, &space, &mut peers)?; }
+    verify(setup, &rules, &packets, &chain, &space, &mut peers)?;
 
     let mut table = Table::new(&["build", "ms", "KB kept", "KB at most"]);
     let kilobytes = |bytes: usize| format!("{:.0}", bytes as f64 / 1e3);
@@ -138,7 +138,7 @@ fn chain_of(rules: &[FiveTuple]) -> Result<Chain> {
             })
         })
         .collect::<Result<_>>()?;
-    let policies = vec![Arc::new(Policy { rules })];
+    let policies = [Arc::new(Policy { rules })].into();
     Ok(Compiler::default().chain(&ChainSpec {
         tiers: vec![Tier {
             policies,

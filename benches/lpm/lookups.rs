@@ -192,6 +192,8 @@ fn build_peers<F: Family>(
         let name = match *kind {
             "lpm4" => "rte_lpm",
             "fib6" => "rte_fib6 TRIE 4B",
+            "fib6-huge" => "rte_fib6 TRIE 4B, huge pages",
+            "fib4-huge" => "rte_fib DIR24_8 2B, huge pages",
             _ => "rte_fib DIR24_8 2B",
         };
         built.push(Dpdk {

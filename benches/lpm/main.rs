@@ -39,10 +39,11 @@ const TABLES: [&str; 4] = ["calico1k", "bgp1m", "calico1k6", "bgp200k6"];
 
 fn main() -> Result<()> {
     let setup = setup()?;
-    lookups::run::<V4>(&setup, "calico1k", &routes::calico1k(), &["fib4", "lpm4"])?;
-    lookups::run::<V4>(&setup, "bgp1m", &routes::bgp1m(), &["fib4", "lpm4"])?;
-    lookups::run::<V6>(&setup, "calico1k6", &routes::calico1k6(), &["fib6"])?;
-    lookups::run::<V6>(&setup, "bgp200k6", &routes::bgp200k6(), &["fib6"])
+    let (peers4, peers6) = (["fib4", "fib4-huge", "lpm4"], ["fib6", "fib6-huge"]);
+    lookups::run::<V4>(&setup, "calico1k", &routes::calico1k(), &peers4)?;
+    lookups::run::<V4>(&setup, "bgp1m", &routes::bgp1m(), &peers4)?;
+    lookups::run::<V6>(&setup, "calico1k6", &routes::calico1k6(), &peers6)?;
+    lookups::run::<V6>(&setup, "bgp200k6", &routes::bgp200k6(), &peers6)
 }
 
 fn setup() -> Result<Setup> {

@@ -2,7 +2,10 @@
 /*
  * DPDK's route tables as peers of flowtable::lpm.
  *
- *   lpm-peer fib4|lpm4|fib6 <EAL arguments>
+ *   lpm-peer fib4|fib4-huge|lpm4|fib6|fib6-huge <EAL arguments>
+ *
+ * "-huge" puts DPDK's memory into transparent huge pages: --no-huge gives it pages of 4 KiB, and hugetlbfs,
+ * which it has in production, needs an administrator.
  *
  * Reads commands from stdin, one a line, and answers each with a line that begins with "= ":
  *
@@ -16,11 +19,13 @@
  * A route is 16 bytes of address in network order (4 used by IPv4), 16 bits of length, 16 bits of next hop.
  * An address is 32 bits in host order or 16 bytes in network order.
  */
+#define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +34,7 @@
 #include <rte_fib.h>
 #include <rte_fib6.h>
 #include <rte_lpm.h>
+#include <rte_memory.h>
 
 #define BATCH 64
 /* What 16-bit entries can number, and enough for a routing table with few routes longer than /24. */
@@ -178,6 +184,35 @@ static const struct table tables[] = {
 	{ "fib6", 16, fib6_create, fib6_add, fib6_del, fib6_batch, fib6_single, hop64 },
 };
 
+/*
+ * Replaces a range of DPDK's memory by anonymous memory in huge pages that says the same. Called before
+ * there is a table, while nothing but the heap's own records is in there.
+ */
+static int make_huge(const struct rte_memseg_list *list, const struct rte_memseg *segment, size_t len, void *arg)
+{
+	(void)list;
+	(void)arg;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t pages = len / page;
+	uint8_t *start = segment->addr;
+	unsigned char *there = malloc(pages);
+	uint8_t *kept = malloc(len);
+	if (!there || !kept || mincore(start, len, there))
+		die("mincore");
+	for (size_t i = 0; i < pages; i++)
+		if (there[i] & 1)
+			memcpy(kept + i * page, start + i * page, page);
+	if (mmap(start, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ||
+	    madvise(start, len, MADV_HUGEPAGE))
+		die("huge pages");
+	for (size_t i = 0; i < pages; i++)
+		if (there[i] & 1)
+			memcpy(start + i * page, kept + i * page, page);
+	free(kept);
+	free(there);
+	return 0;
+}
+
 static void *read_file(const char *path, size_t size, size_t *count)
 {
 	FILE *f = fopen(path, "rb");
@@ -268,16 +303,21 @@ static void churn(const struct table *t, size_t n)
 int main(int argc, char **argv)
 {
 	const struct table *t = NULL;
+	char *huge = argc > 1 ? strstr(argv[1], "-huge") : NULL;
+	if (huge)
+		*huge = 0;
 	for (size_t i = 0; argc > 1 && i < sizeof tables / sizeof *tables; i++)
 		if (!strcmp(argv[1], tables[i].name))
 			t = &tables[i];
 	if (!t) {
-		fprintf(stderr, "usage: lpm-peer fib4|lpm4|fib6 <EAL arguments>\n");
+		fprintf(stderr, "usage: lpm-peer fib4|fib4-huge|lpm4|fib6|fib6-huge <EAL arguments>\n");
 		return 2;
 	}
 	argv[1] = argv[0];
 	if (rte_eal_init(argc - 1, argv + 1) < 0)
 		die("EAL");
+	if (huge && rte_memseg_contig_walk(make_huge, NULL))
+		die("huge pages");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("= ready\n");
 

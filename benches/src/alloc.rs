@@ -9,6 +9,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use flowtable::lpm::page_memory;
+
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -17,25 +19,27 @@ static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub struct Counting;
 
-/// What some code did to the heap.
+/// What some code did to the heap, and to the pages of IPv4 tables, which are not on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Bytes more in use after it than before.
     pub kept_bytes: usize,
-    /// Bytes more in use at its worst moment than before.
+    /// Bytes more in use at its worst moment than before; at most that, if it gave back pages of tables.
     pub peak_bytes: usize,
     /// Calls that asked for memory.
     pub allocations: usize,
 }
 
-/// Runs `work` and says what it did to the heap; zeroes unless [`Counting`] is installed.
+/// Runs `work` and says what it did to memory; of the heap nothing unless [`Counting`] is installed.
 pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Footprint) {
     let (live, allocations) = (LIVE.load(Relaxed), ALLOCATIONS.load(Relaxed));
     PEAK.store(live, Relaxed);
+    let pages = page_memory();
     let made = work();
+    let pages_after = page_memory();
     let footprint = Footprint {
-        kept_bytes: LIVE.load(Relaxed).saturating_sub(live),
-        peak_bytes: PEAK.load(Relaxed).saturating_sub(live),
+        kept_bytes: (LIVE.load(Relaxed) + pages_after.in_use).saturating_sub(live + pages.in_use),
+        peak_bytes: PEAK.load(Relaxed).saturating_sub(live) + pages_after.taken - pages.taken,
         allocations: ALLOCATIONS.load(Relaxed) - allocations,
     };
     (made, footprint)

@@ -35,8 +35,16 @@ pub fn pin_to_last_core() -> nix::Result<usize> {
         .rev()
         .find(|&core| allowed.is_set(core) == Ok(true))
         .unwrap_or(0);
+    pin_to(core)?;
+    Ok(core)
+}
+
+/// Keeps this thread, and what it starts, on this core.
+///
+/// # Errors
+/// What the system says, as when there is no such core.
+pub fn pin_to(core: usize) -> nix::Result<()> {
     let mut one = CpuSet::new();
     one.set(core)?;
-    sched_setaffinity(this, &one)?;
-    Ok(core)
+    sched_setaffinity(Pid::from_raw(0), &one)
 }

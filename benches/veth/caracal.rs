@@ -60,31 +60,42 @@ metadata: {name: far-10-2-0-0-26}
 spec: {state: confirmed, node: far, cidr: 10.2.0.0/26}
 ";
 
-/// The daemon, forwarding plainly or into VXLAN.
+/// What the daemon does with the packets. It keeps track of connections in each case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Forwards them plainly.
+    Plain,
+    /// Puts them into VXLAN.
+    Vxlan,
+    /// Gives them the node's address (natOutgoing).
+    Snat,
+}
+
+/// The daemon.
 pub(crate) struct Caracal {
-    pub(crate) vxlan: bool,
+    pub(crate) way: Way,
     /// `adaptive` where it has a core of its own, `interrupt` where it shares one.
     pub(crate) poll_mode: &'static str,
 }
 
 impl Node for Caracal {
     fn name(&self) -> &'static str {
-        if self.vxlan {
-            "Caracal VXLAN"
-        } else {
-            "Caracal plain"
+        match self.way {
+            Way::Plain => "Caracal plain",
+            Way::Vxlan => "Caracal VXLAN",
+            Way::Snat => "Caracal SNAT",
         }
     }
 
     fn growth(&self) -> usize {
-        if self.vxlan { 50 } else { 0 }
+        if self.way == Way::Vxlan { 50 } else { 0 }
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
         let dir = std::env::temp_dir().join(format!(
-            "caracal-bench-{}-{}",
+            "caracal-bench-{}-{:?}",
             std::process::id(),
-            self.vxlan
+            self.way
         ));
         let binary = daemon()?;
         write_config(&dir, self)?;
@@ -118,10 +129,13 @@ fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
         socket.display()
     );
     fs::write(dir.join("caracal.yaml"), daemon)?;
-    let resources = if node.vxlan {
-        format!("{RESOURCES}{FAR_POOL}")
-    } else {
-        RESOURCES.to_owned()
+    let resources = match node.way {
+        Way::Plain => RESOURCES.to_owned(),
+        Way::Vxlan => format!("{RESOURCES}{FAR_POOL}"),
+        Way::Snat => RESOURCES.replace(
+            "vxlanMode: Always}",
+            "vxlanMode: Always, natOutgoing: true}",
+        ),
     };
     fs::write(dir.join("conf.d/all.yaml"), resources)?;
     Ok(())

@@ -12,10 +12,10 @@ mod report;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::{SinkHook, can_run};
 
-use crate::caracal::Caracal;
+use crate::caracal::{Caracal, Way};
 use crate::lab::Lab;
 use crate::measure::{Cores, Measured, Plan};
-use crate::nodes::{Bare, Direct, KernelPlain, KernelVxlan, Node, Spawned};
+use crate::nodes::{Bare, Direct, Kernel, Node, Spawned};
 
 const USAGE: &str = "\
 usage: cargo bench -p benches --bench veth [-- OPTIONS]
@@ -55,15 +55,21 @@ fn main() -> Result<()> {
     let mut nodes: Vec<Box<dyn Node>> = vec![
         Box::new(Bare),
         Box::new(Caracal {
-            vxlan: false,
+            way: Way::Plain,
             poll_mode,
         }),
         Box::new(Caracal {
-            vxlan: true,
+            way: Way::Vxlan,
             poll_mode,
         }),
-        Box::new(KernelPlain),
-        Box::new(KernelVxlan),
+        Box::new(Caracal {
+            way: Way::Snat,
+            poll_mode,
+        }),
+        Box::new(Kernel::PLAIN),
+        Box::new(Kernel::VXLAN),
+        Box::new(Kernel::VXLAN_TRACKED),
+        Box::new(Kernel::MASQUERADE),
     ];
     nodes.extend(
         options

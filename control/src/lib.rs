@@ -8,6 +8,7 @@ pub mod compile;
 pub mod config;
 pub mod demo;
 pub mod desired;
+pub mod flows;
 pub mod netlink;
 pub mod node;
 pub mod policy;

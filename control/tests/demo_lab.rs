@@ -139,9 +139,9 @@ fn the_kernel_passes_every_check() {
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(report["ok"], true);
-    // 3 scenarios that every kernel has (IPIP may be missing) of 2 families, 6 conversations, 5 checks, and starts.
+    // 3 scenarios that every kernel has (IPIP may be missing) of 2 families, 6 conversations, 5 checks, the source of 4, and starts.
     assert!(
-        report["summary"]["passed"].as_u64().unwrap() >= 4 * (2 * 6 * 5 + 1),
+        report["summary"]["passed"].as_u64().unwrap() >= 4 * (2 * (6 * 5 + 4) + 1),
         "{}",
         report["summary"]
     );
@@ -176,6 +176,24 @@ fn caracal_passes_every_check() {
     }
     let judged = |c: &&Value| c["step"] == "interop-vxlan" && c["what"] == "tcp";
     assert_eq!(checks.iter().filter(judged).count(), 8);
+    let snat = |what: &str| -> Vec<&Value> {
+        let of = |c: &&Value| c["step"] == "snat" && c["what"] == what;
+        checks.iter().filter(of).collect()
+    };
+    for what in ["refused", "expired", "mtu", "exhausted", "flood"] {
+        assert_eq!(snat(what).len(), 2, "{what}");
+    }
+    // Of the conversations of each family, two leave all pools, three do not, and of one the client is a host.
+    let sources: Vec<&str> = snat("source")
+        .iter()
+        .filter_map(|check| check["figures"]["source"].as_str())
+        .collect();
+    let (pod, pod6) = ("10.244.1.2", "fd44:0:0:1::2");
+    let (node, node6) = ("172.30.1.11", "fd30:1::11");
+    assert_eq!(
+        sources,
+        [node, node, pod, pod, pod, node6, node6, pod6, pod6, pod6]
+    );
     assert_nothing_left(&lab);
 }
 

@@ -1,13 +1,16 @@
 //! Connections: what all pollers share of them, and what each poller has of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crossbeam_utils::CachePadded;
 use flowtable::conn::quota::{self, Quota};
 use flowtable::flow::{Capacity, Cursor, FlowKey, FlowTable, Key4, Key6, Seed};
 use flowtable::fragments::Limits;
 use flowtable::snat::PortRng;
 
 use crate::batch::{BATCH, Packet};
+pub use crate::stage::flow::{Connection, Direction, Origin, Removal, Walked};
 use crate::stage::flow::{Found, Held, Sweep};
 
 /// The connections of a node. Written and read by all pollers, none of which ever waits for another; control reads
@@ -27,6 +30,8 @@ pub struct Side<K: FlowKey> {
     pub table: FlowTable<K>,
     /// How many each endpoint has.
     pub quota: Quota,
+    /// How many there are. The table could only count its tags.
+    live: CachePadded<AtomicU32>,
 }
 
 /// What a node's connections are made with. All memory is taken at once.
@@ -69,12 +74,25 @@ impl<K: FlowKey> Side<K> {
         Self {
             table: FlowTable::new(capacity, seed),
             quota: Quota::new(sizes.ports, limits),
+            live: CachePadded::default(),
         }
+    }
+
+    /// Counts a connection that was made, for the endpoint that it belongs to.
+    pub fn made(&self, owner: u16) {
+        self.live.fetch_add(1, Relaxed);
+        self.quota.created(owner);
+    }
+
+    /// Counts a connection that was removed. Once for each [`made`](Self::made).
+    pub fn removed(&self, owner: u16) {
+        self.live.fetch_sub(1, Relaxed);
+        self.quota.removed(owner);
     }
 
     /// Connections in the table, as of some moment of late.
     pub fn len(&self) -> u32 {
-        (self.table.len() / 2) as u32
+        self.live.load(Relaxed)
     }
 
     /// Whether there is none.

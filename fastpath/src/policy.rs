@@ -346,6 +346,11 @@ pub struct RuleCount {
 const CHUNK: usize = 256;
 
 impl RuleCounters {
+    /// Counters of no rule.
+    pub const fn new() -> Self {
+        Self { chunks: Vec::new() }
+    }
+
     /// Makes room for rules up to this number. What was counted stays, also in clones.
     pub fn grow(&mut self, last: RuleId) {
         while self.chunks.len() * CHUNK <= last.0 as usize {

@@ -137,6 +137,11 @@ impl Rig {
         }
     }
 
+    /// The time by the pipeline's clock.
+    pub const fn now(&self) -> Tick {
+        self.now
+    }
+
     /// The tables in force.
     pub const fn tables(&self) -> &Tables {
         &self.tables

@@ -39,6 +39,10 @@ pub enum Method {
     Policy(EndpointParams),
     /// [`Trace`](crate::trace::Trace).
     Trace(Ask),
+    /// [`Flows`](super::report::Flows).
+    Flows(FlowsParams),
+    /// [`Flushed`](super::report::Flushed).
+    FlushFlows(FlushParams),
 }
 
 /// Which endpoint.
@@ -74,6 +78,53 @@ pub struct PageParams {
     /// At most as many; default and maximum [`MAX_PAGE`](super::MAX_PAGE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+}
+
+/// Which connections, and what of them. An answer is about a part of the tables; `next` of it leads to the next part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowsParams {
+    /// Only those that are meant by this [`Filter`](crate::flows::Filter).
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Where to go on: `next` of the part before.
+    #[serde(default)]
+    pub from: usize,
+    /// At most as many connections; default and maximum [`MAX_FLOWS`](super::MAX_FLOWS). With fewer the others are
+    /// counted; else the part ends where no more fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// The largest of the part by this, the largest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<FlowsBy>,
+    /// Count by state, protocol and endpoint, too.
+    #[serde(default)]
+    pub counts: bool,
+}
+
+/// What connections are compared by, both directions together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowsBy {
+    /// Bytes.
+    Bytes,
+    /// Packets.
+    Packets,
+}
+
+/// Which connections are to be removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushParams {
+    /// Those that are meant by this [`Filter`](crate::flows::Filter).
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// All of them. Without `match` it has to be said.
+    #[serde(default)]
+    pub all: bool,
+    /// Where to go on: `next` of the part before.
+    #[serde(default)]
+    pub from: usize,
 }
 
 /// Why there is no result.
@@ -208,8 +259,14 @@ impl Method {
                     .map(Self::Neighbours)
                     .map_err(bad);
             }
+            "flows" => return serde_json::from_value(given).map(Self::Flows).map_err(bad),
+            "flush-flows" => {
+                return serde_json::from_value(given)
+                    .map(Self::FlushFlows)
+                    .map_err(bad);
+            }
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }
@@ -280,6 +337,17 @@ mod tests {
             Method::Neighbours(PageParams {
                 offset: 2,
                 limit: None,
+            }),
+            Method::Flows(FlowsParams {
+                filter: Some("udp and port 53".to_owned()),
+                from: 7,
+                limit: Some(3),
+                top: Some(FlowsBy::Packets),
+                counts: true,
+            }),
+            Method::FlushFlows(FlushParams {
+                all: true,
+                ..FlushParams::default()
             }),
         ] {
             let request = Request { id: 9, method };

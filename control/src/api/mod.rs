@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `v` counts up when something is taken away or changes its meaning; members may be added at any time. Requests on one
-//! connection are answered in order. Everything here reads; nothing changes the dataplane.
+//! connection are answered in order. One method changes something, `flush-flows`; the others read.
 //!
 //! The server lives in the control thread's poll loop and never waits: every connection has a bound on what it may send,
 //! on what waits to be read by it, and on time.
@@ -24,7 +24,8 @@ mod server;
 pub use bind::{BindError, Bound};
 pub use client::{Client, ClientError};
 pub use message::{
-    ApiError, EndpointParams, ErrorCode, Method, PageParams, Request, Response, RoutesParams,
+    ApiError, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method, PageParams,
+    Request, Response, RoutesParams,
 };
 pub use server::{Limits, Server, Ticket};
 
@@ -39,3 +40,6 @@ pub const DEFAULT_SOCKET: &str = "/run/caracal/control.sock";
 
 /// The most entries of one answer; more are asked for page by page.
 pub const MAX_PAGE: usize = 10_000;
+
+/// The most connections of one answer.
+pub const MAX_FLOWS: usize = 4096;

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod flows;
+
+pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
+
 pub use crate::compile::RouteView as Route;
 
 /// The whole node at a glance.
@@ -43,6 +47,9 @@ pub struct Status {
     pub accounting: Accounting,
     /// Drops by reason, as in [`Drops`], the most frequent first.
     pub drops: Vec<ReasonCount>,
+    /// The tables of connections.
+    #[serde(default)]
+    pub connections: Connections,
 }
 
 impl Status {
@@ -77,6 +84,8 @@ pub enum Part {
     Host,
     /// The accounting of packets.
     Accounting,
+    /// The tables of connections.
+    Connections,
     /// One that this program does not know yet.
     #[serde(other)]
     Other,
@@ -285,6 +294,45 @@ pub struct Accounting {
     pub originated: u64,
     /// Whether each packet that came in has one fate, but for those that pollers have in hand at this moment.
     pub balanced: bool,
+}
+
+/// The tables of connections, and what became of connections since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Those of IPv4.
+    pub ipv4: TableUse,
+    /// Those of IPv6.
+    pub ipv6: TableUse,
+    /// Were made.
+    pub made: u64,
+    /// Were removed because nothing was sent for too long.
+    pub expired: u64,
+    /// Were removed because an endpoint is gone or has become another one.
+    pub ended: u64,
+    /// Were removed early for new ones.
+    pub evicted: u64,
+    /// Were forwarded without being remembered, because pollers met.
+    pub untracked: u64,
+    /// How many source ports there are for translated connections to one destination.
+    pub nat_ports: NatPorts,
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableUse {
+    /// Connections in it.
+    pub used: u32,
+    /// Connections that it may hold.
+    pub capacity: u32,
+}
+
+/// Source ports for translated connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatPorts {
+    /// Of TCP.
+    pub tcp: u32,
+    /// Of UDP.
+    pub udp: u32,
 }
 
 /// Routes, or a part of them.

@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     let text = match cli.output {
         Output::Json => ask::to_json("caracal.drops/v1", &drops),
-        Output::Table => render(&drops, args.by),
+        Output::Table | Output::Wide => render(&drops, args.by),
     };
     ask::print(&text);
     Exit::Ok

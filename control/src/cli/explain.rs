@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
             value["schema"] = json!("caracal.explain/v1");
             format!("{value:#}\n")
         }
-        Output::Table => explain(*reason),
+        Output::Table | Output::Wide => explain(*reason),
     };
     ask::print(&text);
     Exit::Ok
@@ -69,7 +69,7 @@ fn list(output: Output) -> String {
             let value = json!({ "schema": "caracal.explain/v1", "reasons": reasons });
             format!("{value:#}\n")
         }
-        Output::Table => {
+        Output::Table | Output::Wide => {
             let mut table = Table::new(&[
                 ("REASON", Align::Left),
                 ("STAGE", Align::Left),

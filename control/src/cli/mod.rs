@@ -4,6 +4,7 @@ mod ask;
 mod cleanup;
 mod drops;
 mod explain;
+mod flows;
 #[cfg(test)]
 mod golden;
 mod policy;
@@ -73,6 +74,8 @@ pub struct Cli {
 pub enum Output {
     /// For people.
     Table,
+    /// For people, with more columns where there are more.
+    Wide,
     /// For programs.
     Json,
 }
@@ -90,6 +93,8 @@ pub enum Command {
     Drops(drops::Args),
     /// Show the routes as pollers have them.
     Routes(routes::Args),
+    /// Show connections, count them, or remove them.
+    Flows(flows::Args),
     /// Explain a reason for drops.
     Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
@@ -115,6 +120,7 @@ impl Cli {
             Command::Ports => ports::run(&self),
             Command::Drops(args) => drops::run(args, &self),
             Command::Routes(args) => routes::run(args, &self),
+            Command::Flows(args) => flows::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),

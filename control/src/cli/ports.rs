@@ -14,7 +14,7 @@ pub(super) fn run(cli: &Cli) -> Exit {
     };
     let text = match cli.output {
         Output::Json => ask::to_json("caracal.ports/v1", &ports),
-        Output::Table => render(&ports),
+        Output::Table | Output::Wide => render(&ports),
     };
     ask::print(&text);
     Exit::Ok

@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Ok(summary) => {
             match cli.output {
                 Output::Json => print_json(&summary),
-                Output::Table => print_text(&summary, args),
+                Output::Table | Output::Wide => print_text(&summary, args),
             }
             Exit::Ok
         }

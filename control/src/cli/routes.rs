@@ -46,11 +46,11 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     let text = match (cli.output, dst) {
         (Output::Json, _) => ask::to_json("caracal.routes/v1", &routes),
-        (Output::Table, Some(addr)) => routes.routes.first().map_or_else(
+        (Output::Table | Output::Wide, Some(addr)) => routes.routes.first().map_or_else(
             || format!("{addr}: no route; packets there are dropped (caracal explain no-route)\n"),
             render_one,
         ),
-        (Output::Table, None) => render(&routes),
+        (Output::Table | Output::Wide, None) => render(&routes),
     };
     ask::print(&text);
     Exit::Ok

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::table::{duration, number, one_line, or_dash};
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
-use crate::api::report::{Part, Port, Problem, Status};
+use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
 
 /// Drop reasons that are named; the others are in `caracal drops`.
 const REASONS: usize = 4;
@@ -27,8 +27,10 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     let text = match cli.output {
         Output::Json => ask::to_json("caracal.status/v1", &status),
-        Output::Table if args.brief => format!("{}\n", word(status.problems.is_empty())),
-        Output::Table => render(&status),
+        Output::Table | Output::Wide if args.brief => {
+            format!("{}\n", word(status.problems.is_empty()))
+        }
+        Output::Table | Output::Wide => render(&status),
     };
     ask::print(&text);
     if status.is_healthy() {
@@ -116,6 +118,13 @@ fn render(status: &Status) -> String {
             let _ = writeln!(out, "{:26}! {}: {warning}", "", one_line(&port.name));
         }
     }
+    line(
+        &mut out,
+        status,
+        &[Part::Connections],
+        "Connections",
+        &connections(&status.connections),
+    );
     for tunnel in &status.tunnels {
         let vni = tunnel
             .vni
@@ -216,6 +225,31 @@ fn warnings(port: &Port) -> Vec<String> {
         }
     }
     all
+}
+
+fn connections(connections: &Connections) -> String {
+    let table = |table: TableUse| {
+        let percent = u64::from(table.used) * 100 / u64::from(table.capacity.max(1));
+        let (used, capacity) = (table.used.into(), table.capacity.into());
+        format!("{} of {} ({percent} %)", number(used), number(capacity))
+    };
+    let counts = [
+        ("made", connections.made),
+        ("expired", connections.expired),
+        ("ended", connections.ended),
+        ("evicted", connections.evicted),
+        ("untracked", connections.untracked),
+    ];
+    let counts = counts.map(|(what, count)| format!("{what} {}", number(count)));
+    let ports = &connections.nat_ports;
+    format!(
+        "IPv4 {}, IPv6 {}   {}   NAT ports TCP {}, UDP {}",
+        table(connections.ipv4),
+        table(connections.ipv6),
+        counts.join(", "),
+        number(ports.tcp.into()),
+        number(ports.udp.into())
+    )
 }
 
 fn drops(status: &Status) -> String {

@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Ok(trace) => {
             let text = match cli.output {
                 Output::Json => ask::to_json("caracal.trace/v1", &trace),
-                Output::Table => trace.to_string(),
+                Output::Table | Output::Wide => trace.to_string(),
             };
             ask::print(&text);
             Exit::Ok

@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     match cli.output {
         Output::Json => print_json(remarks, resources),
-        Output::Table => print_text(remarks, resources, cli.color_stderr()),
+        Output::Table | Output::Wide => print_text(remarks, resources, cli.color_stderr()),
     }
     if resources.is_some() {
         Exit::Ok

@@ -151,6 +151,14 @@ impl Compiler {
             .collect()
     }
 
+    /// The name of a node by its number.
+    pub fn node_of(&self, peer: PeerId) -> Option<&str> {
+        let mut peers = self.peers.iter();
+        peers
+            .find(|(_, number)| **number == peer)
+            .map(|(name, _)| name.as_str())
+    }
+
     /// Generation of the tables that were made last.
     pub const fn generation(&self) -> u64 {
         self.generation

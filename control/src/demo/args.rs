@@ -24,6 +24,10 @@ pub struct DemoArgs {
     #[arg(long, value_enum)]
     pub family: Option<Family>,
 
+    /// Steps to show (all when not given), by the names that the output has, as `snat`; may be repeated.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub step: Vec<String>,
+
     /// Size of each TCP transfer, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub size: u32,

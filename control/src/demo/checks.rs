@@ -1,127 +1,18 @@
 //! The conversations, and what must hold of each.
 
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cancel::Cancel;
 use super::error::Result;
 use super::lab::Lab;
+use super::pairs::Pair;
 use super::peer::{Failure, Route, neighbour, ping, tcp, udp};
-use super::plan::{CLIENT, DB, End, Node, WEB};
+use super::plan::{End, Node};
 use super::report::{Figures, Outcome, Status, What};
 use super::scenario::{Carriage, Family, Scenario};
 use super::wire::{Seen, Wire};
-
-/// Two ends that talk.
-#[derive(Clone, Copy, Debug)]
-pub struct Pair {
-    /// Kind, for the output.
-    pub name: &'static str,
-    /// The client.
-    pub from: End,
-    /// The server.
-    pub to: End,
-}
-
-/// The conversations of every mode.
-pub static PAIRS: [Pair; 6] = [
-    Pair {
-        name: "pod to pod, one node",
-        from: End::Pod(CLIENT),
-        to: End::Pod(WEB),
-    },
-    Pair {
-        name: "pod to pod, two nodes",
-        from: End::Pod(CLIENT),
-        to: End::Pod(DB),
-    },
-    Pair {
-        name: "pod to host",
-        from: End::Pod(CLIENT),
-        to: End::Host(Node::One),
-    },
-    Pair {
-        name: "host to pod",
-        from: End::Host(Node::One),
-        to: End::Pod(WEB),
-    },
-    Pair {
-        name: "host to remote pod",
-        from: End::Host(Node::One),
-        to: End::Pod(DB),
-    },
-    Pair {
-        name: "pod to outside",
-        from: End::Pod(CLIENT),
-        to: End::Outside,
-    },
-];
-
-/// The conversations between a node of ours and one of the kernel's: both may begin.
-pub static INTEROP: [Pair; 4] = [
-    Pair {
-        name: "pod to kernel's pod",
-        from: End::Pod(CLIENT),
-        to: End::Pod(DB),
-    },
-    Pair {
-        name: "kernel's pod to pod",
-        from: End::Pod(DB),
-        to: End::Pod(CLIENT),
-    },
-    Pair {
-        name: "host to kernel's pod",
-        from: End::Host(Node::One),
-        to: End::Pod(DB),
-    },
-    Pair {
-        name: "kernel's host to pod",
-        from: End::Host(Node::Two),
-        to: End::Pod(CLIENT),
-    },
-];
-
-impl Pair {
-    /// True if it needs somebody who forwards, and not just a host's own stack.
-    pub fn is_forwarded(&self) -> bool {
-        match (self.from, self.to) {
-            (End::Pod(pod), End::Host(node)) | (End::Host(node), End::Pod(pod)) => pod.node != node,
-            _ => true,
-        }
-    }
-
-    /// What the wire must show of each node (1, then 2): the forms allowed, the first of which must be seen.
-    fn expected(&self, carriage: Carriage) -> [&'static [Carriage]; 2] {
-        let form: &'static [Carriage] = match carriage {
-            Carriage::Plain => &[Carriage::Plain],
-            Carriage::Vxlan => &[Carriage::Vxlan],
-            Carriage::Ipip => &[Carriage::Ipip],
-        };
-        let plain: &'static [Carriage] = &[Carriage::Plain];
-        match (self.from, self.to) {
-            (End::Pod(from), End::Pod(to)) if from.node == to.node => [&[], &[]],
-            (End::Pod(_), End::Pod(_)) => [form, form],
-            (End::Pod(pod), End::Outside) | (End::Outside, End::Pod(pod)) => match pod.node {
-                Node::One => [plain, &[]],
-                Node::Two => [&[], plain],
-            },
-            (End::Pod(pod), End::Host(host)) | (End::Host(host), End::Pod(pod)) => {
-                // The pod may answer to the host's own address, which is in no pool, or to its tunnel address.
-                let answer: &'static [Carriage] = match carriage {
-                    Carriage::Plain => plain,
-                    Carriage::Vxlan => &[Carriage::Plain, Carriage::Vxlan],
-                    Carriage::Ipip => &[Carriage::Plain, Carriage::Ipip],
-                };
-                match (pod.node == host, host) {
-                    (true, _) => [&[], &[]],
-                    (false, Node::One) => [form, answer],
-                    (false, Node::Two) => [answer, form],
-                }
-            }
-            (End::Host(_) | End::Outside, End::Host(_) | End::Outside) => [&[], &[]],
-        }
-    }
-}
 
 /// What all checks of a step share.
 #[derive(Debug)]
@@ -136,12 +27,15 @@ pub struct Bench<'a> {
     pub scenario: Scenario,
     /// Bytes of each TCP transfer, each way.
     pub bytes: u64,
+    /// natOutgoing is on.
+    pub nat_outgoing: bool,
     /// Raised when the user wants to stop.
     pub cancel: &'a Cancel,
 }
 
 impl Bench<'_> {
-    fn route(&self, pair: &Pair, family: Family) -> Route {
+    /// Where a conversation runs.
+    pub fn route(&self, pair: &Pair, family: Family) -> Route {
         Route {
             from: self.lab.netns(pair.from),
             to: self.lab.netns(pair.to),
@@ -169,7 +63,8 @@ impl Bench<'_> {
         }
     }
 
-    fn pair_outcome(
+    /// An outcome of a conversation.
+    pub fn pair_outcome(
         &self,
         pair: &Pair,
         family: Family,
@@ -217,11 +112,18 @@ impl Bench<'_> {
             let sizes = udp::sizes(self.scenario.pod_mtu(), route.address);
             let echoed = udp::run(&route, &sizes, udp::Patience::NORMAL, self.cancel);
             self.cancel.check()?;
-            add(What::Udp, echoed.map(udp_figures));
-            let transferred = tcp::run(&route, self.bytes, self.cancel);
+            let transferred = tcp::run(&route, tcp::Amount::Bytes(self.bytes), self.cancel);
             self.cancel.check()?;
+            let seen = [
+                echoed.as_ref().ok().map(|echoes| echoes.source),
+                transferred.as_ref().ok().map(|transfer| transfer.source),
+            ];
+            add(What::Udp, echoed.map(udp_figures));
             add(What::Tcp, transferred.map(tcp_figures));
-            let expected = pair.expected(self.scenario.carriage(family));
+            if let Some(source) = pair.source(family, self.scenario, self.nat_outgoing) {
+                add(What::Source, judge_source(source, &seen));
+            }
+            let expected = pair.expected(self.scenario.carriage(family), self.nat_outgoing);
             add(What::Wire, judge_wire(expected, self.wire.seen(family)));
         }
         Ok(outcomes)
@@ -262,6 +164,7 @@ impl Bench<'_> {
             first: limit,
             each: limit,
             count: 0,
+            tries: 1,
         };
         let once = udp::Patience {
             tries: 2,
@@ -310,7 +213,7 @@ impl Bench<'_> {
             let echoed = udp::run(&route, &sizes, udp::Patience::NORMAL, self.cancel);
             outcomes.push(self.pair_outcome(pair, family, What::Udp, echoed.map(udp_figures)));
             let bytes = self.bytes.min(1 << 20);
-            let transferred = tcp::run(&route, bytes, self.cancel);
+            let transferred = tcp::run(&route, tcp::Amount::Bytes(bytes), self.cancel);
             outcomes.push(self.pair_outcome(pair, family, What::Tcp, transferred.map(tcp_figures)));
             self.cancel.check()?;
         }
@@ -330,7 +233,8 @@ fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn ping_figures(pings: ping::Pings) -> Figures {
+/// The figures of a series of pings.
+pub fn ping_figures(pings: ping::Pings) -> Figures {
     Figures {
         rtt_ms: Some(millis(pings.rtt)),
         first_answer_ms: Some(millis(pings.first_answer)),
@@ -348,15 +252,30 @@ fn udp_figures(echoes: udp::Echoes) -> Figures {
     }
 }
 
-fn tcp_figures(transfer: tcp::Transfer) -> Figures {
-    let rate = |time| (tcp::mbit_per_s(transfer.bytes, time) * 10.0).round() / 10.0;
+/// The figures of one transfer.
+pub fn tcp_figures(transfer: tcp::Transfer) -> Figures {
+    let rate = |way: tcp::Way| (way.mbit_per_s() * 10.0).round() / 10.0;
     Figures {
-        bytes: Some(transfer.bytes),
+        bytes: Some(transfer.up.bytes),
         up_mbit_s: Some(rate(transfer.up)),
         down_mbit_s: Some(rate(transfer.down)),
         sha256: Some(transfer.sha256),
         ..Figures::default()
     }
+}
+
+/// The server must have seen the same source each time that it saw one.
+fn judge_source(source: IpAddr, seen: &[Option<IpAddr>]) -> Result<Figures, Failure> {
+    if let Some(other) = seen.iter().flatten().find(|seen| **seen != source) {
+        return Err(format!("the server saw {other}, not {source}"));
+    }
+    if seen.iter().all(Option::is_none) {
+        return Err("the server saw nothing".to_owned());
+    }
+    Ok(Figures {
+        source: Some(source),
+        ..Figures::default()
+    })
 }
 
 fn judge_wire(expected: [&[Carriage]; 2], seen: [Seen; 2]) -> Result<Figures, Failure> {
@@ -397,6 +316,7 @@ fn judge_wire(expected: [&[Carriage]; 2], seen: [Seen; 2]) -> Result<Figures, Fa
 
 #[cfg(test)]
 mod tests {
+    use super::super::pairs::PAIRS;
     use super::*;
 
     fn seen(plain: u32, vxlan: u32, ipip: u32) -> Seen {
@@ -405,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_wire_must_show_the_form_of_the_mode() {
-        let across = PAIRS[1].expected(Carriage::Vxlan);
+        let across = PAIRS[1].expected(Carriage::Vxlan, false);
         let verdict = |one, two| judge_wire(across, [one, two]).map(|f| f.wire);
         assert_eq!(
             verdict(seen(0, 9, 0), seen(0, 9, 0)),
@@ -418,14 +338,14 @@ mod tests {
 
     #[test]
     fn traffic_within_a_node_must_not_show() {
-        let local = PAIRS[0].expected(Carriage::Vxlan);
+        let local = PAIRS[0].expected(Carriage::Vxlan, true);
         assert!(judge_wire(local, [seen(0, 0, 0); 2]).is_ok());
         assert!(judge_wire(local, [seen(0, 0, 0), seen(1, 0, 0)]).is_err());
     }
 
     #[test]
     fn a_remote_pod_may_answer_a_host_in_two_forms() {
-        let to_remote = PAIRS[4].expected(Carriage::Ipip);
+        let to_remote = PAIRS[4].expected(Carriage::Ipip, false);
         for answer in [seen(2, 0, 0), seen(0, 0, 2)] {
             assert!(judge_wire(to_remote, [seen(0, 0, 2), answer]).is_ok());
         }
@@ -434,8 +354,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_nodes_own_pods_are_reached_without_forwarding() {
-        let forwarded: Vec<_> = PAIRS.iter().map(Pair::is_forwarded).collect();
-        assert_eq!(forwarded, [true, true, false, false, true, true]);
+    fn the_server_must_see_one_source() {
+        let (pod, node): (IpAddr, IpAddr) = ([10, 244, 1, 2].into(), [172, 30, 1, 11].into());
+        assert!(judge_source(node, &[Some(node), None]).is_ok());
+        assert!(judge_source(node, &[Some(node), Some(pod)]).is_err());
+        assert!(judge_source(node, &[None, None]).is_err());
     }
 }

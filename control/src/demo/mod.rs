@@ -5,9 +5,11 @@
 //! - [`topology`], [`kernel_node`]: the commands that build it (text), [`lab`]: a lab's life;
 //! - [`resources`], [`daemon`]: configuration and processes of Caracal;
 //! - [`peer`]: clients and servers, [`wire`]: the look at the underlay;
-//! - [`checks`], [`steps`]: what must hold, in which order, [`report`]: what came out.
+//! - [`pairs`], [`checks`], [`snat`], [`steps`]: who talks, what must hold, in which order; [`ask`]: what the daemons count;
+//! - [`report`]: what came out.
 
 pub mod args;
+pub mod ask;
 pub mod cancel;
 pub mod checks;
 pub mod daemon;
@@ -16,6 +18,7 @@ pub mod ip;
 pub mod kernel_node;
 pub mod lab;
 pub mod netns;
+pub mod pairs;
 pub mod peer;
 pub mod plan;
 mod policy;
@@ -24,6 +27,7 @@ pub mod progress;
 pub mod report;
 pub mod resources;
 pub mod scenario;
+pub mod snat;
 pub mod steps;
 pub mod topology;
 pub mod wire;
@@ -79,13 +83,13 @@ pub fn run(args: &DemoArgs, output: Output) -> Exit {
     report.conclude(started.elapsed().as_secs_f64());
     let text = match output {
         Output::Json => report.json(),
-        Output::Table => report.summary_text(),
+        Output::Table | Output::Wide => report.summary_text(),
     };
     say(&text);
     if let Some(farewell) = farewell {
         match output {
             Output::Json => tell(&farewell),
-            Output::Table => {
+            Output::Table | Output::Wide => {
                 say(&farewell);
             }
         }
@@ -117,6 +121,7 @@ fn demonstrate(args: &DemoArgs, output: Output, report: &mut Report) -> Result<O
             .map_or(Family::ALL.to_vec(), |family| vec![family]),
         bytes: u64::from(args.size) << 20,
         dataplane: args.dataplane,
+        steps: args.step.clone(),
     };
     let ran = steps::run(&lab, &wishes, &cancel, &mut progress);
     report.checks = progress.into_outcomes();

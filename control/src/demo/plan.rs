@@ -161,6 +161,8 @@ pub fn underlay(family: Family, subnet: u8, host: u8) -> IpAddr {
 pub const ROUTER_HOST: u8 = 1;
 /// Number of the subnet that the server outside stands in.
 pub const OUTSIDE_SUBNET: u8 = 9;
+/// Its host number there.
+pub const OUTSIDE_HOST: u8 = 9;
 
 fn pod_address(node: Node, family: Family, host: u8) -> IpAddr {
     match family {
@@ -276,7 +278,7 @@ impl End {
         match self {
             Self::Pod(pod) => pod.address(family),
             Self::Host(node) => node.address(family, scenario.same_subnet),
-            Self::Outside => underlay(family, OUTSIDE_SUBNET, 9),
+            Self::Outside => underlay(family, OUTSIDE_SUBNET, OUTSIDE_HOST),
         }
     }
 

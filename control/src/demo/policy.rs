@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A policy about the pod `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
+pub(super) enum Policy {
     /// Staged: would deny all.
     Staged,
     /// Only `db` may come in.
@@ -30,7 +30,7 @@ pub enum Policy {
 
 impl Policy {
     /// Its resource's name.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Staged => "staged-close-web",
             Self::OnlyDb => "only-db",
@@ -69,7 +69,7 @@ impl Policy {
     ///
     /// # Errors
     /// When a daemon does not take it.
-    pub fn apply(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
+    pub(super) fn apply(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
         change(lab, cancel, 1, |node| {
             fs::write(self.path(lab, node), self.text())
         })
@@ -79,7 +79,7 @@ impl Policy {
     ///
     /// # Errors
     /// When a daemon does not follow.
-    pub fn withdraw(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
+    pub(super) fn withdraw(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
         change(lab, cancel, -1, |node| {
             fs::remove_file(self.path(lab, node))
         })
@@ -90,7 +90,7 @@ impl Policy {
 ///
 /// # Errors
 /// When a file cannot be removed.
-pub fn clear(lab: &Lab) -> Result<()> {
+pub(super) fn clear(lab: &Lab) -> Result<()> {
     for policy in [Policy::Staged, Policy::OnlyDb, Policy::Silence] {
         for node in Node::ALL {
             let path = policy.path(lab, node);
@@ -142,7 +142,7 @@ fn status(lab: &Lab, node: Node) -> Result<Status> {
 ///
 /// # Errors
 /// When it does not answer.
-pub fn denying_rules(lab: &Lab, node: Node) -> Result<Vec<String>> {
+pub(super) fn denying_rules(lab: &Lab, node: Node) -> Result<Vec<String>> {
     let drops: Drops = ask(lab, node, Method::Drops)?;
     Ok(drops.rules.into_iter().map(|rule| rule.rule).collect())
 }

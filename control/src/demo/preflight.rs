@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::error::{DemoError, Result};
 use super::ip::Shell;
+use super::kernel_node;
 use super::plan::LabId;
 
 /// What this machine can do beyond the necessary.
@@ -12,6 +13,8 @@ use super::plan::LabId;
 pub struct Machine {
     /// The kernel has an IPIP device.
     pub kernel_ipip: bool,
+    /// The kernel masquerades, and `nft` is there to tell it so.
+    pub kernel_nat: bool,
 }
 
 /// Looks for the tools and the kernel's parts, without changing anything.
@@ -60,6 +63,7 @@ pub fn devices(shell: Shell, lab: &LabId) -> Result<Machine> {
         .iter()
         .find_map(|(kind, line)| add(line).err().map(|error| (*kind, error)));
     let kernel_ipip = add("link add try-ipip type ipip local 192.0.2.1").is_ok();
+    let kernel_nat = kernel_node::can_masquerade(shell, &netns);
     shell.ip(None, &[format!("netns delete {netns}")])?;
     if let Some((kind, error)) = missing {
         return Err(DemoError::Refused(format!(
@@ -67,5 +71,8 @@ pub fn devices(shell: Shell, lab: &LabId) -> Result<Machine> {
              kernel (Debian 12: apt install linux-image-amd64)"
         )));
     }
-    Ok(Machine { kernel_ipip })
+    Ok(Machine {
+        kernel_ipip,
+        kernel_nat,
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write as _};
 
-use super::checks::Pair;
+use super::pairs::Pair;
 use super::report::{Outcome, line};
 use super::scenario::Family;
 use super::steps::Audience;
@@ -77,7 +77,9 @@ impl Audience for Progress {
         self.clear();
         match self.output {
             // Gone readers do not end the demonstration: its exit code still counts.
-            Output::Table => drop(writeln!(std::io::stdout(), "{}", line(&outcomes))),
+            Output::Table | Output::Wide => {
+                drop(writeln!(std::io::stdout(), "{}", line(&outcomes)));
+            }
             Output::Json => tell(&format!("  {}", line(&outcomes))),
         }
         self.outcomes.extend(outcomes);

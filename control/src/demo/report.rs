@@ -1,6 +1,7 @@
 //! What the checks found, as lines for people and as JSON (schema `caracal.demo/v1`, see docs/demo.md).
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -23,8 +24,22 @@ pub enum What {
     Udp,
     /// TCP transfer.
     Tcp,
+    /// The client's address as the server saw it.
+    Source,
     /// The form of the packets on the underlay.
     Wire,
+    /// Several TCP connections at once.
+    Connections,
+    /// An ICMP error about a closed port, heard by the client.
+    Refused,
+    /// An ICMP error about a TTL that ended on the way, heard by the client.
+    Expired,
+    /// A TCP transfer over a path with a smaller MTU.
+    Mtu,
+    /// More connections than ports for them.
+    Exhausted,
+    /// Many UDP flows of one pod.
+    Flood,
     /// No traffic gets through.
     Blocked,
     /// The daemon names the rule that denied.
@@ -42,7 +57,14 @@ impl What {
             Self::Ping => "ping",
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Source => "seen as",
             Self::Wire => "wire",
+            Self::Connections => "connections",
+            Self::Refused => "refused by",
+            Self::Expired => "expired at",
+            Self::Mtu => "path mtu",
+            Self::Exhausted => "exhausted",
+            Self::Flood => "flood",
             Self::Blocked => "blocked",
             Self::Named => "named",
             Self::Stop => "stop",
@@ -84,7 +106,7 @@ pub struct Figures {
     /// Datagrams sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<u32>,
-    /// Payload of the transfer, bytes, each way.
+    /// Payload of the transfer, bytes, each way (from client to server, when it goes by time).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// Payload rate from client to server, Mbit/s.
@@ -96,6 +118,24 @@ pub struct Figures {
     /// SHA-256 of the client's bytes, equal at both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Who sent what was seen: the client as the server saw it, or the sender of an ICMP error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Connections that came about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Connections or packets that had to be refused, and were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u32>,
+    /// UDP flows begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<u32>,
+    /// Changes of the node's routes meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<u32>,
+    /// MTU of the path, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// What crossed the underlay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wire: Option<String>,
@@ -122,13 +162,42 @@ impl Figures {
                 let lost = lost.map_or(String::new(), |lost| format!(" ({lost} sent again)"));
                 format!("up to {most} B{lost}")
             }
-            What::Tcp => format!(
-                "{} MiB, sha256 equal, {:.0}/{:.0} Mbit/s",
-                self.bytes.unwrap_or_default() >> 20,
-                rounded(self.up_mbit_s),
-                rounded(self.down_mbit_s)
+            What::Tcp => {
+                let changes = self.changes.map_or(String::new(), |changes| {
+                    format!(", {changes} changes of routes")
+                });
+                format!(
+                    "{} MiB, sha256 equal, {:.0}/{:.0} Mbit/s{changes}",
+                    self.bytes.unwrap_or_default() >> 20,
+                    rounded(self.up_mbit_s),
+                    rounded(self.down_mbit_s)
+                )
+            }
+            What::Mtu => format!(
+                "{}, {} MiB, sha256 equal",
+                self.mtu.unwrap_or_default(),
+                self.bytes.unwrap_or_default() >> 20
             ),
             What::Wire => self.wire.clone().unwrap_or_default(),
+            What::Source | What::Refused | What::Expired => {
+                self.source.map_or(String::new(), |ip| ip.to_string())
+            }
+            What::Connections => {
+                let bytes = self.bytes.map_or(String::new(), |bytes| {
+                    format!(", {} MiB, sha256 equal", bytes >> 20)
+                });
+                format!("{}{bytes}", self.connections.unwrap_or_default())
+            }
+            What::Exhausted => format!(
+                "{} go on, {} refused",
+                self.connections.unwrap_or_default(),
+                self.refused.unwrap_or_default()
+            ),
+            What::Flood => format!(
+                "{} flows, {} refused",
+                self.flows.unwrap_or_default(),
+                self.refused.unwrap_or_default()
+            ),
             What::Start | What::Blocked | What::Named | What::Stop => self
                 .took_ms
                 .map_or(String::new(), |ms| format!("{ms:.0} ms")),
@@ -139,7 +208,7 @@ impl Figures {
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Step of the demonstration, e.g. "vxlan", "cross-subnet/same", "interop-vxlan", "stopped".
+    /// Step of the demonstration, e.g. "vxlan", "cross-subnet/same", "interop-vxlan", "stopped", "snat".
     pub step: String,
     /// Mode of the pools.
     pub mode: Mode,

@@ -11,18 +11,30 @@ use super::plan::{Node, POD_NAMESPACE, PODS, POOL_V4, POOL_V6, underlay_prefix_l
 use super::scenario::{Family, Mode, Scenario};
 use super::topology::ETH;
 
-/// Writes the configuration of `node` for the scenario, replacing an earlier one; returns its `caracal.yaml`.
+/// What differs between steps beside the scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `natOutgoing` of both pools.
+    pub nat_outgoing: bool,
+    /// `natPortRange`, first and last.
+    pub nat_ports: Option<(u16, u16)>,
+    /// Entries of each table of connections; `None`: the daemon's default.
+    pub entries: Option<u32>,
+}
+
+/// Writes the configuration of `node` for the scenario, replacing an earlier one; returns its `caracal.yaml`. A daemon
+/// that runs takes the resources from it, and the rest when it starts.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(lab: &Lab, node: Node, scenario: Scenario) -> Result<PathBuf> {
+pub fn write(lab: &Lab, node: Node, scenario: Scenario, options: &Options) -> Result<PathBuf> {
     let dir = lab.dir().join(node.name());
     let resources = dir.join("conf.d");
     fs::create_dir_all(&resources)
         .map_err(DemoError::io(format!("creating {}", resources.display())))?;
     let file = dir.join("caracal.yaml");
-    put(&file, &daemon_config(lab.dir(), node))?;
-    for (name, text) in calico(scenario) {
+    put(&file, &daemon_config(lab.dir(), node, options))?;
+    for (name, text) in calico(scenario, options) {
         put(&resources.join(name), &text)?;
     }
     Ok(file)
@@ -37,25 +49,29 @@ pub fn control_socket(lab_dir: &Path, node: Node) -> PathBuf {
     lab_dir.join(format!("{}.sock", node.name()))
 }
 
-fn daemon_config(lab_dir: &Path, node: Node) -> String {
+fn daemon_config(lab_dir: &Path, node: Node, options: &Options) -> String {
     let name = node.name();
     let socket = control_socket(lab_dir, node);
+    let connections = options.entries.map_or(String::new(), |entries| {
+        format!("connections: {{ entries: {entries}, entriesV6: {entries} }}\n")
+    });
     format!(
         "nodeName: {name}\n\
          uplinks:\n  - interface: {ETH}\n\
          maxPods: 16\n\
+         {connections}\
          controlSocket: {}\n",
         socket.display()
     )
 }
 
 /// The cluster's resources, the same on both nodes: file name and text.
-fn calico(scenario: Scenario) -> [(&'static str, String); 4] {
+fn calico(scenario: Scenario, options: &Options) -> [(&'static str, String); 4] {
     [
         ("nodes.yaml", nodes(scenario)),
-        ("pools.yaml", pools(scenario.mode)),
+        ("pools.yaml", pools(scenario.mode, options.nat_outgoing)),
         ("pods.yaml", pods()),
-        ("settings.yaml", settings()),
+        ("settings.yaml", settings(options)),
     ]
 }
 
@@ -108,7 +124,7 @@ fn nodes(scenario: Scenario) -> String {
     text
 }
 
-fn pools(mode: Mode) -> String {
+fn pools(mode: Mode, nat_outgoing: bool) -> String {
     let mut text = String::new();
     for (name, cidr, block_size, family) in [
         ("pods-ipv4", POOL_V4, 26, Family::Ipv4),
@@ -125,7 +141,7 @@ fn pools(mode: Mode) -> String {
             format!("blockSize: {block_size}"),
             format!("ipipMode: {ipip}"),
             format!("vxlanMode: {vxlan}"),
-            "natOutgoing: false".to_owned(),
+            format!("natOutgoing: {nat_outgoing}"),
         ];
         text.push_str(&document("IPPool", name, None, &spec));
     }
@@ -157,11 +173,14 @@ fn pods() -> String {
     text
 }
 
-fn settings() -> String {
-    let felix = [
+fn settings(options: &Options) -> String {
+    let mut felix = vec![
         "defaultEndpointToHostAction: Accept".to_owned(),
         "ipv6Support: true".to_owned(),
     ];
+    if let Some((first, last)) = options.nat_ports {
+        felix.push(format!("natPortRange: \"{first}:{last}\""));
+    }
     let bgp = [
         "nodeToNodeMeshEnabled: true".to_owned(),
         "asNumber: 64512".to_owned(),
@@ -176,19 +195,26 @@ mod tests {
     use crate::config::{DaemonConfig, Source, compute, load_sources};
     use crate::desired::Way;
 
+    const OPTIONS: Options = Options {
+        nat_outgoing: true,
+        nat_ports: Some((20_000, 20_015)),
+        entries: Some(4096),
+    };
+
     #[test]
     fn the_daemons_read_what_we_write_without_remark() {
-        let text = daemon_config(Path::new("/run/caracal-demo/demo"), Node::Two);
+        let text = daemon_config(Path::new("/run/caracal-demo/demo"), Node::Two, &OPTIONS);
         let config = DaemonConfig::parse(&Source::new("/d/caracal.yaml", text)).unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "node2");
         assert_eq!(config.resources, Path::new("/d/conf.d"));
         assert_eq!(config.uplinks[0].interface.value, "eth0");
+        assert_eq!(config.connections.entries_v6, 4096);
     }
 
     #[test]
     fn the_resources_are_clean_and_say_what_the_scenario_means() {
         for scenario in Mode::ALL.iter().flat_map(|mode| Scenario::of(*mode)) {
-            let sources = calico(*scenario).map(|(name, text)| Source::new(name, text));
+            let sources = calico(*scenario, &OPTIONS).map(|(name, text)| Source::new(name, text));
             let resources = load_sources(&sources).unwrap();
             assert!(
                 resources.base.remarks.0.is_empty(),
@@ -197,6 +223,8 @@ mod tests {
             );
             let desired = compute(&resources, "node1").unwrap();
             assert_eq!(desired.endpoints.len(), 2, "{scenario:?}");
+            assert!(desired.pools.iter().all(|pool| pool.masquerade));
+            assert_eq!(desired.felix.nat_port_range, OPTIONS.nat_ports);
             for family in Family::ALL {
                 let block = Node::Two.block(family).parse().unwrap();
                 let route = desired.routes.iter().find(|route| route.dst == block);

@@ -5,16 +5,18 @@ use std::time::Instant;
 
 use super::args::Dataplane;
 use super::cancel::Cancel;
-use super::checks::{Bench, INTEROP, PAIRS, Pair, took};
+use super::checks::{Bench, took};
 use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
+use super::pairs::{INTEROP, PAIRS, Pair};
 use super::plan::{CLIENT, DB, End, Node, WEB};
 use super::policy::{self, Policy};
 use super::report::{Figures, Outcome, Status, What};
+use super::resources::Options;
 use super::scenario::{Carriage, Family, Mode, Scenario};
 use super::wire::Wire;
-use super::{daemon, kernel_node, resources};
+use super::{daemon, kernel_node, resources, snat};
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Wishes {
     pub bytes: u64,
     /// What forwards on the nodes.
     pub dataplane: Dataplane,
+    /// Names of the only steps to show; empty: all.
+    pub steps: Vec<String>,
 }
 
 /// One step of the way.
@@ -38,6 +42,8 @@ enum Step {
     Without(Scenario, Ending),
     /// Policies come and go.
     Policy(Scenario),
+    /// natOutgoing is on.
+    Snat(Scenario),
     /// Node 2 is the kernel's.
     Interop(Scenario),
 }
@@ -57,6 +63,7 @@ impl Step {
             Self::Show(scenario)
             | Self::Without(scenario, _)
             | Self::Policy(scenario)
+            | Self::Snat(scenario)
             | Self::Interop(scenario) => scenario,
         }
     }
@@ -67,6 +74,7 @@ impl Step {
             Self::Without(_, Ending::Stopped) => "stopped".to_owned(),
             Self::Without(_, Ending::Killed) => "killed".to_owned(),
             Self::Policy(_) => "policy".to_owned(),
+            Self::Snat(_) => "snat".to_owned(),
             Self::Interop(scenario) => format!("interop-{}", scenario.label()),
         }
     }
@@ -82,7 +90,15 @@ impl Step {
                 format!("{mode}: the daemons killed with SIGKILL, and started again")
             }
             Self::Policy(_) => format!("{mode}: policies, applied and withdrawn live"),
+            Self::Snat(_) => format!("{mode}: natOutgoing, pods leave with the node's address"),
             Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
+        }
+    }
+
+    fn options(self) -> Options {
+        match self {
+            Self::Snat(_) => snat::OPTIONS,
+            _ => Options::default(),
         }
     }
 }
@@ -92,18 +108,24 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
     for mode in &wishes.modes {
         steps.extend(Scenario::of(*mode).iter().copied().map(Step::Show));
     }
+    if let Some(Step::Show(first)) = steps.first().copied() {
+        let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
+        // After the conversations that they judge, on the same lab.
+        let more: &[Step] = match wishes.dataplane {
+            Dataplane::Caracal => &[Step::Policy(first), proofs[0], proofs[1], Step::Snat(first)],
+            Dataplane::Kernel => &[Step::Snat(first)],
+            Dataplane::None => &[],
+        };
+        steps.splice(1..1, more.iter().copied());
+    }
     if wishes.dataplane == Dataplane::Caracal {
-        if let Some(Step::Show(first)) = steps.first().copied() {
-            let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
-            // After the conversations that they judge, on the same lab.
-            steps.splice(1..1, [Step::Policy(first)].into_iter().chain(proofs));
-        }
         for mode in [Mode::Vxlan, Mode::Ipip] {
             if wishes.modes.contains(&mode) {
                 steps.extend(Scenario::of(mode).iter().copied().map(Step::Interop));
             }
         }
     }
+    steps.retain(|step| wishes.steps.is_empty() || wishes.steps.contains(&step.name()));
     steps
 }
 
@@ -124,6 +146,12 @@ pub trait Audience {
 pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audience) -> Result<()> {
     let wire = Wire::watch(lab.id(), lab.shell())?;
     let steps = plan(wishes);
+    if steps.is_empty() {
+        return Err(DemoError::Refused(format!(
+            "no step of that name: {}",
+            wishes.steps.join(", ")
+        )));
+    }
     for (index, step) in steps.iter().enumerate() {
         audience.step(index + 1, steps.len(), &step.title());
         let mut bench = Bench {
@@ -132,6 +160,7 @@ pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audie
             step: step.name(),
             scenario: step.scenario(),
             bytes: wishes.bytes,
+            nat_outgoing: step.options().nat_outgoing,
             cancel,
         };
         if let Some(reason) = skipped(lab, *step, wishes.dataplane) {
@@ -167,6 +196,12 @@ pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audie
 
 /// Why a step cannot be tried here.
 fn skipped(lab: &Lab, step: Step, dataplane: Dataplane) -> Option<String> {
+    if matches!(step, Step::Snat(_)) && dataplane == Dataplane::Kernel && !lab.machine().kernel_nat
+    {
+        return Some(
+            "this kernel has no masquerading to compare with, or `nft` is not installed".to_owned(),
+        );
+    }
     let needs_kernel = matches!(step, Step::Interop(_)) || dataplane == Dataplane::Kernel;
     let ipip = step.scenario().mode == Mode::Ipip;
     (needs_kernel && ipip && !lab.machine().kernel_ipip)
@@ -193,6 +228,10 @@ fn play(
             converse(bench, &INTEROP, &families, audience)?;
         }
         Step::Policy(_) => policies(bench, wishes, audience)?,
+        Step::Snat(_) => {
+            let ours = wishes.dataplane == Dataplane::Caracal;
+            snat::play(bench, &wishes.families, ours, audience)?;
+        }
         Step::Without(_, how) => {
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
@@ -300,6 +339,7 @@ fn flows(
 struct Nodes<'a> {
     lab: &'a Lab,
     scenario: Scenario,
+    options: Options,
     dataplane: [Dataplane; 2],
     daemons: Vec<Daemon>,
     kernel: Vec<Node>,
@@ -309,11 +349,12 @@ impl<'a> Nodes<'a> {
     fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
         let second = match step {
             Step::Interop(_) => Dataplane::Kernel,
-            Step::Show(_) | Step::Without(..) | Step::Policy(_) => dataplane,
+            Step::Show(_) | Step::Without(..) | Step::Policy(_) | Step::Snat(_) => dataplane,
         };
         Self {
             lab,
             scenario,
+            options: step.options(),
             dataplane: [dataplane, second],
             daemons: Vec::new(),
             kernel: Vec::new(),
@@ -327,12 +368,14 @@ impl<'a> Nodes<'a> {
             match dataplane {
                 Dataplane::Caracal => {
                     policy::clear(self.lab)?;
-                    let config: PathBuf = resources::write(self.lab, node, self.scenario)?;
+                    let config: PathBuf =
+                        resources::write(self.lab, node, self.scenario, &self.options)?;
                     self.daemons.push(Daemon::start(self.lab, node, &config)?);
                 }
                 Dataplane::Kernel => {
                     self.kernel.push(node);
-                    kernel_node::install(self.lab.shell(), self.lab.id(), node, self.scenario)?;
+                    let (shell, nat) = (self.lab.shell(), self.options.nat_outgoing);
+                    kernel_node::install(shell, self.lab.id(), node, self.scenario, nat)?;
                 }
                 Dataplane::None => {}
             }
@@ -366,7 +409,8 @@ impl<'a> Nodes<'a> {
             }
         }
         for node in &self.kernel {
-            kernel_node::remove(self.lab.shell(), self.lab.id(), *node)?;
+            let nat = self.options.nat_outgoing;
+            kernel_node::remove(self.lab.shell(), self.lab.id(), *node, nat)?;
         }
         early.map_or(stopped, Err)
     }
@@ -399,6 +443,7 @@ mod tests {
             families: Family::ALL.to_vec(),
             bytes: 1,
             dataplane,
+            steps: Vec::new(),
         };
         plan(&wishes).into_iter().map(Step::name).collect()
     }
@@ -412,6 +457,7 @@ mod tests {
                 "policy",
                 "stopped",
                 "killed",
+                "snat",
                 "ipip",
                 "direct",
                 "cross-subnet/same",
@@ -422,7 +468,7 @@ mod tests {
         );
         assert_eq!(
             names(&[Mode::Direct], Dataplane::Caracal),
-            ["direct", "policy", "stopped", "killed"]
+            ["direct", "policy", "stopped", "killed", "snat"]
         );
     }
 
@@ -430,7 +476,7 @@ mod tests {
     fn the_kernel_alone_has_only_its_modes() {
         assert_eq!(
             names(&[Mode::Vxlan, Mode::CrossSubnet], Dataplane::Kernel),
-            ["vxlan", "cross-subnet/same", "cross-subnet/other"]
+            ["vxlan", "snat", "cross-subnet/same", "cross-subnet/other"]
         );
     }
 }

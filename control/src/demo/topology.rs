@@ -1,8 +1,8 @@
 //! The commands that make the lab's links, addresses and routes. Text only: `lab` runs them.
 
 use super::plan::{
-    GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, LabId, Node, OUTSIDE_SUBNET, PODS, Pod, ROUTER_HOST,
-    underlay, underlay_prefix_len,
+    End, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, LabId, Node, OUTSIDE_HOST, OUTSIDE_SUBNET, PODS, Pod,
+    ROUTER_HOST, underlay, underlay_prefix_len,
 };
 use super::scenario::{Carriage, Family, Scenario};
 
@@ -44,6 +44,13 @@ fn with_len(family: Family, subnet: u8, host: u8) -> String {
 fn default_route(family: Family, subnet: u8) -> String {
     let router = underlay(family, subnet, ROUTER_HOST);
     format!("route replace {} via {router} dev {ETH}", any(family))
+}
+
+fn host_len(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 32,
+        Family::Ipv6 => 128,
+    }
 }
 
 fn any(family: Family) -> &'static str {
@@ -149,11 +156,59 @@ pub fn router_scenario(scenario: Scenario) -> Vec<String> {
     commands
 }
 
+/// Gives the router's way to the server outside an MTU of its own, shorter than the server's own, or takes it away.
+pub fn narrow_route(family: Family, mtu: Option<u16>) -> String {
+    let server = underlay(family, OUTSIDE_SUBNET, OUTSIDE_HOST);
+    let len = host_len(family);
+    match mtu {
+        // Locked: forwarding looks at no other.
+        Some(mtu) => format!("route replace {server}/{len} dev {OUT} mtu lock {mtu}"),
+        None => format!("route del {server}/{len} dev {OUT}"),
+    }
+}
+
+/// Changes of node 1's routes, one after the other, that leave every packet its way and all as it was in the end:
+/// routes that its connections use, and one that nobody does.
+pub fn route_changes(families: &[Family], scenario: Scenario) -> Vec<Vec<String>> {
+    let of = |family: Family| {
+        let router = underlay(family, Node::One.subnet(scenario.same_subnet), ROUTER_HOST);
+        let server = underlay(family, OUTSIDE_SUBNET, OUTSIDE_HOST);
+        let node = End::Host(Node::Two).address(family, scenario);
+        let len = host_len(family);
+        let nobody = match family {
+            Family::Ipv4 => "198.51.100.0/24",
+            Family::Ipv6 => "2001:db8:51::/48",
+        };
+        let via = if scenario.same_subnet {
+            format!("dev {ETH}")
+        } else {
+            format!("via {router} dev {ETH}")
+        };
+        [
+            format!("route add {server}/{len} via {router} dev {ETH}"),
+            format!("route replace {server}/{len} via {router} dev {ETH} mtu 1400"),
+            format!("route add {node}/{len} {via}"),
+            format!("route del {server}/{len} via {router} dev {ETH}"),
+            format!("route add blackhole {nobody}"),
+            format!("route replace {node}/{len} {via} mtu 1500"),
+            format!("route del {node}/{len} {via}"),
+            format!("route del blackhole {nobody}"),
+        ]
+    };
+    let mut changes = vec![Vec::new(); 8];
+    for family in families {
+        for (change, command) in changes.iter_mut().zip(of(*family)) {
+            change.push(command);
+        }
+    }
+    changes
+}
+
 /// Address and routes of the server outside.
 pub fn outside() -> Vec<String> {
     let mut commands = lines(["link set lo up", "link set eth0 up"]);
     for family in Family::ALL {
-        let address = with_len(family, OUTSIDE_SUBNET, 9);
+        let address = with_len(family, OUTSIDE_SUBNET, OUTSIDE_HOST);
         commands.push(format!("addr add {address} dev {ETH}"));
         commands.push(default_route(family, OUTSIDE_SUBNET));
     }

@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use super::error::{DemoError, Result};
 use super::ip::Shell;
 use super::netns;
-use super::plan::{LabId, Node, OUTSIDE_SUBNET, underlay};
+use super::plan::{LabId, Node, OUTSIDE_HOST, OUTSIDE_SUBNET, underlay};
 use super::scenario::{Carriage, Family};
 use super::topology::router_link;
 
@@ -251,7 +251,7 @@ fn is_of_outside(frame: &[u8], family: Family) -> bool {
         Family::Ipv4 => frame.get(26..34),
         Family::Ipv6 => frame.get(22..54),
     };
-    let outside: &[u8] = match underlay(family, OUTSIDE_SUBNET, 9) {
+    let outside: &[u8] = match underlay(family, OUTSIDE_SUBNET, OUTSIDE_HOST) {
         IpAddr::V4(addr) => &addr.octets(),
         IpAddr::V6(addr) => &addr.octets(),
     };
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn packets_of_the_server_outside_are_known() {
-        let IpAddr::V4(outside) = underlay(Family::Ipv4, OUTSIDE_SUBNET, 9) else {
+        let IpAddr::V4(outside) = underlay(Family::Ipv4, OUTSIDE_SUBNET, OUTSIDE_HOST) else {
             unreachable!()
         };
         assert!(is_of_outside(

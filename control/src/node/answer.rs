@@ -3,17 +3,20 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use fastpath::connections::Side;
 use fastpath::io::xsk::Statistics;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
+use flowtable::flow::FlowKey;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::tally::{self, Tally};
 use super::{Node, ports::Served};
 use crate::api::report::{
-    Datastore, DropCount, Drops, KernelDrops, Neighbour, Neighbours, Part, Poller, Port, Ports,
-    Problem, ReasonCount, RouteCounts, Routes, Status, Tunnel, XskCounters,
+    Connections, Datastore, DropCount, Drops, KernelDrops, NatPorts, Neighbour, Neighbours, Part,
+    Poller, Port, Ports, Problem, ReasonCount, RouteCounts, Routes, Status, TableUse, Tunnel,
+    XskCounters,
 };
 use crate::api::{
     ApiError, ErrorCode, MAX_PAGE, Method, PageParams, Request, Response, RoutesParams,
@@ -24,8 +27,11 @@ use crate::desired::PoolType;
 use crate::netlink::Link;
 use crate::trace;
 
+/// Above this part of its capacity a table makes the node degraded.
+const FULL_PERCENT: u64 = 90;
+
 impl Node {
-    /// Answers a request. Changes nothing, and walks no more than once over what there is.
+    /// Answers a request, in a few milliseconds at most. Only [`Method::FlushFlows`] changes something.
     pub(super) fn answer(&self, request: &Request) -> Response {
         let outcome = match &request.method {
             Method::Status => value(&self.status()),
@@ -43,6 +49,10 @@ impl Node {
                 let trace = trace::trace(&self.compiler, tables, Some(&self.connections), ask);
                 let trace = trace.map_err(|message| ApiError::new(ErrorCode::BadParams, message));
                 trace.and_then(|trace| value(&trace))
+            }
+            Method::Flows(params) => self.flows(params).and_then(|flows| value(&flows)),
+            Method::FlushFlows(params) => {
+                self.flush_flows(params).and_then(|flushed| value(&flushed))
             }
         };
         Response {
@@ -66,6 +76,8 @@ impl Node {
                         .to_owned(),
             });
         }
+        let connections = self.connection_report();
+        problems.extend(table_problems(&connections));
         let (ipv4, ipv6) = self.compiler.route_count();
         let closed = self
             .closed
@@ -104,6 +116,20 @@ impl Node {
             tunnels: self.tunnels(),
             accounting,
             drops: self.reason_counts(),
+            connections,
+        }
+    }
+
+    fn connection_report(&self) -> Connections {
+        let nat_ports = self.compiler.nat_ports();
+        Connections {
+            ipv4: table_use(&self.connections.v4),
+            ipv6: table_use(&self.connections.v6),
+            nat_ports: NatPorts {
+                tcp: nat_ports.tcp.len(),
+                udp: nat_ports.udp.len(),
+            },
+            ..tally::connections(self.pollers.counters())
         }
     }
 
@@ -378,6 +404,31 @@ pub(super) fn value(report: &impl Serialize) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
 }
 
+fn table_use<K: FlowKey>(side: &Side<K>) -> TableUse {
+    TableUse {
+        used: side.len(),
+        capacity: side.quota.limits().capacity,
+    }
+}
+
+/// Tables that are so full that new connections may soon be refused.
+fn table_problems(connections: &Connections) -> Vec<Problem> {
+    let families = [("IPv4", connections.ipv4), ("IPv6", connections.ipv6)];
+    let full = families.into_iter().filter(|(_, table)| {
+        u64::from(table.used) * 100 > u64::from(table.capacity) * FULL_PERCENT
+    });
+    let problem = |(family, table): (&str, TableUse)| Problem {
+        part: Part::Connections,
+        interface: None,
+        message: format!(
+            "the table of {family} connections is more than {FULL_PERCENT} % full ({} of {}): \
+             `caracal flows --count` says of what; `connections` in caracal.yaml makes it larger",
+            table.used, table.capacity
+        ),
+    };
+    full.map(problem).collect()
+}
+
 fn address(node: &crate::desired::Node, v6: bool) -> Option<IpAddr> {
     if v6 {
         node.v6.map(|net| net.addr().into())
@@ -394,4 +445,31 @@ fn xsk_counters<'a>(queues: impl Iterator<Item = &'a Statistics>) -> XskCounters
         rx_invalid: sum.rx_invalid + queue.rx_invalid,
         tx_invalid: sum.tx_invalid + queue.tx_invalid,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_nearly_full_is_a_problem() {
+        let table = |used| TableUse {
+            used,
+            capacity: 448,
+        };
+        let with = |v4, v6| Connections {
+            ipv4: table(v4),
+            ipv6: table(v6),
+            ..Connections::default()
+        };
+        assert_eq!(table_problems(&with(403, 403)), []);
+        let problems = table_problems(&with(404, 0));
+        let [problem] = &problems[..] else {
+            panic!("{problems:?}")
+        };
+        assert_eq!(problem.part, Part::Connections);
+        assert!(problem.message.contains("IPv4") && problem.message.contains("404 of 448"));
+        assert_eq!(table_problems(&with(448, 448)).len(), 2);
+        assert_eq!(table_problems(&Connections::default()), [], "no table");
+    }
 }

@@ -14,7 +14,7 @@ const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 /// What the host's stack uses ports for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct HostPorts {
+pub(crate) struct HostPorts {
     /// `net.ipv4.ip_local_port_range`: what it gives to connections of its own.
     ephemeral: Option<RangeInclusive<u16>>,
     /// `net.ipv4.ip_local_reserved_ports`.
@@ -56,7 +56,7 @@ impl HostPorts {
     ///
     /// By default those that the host gives nobody: outside of its ephemeral range, without NodePorts. `natPortRange` is
     /// taken as it is: who sets it has made room for it. What somebody listens on, or reserved, is never taken, nor VXLAN's port.
-    pub(super) fn left_for_nat(&self, felix: &FelixSettings) -> Ports {
+    pub(crate) fn left_for_nat(&self, felix: &FelixSettings) -> Ports {
         let chosen = felix.nat_port_range.map(|(first, last)| first..=last);
         let range = chosen.clone().unwrap_or(Ports::DEFAULT_RANGE);
         let common = || {

@@ -6,11 +6,13 @@ mod answer;
 mod budget;
 mod error;
 mod events;
+mod flows;
 mod guard;
 mod host;
 mod host_ports;
 mod kernel;
 mod leftovers;
+mod lingering;
 mod neighbours;
 mod pollers;
 mod ports;
@@ -20,6 +22,7 @@ mod tally;
 
 pub use budget::Budget;
 pub use error::RunError;
+pub(crate) use host_ports::HostPorts;
 pub use leftovers::cleanup;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +43,7 @@ use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
-use host_ports::HostPorts;
+use lingering::Lingering;
 use neighbours::Neighbours;
 use pollers::Pollers;
 use ports::Served;
@@ -87,6 +90,8 @@ pub struct Node {
     /// What the host uses ports for, and when that is looked at again.
     host_ports: HostPorts,
     host_ports_due: Instant,
+    /// Ports of connections from before those were chosen that are given now.
+    lingering: Lingering,
     connections: Arc<Connections>,
     /// When each tunnel was last told that its path is narrower than the uplink; by node, and whether it is over IPv6.
     path_mtus: HashMap<(PeerId, bool), Instant>,
@@ -229,7 +234,8 @@ impl Node {
         let local = kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
         let port = start::vxlan_port(self.compiler.desired());
         let nat = self.compiler.nat_addresses(&self.mirror);
-        let nat_ports = host_ports::bits(self.compiler.nat_ports());
+        let mut nat_ports = host_ports::bits(self.compiler.nat_ports());
+        self.lingering.add_to(&mut nat_ports);
         for (name, served) in &mut self.served {
             let done = served.sync_taken(&taken, &local, port);
             if let Err(error) = done.and_then(|()| served.sync_nat(&nat, &nat_ports)) {
@@ -244,6 +250,9 @@ impl Node {
             return;
         }
         self.host_ports_due = now + PORTS_EVERY;
+        if self.lingering.release(&self.connections) {
+            self.sync_taken();
+        }
         match HostPorts::read() {
             Ok(ports) if ports != self.host_ports => {
                 self.host_ports = ports;
@@ -279,6 +288,8 @@ impl Node {
             if ports.tcp.is_empty() || ports.udp.is_empty() {
                 tracing::warn!("natPortRange leaves no port that the host does not use");
             }
+            let before = host_ports::bits(self.compiler.nat_ports());
+            self.lingering.replaced(&before, &host_ports::bits(&ports));
             self.compiler.set_nat_ports(Arc::new(ports));
         }
     }

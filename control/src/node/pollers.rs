@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use fastpath::connections::{Connections, Tracker};
@@ -14,6 +14,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
+use flowtable::Tick;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -25,8 +26,10 @@ const EVENTS: usize = 1024;
 
 /// All pollers of the process.
 pub(super) struct Pollers {
-    pollers: Vec<Handle>,
+    handles: Vec<Handle>,
     stop: Arc<AtomicBool>,
+    /// When they were started: where their clocks begin, some milliseconds more or less.
+    started: Option<Instant>,
 }
 
 struct Handle {
@@ -57,7 +60,7 @@ pub(super) fn plan(
         daemon::PollMode::Busy => PollMode::Busy,
         daemon::PollMode::Interrupt => PollMode::Interrupt,
     };
-    let (mut pollers, mut planned) = (Vec::new(), Vec::new());
+    let (mut handles, mut planned) = (Vec::new(), Vec::new());
     let count = parts.len();
     for (index, part) in parts.into_iter().enumerate() {
         let (io, control) = XskIo::new(part, max_ports).map_err(|source| RunError::System {
@@ -90,20 +93,26 @@ pub(super) fn plan(
             poller,
             core: config.cores.get(index).map(|core| core.value),
         });
-        pollers.push(Handle {
+        handles.push(Handle {
             thread: None,
             control,
             counters,
             events,
         });
     }
-    Ok((Pollers { pollers, stop }, planned))
+    let pollers = Pollers {
+        handles,
+        stop,
+        started: None,
+    };
+    Ok((pollers, planned))
 }
 
 impl Pollers {
     /// Starts the threads.
     pub(super) fn start(&mut self, planned: Vec<Planned>) -> Result<(), RunError> {
-        for (index, (handle, planned)) in self.pollers.iter_mut().zip(planned).enumerate() {
+        self.started = Some(Instant::now());
+        for (index, (handle, planned)) in self.handles.iter_mut().zip(planned).enumerate() {
             let (ready, pinned) = std::sync::mpsc::sync_channel(1);
             let Planned { poller, core } = planned;
             let work = move || {
@@ -125,21 +134,27 @@ impl Pollers {
         Ok(())
     }
 
+    /// The time by the pollers' clocks; none before they are started.
+    pub(super) fn now(&self) -> Option<Tick> {
+        let elapsed = self.started?.elapsed();
+        Some(Tick(elapsed.as_nanos() as u64))
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.pollers.len()
+        self.handles.len()
     }
 
     /// Wakes all.
     pub(super) fn wake(&self) {
-        for handle in &self.pollers {
+        for handle in &self.handles {
             handle.control.wake();
         }
     }
 
     /// Sends a command to one poller, which must have room for it before long.
     pub(super) fn send(&self, index: usize, mut command: Command) {
-        let Some(handle) = self.pollers.get(index) else {
+        let Some(handle) = self.handles.get(index) else {
             return;
         };
         while let Err(back) = handle.control.send(command) {
@@ -153,7 +168,7 @@ impl Pollers {
 
     /// What pollers said since the last call.
     pub(super) fn replies(&self) -> Vec<(usize, Reply)> {
-        let all = self.pollers.iter().enumerate();
+        let all = self.handles.iter().enumerate();
         all.flat_map(|(index, handle)| {
             std::iter::from_fn(move || Some((index, handle.control.reply()?)))
         })
@@ -162,7 +177,7 @@ impl Pollers {
 
     /// What pollers saw since the last call.
     pub(super) fn events(&self) -> Vec<Event> {
-        self.pollers
+        self.handles
             .iter()
             .flat_map(|handle| std::iter::from_fn(|| handle.events.pop()))
             .collect()
@@ -170,12 +185,12 @@ impl Pollers {
 
     /// Each poller's counters.
     pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> + Clone {
-        self.pollers.iter().map(|handle| &handle.counters)
+        self.handles.iter().map(|handle| &handle.counters)
     }
 
     /// A poller whose thread ended though nobody asked it to.
     pub(super) fn dead(&self) -> Option<usize> {
-        self.pollers
+        self.handles
             .iter()
             .position(|handle| handle.thread.as_ref().is_some_and(JoinHandle::is_finished))
     }
@@ -184,7 +199,7 @@ impl Pollers {
     pub(super) fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.wake();
-        for handle in &mut self.pollers {
+        for handle in &mut self.handles {
             if let Some(thread) = handle.thread.take()
                 && thread.join().is_err()
             {

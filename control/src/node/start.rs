@@ -161,6 +161,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         neighbours: Neighbours::default(),
         host_ports,
         host_ports_due: Instant::now() + super::PORTS_EVERY,
+        lingering: super::lingering::Lingering::default(),
         connections,
         path_mtus: HashMap::new(),
         watch,

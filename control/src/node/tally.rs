@@ -6,7 +6,7 @@ use fastpath::counters::Counters;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 
-use crate::api::report::Accounting;
+use crate::api::report::{Accounting, Connections};
 
 /// Packets that one poller may have in hand while it is read: counted in, and without a fate yet.
 const IN_HAND: u64 = 64;
@@ -106,6 +106,19 @@ pub(super) fn accounting<'a>(counters: impl Iterator<Item = &'a Arc<Counters>>) 
     sum
 }
 
+/// What became of the connections of all pollers.
+pub(super) fn connections<'a>(counters: impl Iterator<Item = &'a Arc<Counters>>) -> Connections {
+    let mut sum = Connections::default();
+    for counters in counters {
+        sum.made += counters.connections_made.get();
+        sum.expired += counters.connections_expired.get();
+        sum.ended += counters.connections_ended.get();
+        sum.evicted += counters.connections_evicted.get();
+        sum.untracked += counters.connections_untracked.get();
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +151,27 @@ mod tests {
         let later = Tally::of(&pollers.iter(), PortId(2)).since(&now);
         assert_eq!((later.rx_packets, later.drops.iter().sum()), (0, 1));
         assert_eq!(drops(&pollers.iter(), 4).iter().sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn what_became_of_connections_is_summed_over_pollers() {
+        let pollers = pollers();
+        for (index, counters) in (1..).zip(&pollers) {
+            counters.connections_made.add(index);
+            counters.connections_expired.add(10 * index);
+            counters.connections_ended.add(100 * index);
+            counters.connections_evicted.add(1000 * index);
+            counters.connections_untracked.add(10_000 * index);
+        }
+        let expected = Connections {
+            made: 3,
+            expired: 30,
+            ended: 300,
+            evicted: 3000,
+            untracked: 30_000,
+            ..Connections::default()
+        };
+        assert_eq!(connections(pollers.iter()), expected);
     }
 
     #[test]

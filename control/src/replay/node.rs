@@ -1,6 +1,7 @@
 //! A node as a replay sees it: the same compiler, fed from files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
@@ -15,6 +16,7 @@ use super::kernel_file::{KernelFile, LinkFacts, LinkRole};
 use super::verdicts::Denial;
 use crate::compile::{CompileError, Compiler, PortRole, PortSpec};
 use crate::desired::Desired;
+use crate::node::HostPorts;
 
 /// The host port's name where no file gives another.
 pub const HOST_PORT: &str = "caracal0";
@@ -83,6 +85,8 @@ impl ReplayNode {
             )
         });
         let kernel = Kernel::new(file, addresses.into_iter().flatten(), ifindex);
+        // As on a host that uses no port itself.
+        compiler.set_nat_ports(Arc::new(HostPorts::default().left_for_nat(&desired.felix)));
         compiler.set_desired(desired, &kernel)?;
         compiler.kernel_routes(kernel.routes())?;
         compiler.kernel_addresses(kernel.addresses(), kernel.neighbours(), &kernel)?;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod flows;
 mod host;
 mod kernel_state;
 mod lab;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -116,15 +116,19 @@ impl Daemon {
         }
     }
 
-    /// What `caracal COMMAND` says of it.
-    fn ask(&self, words: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
+    /// Runs `caracal COMMAND` for it.
+    pub(crate) fn caracal(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_caracal"))
             .args(words)
             .arg("--socket")
             .arg(&self.socket)
             .output()
-            .expect("caracal");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+            .expect("caracal")
+    }
+
+    /// What `caracal COMMAND` says of it.
+    fn ask(&self, words: &[&str]) -> String {
+        String::from_utf8_lossy(&self.caracal(words).stdout).into_owned()
     }
 
     /// What `caracal status` says of it.

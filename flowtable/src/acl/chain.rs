@@ -11,7 +11,7 @@ use super::{Action, Address, Logs, Reason, Sets, TierDefault, Tuple, Verdict};
 /// A tier that has policies.
 #[derive(Clone, Debug)]
 pub(super) struct ChainTier {
-    pub(super) segments: Box<[Arc<Segment>]>,
+    pub(super) segments: Arc<[Arc<Segment>]>,
     pub(super) default: TierDefault,
     /// Its index among all tiers.
     pub(super) number: u16,
@@ -26,7 +26,7 @@ pub struct Chain {
 #[derive(Debug)]
 struct Parts {
     tiers: Box<[ChainTier]>,
-    profiles: Box<[Arc<Segment>]>,
+    profiles: Arc<[Arc<Segment>]>,
     allow_at_end: bool,
     uses_sets: bool,
 }
@@ -41,20 +41,20 @@ enum Outcome {
 impl Default for Chain {
     /// No rule, and nothing passes.
     fn default() -> Self {
-        Self::new(Vec::new(), Box::default(), false)
+        Self::new(Vec::new(), std::sync::Arc::from([]), false)
     }
 }
 
 impl Chain {
     pub(super) fn new(
         tiers: Vec<ChainTier>,
-        profiles: Box<[Arc<Segment>]>,
+        profiles: Arc<[Arc<Segment>]>,
         allow_at_end: bool,
     ) -> Self {
         let uses_sets = tiers
             .iter()
-            .flat_map(|tier| &tier.segments)
-            .chain(&profiles)
+            .flat_map(|tier| &*tier.segments)
+            .chain(&*profiles)
             .any(|segment| segment.uses_sets());
         Self {
             parts: Arc::new(Parts {
@@ -172,7 +172,7 @@ impl Chain {
         });
         let end = (self.parts.allow_at_end, Reason::End);
         for (segments, default) in tiers.chain([(&self.parts.profiles, None)]) {
-            for segment in segments {
+            for segment in &**segments {
                 if left_count == 0 {
                     break;
                 }
@@ -269,11 +269,11 @@ impl Chain {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let tiers = &self.parts.tiers;
-        let segments = tiers.iter().flat_map(|tier| &tier.segments);
+        let segments = tiers.iter().flat_map(|tier| &*tier.segments);
         size_of::<Parts>()
             + size_of_val(&**tiers)
             + segments
-                .chain(&self.parts.profiles)
+                .chain(&*self.parts.profiles)
                 .map(|segment| size_of::<Arc<Segment>>() + segment.memory_bytes())
                 .sum::<usize>()
     }

@@ -48,11 +48,16 @@ const MOST_RULES: usize = 16_384;
 /// Which pieces a segment is made of: addresses of policies and first rules.
 type SegmentKey = Box<[(usize, usize)]>;
 
+/// What a list of policies was compiled to; both are gone when nobody uses them.
+type Known = (Weak<[Arc<Policy>]>, Weak<[Arc<Segment>]>);
+
 /// Makes chains. Keeps nothing alive, but finds again what is still in use.
 #[derive(Debug)]
 pub struct Compiler {
     segments: HashMap<SegmentKey, Weak<Segment>>,
-    /// How many segments there may be before those that are gone are forgotten.
+    /// By the address of a list.
+    lists: HashMap<usize, Known>,
+    /// How many segments and lists there may be before those that are gone are forgotten.
     next_sweep: usize,
     /// Bytes of all segments in use.
     total: Arc<AtomicUsize>,
@@ -75,6 +80,7 @@ impl Compiler {
     pub fn with_limit(limit_bytes: usize) -> Self {
         Self {
             segments: HashMap::new(),
+            lists: HashMap::new(),
             next_sweep: 1024,
             total: Arc::default(),
             limit_bytes,
@@ -108,11 +114,21 @@ impl Compiler {
         self.total.load(Relaxed)
     }
 
-    fn segments(&mut self, policies: &[Arc<Policy>]) -> Result<Box<[Arc<Segment>]>, AclError> {
-        runs(policies)
+    fn segments(&mut self, policies: &Arc<[Arc<Policy>]>) -> Result<Arc<[Arc<Segment>]>, AclError> {
+        let address = Arc::as_ptr(policies).cast::<Arc<Policy>>() as usize;
+        if let Some((list, segments)) = self.lists.get(&address)
+            && let (Some(list), Some(segments)) = (list.upgrade(), segments.upgrade())
+            && Arc::ptr_eq(&list, policies)
+        {
+            return Ok(segments);
+        }
+        let segments: Arc<[Arc<Segment>]> = runs(policies)
             .into_iter()
             .map(|run| self.segment(&run))
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let known = (Arc::downgrade(policies), Arc::downgrade(&segments));
+        self.lists.insert(address, known);
+        Ok(segments)
     }
 
     fn segment(&mut self, run: &[Piece]) -> Result<Arc<Segment>, AclError> {

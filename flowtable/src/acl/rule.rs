@@ -13,6 +13,11 @@ pub struct RuleId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub u32);
 
+impl SetId {
+    /// The number of no set: nothing is ever a member of it.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// What a rule does with the packets it matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -185,8 +190,9 @@ pub enum TierDefault {
 /// A tier's policies that apply to an endpoint in one direction, without staged ones.
 #[derive(Clone, Debug, Default)]
 pub struct Tier {
-    /// In order. A tier without any is skipped, whatever its default.
-    pub policies: Vec<Arc<Policy>>,
+    /// In order. A tier without any is skipped, whatever its default. Endpoints that apply the same
+    /// policies should share one list: a list that is known costs nothing to compile.
+    pub policies: Arc<[Arc<Policy>]>,
     /// What happens when none of its rules decides.
     pub default: TierDefault,
 }
@@ -197,7 +203,7 @@ pub struct ChainSpec {
     /// The tiers, in order.
     pub tiers: Vec<Tier>,
     /// The profiles, asked after the last tier.
-    pub profiles: Vec<Arc<Policy>>,
+    pub profiles: Arc<[Arc<Policy>]>,
     /// Whether a packet is allowed that nothing decided. Endpoints' chains deny it; a host endpoint's
     /// pre-DNAT and forward chains let it go on.
     pub allow_at_end: bool,

@@ -107,16 +107,19 @@ impl Node for u128 {
     }
 }
 
+/// Nodes side by side.
+type Nodes<K> = Box<[Line<<K as Node>::Keys>]>;
+
 /// Ascending bounds, the first of which is the lowest value there is.
 #[derive(Clone, Debug)]
 pub(super) struct Tree<K: Node> {
     /// What separates the root's children: the value before each but the first.
     root: Box<[K]>,
     /// The same in whole nodes, filled with the highest value.
-    root_nodes: Box<[Line<K::Keys>]>,
+    root_nodes: Nodes<K>,
     /// The nodes of the levels below, from the root's children down. The children of node `n` are the
     /// nodes from `n` times the fanout on.
-    levels: Box<[Box<[Line<K::Keys>]>]>,
+    levels: Box<[Nodes<K>]>,
 }
 
 impl<K: Node> Tree<K> {
@@ -133,7 +136,7 @@ impl<K: Node> Tree<K> {
                 .filter_map(|bound| bound.before())
                 .collect()
         };
-        let nodes = |bounds: &[K], separated: usize| -> Box<[Line<K::Keys>]> {
+        let nodes = |bounds: &[K], separated: usize| -> Nodes<K> {
             bounds
                 .chunks(separated)
                 .map(|bounds| {

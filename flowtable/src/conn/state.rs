@@ -44,6 +44,27 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order in which they are declared.
+    pub const ALL: [Self; 17] = [
+        Self::None,
+        Self::SynSent,
+        Self::SynSent2,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+        Self::CookieWait,
+        Self::CookieEchoed,
+        Self::ShutdownSent,
+        Self::ShutdownAckSent,
+        Self::Closed,
+        Self::Unreplied,
+        Self::Assured,
+    ];
+
     /// The name in capitals, as `conntrack -L` writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {

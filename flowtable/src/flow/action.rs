@@ -70,7 +70,8 @@ impl<A> Action<A> {
     pub(super) fn decode(beside_key: u64, decision: u64, way: u64, nat_addr: A) -> Self {
         Self {
             generation: decision as u32,
-            next_hop: NextHopId::new((way >> NEXT_HOP) as u16).unwrap_or(NextHopId::NONE),
+            next_hop: NextHopId::new((way >> NEXT_HOP) as u16 & NextHopId::MAX.get())
+                .unwrap_or(NextHopId::NONE),
             origin: (beside_key >> ORIGIN) as u16,
             flags: (beside_key >> FLAGS) as u8,
             nat_addr,

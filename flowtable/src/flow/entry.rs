@@ -2,34 +2,57 @@
 
 use core::sync::atomic::Ordering;
 
+use super::key::Layout;
+use super::memory::{CELLS, Line};
 use super::sync::{AtomicU64, read_fence, unchanged, write_fence};
+use crate::prefetch;
 
-/// Words that are loaded and stored together.
-pub trait Cells: Send + Sync {
-    /// What they hold.
-    type Words: Copy;
-
-    fn empty() -> Self;
-    fn load(&self) -> Self::Words;
-    fn store(&self, words: &Self::Words);
+/// The lines of an entry.
+pub trait EntryLines: Sized + 'static {
+    /// All of `lines` as lines of entries.
+    fn of(lines: &[Line]) -> &[Self];
+    fn word(&self, at: usize) -> &AtomicU64;
+    fn prefetch(&self);
 }
 
-impl<const N: usize> Cells for [AtomicU64; N] {
-    type Words = [u64; N];
-
-    fn empty() -> Self {
-        core::array::from_fn(|_| AtomicU64::new(0))
+impl<const N: usize> EntryLines for [Line; N] {
+    #[inline(always)]
+    fn of(lines: &[Line]) -> &[Self] {
+        lines.as_chunks().0
     }
 
     #[inline(always)]
-    fn load(&self) -> [u64; N] {
-        core::array::from_fn(|at| self[at].load(Ordering::Relaxed))
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self[at / CELLS].0[at % CELLS]
     }
 
     #[inline(always)]
-    fn store(&self, words: &[u64; N]) {
-        for (cell, &word) in self.iter().zip(words) {
-            cell.store(word, Ordering::Relaxed);
+    fn prefetch(&self) {
+        self.iter().for_each(prefetch);
+    }
+}
+
+/// The words of an entry that its version protects; they come right behind it.
+pub trait EntryWords: Copy {
+    /// How many.
+    const LEN: usize;
+
+    fn load(lines: &impl EntryLines) -> Self;
+    fn store(&self, lines: &impl EntryLines);
+}
+
+impl<const N: usize> EntryWords for [u64; N] {
+    const LEN: usize = N;
+
+    #[inline(always)]
+    fn load(lines: &impl EntryLines) -> Self {
+        core::array::from_fn(|at| lines.word(1 + at).load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    fn store(&self, lines: &impl EntryLines) {
+        for (at, &word) in self.iter().enumerate() {
+            lines.word(1 + at).store(word, Ordering::Relaxed);
         }
     }
 }
@@ -96,21 +119,12 @@ impl Head {
 }
 
 /// One direction of a connection. IPv4: one cache line; IPv6: two, the first enough without NAT.
+///
+/// The first word is the version, then come the words that it protects, written by whoever set its lowest
+/// bit; then three that only the direction's poller writes: the tracker's word, last seen (24 bits) and
+/// packets, and bytes.
 #[derive(Debug)]
-#[repr(C, align(64))]
-pub(super) struct Entry<C> {
-    head: AtomicU64,
-    /// Written by whoever set the lowest bit of the version.
-    cells: C,
-    /// Written by the direction's poller only, as the next two.
-    pub(super) dir: AtomicU64,
-    /// Last seen in the 24 lowest bits, packets above.
-    seen: AtomicU64,
-    bytes: AtomicU64,
-}
-
-const _: () = assert!(cfg!(loom) || size_of::<Entry<[AtomicU64; 4]>>() == 64);
-const _: () = assert!(cfg!(loom) || size_of::<Entry<[AtomicU64; 9]>>() == 128);
+pub(super) struct Entry<'a, K: Layout>(pub(super) &'a K::Lines);
 
 /// The counters of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,95 +136,130 @@ pub(super) struct Counters {
 
 const PACKETS: u32 = 24;
 
-impl<C: Cells> Entry<C> {
-    pub(super) fn empty() -> Self {
-        Self {
-            head: AtomicU64::new(Head::EMPTY.0),
-            cells: C::empty(),
-            dir: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }
+impl<K: Layout> Entry<'_, K> {
+    #[inline(always)]
+    fn version(&self) -> &AtomicU64 {
+        self.0.word(0)
+    }
+
+    #[inline(always)]
+    fn dir_word(&self) -> &AtomicU64 {
+        self.0.word(1 + K::Words::LEN)
+    }
+
+    #[inline(always)]
+    fn seen(&self) -> &AtomicU64 {
+        self.0.word(2 + K::Words::LEN)
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &AtomicU64 {
+        self.0.word(3 + K::Words::LEN)
+    }
+
+    /// Makes lines of zeroes an entry that is not in use.
+    pub(super) fn init(&self) {
+        self.version().store(Head::EMPTY.0, Ordering::Relaxed);
     }
 
     #[inline(always)]
     pub(super) fn head(&self) -> Head {
-        Head(self.head.load(Ordering::Acquire))
+        Head(self.version().load(Ordering::Acquire))
     }
 
     /// The words, whatever state they are in.
     #[inline(always)]
-    pub(super) fn words(&self) -> C::Words {
-        self.cells.load()
+    pub(super) fn words(&self) -> K::Words {
+        K::Words::load(self.0)
     }
 
     /// Whether the words that were loaded since `head` was are the entry's of that version.
     #[inline(always)]
     pub(super) fn is_still(&self, head: Head) -> bool {
         read_fence();
-        unchanged(head.0, self.head.load(Ordering::Relaxed))
+        unchanged(head.0, self.version().load(Ordering::Relaxed))
+    }
+
+    /// A consistent copy, if the entry is in use and is of the key with these `blocks`.
+    #[inline(always)]
+    pub(super) fn read(&self, blocks: &K::Blocks) -> Option<(Head, K::Words)> {
+        let head = self.head();
+        let words = self.words();
+        // One branch: whatever is wrong, it seldom is.
+        let is_it = K::is_of(&words, blocks) & head.is_stable() & self.is_still(head);
+        is_it.then_some((head, words))
     }
 
     /// Keeps everybody else from changing the entry, if it is what it was.
     pub(super) fn try_lock(&self, head: Head) -> bool {
         let (was, locked) = (head.0, head.locked().0);
-        self.head
+        self.version()
             .compare_exchange(was, locked, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
     /// Ends [`Entry::try_lock`] without a change.
     pub(super) fn unlock(&self, head: Head) {
-        self.head.store(head.0, Ordering::Release);
+        self.version().store(head.0, Ordering::Release);
     }
 
     /// Ends [`Entry::try_lock`] with other words.
-    pub(super) fn change(&self, head: Head, words: &C::Words) -> Head {
+    pub(super) fn change(&self, head: Head, words: &K::Words) -> Head {
         write_fence();
-        self.cells.store(words);
+        words.store(self.0);
         let after = head.changed();
-        self.head.store(after.0, Ordering::Release);
+        self.version().store(after.0, Ordering::Release);
         after
     }
 
     /// Ends [`Entry::try_lock`] by taking the entry out of use.
     pub(super) fn remove(&self, head: Head) {
-        self.head.store(head.removed().0, Ordering::Release);
+        self.version().store(head.removed().0, Ordering::Release);
     }
 
     /// Fills the entry of a claimed slot and puts it into use.
-    pub(super) fn publish(&self, partner: u32, words: &C::Words, dir: u64, seen: u32) -> Head {
+    pub(super) fn publish(&self, partner: u32, words: &K::Words, dir: u64, seen: u32) -> Head {
         // Empty, and the claim has made visible what its last user left.
-        let head = Head(self.head.load(Ordering::Relaxed));
+        let head = Head(self.version().load(Ordering::Relaxed));
         write_fence();
-        self.cells.store(words);
-        self.dir.store(dir, Ordering::Relaxed);
-        self.seen.store(seen as u64, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
+        words.store(self.0);
+        self.dir_word().store(dir, Ordering::Relaxed);
+        self.seen().store(seen as u64, Ordering::Relaxed);
+        self.bytes().store(0, Ordering::Relaxed);
         let after = head.published(partner);
-        self.head.store(after.0, Ordering::Release);
+        self.version().store(after.0, Ordering::Release);
         after
     }
 
     /// Counts a packet.
     #[inline(always)]
     pub(super) fn touch(&self, seen: u32, bytes: u32) {
-        let packets = (self.seen.load(Ordering::Relaxed) >> PACKETS).wrapping_add(1);
-        self.seen
+        let packets = (self.seen().load(Ordering::Relaxed) >> PACKETS).wrapping_add(1);
+        self.seen()
             .store(packets << PACKETS | seen as u64, Ordering::Relaxed);
         let sum = self
-            .bytes
+            .bytes()
             .load(Ordering::Relaxed)
             .wrapping_add(bytes as u64);
-        self.bytes.store(sum, Ordering::Relaxed);
+        self.bytes().store(sum, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn dir(&self) -> u64 {
+        self.dir_word().load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn set_dir(&self, dir: u64) {
+        self.dir_word().store(dir, Ordering::Relaxed);
     }
 
     pub(super) fn counters(&self) -> Counters {
-        let seen = self.seen.load(Ordering::Relaxed);
+        let seen = self.seen().load(Ordering::Relaxed);
         Counters {
             last_seen: seen as u32 & super::clock::SEEN_MASK,
             packets: seen >> PACKETS,
-            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes: self.bytes().load(Ordering::Relaxed),
         }
     }
 }

@@ -3,12 +3,13 @@
 use core::fmt::Debug;
 
 use super::action::{Action, TAIL_BITS};
-use super::entry::Cells;
+use super::entry::{EntryLines, EntryWords};
 use super::hash::Blocks;
-use super::sync::AtomicU64;
+use super::memory::Line;
 
 /// What an IPv4 packet is looked up by. Addresses and ports in host byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
 pub struct Key4 {
     /// The source address.
     pub src: u32,
@@ -24,6 +25,7 @@ pub struct Key4 {
 
 /// What an IPv6 packet is looked up by. Addresses and ports in host byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
 pub struct Key6 {
     /// The source address.
     pub src: u128,
@@ -51,9 +53,9 @@ pub trait Layout: Copy {
     /// The key as the blocks that are hashed.
     type Blocks: Blocks;
     /// The words of an entry that its version protects.
-    type Words: Copy;
-    /// The same words, shared.
-    type Cells: Cells<Words = Self::Words>;
+    type Words: EntryWords;
+    /// The cache lines of an entry.
+    type Lines: EntryLines;
 
     fn blocks(self) -> Self::Blocks;
     fn words(self, action: &Action<Self::Addr>) -> Self::Words;
@@ -108,7 +110,7 @@ impl Layout for Key4 {
     type Addr = u32;
     type Blocks = [u64; 2];
     type Words = [u64; 4];
-    type Cells = [AtomicU64; 4];
+    type Lines = [Line; 1];
 
     #[inline(always)]
     fn blocks(self) -> [u64; 2] {
@@ -154,7 +156,7 @@ impl Layout for Key6 {
     type Addr = u128;
     type Blocks = [u64; 5];
     type Words = [u64; 9];
-    type Cells = [AtomicU64; 9];
+    type Lines = [Line; 2];
 
     #[inline(always)]
     fn blocks(self) -> [u64; 5] {

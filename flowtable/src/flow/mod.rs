@@ -24,24 +24,31 @@
 
 mod action;
 mod batch;
+mod capacity;
 mod clock;
 mod entry;
 mod hash;
 mod key;
+mod memory;
+mod pair;
 mod sweep;
 mod sync;
 mod table;
 mod tags;
+mod view;
 
 pub use action::{Action, flag};
 pub use batch::BATCH;
+pub use capacity::{Capacity, CapacityError};
 pub use clock::{SEEN_UNIT, idle, seen_at};
 pub use hash::Seed;
 pub use key::{FlowKey, Key4, Key6};
+pub use pair::InsertError;
 pub use sweep::{Cursor, SweepStats};
 #[cfg(loom)]
 pub use sync::sabotage;
-pub use table::{Capacity, CapacityError, FlowRef, FlowTable, InsertError, Unavailable, View};
+pub use table::{FlowTable, Unavailable};
+pub use view::{FlowRef, View};
 
 /// The flow table of IPv4: 64 bytes an entry, and one byte of tags.
 pub type FlowTable4 = FlowTable<Key4>;

@@ -1,10 +1,11 @@
-//! Expiry, a few lines of tags at a time.
+//! Expiry, and looking at all connections: a few lines of tags at a time.
 
-use super::hash::Blocks;
+use core::ops::Range;
+
 use super::key::FlowKey;
-use super::table::{FlowRef, FlowTable, View};
+use super::table::FlowTable;
 use super::tags::{LANES, LINE_WORDS, others};
-use crate::prefetch;
+use super::view::{FlowRef, View};
 
 /// Where a sweep goes on. Each poller has its own, over lines of its own.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ impl Default for Cursor {
 pub struct SweepStats {
     /// Slots that were looked at.
     pub slots: usize,
-    /// Entries in use among them, both directions counted, before removal.
+    /// Entries in use among them, both directions counted, when they were looked at.
     pub used: usize,
     /// Connections that were removed, two entries each.
     pub removed: usize,
@@ -59,7 +60,44 @@ pub struct SweepStats {
     pub cleared: usize,
 }
 
+/// What a slot holds, as far as a walk over connections goes.
+enum Slot<K: FlowKey> {
+    /// A forward entry: the connection's two views, that one first.
+    Connection(View<K>, View<K>),
+    /// A reply's entry: its connection is seen at the forward one.
+    Reply,
+    /// Another poller is changing the connection.
+    Busy,
+}
+
 impl<K: FlowKey> FlowTable<K> {
+    /// How many lines of tags there are, 64 slots each.
+    pub fn lines(&self) -> usize {
+        self.tags.lines().len()
+    }
+
+    /// Visits the connections whose forward entry is in one of these lines: the forward view, then the reply's. Each is
+    /// seen once in a walk over all lines, since entries stay where they are; those that come or go
+    /// meanwhile may be missed. Pollers are not held up. Changes nothing, and `removed` stays 0.
+    pub fn visit(
+        &self,
+        lines: Range<usize>,
+        mut visit: impl FnMut(&View<K>, &View<K>),
+    ) -> SweepStats {
+        let mut stats = SweepStats::default();
+        for line in lines.start..lines.end.min(self.lines()) {
+            self.fetch(line, &mut stats);
+            for slot in self.used_slots(line) {
+                match self.slot(slot) {
+                    Slot::Connection(forward, reply) => visit(&forward, &reply),
+                    Slot::Reply => {}
+                    Slot::Busy => stats.busy += 1,
+                }
+            }
+        }
+        stats
+    }
+
     /// Looks at the connections of the next `lines` lines of tags (64 slots each) and removes those of
     /// which `expired` says so; the next call goes on behind them.
     ///
@@ -74,7 +112,7 @@ impl<K: FlowKey> FlowTable<K> {
     ) -> SweepStats {
         let mut stats = SweepStats::default();
         for _ in 0..lines {
-            let line = cursor.advance(self.tags.lines());
+            let line = cursor.advance(self.lines());
             self.sweep_line(line, &mut expired, &mut removed, &mut stats);
         }
         stats
@@ -87,35 +125,19 @@ impl<K: FlowKey> FlowTable<K> {
         removed: &mut impl FnMut(&View<K>, &View<K>),
         stats: &mut SweepStats,
     ) {
-        stats.slots += LINE_WORDS * LANES;
+        self.fetch(line, stats);
         for slot in self.used_slots(line) {
-            prefetch(self.entry(slot));
-            stats.used += 1;
-        }
-        // The other directions' entries are anywhere.
-        for slot in self.used_slots(line) {
-            prefetch(self.entry(self.entry(slot).head().partner() as usize));
-        }
-        for slot in self.used_slots(line) {
-            let Some(view) = self.view_slot(slot) else {
-                stats.busy += 1;
-                continue;
-            };
-            if view.is_reply() {
-                continue;
-            }
-            let partner = self.partner(view.flow).and_then(|flow| self.view(flow));
-            let Some(partner) = partner else {
-                stats.busy += 1;
-                continue;
-            };
-            if expired(&view, &partner) {
-                if self.remove_pair(view.flow) {
-                    stats.removed += 1;
-                    removed(&view, &partner);
-                } else {
-                    stats.busy += 1;
+            match self.slot(slot) {
+                Slot::Connection(forward, reply) if expired(&forward, &reply) => {
+                    if self.remove_pair(forward.flow) {
+                        stats.removed += 1;
+                        removed(&forward, &reply);
+                    } else {
+                        stats.busy += 1;
+                    }
                 }
+                Slot::Connection(..) | Slot::Reply => {}
+                Slot::Busy => stats.busy += 1,
             }
         }
         for word in line * LINE_WORDS..(line + 1) * LINE_WORDS {
@@ -127,6 +149,33 @@ impl<K: FlowKey> FlowTable<K> {
         }
     }
 
+    /// Has the processor fetch the entries of a line, and those of the other directions.
+    fn fetch(&self, line: usize, stats: &mut SweepStats) {
+        stats.slots += LINE_WORDS * LANES;
+        for slot in self.used_slots(line) {
+            self.prefetch_entry(slot);
+            stats.used += 1;
+        }
+        // The other directions' entries are anywhere.
+        for slot in self.used_slots(line) {
+            self.prefetch_slot(self.entry(slot).head().partner() as usize);
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: usize) -> Slot<K> {
+        let Some(view) = self.view_slot(slot) else {
+            return Slot::Busy;
+        };
+        if view.is_reply() {
+            return Slot::Reply;
+        }
+        match self.partner(view.flow).and_then(|flow| self.view(flow)) {
+            Some(partner) => Slot::Connection(view, partner),
+            None => Slot::Busy,
+        }
+    }
+
     /// Of the connections that have an entry in the line where `key` belongs, the one with the highest rank: which of
     /// them goes when `key` is to be inserted and there is no room. `rank` sees the forward view, then the reply's; none
     /// says that the connection stays.
@@ -135,7 +184,7 @@ impl<K: FlowKey> FlowTable<K> {
         key: &K,
         mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
     ) -> Option<FlowRef> {
-        let line = self.tags.home(key.blocks().hash(self.seed)).word / LINE_WORDS;
+        let line = self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS;
         let ranked = self.used_slots(line).filter_map(|slot| {
             let one = self.view_slot(slot)?;
             let other = self.partner(one.flow).and_then(|flow| self.view(flow))?;
@@ -162,7 +211,7 @@ impl<K: FlowKey> FlowTable<K> {
             self.tags.load(other).used().any(|lane| {
                 // Who has no view is on its way in or out: no key of ours can be on its way in.
                 self.view_slot(other * LANES + lane).is_some_and(|view| {
-                    self.tags.home(view.key.blocks().hash(self.seed)).word == word
+                    self.tags.home(self.hasher.hash(view.key.blocks())).word == word
                 })
             })
         });
@@ -181,5 +230,48 @@ impl<K: FlowKey> FlowTable<K> {
                 .used()
                 .map(move |lane| word * LANES + lane)
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{Action, Capacity, FlowTable4, Key4, Seed};
+    use super::*;
+    use crate::Tick;
+
+    #[test]
+    fn a_walk_in_parts_sees_each_connection_once() {
+        let table = FlowTable4::new(Capacity::MIN, Seed([3, 4]));
+        for n in 0..200 {
+            let key = Key4 {
+                src: n,
+                dst: !n,
+                protocol: 17,
+                ..Key4::default()
+            };
+            let action = Action::default();
+            table
+                .insert_pair((key, action), (key.reversed(), action), Tick(0), (0, 0))
+                .unwrap();
+        }
+        assert_eq!(table.lines(), 16);
+        let mut seen = BTreeMap::new();
+        let (mut slots, mut used) = (0, 0);
+        for first in (0..table.lines()).step_by(5) {
+            // The last part ends beyond the table.
+            let stats = table.visit(first..first + 5, |forward, reply| {
+                assert!(!forward.is_reply() && reply.is_reply());
+                assert_eq!(reply.key, forward.key.reversed());
+                *seen.entry(forward.key.src).or_insert(0) += 1;
+            });
+            (slots, used) = (slots + stats.slots, used + stats.used);
+            assert_eq!((stats.removed, stats.busy), (0, 0));
+        }
+        assert_eq!((slots, used), (1024, 400));
+        assert_eq!(seen.len(), 200);
+        assert!(seen.values().all(|&times| times == 1));
+        assert_eq!(table.len(), 400, "it changes nothing");
     }
 }

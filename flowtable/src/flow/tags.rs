@@ -6,12 +6,15 @@
 
 use core::sync::atomic::Ordering;
 
+use super::memory::{Line, Lines};
 use super::sync::{AtomicU64, is_locked};
+use crate::prefetch;
 
 /// Slots a word.
 pub(super) const LANES: usize = 8;
 
-/// Words a line; a key that is not in its home word is in another one of the line.
+/// Words a line; a key that is not in its home word is in another one of the line. Fewer are enough for a
+/// model, and more are too many for loom.
 pub(super) const LINE_WORDS: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Slots a line.
@@ -25,26 +28,16 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 /// How often a change tries again to swap a word that others keep changing.
 const ATTEMPTS: usize = 8;
 
-/// A cache line of tags. Written by all pollers, by read-modify-write only.
+/// All tags. Words are numbered across lines. Written by all pollers, by read-modify-write only.
 #[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct Line([AtomicU64; LINE_WORDS]);
-
-impl Line {
-    pub(super) fn new() -> Self {
-        Self(core::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-/// All tags. Words are numbered across lines.
-#[derive(Debug)]
-pub(super) struct Tags(Box<[Line]>);
+pub(super) struct Tags(Lines);
 
 /// Where a key belongs by its hash, and what its tag is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Home {
     pub(super) word: usize,
-    tag: u64,
+    /// 1 to 127.
+    pub(super) tag: u64,
 }
 
 /// A word of tags, as it was once.
@@ -71,6 +64,17 @@ impl Word {
         Lanes(!self.free().0 & HIGH)
     }
 
+    #[inline(always)]
+    pub(super) const fn new(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Whether a key may be in this word, its home, or in another one.
+    #[inline(always)]
+    pub(super) const fn may_lead_to(self, home: Home) -> bool {
+        self.matches(home).0 | self.0 & OVERFLOW != 0
+    }
+
     /// Whether a key at home here may be in another word.
     #[inline(always)]
     pub(super) const fn overflows(self) -> bool {
@@ -94,6 +98,14 @@ impl Lanes {
     #[inline(always)]
     pub(super) const fn is_empty(&self) -> bool {
         self.0 == 0
+    }
+
+    /// The first lane, or any if there is none. Made of what vectors can do.
+    #[inline(always)]
+    pub(super) const fn first_or_any(&self) -> usize {
+        // A byte's worth of bits for each lane below the first.
+        let below = self.0.wrapping_sub(1) & !self.0;
+        below.count_ones() as usize / 8 % LANES
     }
 
     /// The first lane; 8 if there is none.
@@ -133,11 +145,11 @@ pub(super) struct Claim {
 impl Tags {
     /// Tags of `slots` empty slots, a multiple of [`LINE_SLOTS`].
     pub(super) fn new(slots: usize) -> Self {
-        Self((0..slots / LINE_SLOTS).map(|_| Line::new()).collect())
+        Self(Lines::new(slots / LINE_SLOTS))
     }
 
-    pub(super) const fn lines(&self) -> usize {
-        self.0.len()
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.0
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -150,12 +162,24 @@ impl Tags {
     }
 
     #[inline(always)]
-    const fn words_mask(&self) -> usize {
+    pub(super) fn words_mask(&self) -> usize {
         self.0.len() * LINE_WORDS - 1
     }
 
+    /// Has the processor fetch a home word.
     #[inline(always)]
-    pub(super) fn line(&self, word: usize) -> &Line {
+    pub(super) fn prefetch(&self, home: Home) {
+        prefetch(self.line(home.word));
+    }
+
+    /// Has the processor fetch a slot's tag.
+    #[inline(always)]
+    pub(super) fn prefetch_slot(&self, slot: usize) {
+        prefetch(self.line(slot / LANES));
+    }
+
+    #[inline(always)]
+    fn line(&self, word: usize) -> &Line {
         &self.0[(word / LINE_WORDS) & (self.0.len() - 1)]
     }
 
@@ -265,4 +289,66 @@ pub(super) const fn home(hash: u64, words_mask: usize) -> Home {
 /// The other words of a word's line.
 pub(super) fn others(word: usize) -> impl Iterator<Item = usize> {
     (1..LINE_WORDS).map(move |step| word / LINE_WORDS * LINE_WORDS + (word + step) % LINE_WORDS)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn tag(tag: u64) -> Home {
+        Home { word: 0, tag }
+    }
+
+    #[test]
+    fn matches_are_exact_beside_each_other_and_beside_flags() {
+        let bytes = [5, 4, 5, 6, 0x7f, 0, 0x80 | 5, 0x80 | 4];
+        let word = Word(u64::from_le_bytes(bytes));
+        let lanes = |lanes: Lanes| lanes.collect::<Vec<_>>();
+        assert_eq!(lanes(word.matches(tag(5))), [0, 2, 6]);
+        assert_eq!(lanes(word.matches(tag(4))), [1, 7]);
+        assert_eq!(lanes(word.matches(tag(0x7f))), [4]);
+        assert_eq!(lanes(word.matches(tag(9))), []);
+        assert_eq!(lanes(word.free()), [5]);
+        assert_eq!(lanes(word.used()), [0, 1, 2, 3, 4, 6, 7]);
+    }
+
+    #[test]
+    fn the_first_lane_is_the_same_by_either_way() {
+        for bits in 1..256_u64 {
+            let lanes = || {
+                Lanes(
+                    (0..8)
+                        .map(|lane| (bits >> lane & 1) << (lane * 8 + 7))
+                        .sum(),
+                )
+            };
+            assert_eq!(lanes().first_or_any(), lanes().first());
+            assert_eq!(lanes().first(), bits.trailing_zeros() as usize);
+        }
+        assert!(Lanes(0).first_or_any() < LANES);
+    }
+
+    #[test]
+    fn a_full_home_sends_keys_to_other_words_of_its_line_and_says_so() {
+        let tags = Tags::new(2 * LINE_SLOTS);
+        let home = Home { word: 3, tag: 7 };
+        let mut slots = Vec::new();
+        for _ in 0..LINE_SLOTS {
+            let claim = tags.lock_and_claim(home, None).unwrap();
+            assert!(tags.lock_and_claim(home, None).is_none(), "it is locked");
+            slots.push(claim.slot.unwrap());
+            tags.unlock(home.word);
+            let overflows = slots.len() > LANES;
+            assert_eq!(tags.load(home.word).overflows(), overflows);
+        }
+        assert_eq!(slots[..LANES], [24, 25, 26, 27, 28, 29, 30, 31]);
+        slots.sort_unstable();
+        assert_eq!(
+            slots,
+            (0..LINE_SLOTS).collect::<Vec<_>>(),
+            "its line, all of it"
+        );
+        let claim = tags.lock_and_claim(home, None).unwrap();
+        assert_eq!(claim.slot, None);
+    }
 }

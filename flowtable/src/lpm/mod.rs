@@ -10,12 +10,14 @@
 
 mod lpm4;
 mod lpm6;
+mod pages;
 mod prefix;
 mod rib4;
 mod rib6;
 
 pub use lpm4::Lpm4;
 pub use lpm6::Lpm6;
+pub use pages::{PageMemory, page_memory};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use rib4::Rib4;
 pub use rib6::Rib6;

@@ -166,7 +166,20 @@ impl Random {
         }
     }
 
-    fn rule(&mut self, id: u32) -> Rule {
+    /// Rules of long policies match seldom, or the first of them would decide about everything.
+    fn rule(&mut self, id: u32, is_picky: bool) -> Rule {
+        let mut rule = self.any_rule(id);
+        if is_picky && !self.once_in(20) {
+            let family = self.family();
+            for side in [&mut rule.source, &mut rule.destination] {
+                side.nets = vec![self.net(family)];
+            }
+            rule.family = None;
+        }
+        rule
+    }
+
+    fn any_rule(&mut self, id: u32) -> Rule {
         Rule {
             id: RuleId(id),
             action: self.pick(&[
@@ -191,21 +204,48 @@ impl Random {
         let rules = (0..len)
             .map(|_| {
                 *ids += 1;
-                self.rule(*ids)
+                self.rule(*ids, len > 100)
             })
             .collect();
         Arc::new(Policy { rules })
     }
 
+    /// `len` rules of one family for few addresses each, so that many packets get far.
+    pub(crate) fn long_policy(&mut self, len: u32) -> Arc<Policy> {
+        let family = self.family();
+        let mut rules = Vec::new();
+        for id in 1..=len {
+            let mut side = || Side {
+                nets: vec![
+                    std::iter::repeat_with(|| self.net(family))
+                        .find(is_long)
+                        .unwrap(),
+                ],
+                ..Side::default()
+            };
+            let (source, mut destination) = (side(), side());
+            destination.ports = self.list(2, Self::ports);
+            rules.push(Rule {
+                id: RuleId(id),
+                action: self.pick(&[Action::Allow, Action::Deny]),
+                protocol: self.once_in(2).then(|| self.protocol()),
+                source,
+                destination,
+                ..Rule::default()
+            });
+        }
+        Arc::new(Policy { rules })
+    }
+
     pub(crate) fn policies(&mut self, ids: &mut u32) -> Vec<Arc<Policy>> {
         // Every size of matcher, and lists of more than one segment.
-        let (policies, rules) = match self.below(24) {
-            0 => (1, 9_000),
+        let (policies, rules) = match self.below(48) {
+            0 => (1, 6_000),
             1..3 => (2, 3_000),
-            3..5 => (3, 900),
-            5..10 => (8, 60),
-            10..14 => (40, 6),
-            14..18 => (12, 5),
+            3..8 => (3, 600),
+            8..18 => (8, 60),
+            18..26 => (40, 6),
+            26..34 => (12, 5),
             _ => (4, 3),
         };
         (0..policies).map(|_| self.policy(ids, rules)).collect()
@@ -218,7 +258,7 @@ impl Random {
             while chosen.len() > len {
                 chosen.remove(random.below(chosen.len()));
             }
-            chosen
+            Arc::<[_]>::from(chosen)
         };
         let most = self.pick(&[1, 4, 40]);
         ChainSpec {
@@ -259,3 +299,11 @@ impl Random {
 
 /// Sets that rules name, but for one that never has a member.
 pub(crate) const SETS: usize = 6;
+
+/// Whether a prefix holds at most sixteen addresses.
+fn is_long(net: &Net) -> bool {
+    match net {
+        Net::V4(net) => net.len() >= 28,
+        Net::V6(net) => net.len() >= 124,
+    }
+}

@@ -3,3 +3,4 @@
 mod family;
 mod limits;
 mod properties;
+mod threads;

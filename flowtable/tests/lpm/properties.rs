@@ -37,6 +37,10 @@ enum Change {
     /// Gives this next hop to the route at this place.
     Replace(prop::sample::Index, NextHopId),
     TakeSnapshot,
+    /// Gives up one of the snapshots, so that what it alone held can be written again.
+    DropSnapshot(prop::sample::Index),
+    /// Goes on with a copy of the writer, which must leave the writer itself as it is.
+    Fork,
 }
 
 /// Addresses that lie close together and at the borders of octets, so that prefixes nest and touch.
@@ -47,6 +51,7 @@ fn addrs(bits: u8) -> BoxedStrategy<u128> {
         top,
         10 << (bits - 8),
         (10 << (bits - 8)) | (1 << (bits - 16)),
+        (10 << (bits - 8)) | (1 << (bits - 10)),
         0xfd << (bits - 8),
     ];
     let near = (
@@ -61,7 +66,7 @@ fn addrs(bits: u8) -> BoxedStrategy<u128> {
 /// Lengths: all of them, and those at which the structures change their shape more often.
 fn lens(bits: u8) -> BoxedStrategy<u8> {
     let special = vec![
-        0, 1, 2, 3, 7, 8, 9, 16, 23, 24, 25, 26, 31, 32, 48, 64, 117, 122, 123, 127, 128,
+        0, 1, 2, 3, 7, 8, 9, 10, 11, 16, 23, 24, 25, 26, 31, 32, 48, 64, 117, 122, 123, 127, 128,
     ];
     prop_oneof![1 => 0..=bits, 1 => prop::sample::select(special)]
         .prop_map(move |len| len.min(bits))
@@ -79,7 +84,9 @@ fn changes(bits: u8) -> impl Strategy<Value = Vec<Change>> {
         4 => any::<prop::sample::Index>().prop_map(Change::RemoveOne),
         1 => (addrs(bits), lens(bits)).prop_map(|(addr, len)| Change::RemoveAny { addr, len }),
         1 => (any::<prop::sample::Index>(), hops()).prop_map(|(index, hop)| Change::Replace(index, hop)),
-        1 => Just(Change::TakeSnapshot),
+        2 => Just(Change::TakeSnapshot),
+        1 => any::<prop::sample::Index>().prop_map(Change::DropSnapshot),
+        1 => Just(Change::Fork),
     ];
     vec(change, 1..60)
 }
@@ -107,7 +114,7 @@ fn assert_table<F: Family>(lpm: &F::Lpm, routes: &Routes<F>, addrs: &[u128]) {
 
 fn run<F: Family>(changes: &[Change], probes: &[u128]) {
     let (mut rib, mut routes) = (F::Rib::default(), Routes::<F>::new());
-    let mut snapshots = Vec::new();
+    let (mut snapshots, mut forks) = (Vec::new(), Vec::new());
     let mut touched: Vec<u128> = probes.to_vec();
     for change in changes {
         let nth = |index: &prop::sample::Index| {
@@ -140,6 +147,18 @@ fn run<F: Family>(changes: &[Change], probes: &[u128]) {
                 snapshots.push((F::snapshot(&rib), routes.clone()));
                 None
             }
+            Change::DropSnapshot(index) => {
+                if !snapshots.is_empty() {
+                    let (lpm, routes) = snapshots.swap_remove(index.index(snapshots.len()));
+                    assert_table::<F>(&lpm, &routes, &touched);
+                }
+                None
+            }
+            Change::Fork => {
+                let fork = rib.clone();
+                forks.push((std::mem::replace(&mut rib, fork), routes.clone()));
+                None
+            }
         };
         if let Some(prefix) = prefix {
             touched.extend(borders::<F>(prefix));
@@ -159,6 +178,9 @@ fn run<F: Family>(changes: &[Change], probes: &[u128]) {
 
     for (lpm, routes) in snapshots {
         assert_table::<F>(&lpm, &routes, &touched);
+    }
+    for (fork, routes) in forks {
+        assert_table::<F>(&F::snapshot(&fork), &routes, &touched);
     }
     for prefix in routes.keys() {
         F::remove(&mut rib, *prefix);
@@ -193,5 +215,18 @@ proptest! {
         let routes: Vec<_> = four.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
         let probes4: Vec<_> = probes.iter().map(|&low| 0x0a41_0000 | u128::from(low) << 2).collect();
         assert_table::<V4>(&V4::snapshot(&V4::from_routes(&routes).unwrap()), &four, &probes4);
+    }
+
+    /// Such tables are prefetched from, the others here are not.
+    #[test]
+    fn tables_of_many_pages_equal_a_scan(
+        all in vec((any::<u32>(), 11..=32u8, hops()), 40..60),
+        probes in vec(any::<u32>(), 0..70),
+    ) {
+        let routes: Routes<V4> = all.iter().map(|&(addr, len, hop)| (V4::prefix(addr.into(), len), hop)).collect();
+        let pairs: Vec<_> = routes.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
+        let borders = routes.keys().flat_map(|&prefix| borders::<V4>(prefix));
+        let probes: Vec<_> = borders.chain(probes.into_iter().map(u128::from)).collect();
+        assert_table::<V4>(&V4::snapshot(&V4::from_routes(&pairs).unwrap()), &routes, &probes);
     }
 }

@@ -5,6 +5,7 @@ mod neighbours;
 mod packets;
 mod policy;
 mod refused;
+mod snat;
 mod ways;
 
 use crate::build::{DF, Mac, ethernet, ip4, vxlan};
@@ -128,5 +129,10 @@ pub fn all() -> Vec<Story> {
         policy::policy_denies(),
         policy::staged_policy(),
         policy::no_egress_answers_the_host(),
+        snat::out_and_back(),
+        snat::icmp_error_comes_back(),
+        snat::fragments(),
+        snat::ports_exhausted(),
+        snat::stray_packets(),
     ]
 }

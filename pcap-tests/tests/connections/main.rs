@@ -1,7 +1,9 @@
-//! Connections through the pipeline in memory: state, source NAT, policy, ICMP errors, and what becomes of them when endpoints go.
+//! Connections through the pipeline in memory: state, source NAT, policy, ICMP errors, what
+//! becomes of them when endpoints go, and how control sees them.
 
 mod differential;
 mod fragments;
+mod inspect;
 mod node;
 mod policy;
 mod snat;

@@ -48,7 +48,7 @@ fn live(args: &Args, cli: &Cli) -> Exit {
         Ok(shown) => {
             match cli.output {
                 Output::Json => ask::print(&format!("{:#}\n", shown.policy)),
-                Output::Table => ask::print(&shown.text),
+                Output::Table | Output::Wide => ask::print(&shown.text),
             }
             Exit::Ok
         }
@@ -83,7 +83,7 @@ fn shown(args: &Args) -> Result<(Diagnostics, Shown), (Diagnostics, Exit)> {
 fn print(shown: &Shown, remarks: &Diagnostics, cli: &Cli) {
     match cli.output {
         Output::Json => println!("{:#}", to_json(shown)),
-        Output::Table => {
+        Output::Table | Output::Wide => {
             eprint!("{}", remarks.render(cli.color_stderr()));
             print!("{}", to_text(shown));
         }

@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let failed = results.iter().filter(|result| !result.is_met()).count();
     match cli.output {
         Output::Json => print_json(&results, &findings, is_valid),
-        Output::Table => print_text(&results, &findings, is_valid, args, cli),
+        Output::Table | Output::Wide => print_text(&results, &findings, is_valid, args, cli),
     }
     match (is_valid, failed) {
         (false, _) => Exit::Invalid,

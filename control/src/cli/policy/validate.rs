@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     match cli.output {
         Output::Json => print_json(findings, count),
-        Output::Table => print_text(findings, count, cli.color_stderr()),
+        Output::Table | Output::Wide => print_text(findings, count, cli.color_stderr()),
     }
     if count.is_some() {
         Exit::Ok

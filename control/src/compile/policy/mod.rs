@@ -311,11 +311,11 @@ impl PolicyCompiler {
             tiers: tiers
                 .iter()
                 .map(|(default, policies)| Tier {
-                    policies: policies.clone(),
+                    policies: policies.as_slice().into(),
                     default: *default,
                 })
                 .collect(),
-            profiles: profiles.clone(),
+            profiles: profiles.as_slice().into(),
             allow_at_end: false,
         };
         let chain = self.compiler.chain(&spec);

@@ -2,8 +2,11 @@
 //!
 //! A socket belongs to the namespace it was made in; afterwards any thread may use it.
 
+pub mod flood;
+pub mod icmp;
 pub mod neighbour;
 pub mod ping;
+pub mod pipe;
 pub mod tcp;
 pub mod udp;
 
@@ -34,6 +37,7 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-fn check(cancel: &Cancel) -> Result<(), Failure> {
+/// An error once the user wants to stop.
+pub(super) fn check(cancel: &Cancel) -> Result<(), Failure> {
     cancel.check().map_err(|error| error.to_string())
 }

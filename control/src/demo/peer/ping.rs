@@ -39,6 +39,8 @@ pub struct Patience {
     pub each: Duration,
     /// Further requests.
     pub count: u32,
+    /// Times that each further request is sent at most: 1 where nothing else loads the way.
+    pub tries: u32,
 }
 
 impl Patience {
@@ -47,6 +49,7 @@ impl Patience {
         first: Duration::from_secs(3),
         each: Duration::from_secs(1),
         count: 5,
+        tries: 1,
     };
 }
 
@@ -76,11 +79,17 @@ pub fn run(route: &Route, patience: Patience, cancel: &Cancel) -> Result<Pings, 
     let mut trips = Vec::new();
     for number in 1..=patience.count {
         check(cancel)?;
-        sequence += 1;
-        let trip = pinger
-            .echo(sequence, patience.each)
-            .map_err(|why| format!("request {number} of {}: {why}", patience.count))?;
-        trips.push(trip);
+        let mut tries = 0;
+        trips.push(loop {
+            (sequence, tries) = (sequence + 1, tries + 1);
+            match pinger.echo(sequence, patience.each) {
+                Ok(trip) => break trip,
+                Err(why) if tries >= patience.tries => {
+                    return Err(format!("request {number} of {}: {why}", patience.count));
+                }
+                Err(_) => {}
+            }
+        });
     }
     trips.sort();
     Ok(Pings {

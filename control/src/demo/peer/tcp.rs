@@ -1,68 +1,153 @@
-//! A TCP transfer whose every byte is hashed by the sender and by the receiver.
+//! TCP transfers whose every byte is hashed by the sender and by the receiver.
 //!
-//! The client sends its bytes and their SHA-256; the server answers with the SHA-256 of what it received and then
-//! sends as many bytes back, with their hash. So each end judges the other's bytes.
+//! The client sends its bytes and their SHA-256; the server answers with the SHA-256 of what it received and the address
+//! that it saw, and then sends as much back, with its hash. So each end judges the other's bytes.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{ReuseAddr, SendTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as connect_socket,
+    setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
 
+pub use super::pipe::Amount;
+use super::pipe::{Hash, Pipe};
 use super::{Failure, Route, check, is_timeout};
-use crate::demo::cancel::{Cancel, SLICE};
+use crate::demo::cancel::Cancel;
 use crate::demo::netns;
 
-const CHUNK: usize = 64 * 1024;
-/// A connection on which nothing moves for so long has failed.
-const STALL: Duration = Duration::from_secs(8);
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// What a transfer showed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Transfer {
-    /// Bytes sent by the client, and as many again by the server.
+/// What went one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Payload bytes.
     pub bytes: u64,
-    /// Time from client to server, connection set-up left out.
-    pub up: Duration,
-    /// Time from server to client.
-    pub down: Duration,
+    /// Time that they took, connection set-up left out.
+    pub time: Duration,
+}
+
+impl Way {
+    /// Payload bits per second, in millions.
+    pub fn mbit_per_s(self) -> f64 {
+        self.bytes as f64 * 8.0 / 1e6 / self.time.as_secs_f64().max(1e-9)
+    }
+}
+
+/// What a transfer showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// From client to server.
+    pub up: Way,
+    /// From server to client.
+    pub down: Way,
     /// SHA-256 of the client's bytes, equal at both ends.
     pub sha256: String,
+    /// The client's address as the server saw it.
+    pub source: IpAddr,
 }
 
-/// Payload bits per second, in millions.
-pub fn mbit_per_s(bytes: u64, time: Duration) -> f64 {
-    bytes as f64 * 8.0 / 1e6 / time.as_secs_f64().max(1e-9)
+/// A client of [`run_all`].
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its namespace.
+    pub netns: String,
+    /// The source port that it asks for; 0: any.
+    pub port: u16,
 }
 
-/// Transfers `bytes` each way.
+/// Transfers `amount` each way.
 ///
 /// # Errors
 /// What failed: the connection, a stall, or a hash that differs.
-pub fn run(route: &Route, bytes: u64, cancel: &Cancel) -> Result<Transfer, Failure> {
-    let (listener, to) = listen(route)?;
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let server = scope.spawn(|| serve(&listener, bytes, &done, cancel));
-        let client = connect(route, to, CONNECT).and_then(|stream| {
-            let mut pipe = Pipe::new(stream, cancel)?;
-            talk(&mut pipe, bytes)
+pub fn run(route: &Route, amount: Amount, cancel: &Cancel) -> Result<Transfer, Failure> {
+    let client = Client {
+        netns: route.from.clone(),
+        port: 0,
+    };
+    let listener = Listener::new(&route.to, route.address)?;
+    let mut transfers = run_all(&listener, &[client], amount, cancel)?;
+    transfers.pop().ok_or_else(|| "no transfer".to_owned())
+}
+
+/// Transfers `amount` each way between each client and one server, all at once.
+///
+/// # Errors
+/// What failed first, by client and server.
+pub fn run_all(
+    listener: &Listener,
+    clients: &[Client],
+    amount: Amount,
+    cancel: &Cancel,
+) -> Result<Vec<Transfer>, Failure> {
+    let ended = AtomicUsize::new(0);
+    let complaints = Mutex::new(Vec::new());
+    let complain = |why: Failure| {
+        let list = complaints.lock();
+        list.unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(why);
+    };
+    let transfers: Vec<Result<Transfer, Failure>> = thread::scope(|scope| {
+        scope.spawn(|| {
+            // A client that gave up says why itself.
+            while ended.load(Ordering::Relaxed) < clients.len() && !cancel.is_raised() {
+                match listener.accept() {
+                    Ok(Some((stream, from))) => drop(scope.spawn(move || {
+                        if let Err(why) = serve(stream, from, amount, cancel) {
+                            complain(format!("server: {why}"));
+                        }
+                    })),
+                    Ok(None) => thread::sleep(Duration::from_millis(1)),
+                    Err(why) => return complain(why),
+                }
+            }
         });
-        done.store(true, Ordering::Relaxed);
-        let served = server
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (client, served) {
-            (Ok(transfer), Ok(())) => Ok(transfer),
-            (Err(client), Ok(())) => Err(client),
-            (Ok(_), Err(server)) => Err(format!("server: {server}")),
-            (Err(client), Err(server)) => Err(format!("{client}; server: {server}")),
+        let workers: Vec<_> = clients
+            .iter()
+            .map(|client| {
+                scope.spawn(|| {
+                    let transfer = connect_from(client, listener.address, CONNECT)
+                        .and_then(|stream| Pipe::new(stream, cancel))
+                        .and_then(|mut pipe| talk(&mut pipe, amount));
+                    ended.fetch_add(1, Ordering::Relaxed);
+                    transfer
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| {
+                let joined = worker.join();
+                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    });
+    check(cancel)?;
+    let mut complaints = complaints
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut done, many) = (Vec::new(), clients.len() > 1);
+    for (client, transfer) in clients.iter().zip(transfers) {
+        match transfer {
+            Ok(transfer) => done.push(transfer),
+            Err(why) if many => complaints.insert(0, format!("{}: {why}", client.netns)),
+            Err(why) => complaints.insert(0, why),
         }
-    })
+    }
+    if complaints.is_empty() {
+        return Ok(done);
+    }
+    Err(complaints.join("; "))
 }
 
 /// Tries to connect, nothing more: for traffic that must not flow.
@@ -70,87 +155,201 @@ pub fn run(route: &Route, bytes: u64, cancel: &Cancel) -> Result<Transfer, Failu
 /// # Errors
 /// Why no connection came about within `limit`.
 pub fn connects(route: &Route, limit: Duration) -> Result<(), Failure> {
-    let (_listener, to) = listen(route)?;
-    connect(route, to, limit).map(drop)
+    let listener = Listener::new(&route.to, route.address)?;
+    connect(&route.from, listener.address, limit).map(drop)
 }
 
-fn listen(route: &Route) -> Result<(TcpListener, SocketAddr), Failure> {
-    let at = SocketAddr::new(route.address, 0);
-    let listener = netns::within(&route.to, || TcpListener::bind(at))
-        .map_err(|error| error.to_string())?
-        .map_err(|error| format!("listening on {at} in {}: {error}", route.to))?;
-    let to = listener.local_addr().map_err(|error| error.to_string())?;
-    Ok((listener, to))
+/// A server that waits for connections.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
-fn connect(route: &Route, to: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
-    netns::within(&route.from, || TcpStream::connect_timeout(&to, limit))
+impl Listener {
+    /// Listens on any port of `address` in `netns`.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new(netns: &str, address: IpAddr) -> Result<Self, Failure> {
+        let at = SocketAddr::new(address, 0);
+        let made = netns::within(netns, || TcpListener::bind(at))
+            .map_err(|error| error.to_string())?
+            .and_then(|socket| {
+                socket.set_nonblocking(true)?;
+                let address = socket.local_addr()?;
+                Ok(Self { socket, address })
+            });
+        made.map_err(|error| format!("listening on {at} in {netns}: {error}"))
+    }
+
+    /// The next connection, if there is one already.
+    fn accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Failure> {
+        match self.socket.accept() {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(error) if is_timeout(&error) => Ok(None),
+            Err(error) => Err(format!("accept: {error}")),
+        }
+    }
+}
+
+/// An open connection, both ends in hand.
+#[derive(Debug)]
+pub struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    /// The client as the server saw it.
+    pub source: SocketAddr,
+}
+
+impl Connection {
+    /// Connects from `netns`, within `limit`. One at a time for each listener.
+    ///
+    /// # Errors
+    /// Why no connection came about.
+    pub fn open(netns: &str, listener: &Listener, limit: Duration) -> Result<Self, Failure> {
+        let client = connect(netns, listener.address, limit)?;
+        let deadline = Instant::now() + limit;
+        let (server, source) = loop {
+            if let Some(accepted) = listener.accept()? {
+                break accepted;
+            }
+            if Instant::now() > deadline {
+                return Err("connected, and the server saw nothing".to_owned());
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        for stream in [&client, &server] {
+            stream
+                .set_nonblocking(false)
+                .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(3))))
+                .and_then(|()| stream.set_nodelay(true))
+                .map_err(|error| format!("socket options: {error}"))?;
+        }
+        Ok(Self {
+            client,
+            server,
+            source,
+        })
+    }
+
+    /// Sends a little each way; it must arrive.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn exchange(&self) -> Result<(), Failure> {
+        let bytes: [u8; 1000] = std::array::from_fn(|at| at as u8);
+        for (mut from, mut to) in [(&self.client, &self.server), (&self.server, &self.client)] {
+            let mut received = [0; 1000];
+            from.write_all(&bytes)
+                .and_then(|()| to.read_exact(&mut received))
+                .map_err(|error| error.to_string())?;
+            if received != bytes {
+                return Err("other bytes arrived".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn connect(netns: &str, to: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
+    netns::within(netns, || TcpStream::connect_timeout(&to, limit))
         .map_err(|error| error.to_string())?
         .map_err(|error| format!("connecting to {to}: {error}"))
 }
 
+/// Connects with the source port that the client asks for.
+fn connect_from(client: &Client, to: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
+    if client.port == 0 {
+        return connect(&client.netns, to, limit);
+    }
+    let (family, any) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    };
+    let from = SockaddrStorage::from(SocketAddr::new(any, client.port));
+    // connect() waits no longer than a write would.
+    let limit = TimeVal::new(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), 0);
+    let connected = netns::within(&client.netns, || {
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, ReuseAddr, &true)?;
+        setsockopt(&socket, SendTimeout, &limit)?;
+        bind(socket.as_raw_fd(), &from)?;
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+        Ok::<_, Errno>(TcpStream::from(socket))
+    });
+    connected
+        .map_err(|error| error.to_string())?
+        .map_err(|errno| {
+            let port = client.port;
+            format!("connecting from port {port} to {to}: {}", errno.desc())
+        })
+}
+
 /// The client's part.
-fn talk(pipe: &mut Pipe, bytes: u64) -> Result<Transfer, Failure> {
+fn talk(pipe: &mut Pipe<'_>, amount: Amount) -> Result<Transfer, Failure> {
     let started = Instant::now();
-    let sent = pipe.send_stream(bytes, 0x00c0_ffee)?;
-    let received_there = pipe.receive_hash()?;
+    let sent = pipe.send_stream(amount, 0x00c0_ffee)?;
+    let received_there = receive_hash(pipe)?;
     let up = started.elapsed();
-    if received_there != sent {
+    let mut source = [0; 16];
+    pipe.receive_all(&mut source)?;
+    if received_there != sent.hash {
         return Err(format!(
             "client to server: sent sha256 {}, the server received {}",
-            hex(&sent),
+            hex(&sent.hash),
             hex(&received_there)
         ));
     }
     let started = Instant::now();
-    let received = pipe.receive_stream(bytes)?;
-    let sent_there = pipe.receive_hash()?;
-    if received != sent_there {
+    let received = pipe.receive_stream()?;
+    let sent_there = receive_hash(pipe)?;
+    if received.hash != sent_there {
         return Err(format!(
             "server to client: sent sha256 {}, received {}",
             hex(&sent_there),
-            hex(&received)
+            hex(&received.hash)
         ));
     }
     Ok(Transfer {
-        bytes,
-        up,
-        down: started.elapsed(),
-        sha256: hex(&sent),
+        up: Way {
+            bytes: sent.bytes,
+            time: up,
+        },
+        down: Way {
+            bytes: received.bytes,
+            time: started.elapsed(),
+        },
+        sha256: hex(&sent.hash),
+        source: Ipv6Addr::from(source).to_canonical(),
     })
 }
 
 /// The server's part.
 fn serve(
-    listener: &TcpListener,
-    bytes: u64,
-    done: &AtomicBool,
+    stream: TcpStream,
+    from: SocketAddr,
+    amount: Amount,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
-    listener
-        .set_nonblocking(true)
-        .map_err(|error| format!("O_NONBLOCK: {error}"))?;
-    let stream = loop {
-        check(cancel)?;
-        match listener.accept() {
-            Ok((stream, _)) => break stream,
-            // The client gave up, and says why.
-            Err(_) if done.load(Ordering::Relaxed) => return Ok(()),
-            Err(error) if is_timeout(&error) => thread::sleep(Duration::from_millis(1)),
-            Err(error) => return Err(format!("accept: {error}")),
-        }
-    };
-    stream
-        .set_nonblocking(false)
-        .map_err(|error| format!("O_NONBLOCK: {error}"))?;
     let mut pipe = Pipe::new(stream, cancel)?;
-    let received = pipe.receive_stream(bytes)?;
-    pipe.send_all(&received)?;
-    let sent = pipe.send_stream(bytes, 0xbeef)?;
-    pipe.send_all(&sent)
+    let received = pipe.receive_stream()?;
+    pipe.send_all(&received.hash)?;
+    let from = match from.ip() {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    };
+    pipe.send_all(&from.octets())?;
+    let sent = pipe.send_stream(amount, 0xbeef)?;
+    pipe.send_all(&sent.hash)
 }
 
-type Hash = [u8; 32];
+fn receive_hash(pipe: &mut Pipe<'_>) -> Result<Hash, Failure> {
+    let mut hash = Hash::default();
+    pipe.receive_all(&mut hash)?;
+    Ok(hash)
+}
 
 fn hex(hash: &Hash) -> String {
     hash.iter().fold(String::new(), |mut text, byte| {
@@ -159,135 +358,9 @@ fn hex(hash: &Hash) -> String {
     })
 }
 
-/// A connection that gives up when nothing moves or the user wants to stop.
-struct Pipe<'a> {
-    stream: TcpStream,
-    cancel: &'a Cancel,
-    chunk: Vec<u8>,
-}
-
-impl<'a> Pipe<'a> {
-    fn new(stream: TcpStream, cancel: &'a Cancel) -> Result<Self, Failure> {
-        stream
-            .set_read_timeout(Some(SLICE))
-            .and_then(|()| stream.set_write_timeout(Some(SLICE)))
-            .and_then(|()| stream.set_nodelay(true))
-            .map_err(|error| format!("socket options: {error}"))?;
-        Ok(Self {
-            stream,
-            cancel,
-            chunk: vec![0; CHUNK],
-        })
-    }
-
-    /// Sends `bytes` pseudo-random bytes; returns their hash.
-    fn send_stream(&mut self, bytes: u64, seed: u64) -> Result<Hash, Failure> {
-        let mut hasher = Sha256::new();
-        let mut noise = Noise(seed);
-        let mut left = bytes;
-        let mut chunk = std::mem::take(&mut self.chunk);
-        while left > 0 {
-            let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            noise.fill(&mut chunk[..len]);
-            hasher.update(&chunk[..len]);
-            self.send_all(&chunk[..len])
-                .map_err(|why| format!("{why} (after {} of {bytes} bytes)", bytes - left))?;
-            left -= len as u64;
-        }
-        self.chunk = chunk;
-        Ok(hasher.finalize().into())
-    }
-
-    /// Receives `bytes` bytes; returns their hash.
-    fn receive_stream(&mut self, bytes: u64) -> Result<Hash, Failure> {
-        let mut hasher = Sha256::new();
-        let mut left = bytes;
-        let mut chunk = std::mem::take(&mut self.chunk);
-        while left > 0 {
-            let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let got = self
-                .receive_some(&mut chunk[..len])
-                .map_err(|why| format!("{why} (after {} of {bytes} bytes)", bytes - left))?;
-            hasher.update(&chunk[..got]);
-            left -= got as u64;
-        }
-        self.chunk = chunk;
-        Ok(hasher.finalize().into())
-    }
-
-    fn receive_hash(&mut self) -> Result<Hash, Failure> {
-        let mut hash = Hash::default();
-        let mut filled = 0;
-        while filled < hash.len() {
-            filled += self.receive_some(&mut hash[filled..])?;
-        }
-        Ok(hash)
-    }
-
-    fn send_all(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
-        let mut moved = Instant::now();
-        while !bytes.is_empty() {
-            match self.stream.write(bytes) {
-                Ok(0) => return Err("the connection was closed".to_owned()),
-                Ok(sent) => {
-                    bytes = &bytes[sent..];
-                    moved = Instant::now();
-                }
-                Err(error) if is_timeout(&error) => self.stalled(moved, "sent")?,
-                Err(error) => return Err(format!("sending: {error}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn receive_some(&mut self, into: &mut [u8]) -> Result<usize, Failure> {
-        let moved = Instant::now();
-        loop {
-            match self.stream.read(into) {
-                Ok(0) => return Err("the connection was closed".to_owned()),
-                Ok(got) => return Ok(got),
-                Err(error) if is_timeout(&error) => self.stalled(moved, "received")?,
-                Err(error) => return Err(format!("receiving: {error}")),
-            }
-        }
-    }
-
-    fn stalled(&self, since: Instant, what: &str) -> Result<(), Failure> {
-        check(self.cancel)?;
-        if since.elapsed() > STALL {
-            return Err(format!("nothing {what} for {} s", STALL.as_secs()));
-        }
-        Ok(())
-    }
-}
-
-/// Bytes that no two chunks share, quickly (xorshift64*).
-struct Noise(u64);
-
-impl Noise {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for word in bytes.chunks_mut(8) {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            let value = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
-            word.copy_from_slice(&value[..word.len()]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn noise_does_not_repeat_between_chunks() {
-        let mut noise = Noise(1);
-        let (mut first, mut second) = ([0; 19], [0; 19]);
-        noise.fill(&mut first);
-        noise.fill(&mut second);
-        assert_ne!(first, second);
-    }
 
     #[test]
     fn a_byte_changed_on_the_way_is_found() {
@@ -299,12 +372,13 @@ mod tests {
                 // A server that received one bit otherwise: its hash differs.
                 let (stream, _) = listener.accept().unwrap();
                 let mut pipe = Pipe::new(stream, &cancel).unwrap();
-                let mut hash = pipe.receive_stream(1000).unwrap();
+                let mut hash = pipe.receive_stream().unwrap().hash;
                 hash[0] ^= 1;
                 pipe.send_all(&hash).unwrap();
+                pipe.send_all(&[0; 16]).unwrap();
             });
             let mut pipe = Pipe::new(TcpStream::connect(to).unwrap(), &cancel).unwrap();
-            talk(&mut pipe, 1000)
+            talk(&mut pipe, Amount::Bytes(1000))
         });
         assert!(
             outcome
@@ -314,8 +388,28 @@ mod tests {
     }
 
     #[test]
+    fn a_transfer_by_time_ends_and_says_who_was_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let (cancel, amount) = (Cancel::default(), Amount::For(Duration::from_millis(20)));
+        let transfer = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (stream, from) = listener.accept().unwrap();
+                serve(stream, from, amount, &cancel).unwrap();
+            });
+            let mut pipe = Pipe::new(TcpStream::connect(to).unwrap(), &cancel).unwrap();
+            talk(&mut pipe, amount).unwrap()
+        });
+        assert_eq!(transfer.source, to.ip());
+        assert!(transfer.up.bytes > 0 && transfer.down.bytes > 0);
+    }
+
+    #[test]
     fn rate_counts_payload_bits() {
-        let rate = mbit_per_s(1_000_000, Duration::from_secs(2));
-        assert!((rate - 4.0).abs() < 1e-9);
+        let way = Way {
+            bytes: 1_000_000,
+            time: Duration::from_secs(2),
+        };
+        assert!((way.mbit_per_s() - 4.0).abs() < 1e-9);
     }
 }

@@ -1,6 +1,6 @@
 //! UDP echo with datagrams of several sizes, one of which does not fit into a packet.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -16,10 +16,12 @@ pub struct Echoes {
     pub sizes: Vec<usize>,
     /// Datagrams that had to be sent again.
     pub lost: u32,
+    /// The client's address as the server saw it, the last time.
+    pub source: IpAddr,
 }
 
 /// The sizes to try: small ones, one that fills a packet of `mtu` bytes, and one that is sent in fragments.
-pub fn sizes(mtu: u16, address: std::net::IpAddr) -> Vec<usize> {
+pub fn sizes(mtu: u16, address: IpAddr) -> Vec<usize> {
     let headers = if address.is_ipv4() { 28 } else { 48 };
     vec![1, 64, 512, usize::from(mtu) - headers, 4000]
 }
@@ -66,31 +68,43 @@ pub fn run(
 
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| serve(&server, &done));
-        let result = ask(&client, sizes, patience, cancel);
+        let server = scope.spawn(|| serve(&server, &done));
+        let lost = ask(&client, sizes, patience, cancel);
         done.store(true, Ordering::Relaxed);
-        result
+        let source = server
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Echoes {
+            lost: lost?,
+            sizes: sizes.to_vec(),
+            source: source.ok_or("the server saw nothing")?,
+        })
     })
 }
 
-fn serve(server: &UdpSocket, done: &AtomicBool) {
+/// Echoes until it is done; says whom it saw last.
+fn serve(server: &UdpSocket, done: &AtomicBool) -> Option<IpAddr> {
+    let mut source = None;
     let mut datagram = vec![0; 65536];
     // An error ends the service; the client then says that no answer came.
     let _ = server.set_read_timeout(Some(Duration::from_millis(20)));
     while !done.load(Ordering::Relaxed) {
         // An error is the timeout, or an ICMP error about an earlier answer.
         if let Ok((len, client)) = server.recv_from(&mut datagram) {
+            source = Some(client.ip());
             let _ = server.send_to(&datagram[..len], client);
         }
     }
+    source
 }
 
+/// Returns how many datagrams had to be sent again.
 fn ask(
     client: &UdpSocket,
     sizes: &[usize],
     patience: Patience,
     cancel: &Cancel,
-) -> Result<Echoes, Failure> {
+) -> Result<u32, Failure> {
     client
         .set_read_timeout(Some(patience.each))
         .map_err(|error| format!("SO_RCVTIMEO: {error}"))?;
@@ -110,10 +124,7 @@ fn ask(
             }
         }
     }
-    Ok(Echoes {
-        sizes: sizes.to_vec(),
-        lost,
-    })
+    Ok(lost)
 }
 
 fn exchange(client: &UdpSocket, request: &[u8]) -> Result<(), Failure> {

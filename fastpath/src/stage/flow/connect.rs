@@ -176,7 +176,7 @@ impl Context<'_> {
         let side = N::side(&self.tracker.connections);
         match inserted {
             Ok((flow, action)) => {
-                side.quota.created(owner);
+                side.made(owner);
                 self.counters.connections_made.add(1);
                 side.table.touch(flow, self.now, packet.ip_len() as u32);
                 translate_source::<N>(packet, &action);

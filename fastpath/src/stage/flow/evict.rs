@@ -88,7 +88,7 @@ pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef, counters: &Rule
     };
     let removed = side.table.remove_pair(flow);
     if removed {
-        side.quota.removed(owner_of::<N>(forward, reply));
+        side.removed(owner_of::<N>(forward, reply));
         settle::<N>(forward, reply, counters);
     }
     removed

@@ -10,6 +10,7 @@
 mod connect;
 mod evict;
 mod fragments;
+mod inspect;
 mod lookup;
 mod net;
 mod policy;
@@ -23,6 +24,7 @@ use flowtable::flow::FlowRef;
 pub use connect::run as connect;
 pub use fragments::run as fragments;
 pub(crate) use fragments::{Held, expire as expire_fragments};
+pub use inspect::{Connection, Direction, Origin, Removal, Walked};
 pub(super) use lookup::l3_of;
 pub use lookup::run as lookup;
 pub(super) use net::{knows4, knows6};

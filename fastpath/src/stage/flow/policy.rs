@@ -11,7 +11,7 @@ use flowtable::acl::{L4, Tuple};
 use flowtable::conn::{Dir, Flags};
 use flowtable::flow::{Action, FlowKey, FlowRef, View, flag as action};
 
-use super::connect::Context;
+use super::connect::{Context, NOBODY};
 use super::net::Net;
 use super::{NOWHERE, evict, origin_of, short};
 use crate::batch::{Packet, PeerId};
@@ -228,6 +228,7 @@ impl Context<'_> {
         if side.fill() < ROOM_FOR_DENIALS
             && let Ok((flow, _)) = side.table.insert_pair(there, back, self.now, dirs)
         {
+            side.made(NOBODY);
             side.table.touch(flow, self.now, len);
         } else {
             // The next packet is judged, as this one was.

@@ -155,7 +155,7 @@ fn some<N: Net>(
                 true
             },
             |forward, reply| {
-                side.quota.removed(owner_of::<N>(forward, reply));
+                side.removed(owner_of::<N>(forward, reply));
                 settle::<N>(forward, reply, &tables.policies.counters);
             },
         );

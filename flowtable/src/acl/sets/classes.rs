@@ -46,11 +46,51 @@ impl Signature {
     }
 }
 
-/// A sorted list of sets, not empty but for the class 0.
+/// A list of sets, not empty but for the class 0.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Class {
     pub(super) signature: Signature,
-    pub(super) sets: Arc<[SetId]>,
+    /// The sets, each at the first free place from its hash on; a power of two of places, at most half of
+    /// them taken. Without sets there are none.
+    table: Arc<[SetId]>,
+}
+
+impl Class {
+    fn new(sets: &[SetId]) -> Self {
+        let mut table = vec![SetId::NONE; (sets.len() * 2).next_power_of_two()];
+        for &set in sets {
+            let mut at = place_of(set, table.len());
+            while table[at] != SetId::NONE {
+                at = (at + 1) & (table.len() - 1);
+            }
+            table[at] = set;
+        }
+        Self {
+            signature: Signature::of(sets),
+            table: table.into(),
+        }
+    }
+
+    /// Whether `set` is in the list.
+    #[inline(always)]
+    pub(super) fn holds(&self, set: SetId) -> bool {
+        let table = &*self.table;
+        let mut at = place_of(set, table.len());
+        // Ends: half of the places are free.
+        while let Some(&found) = table.get(at).filter(|&&found| found != SetId::NONE) {
+            if found == set {
+                return true;
+            }
+            at = (at + 1) & (table.len() - 1);
+        }
+        false
+    }
+}
+
+/// Where a set's place is sought from in a table of `len` places.
+#[inline(always)]
+fn place_of(set: SetId, len: usize) -> usize {
+    (set.0.wrapping_mul(0x9e37_79b1) >> 16) as usize & len.wrapping_sub(1)
 }
 
 /// The classes as readers see them. Cloning copies a pointer.
@@ -89,6 +129,8 @@ pub(super) struct ClassWriter {
     /// Keys of each class; the class 0 is "in no set".
     keys: Vec<u32>,
     free: Vec<u32>,
+    /// By class, its sets, sorted.
+    lists: Vec<Arc<[SetId]>>,
     /// Bytes of the lists that are in use.
     list_bytes: usize,
 }
@@ -96,7 +138,7 @@ pub(super) struct ClassWriter {
 impl ClassWriter {
     /// The sets of `class`.
     pub(super) fn sets(&self, class: u32) -> &[SetId] {
-        self.classes.get(class).map_or(&[], |class| &class.sets)
+        self.lists.get(class as usize).map_or(&[], |sets| sets)
     }
 
     /// The class for one more key with these sets, sorted; 0 for none.
@@ -110,17 +152,19 @@ impl ClassWriter {
         }
         if self.keys.is_empty() {
             self.keys.push(0);
+            self.lists.push(Arc::default());
         }
         let class = self.free.pop().unwrap_or_else(|| {
             self.keys.push(0);
+            self.lists.push(Arc::default());
             (self.keys.len() - 1) as u32
         });
         let sets: Arc<[SetId]> = sets.into();
         self.keys[class as usize] = 1;
         self.list_bytes += Self::bytes_of(&sets);
         self.numbers.insert(Arc::clone(&sets), class);
-        let signature = Signature::of(&sets);
-        self.classes.put(class, Class { signature, sets });
+        self.classes.put(class, Class::new(&sets));
+        self.lists[class as usize] = sets;
         class
     }
 
@@ -136,23 +180,25 @@ impl ClassWriter {
         };
         *keys -= 1;
         if *keys == 0 {
-            if let Some(class) = self.classes.get(class) {
-                self.list_bytes -= Self::bytes_of(&class.sets);
-                self.numbers.remove(&class.sets);
+            if let Some(sets) = self.lists.get_mut(class as usize).map(std::mem::take) {
+                self.list_bytes -= Self::bytes_of(&sets);
+                self.numbers.remove(&sets);
             }
             self.classes.put(class, Class::default());
             self.free.push(class);
         }
     }
 
-    /// A list, and its entry in the map.
+    /// A list, its table, and its entry in the map.
     fn bytes_of(sets: &[SetId]) -> usize {
-        16 + size_of_val(sets) + 2 * size_of::<(Arc<[SetId]>, u32)>()
+        let table = (sets.len() * 2).next_power_of_two() * size_of::<SetId>();
+        32 + size_of_val(sets) + table + 2 * size_of::<(Arc<[SetId]>, u32)>()
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.list_bytes
             + self.classes.memory_bytes()
             + (self.keys.capacity() + self.free.capacity()) * size_of::<u32>()
+            + self.lists.capacity() * size_of::<Arc<[SetId]>>()
     }
 }

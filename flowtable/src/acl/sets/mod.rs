@@ -159,7 +159,7 @@ impl Sets {
         self.tables
             .classes
             .get(class)
-            .is_some_and(|class| class.sets.binary_search(&set).is_ok())
+            .is_some_and(|class| class.holds(set))
     }
 
     /// Whether `addr` is in `set`.

@@ -240,6 +240,9 @@ impl SetWriter {
     }
 
     fn change_key(&mut self, set: SetId, key: AnyKey, add: bool) -> bool {
+        if set == SetId::NONE {
+            return false;
+        }
         let [v4, v6] = &mut self.lengths;
         match key {
             AnyKey::V4(key) => change_in(&mut self.tables.v4, &mut self.classes, v4, set, key, add),

@@ -1,0 +1,157 @@
+//! Ports that natOutgoing gives to nobody any more, and that connections still have: their answers are ours.
+//!
+//! A narrower `natPortRange`, or a port that somebody on the host came to listen on, is for new connections; those that
+//! are there keep what they were given (as conntrack does). What else comes to such a port goes on to the host.
+
+use encap::l4;
+use fastpath::connections::Connections;
+use flowtable::flow::flag;
+
+use crate::xdp::NatPorts;
+
+/// The ports, a bit each as in [`NatPorts`].
+#[derive(Debug)]
+pub(super) struct Lingering(Box<NatPorts>);
+
+impl Default for Lingering {
+    #[expect(clippy::large_stack_arrays, reason = "24 KiB, and not in a loop")]
+    fn default() -> Self {
+        Self(Box::new([[0; 1024]; 3]))
+    }
+}
+
+impl Lingering {
+    /// Other ports are given from now on.
+    pub(super) fn replaced(&mut self, before: &NatPorts, now: &NatPorts) {
+        let words = before.as_flattened().iter().zip(now.as_flattened());
+        for (held, (before, now)) in self.0.as_flattened_mut().iter_mut().zip(words) {
+            *held = (*held | before) & !now;
+        }
+    }
+
+    /// Adds them to those that are given.
+    pub(super) fn add_to(&self, ports: &mut NatPorts) {
+        let words = ports.as_flattened_mut().iter_mut();
+        for (port, held) in words.zip(self.0.as_flattened()) {
+            *port |= held;
+        }
+    }
+
+    /// Lets go of those that no connection has; says whether there were any. Reads the whole table, and only while there
+    /// is something to let go of.
+    pub(super) fn release(&mut self, connections: &Connections) -> bool {
+        if self.0.as_flattened().iter().all(|word| *word == 0) {
+            return false;
+        }
+        let mut used = Self::default();
+        connections.v4.table.for_each(|view| {
+            used.note(view.action.flags, view.key.protocol, view.action.nat_port);
+        });
+        connections.v6.table.for_each(|view| {
+            used.note(view.action.flags, view.key.protocol, view.action.nat_port);
+        });
+        let mut changed = false;
+        let words = self.0.as_flattened_mut().iter_mut();
+        for (held, used) in words.zip(used.0.as_flattened()) {
+            changed |= *held & !used != 0;
+            *held &= used;
+        }
+        changed
+    }
+
+    fn note(&mut self, flags: u8, protocol: u8, port: u16) {
+        let set = match protocol {
+            l4::TCP => 0,
+            l4::UDP => 1,
+            l4::SCTP => 2,
+            _ => return,
+        };
+        if flags & flag::NAT_SRC != 0 {
+            self.0[set][usize::from(port / 64)] |= 1 << (port % 64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastpath::connections::Sizes;
+    use flowtable::Tick;
+    use flowtable::flow::{Action, Capacity, FlowKey, Key4};
+
+    use super::*;
+
+    fn bits(ports: &[u16]) -> Box<NatPorts> {
+        let mut of = Lingering::default();
+        for port in ports {
+            of.note(flag::NAT_SRC, l4::TCP, *port);
+        }
+        of.0
+    }
+
+    fn seen(lingering: &Lingering, given: &[u16]) -> Box<NatPorts> {
+        let mut ports = bits(given);
+        lingering.add_to(&mut ports);
+        ports
+    }
+
+    fn connection_from(connections: &Connections, port: u16) -> flowtable::flow::FlowRef {
+        let key = Key4 {
+            src: 1,
+            dst: 2,
+            sport: 3,
+            dport: 4,
+            protocol: l4::TCP,
+        };
+        let forward = Action {
+            flags: flag::NAT_SRC,
+            nat_port: port,
+            ..Action::default()
+        };
+        let reply = Action {
+            flags: flag::NAT_DST,
+            nat_port: 3,
+            ..Action::default()
+        };
+        let pair = ((key, forward), (key.reversed(), reply));
+        let table = &connections.v4.table;
+        table
+            .insert_pair(pair.0, pair.1, Tick(0), (0, 0))
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn a_port_stays_as_long_as_a_connection_has_it() {
+        let sizes = Sizes {
+            v4: Capacity::MIN,
+            v6: Capacity::MIN,
+            ports: 2,
+            share_percent: 50,
+        };
+        let connections = Connections::new(&sizes, [1, 2, 3, 4]);
+        let mut lingering = Lingering::default();
+        assert!(!lingering.release(&connections));
+        lingering.replaced(&bits(&[1024, 1025, 9]), &bits(&[9]));
+        assert_eq!(seen(&lingering, &[9]), bits(&[9, 1024, 1025]));
+
+        let flow = connection_from(&connections, 1025);
+        assert!(lingering.release(&connections));
+        assert!(!lingering.release(&connections), "nothing else changed");
+        assert_eq!(seen(&lingering, &[9]), bits(&[9, 1025]));
+        // Other ports are given, and the connection's is not among them.
+        lingering.replaced(&bits(&[9]), &bits(&[10]));
+        assert_eq!(seen(&lingering, &[10]), bits(&[9, 10, 1025]));
+
+        connections.v4.table.remove_pair(flow);
+        assert!(lingering.release(&connections));
+        assert_eq!(seen(&lingering, &[10]), bits(&[10]));
+    }
+
+    #[test]
+    fn a_port_that_is_given_again_does_not_linger() {
+        let mut lingering = Lingering::default();
+        lingering.replaced(&bits(&[1024]), &bits(&[]));
+        lingering.replaced(&bits(&[]), &bits(&[1024]));
+        assert_eq!(lingering.0, bits(&[]));
+    }
+}
