@@ -43,6 +43,9 @@ struct Shape {
     sets: usize,
 }
 
+/// Policies of a tier, which endpoints share.
+type List = Arc<[Arc<Policy>]>;
+
 /// What an endpoint applies to what it sends and what it receives.
 #[derive(Clone)]
 struct Endpoint {
@@ -57,7 +60,7 @@ fn pod(at: usize) -> u32 {
 /// A policy as users write them: a few rules, most with a port and a selector.
 fn policy(rng: &mut Rng, id: &mut u32, sets: usize, ingress: bool) -> Arc<Policy> {
     let popular = Zipf::new(sets);
-    let rules = (0..1 + rng.below(4)).map(|_| {
+    let rules = (0..=rng.below(4)).map(|_| {
         *id += 1;
         let far = match rng.below(10) {
             0 => Side {
@@ -86,13 +89,23 @@ fn policy(rng: &mut Rng, id: &mut u32, sets: usize, ingress: bool) -> Arc<Policy
         };
         let protocol = (!ports.is_empty()).then(|| if rng.below(5) == 0 { 17 } else { 6 });
         let (source, destination) = if ingress {
-            (far, Side { ports, ..Side::default() })
+            (
+                far,
+                Side {
+                    ports,
+                    ..Side::default()
+                },
+            )
         } else {
             (Side::default(), Side { ports, ..far })
         };
         Rule {
             id: RuleId(*id),
-            action: if rng.below(12) == 0 { Action::Deny } else { Action::Allow },
+            action: if rng.below(12) == 0 {
+                Action::Deny
+            } else {
+                Action::Allow
+            },
             protocol,
             source,
             destination,
@@ -120,16 +133,23 @@ fn node(shape: &Shape) -> (Vec<[Arc<Policy>; 2]>, Vec<Endpoint>) {
         }],
     });
     let platform = [0, 1].map(|direction| -> Arc<[_]> {
-        policies.iter().take(5).map(|it| Arc::clone(&it[direction])).collect()
+        policies
+            .iter()
+            .take(5)
+            .map(|it| Arc::clone(&it[direction]))
+            .collect()
     });
     let profiles: Arc<[_]> = [profile].into();
     let workloads: Vec<Endpoint> = (0..shape.workloads)
         .map(|_| {
-            let mut chosen: Vec<usize> = (0..shape.own).map(|_| rng.below(policies.len())).collect();
+            let mut chosen: Vec<usize> =
+                (0..shape.own).map(|_| rng.below(policies.len())).collect();
             chosen.sort_unstable();
             chosen.dedup();
             let chain = |direction: usize| {
-                let own = chosen.iter().map(|&at| Arc::clone(&policies[at][direction]));
+                let own = chosen
+                    .iter()
+                    .map(|&at| Arc::clone(&policies[at][direction]));
                 ChainSpec {
                     tiers: vec![
                         Tier {
@@ -184,7 +204,9 @@ fn connections(endpoints: usize) -> Vec<Connection> {
     (0..CONNECTIONS)
         .map(|_| {
             let (from, to) = (rng.below(endpoints), rng.below(endpoints));
-            let port = [80, 443, 8080, 53, 5432, 9090, 6379, 3306, 8443, 9100, 31_000, 22];
+            let port = [
+                80, 443, 8080, 53, 5432, 9090, 6379, 3306, 8443, 9100, 31_000, 22,
+            ];
             Connection {
                 from,
                 to,
@@ -264,7 +286,10 @@ fn classify(chains: &[[Chain; 2]], sets: &Sets, some: &[Connection; BATCH]) {
     let mut sources = [Members::NONE; BATCH];
     let mut destinations = [Members::NONE; BATCH];
     sets.members_batch(&some.each_ref().map(|it| it.tuple.source), &mut sources);
-    sets.members_batch(&some.each_ref().map(|it| it.tuple.destination), &mut destinations);
+    sets.members_batch(
+        &some.each_ref().map(|it| it.tuple.destination),
+        &mut destinations,
+    );
     for ((it, source), destination) in some.iter().zip(&sources).zip(&destinations) {
         let leg = |chain: &Chain| chain.classify_known(sets, &it.tuple, source, destination);
         black_box([leg(&chains[it.from][0]), leg(&chains[it.to][1])]);
@@ -299,7 +324,10 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
         let (mut policies, mut endpoints) = node(&shape);
         if own == 0 {
             let all = [0, 1].map(|direction| -> Arc<[_]> {
-                policies.iter().map(|it| Arc::clone(&it[direction])).collect()
+                policies
+                    .iter()
+                    .map(|it| Arc::clone(&it[direction]))
+                    .collect()
             });
             for it in &mut endpoints {
                 it.egress.tiers[1].policies = Arc::clone(&all[0]);
@@ -307,12 +335,13 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
             }
         }
         let mut compiler = Compiler::default();
-        let compile_all = |compiler: &mut Compiler, endpoints: &[Endpoint]| -> Result<Vec<[Chain; 2]>> {
-            endpoints
-                .iter()
-                .map(|it| Ok([compiler.chain(&it.egress)?, compiler.chain(&it.ingress)?]))
-                .collect()
-        };
+        let compile_all =
+            |compiler: &mut Compiler, endpoints: &[Endpoint]| -> Result<Vec<[Chain; 2]>> {
+                endpoints
+                    .iter()
+                    .map(|it| Ok([compiler.chain(&it.egress)?, compiler.chain(&it.ingress)?]))
+                    .collect()
+            };
         let (chains, all) = cpu::time(|| compile_all(&mut compiler, &endpoints));
         let mut chains = chains?;
         let megabytes = compiler.memory_bytes() as f64 / 1e6;
@@ -321,7 +350,11 @@ pub(crate) fn compile(setup: &Setup) -> Result<()> {
         let mut times = Vec::new();
         for round in 0..40 {
             // The first are of the platform's tier, which every endpoint applies.
-            let at = if round < 10 { rng.below(5) } else { rng.below(policies.len()) };
+            let at = if round < 10 {
+                rng.below(5)
+            } else {
+                rng.below(policies.len())
+            };
             let new = [false, true].map(|ingress| policy(&mut rng, &mut id, shape.sets, ingress));
             let old = std::mem::replace(&mut policies[at], new.clone());
             let (made, took) = cpu::time(|| -> Result<()> {
@@ -354,8 +387,8 @@ fn replace(
     old: &[Arc<Policy>; 2],
     new: &[Arc<Policy>; 2],
 ) -> Vec<usize> {
-    let mut made: Vec<(Arc<[Arc<Policy>]>, Option<Arc<[Arc<Policy>]>>)> = Vec::new();
-    let mut replaced = |list: &Arc<[Arc<Policy>]>, direction: usize| {
+    let mut made: Vec<(List, Option<List>)> = Vec::new();
+    let mut replaced = |list: &List, direction: usize| {
         if let Some((_, new)) = made.iter().rev().find(|(old, _)| Arc::ptr_eq(old, list)) {
             return new.clone();
         }
@@ -363,7 +396,13 @@ fn replace(
         let other = list.iter().any(is_old).then(|| {
             let policies = list.iter();
             policies
-                .map(|policy| Arc::clone(if is_old(policy) { &new[direction] } else { policy }))
+                .map(|policy| {
+                    Arc::clone(if is_old(policy) {
+                        &new[direction]
+                    } else {
+                        policy
+                    })
+                })
                 .collect()
         });
         made.push((Arc::clone(list), other));

@@ -225,7 +225,8 @@ fn verify(
             }
             count += 1;
         }
-        Ok(println!("{who} agrees about {count} packets"))
+        println!("{who} agrees about {count} packets");
+        Ok(())
     };
     let matching = ours.iter().filter(|&&rule| rule != 0).count();
     println!("{matching} packets match a rule");

@@ -15,6 +15,9 @@ use crate::calico::{host, port};
 
 const MEMBERS: usize = 1_000_000;
 
+/// Of which these are added one by one.
+const MORE: usize = 1_000;
+
 const LOOKUPS: usize = 1 << 18;
 
 /// Addresses that are looked up together.
@@ -25,9 +28,10 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
         return Ok(());
     }
     println!("## ipsets: one set of a million members\n");
-    let mut table = Table::new(&["members", "build, ms", "MB", "one more, µs", "at worst, µs"]);
+    let mut table = Table::new(&["members", "build, ms", "MB", "one more, µs", "99 %, µs"]);
     let mut rng = Rng::new(1);
     let mut addr = || rng.next_u64() as u32;
+    // The same member twice would be added once; a few of a million are.
     let v4: Vec<Member> = (0..MEMBERS).map(|_| host(addr())).collect();
     let nets: Vec<Member> = (0..MEMBERS)
         .map(|_| net4(addr(), 20 + (addr() % 13) as u8))
@@ -46,17 +50,16 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
         let ((mut sets, build), memory) = alloc::measure(|| {
             cpu::time(|| {
                 let mut sets = SetWriter::default();
-                sets.replace(SetId(1), members).map(|()| sets)
+                sets.replace(SetId(1), &members[MORE..]).map(|()| sets)
             })
         });
         let sets = sets.as_mut().map_err(|why| why.to_string())?;
         let mut times = Vec::new();
         let mut snapshots = Vec::new();
-        for at in 0..500_u32 {
+        for member in &members[..MORE] {
             // A reader holds what was there before: the change must copy what it touches.
             snapshots.push(sets.snapshot());
-            let member = host(0x0a00_0000 + at * 77);
-            let (added, took) = cpu::time(|| sets.add(SetId(1), &member).map(|_| sets.snapshot()));
+            let (added, took) = cpu::time(|| sets.add(SetId(1), member).map(|_| sets.snapshot()));
             added?;
             times.push(took);
             snapshots.truncate(4);
@@ -68,7 +71,7 @@ pub(crate) fn run(setup: &Setup) -> Result<()> {
             format!("{:.0}", build.as_secs_f64() * 1e3),
             format!("{:.1}", memory.kept_bytes as f64 / 1e6),
             micros(times[times.len() / 2]),
-            micros(times[times.len() - 1]),
+            micros(times[times.len() * 99 / 100]),
         ]);
         if writer.is_none() {
             writer = Some(sets.snapshot());

@@ -40,7 +40,9 @@ impl Drop for Setup {
 }
 
 /// What `--only` can name.
-const SETS: [&str; 6] = ["rules100", "rules1k", "rules10k", "calico", "compile", "ipsets"];
+const SETS: [&str; 6] = [
+    "rules100", "rules1k", "rules10k", "calico", "compile", "ipsets",
+];
 
 fn main() -> Result<()> {
     let setup = setup()?;

@@ -1,9 +1,8 @@
 //! Tuple space search: a hash table for each pair of prefix lengths and kind of protocol, asked in the
 //! order of their best rules. What the classifier was chosen over; here to be measured beside it.
 
-use std::collections::HashMap;
-
 use benches::rules::{FiveTuple, Packet, mask};
+use hashbrown::HashMap;
 
 /// Source, destination, protocol under the masks of a tuple.
 type Key = (u32, u32, u8);
@@ -14,7 +13,7 @@ struct TupleTable {
     /// The number of its best rule.
     best: u32,
     /// By key, rules in order.
-    rules: hashbrown::HashMap<Key, Vec<(u32, FiveTuple)>>,
+    rules: HashMap<Key, Vec<(u32, FiveTuple)>>,
 }
 
 /// All rules by tuple; the tuple with the best rule first.
@@ -35,9 +34,13 @@ impl TupleSpace {
             let table = tables.entry(masks).or_insert_with(|| TupleTable {
                 masks,
                 best: number,
-                rules: hashbrown::HashMap::new(),
+                rules: HashMap::new(),
             });
-            let key = (rule.source.0, rule.destination.0, rule.protocol.unwrap_or(0));
+            let key = (
+                rule.source.0,
+                rule.destination.0,
+                rule.protocol.unwrap_or(0),
+            );
             table.rules.entry(key).or_default().push((number, *rule));
         }
         let mut tables: Vec<_> = tables.into_values().collect();

@@ -4,6 +4,7 @@
 //!
 //! `--profile` times nothing and runs both at one row of each chain, for a profiler to look at.
 
+mod established;
 mod minimal;
 mod ours;
 mod verify;
@@ -22,10 +23,11 @@ use crate::ours::Ours;
 #[global_allocator]
 static ALLOC: Counting = Counting;
 
-/// Packets of a pass; a multiple of all numbers of frames.
+/// Packets of a pass at least; a multiple of all numbers of frames.
 const PACKETS: usize = 1 << 18;
 
-const FLOWS: [usize; 3] = [1 << 10, 1 << 14, 1 << 18];
+/// The last number with connections only.
+const FLOWS: [usize; 4] = [1 << 10, 1 << 14, 1 << 18, 1 << 20];
 const FRAMES: [usize; 3] = [512, 4096, 65_536];
 /// Packets that are received together, and by how many ports.
 const BATCHES: [(usize, usize); 4] = [(1, 1), (32, 1), (64, 1), (64, 4)];
@@ -37,6 +39,7 @@ type Point = (usize, usize, (usize, usize));
 struct Setup {
     rounds: usize,
     only: Option<String>,
+    quick: bool,
     full: bool,
     profile: bool,
 }
@@ -57,7 +60,7 @@ fn main() -> Result<()> {
 
 /// Runs the pipeline and the minimal loop over the same few frames, each packet once, untimed.
 fn profile(setup: &Setup, chain: Chain) {
-    let scenario = Scenario::new(chain, 1024);
+    let scenario = Scenario::new(chain, 1 << 14);
     let mut ours = Ours::new(&scenario, 512, (64, 1));
     let mut minimal = Minimal::new(&scenario, 512);
     for round in 0..setup.rounds * 100 {
@@ -74,6 +77,7 @@ fn setup() -> Result<Setup> {
     let mut setup = Setup {
         rounds: 9,
         only: None,
+        quick: false,
         full: false,
         profile: false,
     };
@@ -82,12 +86,13 @@ fn setup() -> Result<Setup> {
         match arg.as_str() {
             "--rounds" => setup.rounds = args.next().ok_or("--rounds needs a number")?.parse()?,
             "--only" => setup.only = Some(args.next().ok_or("--only needs a chain's name")?),
+            "--quick" => setup.quick = true,
             "--full" => setup.full = true,
             "--profile" => setup.profile = true,
             // Cargo's own.
             "--bench" => {}
             _ => {
-                let known = "--rounds N, --only CHAIN, --full and --profile are known";
+                let known = "--rounds N, --only CHAIN, --quick, --full and --profile are known";
                 return Err(format!("what is {arg}? {known}").into());
             }
         }
@@ -118,7 +123,7 @@ fn run(setup: &Setup, chain: Chain) -> Result<()> {
     ]);
     for flows in FLOWS {
         let points: Vec<_> = points(setup).filter(|point| point.0 == flows).collect();
-        if points.is_empty() {
+        if points.is_empty() || (flows > PACKETS && !chain.is_stateful()) {
             continue;
         }
         let scenario = Scenario::new(chain, flows);
@@ -134,7 +139,7 @@ fn run(setup: &Setup, chain: Chain) -> Result<()> {
 /// One dimension at a time around 16 K flows, 512 frames and batches of 64; or all of them.
 fn points(setup: &Setup) -> impl Iterator<Item = Point> {
     let base = (FLOWS[1], FRAMES[0], BATCHES[2]);
-    let full = setup.full;
+    let (full, quick) = (setup.full, setup.quick);
     let all = FLOWS.into_iter().flat_map(|flows| {
         FRAMES
             .into_iter()
@@ -142,7 +147,7 @@ fn points(setup: &Setup) -> impl Iterator<Item = Point> {
     });
     all.filter(move |point| {
         let differs = [point.0 != base.0, point.1 != base.1, point.2 != base.2];
-        full || differs.iter().filter(|&&it| it).count() <= 1
+        full || differs.iter().filter(|&&it| it).count() <= usize::from(!quick)
     })
 }
 
@@ -151,7 +156,8 @@ fn row(setup: &Setup, scenario: &Scenario, point: Point) -> Result<Vec<String>> 
     let (flows, frames, (batch, ports)) = point;
     let mut ours = Ours::new(scenario, frames, (batch, ports));
     let mut minimal = Minimal::new(scenario, frames);
-    let firsts = || (0..PACKETS).step_by(frames);
+    let packets = PACKETS.max(flows);
+    let firsts = || (0..packets).step_by(frames);
     let clock = Clock::new();
     let (mut allocations, mut put) = (0, Vec::new());
     let mut contenders = [
@@ -166,11 +172,11 @@ fn row(setup: &Setup, scenario: &Scenario, point: Point) -> Result<Vec<String>> 
             };
             let ((), footprint) = alloc::measure(pass);
             allocations += footprint.allocations;
-            put.push(put_took.as_nanos() as f64 / PACKETS as f64);
-            if sent == PACKETS {
+            put.push(put_took.as_nanos() as f64 / packets as f64);
+            if sent == packets {
                 Ok(took)
             } else {
-                Err(format!("{sent} of {PACKETS} packets were sent").into())
+                Err(format!("{sent} of {packets} packets were sent").into())
             }
         }),
         Contender::new("minimal", || {
@@ -183,11 +189,11 @@ fn row(setup: &Setup, scenario: &Scenario, point: Point) -> Result<Vec<String>> 
             Ok(took)
         }),
     ];
-    let all = interleave(setup.rounds, PACKETS, &mut contenders)?;
+    let all = interleave(setup.rounds, packets, &mut contenders)?;
     drop(contenders);
     if allocations != 0 {
-        let packets = PACKETS * (setup.rounds + 1);
-        return Err(format!("{allocations} allocations in {packets} packets").into());
+        let all = packets * setup.rounds * 2;
+        return Err(format!("{allocations} allocations in {all} packets").into());
     }
     let [own, peer] = &all[..] else {
         return Err("two contenders were run".into());

@@ -10,16 +10,18 @@ use fastpath::io::HEADROOM;
 use fastpath::tables::NextHop;
 use flowtable::lpm::NextHopId;
 
+use crate::established::{self, Flows};
+
 /// Bytes of a chunk.
 pub(crate) const CHUNK: usize = 2048;
 /// Where each packet's first byte lies in its chunk.
-const START: usize = HEADROOM as usize;
+pub(crate) const START: usize = HEADROOM as usize;
 /// The same of its IP header.
-const L3: usize = START + 14;
+pub(crate) const L3: usize = START + 14;
 /// Packets that are looked up together at most.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
-type Chunk = [u8; CHUNK];
+pub(crate) type Chunk = [u8; CHUNK];
 
 /// A packet as it leaves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,8 +35,8 @@ pub(crate) struct Sent {
 /// The headers of one next hop, up to 88 bytes of them, and the sum over its IPv4 header.
 #[derive(Clone, Copy)]
 #[repr(align(32))]
-struct Template {
-    bytes: [u8; 84],
+pub(crate) struct Template {
+    pub(crate) bytes: [u8; 84],
     sum: u32,
 }
 
@@ -42,6 +44,7 @@ struct Template {
 pub(crate) struct Minimal {
     arena: Vec<Chunk>,
     templates: Vec<Template>,
+    flows: Flows,
     pub(crate) sent: Vec<Sent>,
 }
 
@@ -62,6 +65,7 @@ impl Minimal {
         Self {
             arena: vec![[0; CHUNK]; frames],
             templates: scenario.tables.next_hops.iter().map(template).collect(),
+            flows: Flows::of(scenario),
             sent: vec![Sent::default(); frames],
         }
     }
@@ -117,6 +121,14 @@ impl Minimal {
                 START
             }),
             Chain::Vxlan6 => self.run6(scenario, batch, vxlan6),
+            _ => established::run(
+                scenario.chain,
+                &mut self.arena,
+                &self.flows,
+                &self.templates,
+                &mut self.sent,
+                batch,
+            ),
         }
     }
 
@@ -202,7 +214,7 @@ fn source_port(a: u64, b: u64) -> u16 {
 }
 
 #[inline(always)]
-fn vxlan4(chunk: &mut Chunk, template: &Template, len: u16) -> usize {
+pub(crate) fn vxlan4(chunk: &mut Chunk, template: &Template, len: u16) -> usize {
     let (addrs, ports) = (read64(chunk, L3 + 12), read32(chunk, L3 + 20));
     let id = read16(chunk, L3 + 4);
     chunk[L3 - 64..L3].copy_from_slice(&template.bytes[..64]);
@@ -249,22 +261,22 @@ fn outer4(chunk: &mut Chunk, at: usize, sum: u32, len: u16, id: u16) {
 }
 
 #[inline(always)]
-fn read16(chunk: &Chunk, at: usize) -> u16 {
+pub(crate) fn read16(chunk: &Chunk, at: usize) -> u16 {
     u16::from_be_bytes(*chunk[at..].first_chunk().expect("inside"))
 }
 
 #[inline(always)]
-fn read32(chunk: &Chunk, at: usize) -> u32 {
+pub(crate) fn read32(chunk: &Chunk, at: usize) -> u32 {
     u32::from_be_bytes(*chunk[at..].first_chunk().expect("inside"))
 }
 
 #[inline(always)]
-fn read64(chunk: &Chunk, at: usize) -> u64 {
+pub(crate) fn read64(chunk: &Chunk, at: usize) -> u64 {
     u64::from_be_bytes(*chunk[at..].first_chunk().expect("inside"))
 }
 
 #[inline(always)]
-fn write16(chunk: &mut Chunk, at: usize, value: u16) {
+pub(crate) fn write16(chunk: &mut Chunk, at: usize, value: u16) {
     *chunk[at..].first_chunk_mut().expect("inside") = value.to_be_bytes();
 }
 

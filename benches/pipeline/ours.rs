@@ -5,6 +5,7 @@ use std::sync::Arc;
 use benches::scenario::Scenario;
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
+use fastpath::connections::Tracker;
 use fastpath::counters::Counters;
 use fastpath::event::Events;
 use fastpath::io::PacketIo;
@@ -37,9 +38,14 @@ impl Ours {
         let events = Events::new(Arc::new(ArrayQueue::new(64)));
         let mut io = MemIo::new(frames as u32, CHUNK as u16, ports, frames);
         io.receive_together(batch);
+        let mut pipeline = Pipeline::new(counters, events);
+        if let Some(connections) = &scenario.connections {
+            let tracker = Tracker::new(Arc::clone(connections), (0, 1), [7, 8]);
+            pipeline = pipeline.with_connections(tracker);
+        }
         Self {
             io,
-            pipeline: Pipeline::new(counters, events),
+            pipeline,
             batch: Batch::default(),
             in_use: frames,
             in_ports: scenario.in_ports().into_iter().take(in_ports).collect(),

@@ -62,7 +62,7 @@ pub(crate) fn run(scenario: &Scenario) -> Result<()> {
 /// Next hops differ in their addresses, so that these stay in.
 fn comparable(chain: Chain, packet: &[u8]) -> Vec<u8> {
     let free: &[std::ops::Range<usize>] = match chain {
-        Chain::Vxlan4 => &[18..20, 24..26, 34..36],
+        _ if chain.is_vxlan4() => &[18..20, 24..26, 34..36],
         Chain::Vxlan6 => &[54..56, 60..62],
         _ => &[],
     };
@@ -76,23 +76,23 @@ fn comparable(chain: Chain, packet: &[u8]) -> Vec<u8> {
 /// Checks every checksum in a packet that was sent.
 fn check_sums(chain: Chain, packet: &[u8]) -> Result<()> {
     let inner_at = match chain {
-        Chain::Vxlan4 => 64,
+        _ if chain.is_vxlan4() => 64,
         Chain::Vxlan6 => 84,
         Chain::Ipip => 34,
         _ => 14,
     };
     let (outer, inner) = (&packet[14..], &packet[inner_at..]);
-    let is_right = if matches!(chain, Chain::Forward6 | Chain::Vxlan6) {
+    let is_right = if chain.is_v6() {
         let ip = ipv6::parse(inner)?;
         checksum::verify_v6(ip.src, ip.dst, l4::UDP, &inner[40..])
     } else {
         let ip = ipv4::parse(inner)?;
-        checksum::verify_v4(ip.src, ip.dst, l4::UDP, &inner[20..])
+        checksum::verify_v4(ip.src, ip.dst, ip.protocol, &inner[20..])
     };
     let outer_is_right = if chain == Chain::Vxlan6 {
         let ip = ipv6::parse(outer)?;
         checksum::verify_v6(ip.src, ip.dst, l4::UDP, &outer[40..])
-    } else if chain != Chain::Forward6 {
+    } else if !chain.is_v6() {
         usize::from(ipv4::parse(outer)?.total_len) == outer.len()
     } else {
         true

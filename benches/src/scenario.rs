@@ -1,19 +1,25 @@
 //! Ways through the pipeline: tables and packets that benches and tests run.
 
-use encap::eth::{self, EtherType, MacAddr};
-use encap::flow_hash::HashKey;
-use encap::outer::{self, Inner, Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
-use encap::vxlan::{self, Vni};
-use encap::{checksum, ecn, l4};
-use fastpath::batch::PeerId;
-use fastpath::policy::Policies;
-use fastpath::port::{PodPort, Port, PortId, PortKind};
-use fastpath::reason::DropReason;
-use fastpath::tables::{Adjacency, NextHop, Tables, Tunnels, VxlanEnd, Way};
+mod chain;
+mod established;
+mod packets;
+mod tables;
+
+use std::sync::Arc;
+
+use encap::eth::MacAddr;
+use fastpath::connections::Connections;
+use fastpath::port::PortId;
+use fastpath::tables::Tables;
 use flowtable::lpm::{NextHopId, Prefix4, Prefix6, Rib4, Rib6};
 
-use crate::rng::Rng;
 use crate::routes::{Address, Route, Spread, addresses, bgp1m, calico1k, calico1k6};
+
+pub use chain::Chain;
+pub use established::empty as no_connections;
+use packets::{tcp4, tunnelled, udp6};
+pub use packets::{udp4, udp4_of};
+use tables::{POD_HOPS, tables};
 
 /// The uplink's port.
 pub const UPLINK: PortId = PortId(0);
@@ -31,98 +37,6 @@ pub const POD4: u32 = 0xac10_0000;
 const POD6: u128 = 0xfd00_0099 << 96;
 const OVERLAY_MTU: u16 = 1400;
 
-/// What happens to a scenario's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chain {
-    /// IPv4 from a pod, plain by the uplink, a thousand routes.
-    Forward4,
-    /// The same with a million routes.
-    Forward4Bgp,
-    /// IPv6 from a pod, plain by the uplink.
-    Forward6,
-    /// IPv4 from a pod into VXLAN over IPv4.
-    Vxlan4,
-    /// IPv6 from a pod into VXLAN over IPv6.
-    Vxlan6,
-    /// IPv4 from a pod into IPIP.
-    Ipip,
-    /// VXLAN over IPv4 from a node to a pod.
-    VxlanDecap,
-    /// IPIP from a node to a pod.
-    IpipDecap,
-}
-
-impl Chain {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Forward4,
-        Self::Forward4Bgp,
-        Self::Forward6,
-        Self::Vxlan4,
-        Self::Vxlan6,
-        Self::Ipip,
-        Self::VxlanDecap,
-        Self::IpipDecap,
-    ];
-
-    /// The name in tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Forward4 => "forward4-calico1k",
-            Self::Forward4Bgp => "forward4-bgp1m",
-            Self::Forward6 => "forward6-calico1k6",
-            Self::Vxlan4 => "vxlan4-encap",
-            Self::Vxlan6 => "vxlan6-encap",
-            Self::Ipip => "ipip-encap",
-            Self::VxlanDecap => "vxlan4-decap",
-            Self::IpipDecap => "ipip-decap",
-        }
-    }
-
-    /// Whether the packets come out of a tunnel.
-    #[must_use]
-    pub const fn is_decap(self) -> bool {
-        matches!(self, Self::VxlanDecap | Self::IpipDecap)
-    }
-
-    const fn is_v6(self) -> bool {
-        matches!(self, Self::Forward6 | Self::Vxlan6)
-    }
-
-    const fn way(self) -> Way {
-        match self {
-            Self::Forward4 | Self::Forward4Bgp | Self::Forward6 => Way::Uplink,
-            Self::Vxlan4 | Self::Vxlan6 | Self::Ipip | Self::VxlanDecap | Self::IpipDecap => {
-                Way::Tunnel
-            }
-        }
-    }
-
-    /// What is put in front of a packet to node or gateway number `hop`.
-    fn rewrite(self, hop: u16) -> Rewrite {
-        let macs = macs_of(hop);
-        let ends = Tunnel {
-            src: LOCAL4,
-            dst: node4(hop),
-        };
-        match self {
-            Self::Forward4 | Self::Forward4Bgp | Self::Forward6 => Rewrite::ethernet(macs),
-            Self::Vxlan4 | Self::VxlanDecap => Rewrite::vxlan4(macs, ends, overlay(hop)),
-            Self::Ipip | Self::IpipDecap => Rewrite::ipip(macs, ends, 64),
-            Self::Vxlan6 => Rewrite::vxlan6(
-                macs,
-                Tunnel {
-                    src: LOCAL6,
-                    dst: LOCAL6 + u128::from(hop) + 1,
-                },
-                overlay(hop),
-                UdpChecksum::Computed,
-            ),
-        }
-    }
-}
-
 /// Tables, and packets that come in by [`Scenario::in_ports`], all of one length.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -130,6 +44,8 @@ pub struct Scenario {
     pub chain: Chain,
     /// The tables.
     pub tables: Tables,
+    /// The connections that the packets belong to, established. None where none are kept track of.
+    pub connections: Option<Arc<Connections>>,
     /// One packet a flow, one behind the other.
     packets: Vec<u8>,
     packet_len: usize,
@@ -142,6 +58,25 @@ impl Scenario {
     /// Never: the routes are made to fit.
     #[must_use]
     pub fn new(chain: Chain, flows: usize) -> Self {
+        let mut scenario = Self::of(chain, flows, false);
+        if chain.is_stateful() {
+            let firsts = chain.is_tcp().then(|| Self::of(chain, flows, true));
+            let made = established::establish(&scenario, firsts.as_ref().unwrap_or(&scenario));
+            scenario.connections = Some(made.connections);
+            if chain.is_reply() {
+                scenario.packets = made.answers;
+            }
+        }
+        scenario
+    }
+
+    /// The same with the first packets of its connections, none of which is made yet.
+    #[must_use]
+    pub fn beginning(chain: Chain, flows: usize) -> Self {
+        Self::of(chain, flows, true)
+    }
+
+    fn of(chain: Chain, flows: usize, begins: bool) -> Self {
         let mut tables = tables(chain);
         let mut packets = Vec::new();
         if chain.is_v6() {
@@ -166,6 +101,8 @@ impl Scenario {
                     let peer = tables.fib4.lookup(there).get();
                     let pod = POD4 + 1 + flow % u32::from(PODS);
                     packets.extend(tunnelled(chain, peer, &udp4(there, pod, flow)));
+                } else if chain.is_tcp() {
+                    packets.extend(tcp4(POD4 + 1, there, flow, begins));
                 } else {
                     packets.extend(udp4(POD4 + 1, there, flow));
                 }
@@ -174,6 +111,7 @@ impl Scenario {
         Self {
             chain,
             tables,
+            connections: None,
             packet_len: packets.len() / flows,
             packets,
         }
@@ -210,7 +148,7 @@ impl Scenario {
     /// The ports that the packets come in by, four of them: any packet may come by any of them.
     #[must_use]
     pub fn in_ports(&self) -> Vec<PortId> {
-        if self.chain.is_decap() {
+        if self.chain.comes_by_uplink() {
             vec![UPLINK; PODS.into()]
         } else {
             (1..=PODS).map(PortId).collect()
@@ -220,94 +158,11 @@ impl Scenario {
     /// The ports that they leave by.
     #[must_use]
     pub fn out_ports(&self) -> Vec<PortId> {
-        if self.chain.is_decap() {
+        if self.chain.comes_by_uplink() {
             (1..=PODS).map(PortId).collect()
         } else {
             vec![UPLINK]
         }
-    }
-}
-
-/// The pods' next hops come behind the routes'.
-const POD_HOPS: u16 = 2000;
-
-/// All but the routes.
-fn tables(chain: Chain) -> Tables {
-    let mut next_hops = vec![NextHop::Drop(DropReason::NoRoute); usize::from(POD_HOPS + PODS) + 1];
-    for (hop, slot) in (0..).zip(&mut next_hops).skip(1).take(1001) {
-        *slot = NextHop::Send(Adjacency {
-            port: UPLINK,
-            mtu: OVERLAY_MTU,
-            peer: PeerId(hop),
-            way: chain.way(),
-            rewrite: chain.rewrite(hop),
-        });
-    }
-    for pod in 1..=PODS {
-        next_hops[usize::from(POD_HOPS + pod)] = NextHop::Send(Adjacency {
-            port: PortId(pod),
-            mtu: OVERLAY_MTU,
-            peer: PeerId::NONE,
-            way: Way::Pod,
-            rewrite: Rewrite::ethernet(Macs {
-                dst: pod_mac(),
-                src: MacAddr::CALICO_HOST,
-            }),
-        });
-    }
-    let uplink = Port {
-        name: "uplink".into(),
-        mac: UPLINK_MAC,
-        mtu: 1500,
-        kind: PortKind::Uplink,
-        partial_checksums: false,
-        icmp_source4: Some(LOCAL4),
-        icmp_source6: Some(LOCAL6),
-        nat4: None,
-        nat6: None,
-        since: 0,
-    };
-    // All of them are the same pod, so that its packets may come by any.
-    let pod = |number| Port {
-        name: format!("cali{number}"),
-        mac: MacAddr::CALICO_HOST,
-        mtu: OVERLAY_MTU,
-        kind: PortKind::Pod(PodPort {
-            mac: Some(pod_mac()),
-            addrs4: vec![POD4 + 1],
-            addrs6: vec![POD6 + 1],
-            ..PodPort::default()
-        }),
-        partial_checksums: true,
-        icmp_source4: Some(0xa9fe_0101),
-        icmp_source6: None,
-        nat4: None,
-        nat6: None,
-        since: 0,
-    };
-    let end = Some(VxlanEnd {
-        vni: Vni::CALICO,
-        mac: VTEP_MAC,
-    });
-    Tables {
-        next_hops,
-        ports: std::iter::once(uplink)
-            .chain((1..=PODS).map(pod))
-            .map(Some)
-            .collect(),
-        tunnels: Tunnels {
-            local4: Some(LOCAL4.into()),
-            local6: Some(LOCAL6.into()),
-            vxlan4: end,
-            vxlan6: end,
-            ipip: true,
-            vxlan_port: vxlan::DEFAULT_PORT,
-            peers4: (1..=1001).map(|hop| (node4(hop), PeerId(hop))).collect(),
-            ..Tunnels::default()
-        },
-        hash_key: HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
-        policies: Policies::allowing_all(usize::from(PODS) + 1),
-        ..Tables::default()
     }
 }
 
@@ -330,132 +185,4 @@ fn pair4((addr, len, hop): Route<u32>) -> (Prefix4, NextHopId) {
 fn pair6((addr, len, hop): Route<u128>) -> (Prefix6, NextHopId) {
     let prefix = Prefix6::containing(addr, len).expect("a length of IPv6");
     (prefix, NextHopId::new(hop).expect("a small number"))
-}
-
-fn macs_of(hop: u16) -> Macs {
-    let [high, low] = hop.to_be_bytes();
-    Macs {
-        dst: MacAddr([2, 0, 0, 1, high, low]),
-        src: UPLINK_MAC,
-    }
-}
-
-const fn pod_mac() -> MacAddr {
-    MacAddr([0xca, 0, 0, 0, 0, 1])
-}
-
-fn node4(hop: u16) -> u32 {
-    LOCAL4 + 0x100 + u32::from(hop)
-}
-
-fn overlay(hop: u16) -> Overlay {
-    let [high, low] = hop.to_be_bytes();
-    Overlay {
-        port: vxlan::DEFAULT_PORT,
-        vni: Vni::CALICO,
-        macs: Macs {
-            dst: MacAddr([0x66, 0, 0, 1, high, low]),
-            src: VTEP_MAC,
-        },
-    }
-}
-
-/// UDP over IPv4 in Ethernet from a pod, not to be fragmented, all checksums right.
-#[must_use]
-pub fn udp4(src: u32, dst: u32, flow: u32) -> Vec<u8> {
-    udp4_of(PACKET_LEN, [0x40, 64], src, dst, flow)
-}
-
-/// The same with a length, and with the first byte of flags and fragment offset, and the TTL.
-#[must_use]
-pub fn udp4_of(len: usize, [flags, ttl]: [u8; 2], src: u32, dst: u32, flow: u32) -> Vec<u8> {
-    let mut packet = from_pod(EtherType::IPV4);
-    let ip_len = (len - eth::HEADER_LEN) as u16;
-    let id = Rng::new(u64::from(flow)).next_u64() as u16;
-    packet.extend([0x45, 0]);
-    packet.extend(ip_len.to_be_bytes());
-    packet.extend(id.to_be_bytes());
-    packet.extend([flags, 0, ttl, l4::UDP, 0, 0]);
-    packet.extend(src.to_be_bytes());
-    packet.extend(dst.to_be_bytes());
-    let sum = checksum::of(&packet[eth::HEADER_LEN..]);
-    packet[24..26].copy_from_slice(&sum.to_be_bytes());
-    let mut udp = udp(flow, ip_len - 20);
-    let sum = checksum::Sum::pseudo_v4(src, dst, l4::UDP, ip_len - 20);
-    seal(&mut udp, sum);
-    packet.extend(udp);
-    packet
-}
-
-/// UDP over IPv6 in Ethernet from a pod, all checksums right.
-#[must_use]
-pub fn udp6(src: u128, dst: u128, flow: u32) -> Vec<u8> {
-    let mut packet = from_pod(EtherType::IPV6);
-    let udp_len = (PACKET_LEN - eth::HEADER_LEN - 40) as u16;
-    packet.extend([0x60, 0, 0, 0]);
-    packet.extend(udp_len.to_be_bytes());
-    packet.extend([l4::UDP, 64]);
-    packet.extend(src.to_be_bytes());
-    packet.extend(dst.to_be_bytes());
-    let mut udp = udp(flow, udp_len);
-    let sum = checksum::Sum::pseudo_v6(src, dst, l4::UDP, udp_len.into());
-    seal(&mut udp, sum);
-    packet.extend(udp);
-    packet
-}
-
-fn from_pod(ethertype: EtherType) -> Vec<u8> {
-    eth::header(MacAddr::CALICO_HOST, pod_mac(), ethertype).into()
-}
-
-fn udp(flow: u32, len: u16) -> Vec<u8> {
-    let ports = Rng::new(u64::from(flow) << 1 | 1).next_u64() as u32 | 0x0400_0400;
-    let mut udp = ports.to_be_bytes().to_vec();
-    udp.extend(len.to_be_bytes());
-    udp.extend([0, 0]);
-    udp.resize(len.into(), 0x5a);
-    udp
-}
-
-fn seal(udp: &mut [u8], pseudo: checksum::Sum) {
-    let sum = checksum::udp_on_wire(pseudo.add_bytes(udp).checksum());
-    udp[6..8].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// The packet as node number `peer` sends it through its tunnel to us.
-fn tunnelled(chain: Chain, peer: u16, packet: &[u8]) -> Vec<u8> {
-    let macs = Macs {
-        dst: UPLINK_MAC,
-        src: macs_of(peer).dst,
-    };
-    let ends = Tunnel {
-        src: node4(peer),
-        dst: LOCAL4,
-    };
-    let rewrite = if chain == Chain::IpipDecap {
-        Rewrite::ipip(macs, ends, 64)
-    } else {
-        let macs_inside = overlay(peer).macs;
-        let overlay = Overlay {
-            macs: Macs {
-                dst: macs_inside.src,
-                src: macs_inside.dst,
-            },
-            ..overlay(peer)
-        };
-        Rewrite::vxlan4(macs, ends, overlay)
-    };
-    let l3 = &packet[eth::HEADER_LEN..];
-    let mut whole = vec![0; rewrite.len()];
-    whole.extend(l3);
-    let inner = Inner {
-        len: l3.len() as u16,
-        family: outer::Family::V4,
-        ecn: ecn::Ecn::NotEct,
-        dont_fragment: true,
-        flow_hash: 0x1234_5678,
-        id: peer,
-    };
-    rewrite.write(&mut whole, &inner).expect("there is room");
-    whole
 }

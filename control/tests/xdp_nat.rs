@@ -5,7 +5,7 @@ mod xdp_support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use control::xdp::{NatPorts, NicConfig, NicProgram, Verdict};
+use control::xdp::{NatPorts, NicConfig, NicProgram, Verdict, no_ports};
 use fastpath::io::xsk::test_support::skipped_without_root;
 use xdp_support::frames::*;
 use xdp_support::isolated;
@@ -19,7 +19,7 @@ const OURS: [(u8, u16); 3] = [(TCP, 40_001), (UDP, 40_002), (SCTP, 40_003)];
 const HOSTS: u16 = 50_000;
 
 fn ports() -> Box<NatPorts> {
-    let mut ports = Box::new([[0; 1024]; 3]);
+    let mut ports = no_ports();
     for (words, (_, port)) in ports.iter_mut().zip(OURS) {
         words[usize::from(port / 64)] |= 1 << (port % 64);
     }

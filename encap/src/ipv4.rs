@@ -58,9 +58,9 @@ impl Ipv4Info {
     #[inline(always)]
     pub fn read_addresses(&mut self, l3: &[u8]) {
         if let Some(header) = l3.first_chunk::<MIN_HEADER_LEN>() {
-            let [.., a, b, c, d, e, f, g, h] = *header;
-            self.src = u32::from_be_bytes([a, b, c, d]);
-            self.dst = u32::from_be_bytes([e, f, g, h]);
+            let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+            self.src = u32::from_be_bytes([s0, s1, s2, s3]);
+            self.dst = u32::from_be_bytes([d0, d1, d2, d3]);
         }
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod choices;
 pub mod fixtures;
 pub mod judge;
 pub mod oracle;

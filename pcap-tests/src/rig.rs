@@ -19,6 +19,11 @@ use flowtable::flow::Capacity;
 
 const CHUNKS: u32 = 1024;
 const CHUNK: u16 = 4096;
+/// Of the tables of connections: the same in each run, so that a failure can be repeated.
+const SEED: [u64; 4] = [1, 2, 3, 4];
+
+/// A second, in nanoseconds: by then all rate limits have recovered.
+const RECOVERY: u64 = 1_000_000_000;
 
 /// A pipeline over memory.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct Rig {
     events: Arc<ArrayQueue<Event>>,
     batch: Batch,
     now: Tick,
+    /// Packets that came in so far.
+    received: u32,
     encapsulates: bool,
     connections: Option<Arc<Connections>>,
 }
@@ -52,7 +59,11 @@ impl Outcome {
 }
 
 /// Notes the fates of the packets that came in; each may have one only.
-struct Fates(Vec<Option<Fate>>);
+struct Fates {
+    /// The first packet's number.
+    first: u32,
+    fates: Vec<Option<Fate>>,
+}
 
 impl Observe for Fates {
     fn fate(&mut self, packet: &Packet) {
@@ -60,7 +71,11 @@ impl Observe for Fates {
         if packet.has(flag::ORIGINATED) {
             return;
         }
-        let slot = &mut self.0[packet.tag as usize];
+        // One that came in before, and waited until now: its fate was that it was held.
+        let Some(index) = packet.tag.checked_sub(self.first) else {
+            return;
+        };
+        let slot = &mut self.fates[index as usize];
         // A fragment that waited for its first, which has come in the same batch.
         if *slot == Some(Fate::Held) && packet.has(flag::PIECED) {
             return;
@@ -89,6 +104,7 @@ impl Rig {
             events,
             batch: Batch::default(),
             now: Tick(1 << 40),
+            received: 0,
             encapsulates: false,
             connections: None,
         }
@@ -96,15 +112,28 @@ impl Rig {
 
     /// The same, with a table of connections.
     #[must_use]
-    pub fn with_connections(mut self) -> Self {
+    pub fn with_connections(self) -> Self {
+        self.with_room_for(Capacity::MIN)
+    }
+
+    /// The same, with a table of as many entries, two a connection, of each family.
+    #[must_use]
+    pub fn with_room_for(self, entries: Capacity) -> Self {
         let sizes = Sizes {
-            v4: Capacity::MIN,
-            v6: Capacity::MIN,
+            v4: entries,
+            v6: entries,
             ports: self.tables.ports.len() as u16,
             share_percent: 50,
         };
-        let connections = Arc::new(Connections::new(&sizes, [1, 2, 3, 4]));
-        let tracker = Tracker::new(Arc::clone(&connections), (0, 1), [5, 6]);
+        let connections = Arc::new(Connections::new(&sizes, SEED));
+        self.with_part_of(connections, (0, 1))
+    }
+
+    /// The same, as poller `index` of so many that share these connections.
+    #[must_use]
+    pub fn with_part_of(mut self, connections: Arc<Connections>, place: (usize, usize)) -> Self {
+        let secret = [5 + place.0 as u64, 6];
+        let tracker = Tracker::new(Arc::clone(&connections), place, secret);
         self.connections = Some(connections);
         self.pipeline = self.pipeline.with_connections(tracker);
         self
@@ -114,7 +143,7 @@ impl Rig {
     ///
     /// # Panics
     /// When it keeps none.
-    pub fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &Arc<Connections> {
         self.connections.as_ref().expect("a rig with connections")
     }
 
@@ -215,6 +244,23 @@ impl Rig {
         outcome
     }
 
+    /// The same, and no time passes before it either: rate limits do not recover.
+    ///
+    /// # Panics
+    /// As [`Rig::run`].
+    pub fn run_now(&mut self, port: PortId, frames: &[Vec<u8>]) -> Outcome {
+        self.now = Tick(self.now.0 - RECOVERY);
+        self.run_without_waiting(port, frames)
+    }
+
+    /// What each port sent since it was last asked, by the port's number: what waited, and goes on as time passes.
+    pub fn sent(&mut self) -> Vec<Vec<Vec<u8>>> {
+        let ports = 0..self.tables.ports.len();
+        ports
+            .map(|index| self.io.take_sent(PortId(index as u16), <[u8]>::to_vec))
+            .collect()
+    }
+
     /// How many packets wait.
     pub fn held(&self) -> usize {
         self.pipeline.held()
@@ -239,12 +285,16 @@ impl Rig {
             Some(port)
         );
         assert_eq!(self.batch.len(), count);
-        for (tag, packet) in self.batch.packets().iter_mut().enumerate() {
-            packet.tag = tag as u32;
+        let mut fates = Fates {
+            first: self.received,
+            fates: vec![None; count],
+        };
+        for packet in self.batch.packets() {
+            packet.tag = self.received;
+            self.received += 1;
         }
-        let mut fates = Fates(vec![None; count]);
-        // A second later all rate limits have recovered.
-        self.now.0 += 1_000_000_000;
+        // All rate limits have recovered by then.
+        self.now.0 += RECOVERY;
         self.pipeline.run(
             &mut self.batch,
             &mut self.io,
@@ -256,7 +306,7 @@ impl Rig {
         assert!(self.batch.is_empty());
         outcome.fates.extend(
             fates
-                .0
+                .fates
                 .iter()
                 .map(|fate| fate.expect("every packet has a fate")),
         );

@@ -8,6 +8,7 @@ use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::tables::Way;
 use pcap_tests::build::{self, Mac, ip4, ip6};
+use pcap_tests::choices::Choices;
 use pcap_tests::judge::{self, View};
 use pcap_tests::oracle::{self, Verdict, masked};
 use pcap_tests::rig::Rig;
@@ -77,32 +78,6 @@ const ADDRS6: [&str; 16] = [
     "::ffff:10.65.0.2",
     "fd00:65:3::2",
 ];
-
-/// Decisions out of a list of bytes: shrinks towards zeros, and zeros are the plain cases.
-struct Choices<'a>(std::slice::Iter<'a, u8>);
-
-impl Choices<'_> {
-    fn byte(&mut self) -> u8 {
-        self.0.next().copied().unwrap_or(0)
-    }
-
-    fn word(&mut self) -> u16 {
-        u16::from_be_bytes([self.byte(), self.byte()])
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::from(self.byte()) % count
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-
-    /// True once in `n` times.
-    fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == n - 1
-    }
-}
 
 fn world(choices: &mut Choices<'_>) -> World {
     let mut port = |index: usize, name: &str, kind: PortKind| Port {
@@ -616,11 +591,11 @@ proptest! {
         tables in prop::collection::vec(any::<u8>(), 64),
         packets in prop::collection::vec((0..4_u16, prop::collection::vec(any::<u8>(), 64)), 1..40),
     ) {
-        let world = world(&mut Choices(tables.iter()));
+        let world = world(&mut Choices::new(&tables));
         let mut rig = Rig::new(world.tables());
         for (port, bytes) in &packets {
             let port = PortId(*port);
-            let frame = frame(&mut Choices(bytes.iter()), port);
+            let frame = frame(&mut Choices::new(bytes), port);
             let verdict = oracle::judge(&world, port, &frame);
             let outcome = rig.run(port, std::slice::from_ref(&frame));
             let sent: Vec<_> = outcome.all().map(|(port, frame)| (port, frame.clone())).collect();
@@ -639,9 +614,9 @@ proptest! {
         port in 0..4_u16,
         packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 64), 1..40),
     ) {
-        let world = world(&mut Choices(tables.iter()));
+        let world = world(&mut Choices::new(&tables));
         let port = PortId(port);
-        let frames: Vec<Vec<u8>> = packets.iter().map(|bytes| frame(&mut Choices(bytes.iter()), port)).collect();
+        let frames: Vec<Vec<u8>> = packets.iter().map(|bytes| frame(&mut Choices::new(bytes), port)).collect();
         let together = Rig::new(world.tables()).run(port, &frames).fates;
         let mut rig = Rig::new(world.tables());
         let alone: Vec<Fate> = frames.iter().map(|frame| rig.run(port, std::slice::from_ref(frame)).fates[0]).collect();
@@ -671,9 +646,9 @@ fn the_random_packets_meet_all_kinds_of_fates() {
         std::collections::BTreeSet::new(),
     );
     for index in 0..PACKETS {
-        let world = world(&mut Choices(bytes().iter()));
+        let world = world(&mut Choices::new(&bytes()));
         let port = PortId((index % 4) as u16);
-        let kind = match oracle::judge(&world, port, &frame(&mut Choices(bytes().iter()), port)) {
+        let kind = match oracle::judge(&world, port, &frame(&mut Choices::new(&bytes()), port)) {
             Verdict::Forward(..) => "forward",
             Verdict::Fragments(_) => "fragments",
             Verdict::Answer(_) => "answer",

@@ -7,13 +7,13 @@ use fastpath::tables::{Nat, Tracking};
 use flowtable::snat::{NatPools, Pool as Range, Ports};
 use ipnet::IpNet;
 
-use crate::desired::{AllowedUse, Desired, NatExclusions, Pool};
+use crate::desired::{AllowedUse, Desired, NatExclusions, Node, Pool};
 
 /// Which connections are masqueraded, with which ports (`felix/rules/nat.go`, `felix/dataplane/linux/masq_mgr.go`).
 pub(super) fn nat(desired: &Desired, ports: &Arc<Ports>) -> Nat {
     let pools = || desired.pools.iter().filter(|pool| counts(pool));
     let excluded = || {
-        let nodes = desired.nodes.values().flat_map(|node| node.addresses());
+        let nodes = desired.nodes.values().flat_map(Node::addresses);
         nodes.filter(|_| desired.felix.nat_exclusions == NatExclusions::IpPoolsAndHostIps)
     };
     Nat {
@@ -67,7 +67,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::desired::{EncapMode, Node};
+    use crate::desired::EncapMode;
 
     fn pool(cidr: &str, masquerade: bool, uses: &[AllowedUse]) -> Pool {
         Pool {

@@ -7,7 +7,7 @@ use std::path::Path;
 use flowtable::snat::{PortSet, Ports};
 
 use crate::desired::FelixSettings;
-use crate::xdp::NatPorts;
+use crate::xdp::{NatPorts, no_ports};
 
 /// NodePorts, which kube-proxy serves without a listening socket (`--service-node-port-range`).
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
@@ -80,7 +80,7 @@ impl HostPorts {
 
 /// The ports as the NIC's program takes them.
 pub(super) fn bits(ports: &Ports) -> Box<NatPorts> {
-    let mut bits = Box::new([[0; 1024]; 3]);
+    let mut bits = no_ports();
     for (words, set) in bits.iter_mut().zip([&ports.tcp, &ports.udp, &ports.others]) {
         for port in (0..=u16::MAX).filter(|&port| set.contains(port)) {
             words[usize::from(port / 64)] |= 1 << (port % 64);

@@ -7,16 +7,15 @@ use encap::l4;
 use fastpath::connections::Connections;
 use flowtable::flow::flag;
 
-use crate::xdp::NatPorts;
+use crate::xdp::{NatPorts, no_ports};
 
 /// The ports, a bit each as in [`NatPorts`].
 #[derive(Debug)]
 pub(super) struct Lingering(Box<NatPorts>);
 
 impl Default for Lingering {
-    #[expect(clippy::large_stack_arrays, reason = "24 KiB, and not in a loop")]
     fn default() -> Self {
-        Self(Box::new([[0; 1024]; 3]))
+        Self(no_ports())
     }
 }
 

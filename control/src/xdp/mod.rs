@@ -23,6 +23,6 @@ mod sys;
 pub use counters::{EndpointCounters, NicCounters};
 pub use endpoint::{EndpointAttachment, EndpointConfig, EndpointProgram, FailMode};
 pub use error::{AttachError, LoadError, PinError, UpdateError};
-pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram};
+pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram, no_ports};
 pub use object::Verdict;
 pub use pins::{PinDir, PinnedDevice};

@@ -37,6 +37,12 @@ pub struct NicConfig {
 /// word `port / 64`.
 pub type NatPorts = [[u64; PORT_WORDS]; NAT_PROTOCOLS];
 
+/// No ports.
+#[expect(clippy::large_stack_arrays, reason = "24 KiB, and not in a loop")]
+pub fn no_ports() -> Box<NatPorts> {
+    Box::new([[0; PORT_WORDS]; NAT_PROTOCOLS])
+}
+
 /// How a NIC may run the program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NicMode {
@@ -91,7 +97,7 @@ impl NicProgram {
             nat4: SyncedSet::take(&mut loaded, "nat4", "IPv4 NAT addresses", MAX_NAT)?,
             nat6: SyncedSet::take(&mut loaded, "nat6", "IPv6 NAT addresses", MAX_NAT)?,
             nat_ports: loaded.map("nat_ports")?,
-            ports_held: Box::new([[0; PORT_WORDS]; NAT_PROTOCOLS]),
+            ports_held: no_ports(),
             counters: loaded.map("counters")?,
             loaded,
         };

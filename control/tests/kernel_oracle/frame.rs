@@ -180,7 +180,13 @@ impl Ends for (Ipv6Addr, Ipv6Addr) {
 }
 
 /// Fills the checksum at `at` of a segment.
-fn seal(mut segment: Vec<u8>, at: usize, protocol: u8, ends: &impl Ends, check: Check) -> Vec<u8> {
+pub(crate) fn seal(
+    mut segment: Vec<u8>,
+    at: usize,
+    protocol: u8,
+    ends: &impl Ends,
+    check: Check,
+) -> Vec<u8> {
     let pseudo = ends.pseudo(protocol, segment.len());
     let right = match checksum(&[&pseudo, &segment]) {
         0 if protocol == UDP => 0xffff,

@@ -61,15 +61,24 @@ impl Lab {
         self.batch("bridge", part, commands);
     }
 
+    /// Puts rules of `nft` in force.
+    pub(crate) fn nft(&self, part: &str, rules: &str) {
+        self.feed("nft", &["-f", "-"], part, rules);
+    }
+
     fn batch(&self, program: &str, part: &str, commands: &[String]) {
         let lines = commands.join("\n") + "\n";
+        self.feed(program, &["-batch", "-"], part, &lines);
+    }
+
+    fn feed(&self, program: &str, args: &[&str], part: &str, lines: &str) {
         let output = self.within(part, || {
             let mut child = Command::new(program)
-                .args(["-batch", "-"])
+                .args(args)
                 .stdin(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
-                .expect("iproute2");
+                .unwrap_or_else(|e| panic!("{program}: {e}"));
             let mut input = child.stdin.take().expect("piped");
             input.write_all(lines.as_bytes()).expect("write to it");
             drop(input);

@@ -8,6 +8,7 @@ mod daemon;
 mod frame;
 mod lab;
 mod live;
+mod masquerade;
 mod node;
 mod plan;
 mod run;
@@ -47,6 +48,23 @@ fn against_a_guest(test: &str, write: impl FnOnce(&mut Script)) {
     let kernel = UmlNode::start(test);
     let caracal = CaracalNode::start(test, Tunnel::Ipip);
     let outcomes = run::run(&script, &kernel.dataplane, &caracal.dataplane);
+    allowed::judge(test, &outcomes);
+}
+
+/// Lets pods talk to the world through both nodes, each of which masquerades.
+#[test]
+fn masquerade() {
+    let test = "masquerade";
+    if skip::skipped(test) || skip::skipped_without_nft(test) {
+        return;
+    }
+    let mut talk = masquerade::Talk::default();
+    scenarios::masquerade::write(&mut talk);
+    let kernel = KernelNode::start_with(test, masquerade::RULES);
+    let resources =
+        node::resources(Tunnel::Vxlan).replace("natOutgoing: false", "natOutgoing: true");
+    let caracal = CaracalNode::start_with(test, &resources);
+    let outcomes = talk.with(&kernel.dataplane, &caracal.dataplane);
     allowed::judge(test, &outcomes);
 }
 

@@ -72,7 +72,15 @@ pub(crate) struct KernelNode {
 
 impl KernelNode {
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, "")
+    }
+
+    /// With rules of `nft`, if any.
+    pub(crate) fn start_with(name: &str, rules: &str) -> Self {
         let lab = wired(&format!("{name}-k"));
+        if !rules.is_empty() {
+            lab.nft("node", rules);
+        }
         lab.ip("node", &underlay());
         lab.ip("node", &pods());
         lab.ip("node", &pod_neighbours());
@@ -272,10 +280,15 @@ pub(crate) struct CaracalNode {
 
 impl CaracalNode {
     pub(crate) fn start(name: &str, tunnel: Tunnel) -> Self {
+        Self::start_with(name, &resources(tunnel))
+    }
+
+    /// With other resources.
+    pub(crate) fn start_with(name: &str, resources: &str) -> Self {
         let lab = wired(&format!("{name}-c"));
         lab.ip("node", &underlay());
         lab.ip("node", &pods());
-        let daemon = Daemon::start(&lab, "node", &resources(tunnel));
+        let daemon = Daemon::start(&lab, "node", resources);
         let dataplane = Dataplane {
             name: "caracal",
             taps: taps(&lab),

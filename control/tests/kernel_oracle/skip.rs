@@ -17,6 +17,12 @@ pub(crate) fn skipped(test: &str) -> bool {
     false
 }
 
+/// Whether a test that needs `nft` cannot run here.
+pub(crate) fn skipped_without_nft(test: &str) -> bool {
+    let found = Command::new("nft").arg("--version").output().is_ok();
+    !found && skip(test, "no `nft` command (Debian: nftables)")
+}
+
 /// The same for a test that needs user-mode Linux too.
 pub(crate) fn skipped_without_uml(test: &str) -> bool {
     if skipped(test) {

@@ -44,10 +44,10 @@ impl Difference {
     #[must_use]
     pub const fn apply(self, checksum: u16) -> u16 {
         let sum = self.0 + !checksum as u64;
-        let sum = (sum & 0xffff_ffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
+        // The high half onto the low one, and what that carries; then the same with halves of those.
+        let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+        let sum = sum.wrapping_add(carry as u32);
+        let sum = sum.wrapping_add(sum.rotate_left(16)) >> 16;
         !(sum as u16)
     }
 }

@@ -35,15 +35,9 @@ pub fn run<I: PacketIo>(
         if packet.has(flag::MAYBE_PARTIAL) {
             complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
         }
-        if packet.has(flag::TRANSLATE)
-            && let Err(reason) = translate(packet, l3_of(packet, io.chunk(&packet.frame)))
-        {
-            packet.drop(reason);
-            continue;
-        }
         let done = if packet.has(flag::FRAGMENT) {
-            forward(packet, l3_of(packet, io.chunk(&packet.frame)));
-            fragment::run(packet, io, adjacency, key, outbox)
+            forward(packet, l3_of(packet, io.chunk(&packet.frame)))
+                .and_then(|()| fragment::run(packet, io, adjacency, key, outbox))
         } else {
             encapsulate(packet, io.chunk(&packet.frame), adjacency, key)
         };
@@ -53,15 +47,19 @@ pub fn run<I: PacketIo>(
     }
 }
 
-/// What forwarding changes in the IP packet itself, which is `l3` without link padding.
+/// What forwarding changes in the IP packet itself, which is `l3` without link padding: addresses, ports, TTL.
 #[inline(always)]
-fn forward(packet: &Packet, l3: &mut [u8]) {
+fn forward(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+    if packet.has(flag::TRANSLATE) {
+        translate(packet, l3)?;
+    }
     if !packet.has(flag::KEEP_TTL) {
         match packet.family {
             Family::V6 => ipv6::decrement_hop_limit(l3),
             Family::V4 | Family::Unknown => ipv4::decrement_ttl(l3),
         };
     }
+    Ok(())
 }
 
 /// Gives the packet's bytes the addresses and ports that it is known by.
@@ -142,7 +140,7 @@ fn encapsulate(
     let Some(ip) = bytes.get_mut(rewrite.len()..) else {
         return Err(DropReason::NoHeadroom);
     };
-    forward(packet, ip);
+    forward(packet, ip)?;
     let family = match packet.family {
         Family::V4 => outer::Family::V4,
         Family::V6 => outer::Family::V6,

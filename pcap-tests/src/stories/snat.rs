@@ -7,7 +7,11 @@
     expect(clippy::wildcard_imports, reason = "the names of the cluster")
 )]
 use super::*;
-use crate::build::{self, MF, TCP, UDP, counted, ip4, ip6, segment, udp};
+use crate::build::{TCP, counted, ip4, ip6, segment};
+
+mod fragments;
+
+pub(super) use fragments::fragments;
 
 const SERVER4: &str = "192.0.2.1";
 const SERVER6: &str = "2001:db8:9::1";
@@ -116,12 +120,14 @@ pub(super) fn out_and_back() -> Story {
             out(PSH_ACK, (101, 901), b"GET /"),
             answer(PSH_ACK, (901, 106), b"200 OK"),
             leaves(
-                &ip4(A4, SERVER4).udp(5000, 53, b"where is it?"),
-                &ip4(NODE1_4, SERVER4).ttl(63).udp(PORT, 53, b"where is it?"),
+                &ip4(A4, SERVER4).udp(40_100, 9000, b"where is it?"),
+                &ip4(NODE1_4, SERVER4)
+                    .ttl(63)
+                    .udp(PORT, 9000, b"where is it?"),
             ),
             comes(
-                &ip4(SERVER4, NODE1_4).ttl(60).udp(53, PORT, b"there"),
-                &ip4(SERVER4, A4).ttl(59).udp(53, 5000, b"there"),
+                &ip4(SERVER4, NODE1_4).ttl(60).udp(9000, PORT, b"there"),
+                &ip4(SERVER4, A4).ttl(59).udp(9000, 40_100, b"there"),
             ),
             leaves(
                 &ping(7 << 16 | 1),
@@ -146,18 +152,18 @@ pub(super) fn out_and_back() -> Story {
             // Another node is outside of all pools; its pods are not, and see the pod's own address.
             (
                 A,
-                from_a(&ip4(A4, NODE2_4).udp(5000, 10_250, b"kubelet?")),
+                from_a(&ip4(A4, NODE2_4).udp(40_100, 10_250, b"kubelet?")),
                 ETH0,
                 to_node2(&ip4(NODE1_4, NODE2_4).ttl(63).udp(PORT, 10_250, b"kubelet?")),
             ),
             (
                 A,
-                from_a(&ip4(A4, REMOTE4).udp(5000, 80, b"pod?")),
+                from_a(&ip4(A4, REMOTE4).udp(40_100, 9000, b"pod?")),
                 ETH0,
                 to_node2(&vxlan_to(
                     NODE2_4,
                     VTEP2,
-                    &ip4(A4, REMOTE4).ttl(63).udp(5000, 80, b"pod?"),
+                    &ip4(A4, REMOTE4).ttl(63).udp(40_100, 9000, b"pod?"),
                 )),
             ),
         ],
@@ -236,119 +242,6 @@ pub(super) fn icmp_error_comes_back() -> Story {
     story
 }
 
-/// A UDP datagram of 2,000 bytes in two fragments.
-fn halves(ip: &build::Ip4, ports: (u16, u16), ttl: u8) -> [Vec<u8>; 2] {
-    let whole = ip.sealed(UDP, udp(ports.0, ports.1, &counted(2000)), 6);
-    let (first, second) = whole[20..].split_at(1200);
-    let ip = ip.clone().ttl(ttl);
-    [
-        ip.clone().fragment(MF).packet(UDP, first),
-        ip.fragment(1200 / 8).packet(UDP, second),
-    ]
-}
-
-/// The same over IPv6.
-fn halves6(src: &str, dst: &str, hop_limit: u8, ports: (u16, u16)) -> [Vec<u8>; 2] {
-    const FRAGMENT: u8 = 44;
-    let ip = ip6(src, dst).hop_limit(hop_limit);
-    let whole = ip.sealed(UDP, udp(ports.0, ports.1, &counted(2000)), 6);
-    let (first, second) = whole[40..].split_at(1200);
-    let one = |word: u16, data: &[u8]| {
-        let header = [&[UDP, 0][..], &word.to_be_bytes(), &[0, 0, 0x12, 0x34]].concat();
-        ip.packet(FRAGMENT, &[&header[..], data].concat())
-    };
-    [one(1, first), one(1200, second)]
-}
-
-pub(super) fn fragments() -> Story {
-    let out = |id| {
-        let before = halves(&ip4(A4, SERVER4).id(id), (5000, 53), 64);
-        (
-            before,
-            halves(&ip4(NODE1_4, SERVER4).id(id), (PORT, 53), 63),
-        )
-    };
-    let back = |id| {
-        let before = halves(&ip4(SERVER4, NODE1_4).id(id), (53, PORT), 60);
-        (before, halves(&ip4(SERVER4, A4).id(id), (53, 5000), 59))
-    };
-    let (in_order, in_order_out) = out(1);
-    let (swapped, swapped_out) = out(2);
-    let (answer, answer_in) = back(3);
-    let (late, late_in) = back(4);
-    let out6 = halves6(A6, SERVER6, 64, (5000, 53));
-    let out6_out = halves6(NODE1_6, SERVER6, 63, (PORT, 53));
-    let late6 = halves6(SERVER6, NODE1_6, 60, (53, PORT));
-    let late6_in = halves6(SERVER6, A6, 59, (53, 5000));
-    Story {
-        name: "snat-fragments",
-        input: vec![
-            (A, 0, from_a(&in_order[0])),
-            (A, 1, from_a(&in_order[1])),
-            // The later one overtook the first: it waits.
-            (A, 2, from_a(&swapped[1])),
-            (A, 3, from_a(&swapped[0])),
-            (ETH0, 4, from_router(&answer[0])),
-            (ETH0, 5, from_router(&answer[1])),
-            (ETH0, 6, from_router(&late[1])),
-            (ETH0, 7, from_router(&late[0])),
-            (A, 8, from_a(&out6[1])),
-            (A, 9, from_a(&out6[0])),
-            (ETH0, 10, from_router(&late6[1])),
-            (ETH0, 11, from_router(&late6[0])),
-            // One whose first never comes.
-            (
-                A,
-                12,
-                from_a(&halves(&ip4(A4, SERVER4).id(5), (5000, 53), 64)[1]),
-            ),
-            (
-                A,
-                60_000,
-                from_a(&ip4(A4, B4).udp(5000, 53, b"a minute later")),
-            ),
-        ],
-        output: vec![
-            (ETH0, to_router(&in_order_out[0])),
-            (ETH0, to_router(&in_order_out[1])),
-            (ETH0, to_router(&swapped_out[0])),
-            (ETH0, to_router(&swapped_out[1])),
-            (A, to_a(&answer_in[0])),
-            (A, to_a(&answer_in[1])),
-            (A, to_a(&late_in[0])),
-            (A, to_a(&late_in[1])),
-            (ETH0, to_router(&out6_out[0])),
-            (ETH0, to_router(&out6_out[1])),
-            (A, to_a(&late6_in[0])),
-            (A, to_a(&late6_in[1])),
-            (
-                B,
-                ethernet(
-                    POD_B,
-                    GATEWAY,
-                    &ip4(A4, B4).ttl(63).udp(5000, 53, b"a minute later"),
-                ),
-            ),
-        ],
-        fates: vec![
-            ETH0,
-            ETH0,
-            ETH0,
-            ETH0,
-            A,
-            A,
-            A,
-            A,
-            ETH0,
-            ETH0,
-            A,
-            A,
-            "fragment-no-first",
-            B,
-        ],
-    }
-}
-
 pub(super) fn ports_exhausted() -> Story {
     let syn = |ttl, src, port, to| tcp4((src, SERVER4), ttl, (port, to), SYN, (100, 0), b"");
     let data = |ttl, src, port| {
@@ -397,7 +290,7 @@ pub(super) fn stray_packets() -> Story {
     let stray = |flags| tcp4((A4, SERVER4), 64, (40_000, 80), flags, (100, 200), b"");
     let syn = |ttl, src, port| tcp4((src, SERVER4), ttl, (port, 80), SYN, (100, 0), b"");
     let other = tcp4((SERVER4, NODE1_4), 60, (81, PORT), ACK, (900, 101), b"");
-    let answer = ip4(SERVER4, A4).udp(53, 5000, b"nobody asked");
+    let answer = ip4(SERVER4, A4).udp(9000, 40_100, b"nobody asked");
     Story {
         name: "stray-packets",
         input: vec![
@@ -422,7 +315,7 @@ pub(super) fn stray_packets() -> Story {
             (HOST, ethernet(HOST_STACK, HOST_PORT, &other)),
             (
                 A,
-                to_a(&ip4(SERVER4, A4).ttl(63).udp(53, 5000, b"nobody asked")),
+                to_a(&ip4(SERVER4, A4).ttl(63).udp(9000, 40_100, b"nobody asked")),
             ),
         ],
         fates: vec![

@@ -104,7 +104,7 @@ fn overlapping_fragments_are_dropped() {
         .collect();
     let overlap = ip4(POD_ADDR, OTHER_ADDR)
         .id(77)
-        .fragment(0x2000 | 149)
+        .fragment(0x2000 | 0x95)
         .packet(17, &counted(1200));
     frames.insert(1, from_pod(&overlap));
     let outcome = rig.run(POD, &frames);
@@ -116,4 +116,35 @@ fn overlapping_fragments_are_dropped() {
         "{:?}",
         outcome.fates
     );
+}
+
+/// A long ping, or its answer, in two fragments. The second begins with this byte, as if it were an ICMP message's type.
+fn ping(src: &str, dst: &str, kind: u8, id: u16, byte: u8) -> Vec<Vec<u8>> {
+    let data = vec![byte; 1000];
+    let whole = ip4(src, dst).icmp(kind, 0, u32::from(id) << 16, &data);
+    let message = &whole[20..];
+    let ip = |word| ip4(src, dst).id(78).fragment(word);
+    vec![
+        ip(0x2000).packet(1, &message[..504]),
+        ip(504 / 8).packet(1, &message[504..]),
+    ]
+}
+
+#[test]
+fn what_later_fragments_of_a_ping_begin_with_is_no_type() {
+    for byte in [0, 8, 3, 0xff] {
+        let mut rig = rig();
+        let there: Vec<_> = ping(POD_ADDR, SERVER, 8, 7, byte);
+        let there: Vec<_> = there.iter().map(|it| from_pod(it)).collect();
+        let out = sent(&mut rig, POD, &there);
+        assert_eq!(out.len(), 2, "{byte}");
+        let id = u16::from_be_bytes([out[0].1[38], out[0].1[39]]);
+        let back: Vec<_> = ping(SERVER, NODE, 0, id, byte);
+        let back: Vec<_> = back.iter().map(|it| from_outside(it)).collect();
+        let out = sent(&mut rig, UPLINK, &back);
+        assert_eq!(out.len(), 2, "{byte}");
+        let to_pod =
+            |(port, frame): &(PortId, Vec<u8>)| *port == POD && frame[30..34] == [10, 65, 0, 2];
+        assert!(out.iter().all(to_pod), "{byte}: {out:x?}");
+    }
 }

@@ -26,6 +26,7 @@ pub(crate) const OTHER_ADDR: &str = "10.65.0.3";
 pub(crate) const SERVER: &str = "198.51.100.7";
 pub(crate) const NODE6: &str = "2001:db8:18::2";
 pub(crate) const POD6: &str = "fd00:65::2";
+pub(crate) const OTHER6: &str = "fd00:65::3";
 pub(crate) const SERVER6: &str = "2001:db8:99::7";
 
 pub(crate) const UPLINK_MAC: Mac = [2, 0, 0, 0, 0, 1];
@@ -35,11 +36,11 @@ pub(crate) const POD_MAC: Mac = [2, 0, 0, 0, 1, 2];
 pub(crate) const OTHER_MAC: Mac = [2, 0, 0, 0, 1, 3];
 pub(crate) const HOST_MAC: Mac = [2, 0, 0, 0, 0, 5];
 
-fn v4(text: &str) -> Ipv4Addr {
+pub(crate) fn v4(text: &str) -> Ipv4Addr {
     text.parse().expect("an address")
 }
 
-fn v6(text: &str) -> Ipv6Addr {
+pub(crate) fn v6(text: &str) -> Ipv6Addr {
     text.parse().expect("an address")
 }
 
@@ -88,11 +89,7 @@ pub(crate) fn world() -> World {
         ports: vec![
             port("eth0", UPLINK_MAC, PortKind::Uplink),
             port("calia", GATEWAY_MAC, pod(POD_MAC, POD_ADDR, POD6)),
-            port(
-                "calib",
-                GATEWAY_MAC,
-                pod(OTHER_MAC, OTHER_ADDR, "fd00:65::3"),
-            ),
+            port("calib", GATEWAY_MAC, pod(OTHER_MAC, OTHER_ADDR, OTHER6)),
             port("caracal0", [2, 0, 0, 0, 0, 4], PortKind::Host),
         ],
         routes: vec![
@@ -103,6 +100,8 @@ pub(crate) fn world() -> World {
             (net("172.18.0.2/32"), to_host),
             (net("0.0.0.0/0"), router),
             (net("fd00:65::2/128"), to_pod),
+            (net("fd00:65::3/128"), to_other),
+            (net("fd00:65::/122"), Hop::Drop(DropReason::Blackhole)),
             (net("2001:db8:18::2/128"), to_host),
             (net("::/0"), router),
         ],
@@ -118,25 +117,32 @@ pub(crate) fn world() -> World {
 
 /// The node's tables; translated connections get ports of this range.
 pub(crate) fn tables(range: RangeInclusive<u16>) -> Tables {
-    let pool = |first: &str, last: &str| Pool {
-        addresses: v4(first).into()..=v4(last).into(),
-        masquerades: true,
-    };
     Tables {
-        nat: Nat {
-            rules4: NatPools::new([pool("10.65.0.0", "10.65.255.255")], []),
-            rules6: NatPools::new(
-                [Pool {
-                    addresses: v6("fd00:65::").into()..=v6("fd00:65::ffff").into(),
-                    masquerades: true,
-                }],
-                [],
-            ),
-            addresses4: vec![v4(NODE).into()],
-            addresses6: vec![v6(NODE6).into()],
-            ports: Arc::new(Ports::new(range, [], [4789..=4789])),
-        },
+        nat: nat(range, true),
         ..world().tables()
+    }
+}
+
+/// Pools that masquerade, or not.
+pub(crate) fn nat(range: RangeInclusive<u16>, masquerades: bool) -> Nat {
+    Nat {
+        rules4: NatPools::new(
+            [Pool {
+                addresses: v4("10.65.0.0").into()..=v4("10.65.255.255").into(),
+                masquerades,
+            }],
+            [],
+        ),
+        rules6: NatPools::new(
+            [Pool {
+                addresses: v6("fd00:65::").into()..=v6("fd00:65::ffff").into(),
+                masquerades,
+            }],
+            [],
+        ),
+        addresses4: vec![v4(NODE).into()],
+        addresses6: vec![v6(NODE6).into()],
+        ports: Arc::new(Ports::new(range, [], [4789..=4789])),
     }
 }
 

@@ -22,7 +22,7 @@ const SYN_ACK: u8 = 0x12;
 fn chain(rules: Vec<Rule>) -> Chain {
     let policy = Arc::new(Policy { rules });
     let tier = Tier {
-        policies: vec![policy],
+        policies: vec![policy].into(),
         ..Tier::default()
     };
     let spec = ChainSpec {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastpath::port::PortKind;
 use fastpath::reason::DropReason;
 use fastpath::tables::Tables;
-use pcap_tests::build::ip4;
+use pcap_tests::build::{self, ip4};
 
 use crate::node::*;
 
@@ -150,4 +150,69 @@ fn a_connection_that_is_reopened_counts_once() {
     assert_eq!(rig.connections().v4.len(), 1);
     assert_eq!(rig.connections().v4.quota.count(POD.0), 1);
     assert_eq!(rig.counters().connections_made.get(), 5);
+}
+
+#[test]
+fn an_endpoint_that_moves_away_leaves_no_connection_behind() {
+    let mut rig = rig();
+    let syn = from_pod(&segment4(POD_ADDR, OTHER_ADDR, (40_000, 80), SYN, 100, 0));
+    one(&mut rig, POD, syn).expect("local");
+    // To the other node, from which it answers before a sweep comes by.
+    let mut world = world();
+    let behind_tunnel = world
+        .routes
+        .iter()
+        .find(|(net, _)| net.prefix_len() == 26 && net.to_string().starts_with("10.65.1."));
+    let behind_tunnel = behind_tunnel.expect("a route by the tunnel").1;
+    for (net, hop) in &mut world.routes {
+        if net.to_string() == "10.65.0.3/32" {
+            *hop = behind_tunnel;
+        }
+    }
+    let mut tables = world.tables();
+    tables.ports[usize::from(OTHER.0)] = None;
+    tables.endpoints_since = rig.tables().generation + 1;
+    rig.set_tables(tables);
+    let answer = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), SYN_ACK, 200, 101);
+    let inner = build::ethernet([0x66, 0, 0, 0, 0, 2], [0x66, 0, 0, 0, 0, 3], &answer);
+    let outer = ip4("172.18.0.3", NODE).udp_unchecked(50_000, 4789, &build::vxlan(4096, &inner));
+    assert_eq!(
+        one(&mut rig, UPLINK, from_outside(&outer)).map(|_| ()),
+        Err(DropReason::FlowEnded)
+    );
+    assert!(rig.connections().v4.is_empty());
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
+}
+
+#[test]
+fn errors_about_an_old_pods_connections_do_not_reach_the_new_one() {
+    let mut rig = rig();
+    let query = from_pod(&ip4(POD_ADDR, SERVER).udp(5000, 53, b"query"));
+    let (_, frame) = one(&mut rig, POD, query).expect("it leaves");
+    let mut tables: Tables = rig.tables().clone();
+    let next = tables.generation + 1;
+    if let Some(Some(port)) = tables.ports.get_mut(usize::from(POD.0)) {
+        port.since = next;
+    }
+    rig.set_tables(tables);
+    let error = ip4("203.0.113.1", NODE).icmp(3, 1, 0, &frame[14..]);
+    assert_eq!(
+        one(&mut rig, UPLINK, from_outside(&error)).map(|_| ()),
+        Err(DropReason::FlowEnded)
+    );
+}
+
+#[test]
+fn connections_that_begin_again_count_once() {
+    let mut rig = rig();
+    for round in 0..5 {
+        let syn = from_pod(&segment4(POD_ADDR, OTHER_ADDR, (40_000, 80), SYN, 100, 0));
+        one(&mut rig, POD, syn).expect("local");
+        assert_eq!(rig.connections().v4.quota.count(POD.0), 1, "round {round}");
+        let refused = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), RST | 0x10, 0, 101);
+        let frame = build::ethernet(GATEWAY_MAC, OTHER_MAC, &refused);
+        one(&mut rig, OTHER, frame).expect("of the connection");
+    }
+    rig.pass(Duration::from_secs(250));
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
 }

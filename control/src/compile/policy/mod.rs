@@ -74,11 +74,38 @@ struct Compiled {
 
 type Key = (OwnerId, Direction);
 
+/// Policies that stand together. Endpoints that apply the same ones share one list.
+type List = Arc<[Arc<Policy>]>;
+
+/// Lists by the identities of their policies, which they keep alive.
+#[derive(Debug, Default)]
+struct Lists(HashMap<Vec<usize>, List>);
+
+impl Lists {
+    /// The list of these policies: one of `before`, if it was there.
+    fn of(&mut self, policies: Vec<Arc<Policy>>, before: &Self) -> List {
+        let key: Vec<usize> = policies
+            .iter()
+            .map(|policy| Arc::as_ptr(policy) as usize)
+            .collect();
+        let known = self.0.get(&key).or_else(|| before.0.get(&key)).cloned();
+        let list = known.unwrap_or_else(|| policies.into());
+        self.0.entry(key).or_insert(list).clone()
+    }
+}
+
+/// What an update made.
+type Work = (
+    HashMap<Key, Compiled>,
+    HashMap<(WorkloadId, Direction), Line>,
+    Lists,
+);
+
 /// One direction of an endpoint.
 #[derive(Clone, Debug)]
 struct Line {
-    tiers: Vec<(TierDefault, Vec<Arc<Policy>>)>,
-    profiles: Vec<Arc<Policy>>,
+    tiers: Vec<(TierDefault, List)>,
+    profiles: List,
     chain: Chain,
 }
 
@@ -90,6 +117,7 @@ pub struct PolicyCompiler {
     numbers: Numbers,
     compiled: HashMap<Key, Compiled>,
     lines: HashMap<(WorkloadId, Direction), Line>,
+    lists: Lists,
     /// Endpoints by interface.
     endpoints: BTreeMap<String, (WorkloadId, Endpoint)>,
     to_host: ToHost,
@@ -141,9 +169,10 @@ impl PolicyCompiler {
         let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
         let change = self.sets.begin(model, named.collect())?;
         match self.compile(model, &local, &wanted) {
-            Ok((compiled, lines)) => {
+            Ok((compiled, lines, lists)) => {
                 self.compiled = compiled;
                 self.lines = lines;
+                self.lists = lists;
             }
             Err(error) => {
                 self.sets.undo(change);
@@ -195,25 +224,19 @@ impl PolicyCompiler {
         model: &Model,
         local: &[(&WorkloadId, &Workload)],
         wanted: &BTreeSet<Key>,
-    ) -> Result<
-        (
-            HashMap<Key, Compiled>,
-            HashMap<(WorkloadId, Direction), Line>,
-        ),
-        PolicyError,
-    > {
+    ) -> Result<Work, PolicyError> {
         let mut compiled = HashMap::new();
         for key in wanted {
             compiled.insert(key.clone(), self.rules(model, key)?);
         }
-        let mut lines = HashMap::new();
+        let (mut lines, mut lists) = (HashMap::new(), Lists::default());
         for (id, workload) in local {
             for direction in [Direction::Ingress, Direction::Egress] {
-                let line = self.line(id, workload, direction, &compiled)?;
+                let line = self.line(id, workload, direction, &compiled, &mut lists)?;
                 lines.insert(((*id).clone(), direction), line);
             }
         }
-        Ok((compiled, lines))
+        Ok((compiled, lines, lists))
     }
 
     /// Compiles the rules of an owner in a direction, or takes what was compiled of the same.
@@ -269,7 +292,9 @@ impl PolicyCompiler {
         workload: &Workload,
         direction: Direction,
         compiled: &HashMap<Key, Compiled>,
+        lists: &mut Lists,
     ) -> Result<Line, PolicyError> {
+        let mut list = |policies| lists.of(policies, &self.lists);
         let of = |owner: OwnerId| compiled.get(&(owner, direction));
         let enforced = |ids: &[PolicyId]| -> Vec<Arc<Policy>> {
             let ids = ids.iter().filter(|id| !id.kind.is_staged());
@@ -285,7 +310,7 @@ impl PolicyCompiler {
                     DefaultAction::Deny => TierDefault::Deny,
                     DefaultAction::Pass => TierDefault::Pass,
                 };
-                (default, enforced(tier.of(direction)))
+                (default, list(enforced(tier.of(direction))))
             })
             .collect();
         let profiles: Vec<_> = workload
@@ -296,14 +321,14 @@ impl PolicyCompiler {
         let policies = profiles.iter().map(|compiled| Arc::clone(&compiled.policy));
         let profiles = if profiles.iter().any(|compiled| compiled.passes) {
             // Pass in a profile leaves what is left of it, and not the other profiles.
-            tiers.extend(policies.map(|policy| (TierDefault::Pass, vec![policy])));
-            Vec::new()
+            tiers.extend(policies.map(|policy| (TierDefault::Pass, list(vec![policy]))));
+            List::default()
         } else {
-            policies.collect()
+            list(policies.collect())
         };
         if let Some(known) = self.lines.get(&(id.clone(), direction))
-            && is_same(&known.tiers, &tiers)
-            && are_same(&known.profiles, &profiles)
+            && are_same(&known.tiers, &tiers)
+            && Arc::ptr_eq(&known.profiles, &profiles)
         {
             return Ok(known.clone());
         }
@@ -311,11 +336,11 @@ impl PolicyCompiler {
             tiers: tiers
                 .iter()
                 .map(|(default, policies)| Tier {
-                    policies: policies.as_slice().into(),
+                    policies: Arc::clone(policies),
                     default: *default,
                 })
                 .collect(),
-            profiles: profiles.as_slice().into(),
+            profiles: Arc::clone(&profiles),
             allow_at_end: false,
         };
         let chain = self.compiler.chain(&spec);
@@ -451,23 +476,12 @@ fn name_of(model: &Model, owner: &OwnerId, direction: Direction, rule: &Rule) ->
     RuleRef::new(owner, direction, rule)
 }
 
-fn is_same(
-    one: &[(TierDefault, Vec<Arc<Policy>>)],
-    other: &[(TierDefault, Vec<Arc<Policy>>)],
-) -> bool {
+fn are_same(one: &[(TierDefault, List)], other: &[(TierDefault, List)]) -> bool {
     one.len() == other.len()
         && one
             .iter()
             .zip(other)
-            .all(|(one, other)| one.0 == other.0 && are_same(&one.1, &other.1))
-}
-
-fn are_same(one: &[Arc<Policy>], other: &[Arc<Policy>]) -> bool {
-    one.len() == other.len()
-        && one
-            .iter()
-            .zip(other)
-            .all(|(one, other)| Arc::ptr_eq(one, other))
+            .all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1))
 }
 
 #[cfg(test)]

@@ -136,7 +136,14 @@ fn over_the_limit_everything_stays_as_it_was() {
                 format!("{{action: Allow, source: {{selector: \"x{n} == 'y' || app == 'b'\", nets: [{}]}}}}", nets.join(", "))
             })
             .collect();
-        let large = model(&[policy("p", "a", &many.join(", "))]);
+        let nets: Vec<_> = (0..4000)
+            .map(|n| format!("10.1.{}.{}/32", n / 250, n % 250))
+            .collect();
+        let set = format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {{name: s, namespace: default, labels: {{x0: y}}}}\nspec: {{nets: [{}]}}\n",
+            nets.join(", ")
+        );
+        let large = model(&[policy("p", "a", &many.join(", ")), set]);
         let error = compiler.update(&large, "n").unwrap_err();
         assert!(!error.to_string().is_empty());
         assert!(Arc::ptr_eq(compiler.model(), &small));

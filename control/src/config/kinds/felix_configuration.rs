@@ -249,8 +249,11 @@ impl FelixConfiguration {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct ConntrackTimeouts(Vec<(&'static str, Duration)>);
 
+/// Sets what a field stands for.
+type Set = fn(&mut Timeouts, Duration);
+
 /// The fields, and what each sets.
-const CONNTRACK: [(&str, fn(&mut Timeouts, Duration)); 7] = [
+const CONNTRACK: [(&str, Set); 7] = [
     ("tcpSynSent", |all, it| {
         (all.tcp_syn_sent, all.tcp_syn_received) = (it, it);
     }),

@@ -4,5 +4,6 @@ pub(crate) mod forward4;
 pub(crate) mod forward6;
 pub(crate) mod icmp4;
 pub(crate) mod ipip;
+pub(crate) mod masquerade;
 pub(crate) mod vxlan4;
 pub(crate) mod vxlan6;

@@ -7,6 +7,7 @@ use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, flag as action};
 
 use super::lookup::{is_told, l3_of, translate_source};
 use super::net::{Net, V4, V6};
+use super::sweep::is_gone;
 use super::track::{self, Standing};
 use super::{Found, NOWHERE, evict, is_newer, origin_of, policy, related, short, snat};
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
@@ -67,7 +68,7 @@ fn one<N: Net, I: PacketIo>(
             Found::Stale(flow) => context.renew::<N>(flow, packet, l3),
             Found::Related(flow) => {
                 let connections = &context.tracker.connections;
-                related::translate::<N>(&N::side(connections).table, flow, packet, l3)
+                related::translate::<N>(&N::side(connections).table, flow, packet, l3, tables)
             }
             // About what the host itself began, as far as we know.
             Found::Unrelated if adjacency.way == Way::Host && !context.is_from_pod(packet) => {
@@ -162,6 +163,7 @@ impl Context<'_> {
             rule: destination.to_bits(),
             ..Action::default()
         };
+        let is_translated = self.is_translated::<N>(packet, &key);
         let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
@@ -184,6 +186,11 @@ impl Context<'_> {
             }
             Err(Refused::Drop(reason)) => Err(reason),
             Err(Refused::Insert(InsertError::Full)) => Err(DropReason::FlowTableFull),
+            // Another poller was faster. What it was given is the only source that this may leave with.
+            Err(Refused::Insert(_)) if is_translated => match side.table.lookup(&key) {
+                Some((flow, _)) => self.renew::<N>(flow, packet, l3),
+                None => Err(DropReason::FlowTableFull),
+            },
             // Another poller was faster, or is at work there: this packet goes without, the next one finds it.
             Err(Refused::Insert(_)) => {
                 self.counters.connections_untracked.add(1);
@@ -206,7 +213,7 @@ impl Context<'_> {
         let back = N::route(self.tables, N::tuple(packet).src);
         !matches!(
             self.tables.next_hop(back).origin(),
-            Some((Way::Tunnel, ..)) | Some((Way::Uplink, PeerId(1..), _))
+            Some((Way::Tunnel, ..) | (Way::Uplink, PeerId(1..), _))
         )
     }
 
@@ -331,7 +338,8 @@ impl Context<'_> {
             return self.begin::<N>(packet, l3);
         }
         let rules = &self.tables.policies.counters;
-        let is_over = self.endpoint_is_newer(packet.in_port, was.generation)
+        let is_over = is_gone(self.tables, (was.origin, was.generation))
+            || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.adjacency.port, was.generation)
             || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
         if is_over {
@@ -359,6 +367,7 @@ impl Context<'_> {
         match track::note::<N>(
             &side.table,
             flow,
+            Dir::from_bits(view.dir),
             view.is_reply(),
             packet,
             l3,

@@ -1,10 +1,11 @@
 //! Fragments: later ones go where their first went, and wait for it if they are early.
 
-use encap::l4;
 use flowtable::Tick;
 use flowtable::fragments::{DropReason as Why, Fragments, Key, Piece, Released, Upper, Verdict};
 
-use super::{l3_of, origin_of};
+use super::lookup::l3_of;
+use super::net::{Net, V4, V6};
+use super::origin_of;
 use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::connections::Tracker;
 use crate::io::PacketIo;
@@ -16,8 +17,7 @@ use crate::reason::DropReason;
 pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tracker: &mut Tracker, now: Tick) {
     for packet in batch.packets() {
         if packet.is_undecided() && is_fragment(packet) && !packet.has(flag::PIECED) {
-            let kind = icmp_type(packet, io);
-            one(packet, kind, tracker, now);
+            one(packet, io, tracker, now);
         }
     }
 }
@@ -31,7 +31,7 @@ pub(crate) fn expire(tracker: &mut Tracker, now: Tick) {
     } = tracker;
     if fragments.next_expiry().is_some_and(|at| at <= now) {
         fragments.expire(now, |packet, outcome| {
-            released.push(settle(packet, outcome))
+            released.push(settle(packet, outcome));
         });
     }
 }
@@ -46,7 +46,7 @@ fn is_fragment(packet: &Packet) -> bool {
 }
 
 #[inline(never)]
-fn one(packet: &mut Packet, kind: Option<u8>, tracker: &mut Tracker, now: Tick) {
+fn one<I: PacketIo>(packet: &mut Packet, io: &mut I, tracker: &mut Tracker, now: Tick) {
     let Tracker {
         fragments,
         released,
@@ -80,9 +80,10 @@ fn one(packet: &mut Packet, kind: Option<u8>, tracker: &mut Tracker, now: Tick) 
     };
     let back = |packet: Packet, outcome: Released| released.push(settle(packet, outcome));
     let verdict = if piece.offset == 0 {
-        // What its later fragments are looked up by: of a query its identifier and type.
-        let ports = kind.map_or(packet.ports, |kind| (packet.ports.0, kind.into()));
-        let upper = Upper { ports, protocol };
+        let upper = Upper {
+            ports: ports(packet, io),
+            protocol,
+        };
         fragments.first(now, &key, piece.len, upper, back)
     } else {
         // Moved out only if it is held: what stays behind has no frame, and its fate says so.
@@ -96,20 +97,15 @@ fn one(packet: &mut Packet, kind: Option<u8>, tracker: &mut Tracker, now: Tick) 
     }
 }
 
-/// The type of an ICMP message's first fragment.
-fn icmp_type<I: PacketIo>(packet: &Packet, io: &mut I) -> Option<u8> {
-    let at = match packet.family {
-        Family::V4 if packet.ip4.protocol == l4::ICMP && !packet.ip4.is_later_fragment() => {
-            packet.ip4.header_len.into()
+/// The ports that a first fragment is looked up by, for those after it: whether it asks or answers, an ICMP message tells
+/// only there.
+fn ports<I: PacketIo>(packet: &Packet, io: &mut I) -> (u16, u16) {
+    match packet.family {
+        Family::V6 => V6::tuple_of(&V6::key_in(packet, || l3_of(packet, io))).ports,
+        Family::V4 | Family::Unknown => {
+            V4::tuple_of(&V4::key_in(packet, || l3_of(packet, io))).ports
         }
-        Family::V6
-            if packet.ip6.upper.protocol == l4::ICMPV6 && !packet.ip6.is_later_fragment() =>
-        {
-            usize::from(packet.ip6.upper.offset)
-        }
-        _ => return None,
-    };
-    l3_of(packet, io).get(at).copied()
+    }
 }
 
 /// A fragment that knows the ports of its datagram.

@@ -2,6 +2,7 @@
 
 use encap::nat::Tuple;
 use flowtable::Tick;
+use flowtable::conn::Dir;
 use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
@@ -47,6 +48,8 @@ pub fn run<I: PacketIo>(
     left
 }
 
+/// The connections of one family: keys first, then all entries, then what was decided, so that the memory that each needs
+/// is fetched for all of them together.
 #[inline(always)]
 fn family<N: Net, I: PacketIo>(
     packets: &mut [Packet],
@@ -80,85 +83,98 @@ fn family<N: Net, I: PacketIo>(
             }
         }
         *found = Found::Nothing;
-        left.undecided = true;
         if let (Some(key), Some(place)) = (keys.get_mut(count), places.get_mut(count)) {
             (*key, *place) = (N::key_in(packet, || l3_of(packet, io)), at);
             count += 1;
         }
     }
+    let repeat = Repeat::<N> {
+        side,
+        tables,
+        generation: short(tables.generation),
+        now,
+        counters,
+    };
     let keys = keys.get(..count).unwrap_or_default();
-    let generation = short(tables.generation);
-    let mut done = 0;
-    side.table.lookup_batch(keys, |index, flow, action| {
+    let known = side.table.lookup_batch(keys, |index, flow, action| {
         let place = places.get(index).map_or(0, |&place| usize::from(place));
-        let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) else {
-            return;
-        };
-        if policy::is_denial(&action) {
-            // Else it is met again when it is known where the packet would go.
-            if policy::repeat::<N>(side, flow, &action, packet, tables, now) {
-                left.exceptional |= is_told(packet);
-                *found = Found::Done;
-                done += 1;
-            }
-            return;
+        if let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) {
+            *found = repeat.one(packet, io, flow, &action, left);
         }
-        if action.generation != generation || action.origin != origin_of(packet) {
-            *found = Found::Stale(flow);
-            translate_destination::<N>(packet, &action);
-            return;
-        }
-        *found = repeat::<N, I>(side, flow, &action, packet, io, tables, now, counters, left);
-        done += usize::from(matches!(found, Found::Done));
     });
-    // All that was to be looked up is decided, unless another family or an ICMP error is not.
-    if done == count && !packets.iter().any(Packet::is_undecided) {
-        left.undecided = false;
-    }
+    left.undecided |= known.count_ones() as usize != count;
 }
 
-/// Decides a packet's fate as its connection's was decided.
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the state of the pipeline, borrowed apart"
-)]
-fn repeat<N: Net, I: PacketIo>(
-    side: &Side<N::Key>,
-    flow: FlowRef,
-    action: &Action<N::Addr>,
-    packet: &mut Packet,
-    io: &mut I,
-    tables: &Tables,
+/// What a decision is repeated with.
+struct Repeat<'a, N: Net> {
+    side: &'a Side<N::Key>,
+    tables: &'a Tables,
+    /// That of the tables, as entries have it.
+    generation: u32,
     now: Tick,
-    counters: &Counters,
-    left: &mut Left,
-) -> Found {
-    translate_destination::<N>(packet, action);
-    packet.next_hop = action.next_hop;
-    let is_sent = resolve::settle(packet, tables.next_hop(action.next_hop), tables);
-    if !is_sent {
-        left.exceptional = true;
-        if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
+    counters: &'a Counters,
+}
+
+impl<N: Net> Repeat<'_, N> {
+    /// Decides a packet's fate as its connection's was decided, if that holds.
+    #[inline(always)]
+    fn one<I: PacketIo>(
+        &self,
+        packet: &mut Packet,
+        io: &mut I,
+        flow: FlowRef,
+        action: &Action<N::Addr>,
+        left: &mut Left,
+    ) -> Found {
+        if policy::is_denial(action) {
+            if policy::repeat::<N>(self.side, flow, action, packet, self.tables, self.now) {
+                left.exceptional |= is_told(packet);
+                return Found::Done;
+            }
+            // It is met again when it is known where the packet would go.
+            left.undecided = true;
+            return Found::Nothing;
+        }
+        translate_destination::<N>(packet, action);
+        if action.generation != self.generation || action.origin != origin_of(packet) {
+            left.undecided = true;
+            return Found::Stale(flow);
+        }
+        packet.next_hop = action.next_hop;
+        let hop = self.tables.next_hop(action.next_hop);
+        if !resolve::settle(packet, hop, self.tables) {
+            left.exceptional = true;
+            if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
+                let l3 = l3_of(packet, io);
+                N::restore(packet, l3);
+            }
+            return Found::Done;
+        }
+        let table = &self.side.table;
+        let own = Dir::from_bits(table.dir(flow));
+        if !track::is_known_datagram::<N>(packet, own) {
+            let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
-            N::restore(packet, l3);
+            match track::note::<N>(table, flow, own, is_reply, packet, l3, self.counters) {
+                Standing::Part => {}
+                Standing::Passes => {
+                    translate_source::<N>(packet, action);
+                    return Found::Done;
+                }
+                Standing::Invalid => {
+                    packet.drop(DropReason::CtInvalid);
+                    return Found::Done;
+                }
+                Standing::Reopens => {
+                    let counters = &self.tables.policies.counters;
+                    return reopen::<N>(self.side, flow, packet, counters, left);
+                }
+            }
         }
-        return Found::Done;
+        table.touch(flow, self.now, N::len(packet));
+        translate_source::<N>(packet, action);
+        Found::Done
     }
-    let is_reply = action.flags & action::IS_REPLY != 0;
-    let l3 = l3_of(packet, io);
-    match track::note::<N>(&side.table, flow, is_reply, packet, l3, counters) {
-        Standing::Part => {
-            side.table.touch(flow, now, packet.ip_len() as u32);
-            translate_source::<N>(packet, action);
-        }
-        Standing::Passes => translate_source::<N>(packet, action),
-        Standing::Invalid => packet.drop(DropReason::CtInvalid),
-        Standing::Reopens => {
-            return reopen::<N>(side, flow, packet, l3, &tables.policies.counters, left);
-        }
-    }
-    Found::Done
 }
 
 /// Whether the sender is told that the packet is dropped.
@@ -172,13 +188,11 @@ fn reopen<N: Net>(
     side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
-    l3: &[u8],
     counters: &RuleCounters,
     left: &mut Left,
 ) -> Found {
-    N::restore(packet, l3);
-    if !evict::remove::<N>(side, flow, counters) {
-        // Another poller is at work on it; the sender tries again.
+    if !evict::remove::<N>(side, flow, counters) || packet.has(flag::TRANSLATE) {
+        // Another poller is at work on it, or it was looked up as an answer. The next one finds nothing, and begins.
         packet.drop(DropReason::FlowEnded);
         return Found::Done;
     }

@@ -73,5 +73,5 @@ const fn short(generation: u64) -> u32 {
 /// Whether something that holds since a generation is newer than an entry of another.
 #[inline]
 const fn is_newer(since: u64, entry: u32) -> bool {
-    short(since).wrapping_sub(entry) as i32 > 0
+    short(since).wrapping_sub(entry).cast_signed() > 0
 }

@@ -42,6 +42,8 @@ pub(super) trait Net: Sized {
     fn protocol(packet: &Packet) -> u8;
     /// Where the transport header starts in the IP packet, in bytes.
     fn l4_offset(packet: &Packet) -> usize;
+    /// Length of the IP packet without link padding, in bytes.
+    fn len(packet: &Packet) -> u32;
     fn is_later_fragment(packet: &Packet) -> bool;
     fn is_fragment(packet: &Packet) -> bool;
     fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
@@ -68,27 +70,21 @@ pub(super) trait Net: Sized {
     /// The packet's transport header and what follows, without link padding.
     #[inline(always)]
     fn l4_of<'a>(packet: &Packet, l3: &'a [u8]) -> &'a [u8] {
-        l3.get(Self::l4_offset(packet)..packet.ip_len())
+        l3.get(Self::l4_offset(packet)..Self::len(packet) as usize)
             .unwrap_or_default()
     }
 
     /// What a packet is looked up by. An ICMP query's identifier stands where a client's port would, and its type where the
     /// server's: of two that ping each other each has a connection of its own, whatever their identifiers, and what policy
-    /// says about one type is not said about another.
+    /// says about one type is not said about another. A later fragment has both from its first.
     #[inline(always)]
     fn key_in<'a>(packet: &Packet, l3: impl FnOnce() -> &'a [u8]) -> Self::Key {
-        if Self::protocol(packet) != Self::ICMP {
+        if Self::protocol(packet) != Self::ICMP || Self::is_later_fragment(packet) {
             return Self::key(packet);
         }
-        let (id, kind) = if Self::is_later_fragment(packet) {
-            // Its first told.
-            packet.ports
-        } else {
-            let kind = Self::l4_of(packet, l3()).first();
-            (packet.ports.0, kind.copied().unwrap_or(0).into())
-        };
+        let kind = Self::l4_of(packet, l3()).first().copied().unwrap_or(0);
         let tuple = Tuple {
-            ports: Self::icmp_ports(id, kind as u8),
+            ports: Self::icmp_ports(packet.ports.0, kind),
             ..Self::tuple(packet)
         };
         Self::make_key(tuple, Self::ICMP)
@@ -222,6 +218,11 @@ impl Net for V4 {
         packet.ip4.header_len.into()
     }
 
+    #[inline(always)]
+    fn len(packet: &Packet) -> u32 {
+        packet.ip4.total_len.into()
+    }
+
     fn tuple_of(key: &Key4) -> Tuple<u32> {
         Tuple {
             src: key.src,
@@ -350,6 +351,11 @@ impl Net for V6 {
     #[inline(always)]
     fn l4_offset(packet: &Packet) -> usize {
         packet.ip6.upper.offset.into()
+    }
+
+    #[inline(always)]
+    fn len(packet: &Packet) -> u32 {
+        packet.ip6.total_len() as u32
     }
 
     fn tuple_of(key: &Key6) -> Tuple<u128> {

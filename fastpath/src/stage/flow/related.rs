@@ -5,9 +5,11 @@ use encap::nat::Tuple;
 use flowtable::flow::{Action, FlowRef, FlowTable, flag as action};
 
 use super::net::Net;
+use super::sweep::is_over;
 use super::{Found, policy};
 use crate::batch::{Packet, flag};
 use crate::reason::DropReason;
+use crate::tables::Tables;
 
 /// Finds the connection that an ICMP error is about. The packet's destination, as known, becomes what it is to be
 /// translated to; a malformed error is dropped.
@@ -41,8 +43,13 @@ pub(super) fn translate<N: Net>(
     flow: FlowRef,
     packet: &mut Packet,
     l3: &mut [u8],
+    tables: &Tables,
 ) -> Result<(), DropReason> {
     let view = table.view(flow).ok_or(DropReason::FlowEnded)?;
+    let partner = table.partner(flow).and_then(|flow| table.view(flow));
+    if partner.is_none_or(|partner| is_over(&view, &partner, tables)) {
+        return Err(DropReason::FlowEnded);
+    }
     let Action {
         flags,
         nat_addr,

@@ -168,16 +168,19 @@ fn some<N: Net>(
 }
 
 /// Whether an endpoint of the connection is gone, or has become another one.
-fn is_over<K: FlowKey>(forward: &View<K>, reply: &View<K>, tables: &Tables) -> bool {
-    let one = |view: &View<K>| {
-        let origin = view.action.origin;
-        if origin & BY_TUNNEL != 0 {
-            return false;
-        }
-        match tables.port(PortId(origin)) {
-            Some(port) => port.since != 0 && is_newer(port.since, view.action.generation),
-            None => true,
-        }
-    };
-    one(forward) || one(reply)
+pub(super) fn is_over<K: FlowKey>(forward: &View<K>, reply: &View<K>, tables: &Tables) -> bool {
+    let [forward, reply] =
+        [forward, reply].map(|view| (view.action.origin, view.action.generation));
+    is_gone(tables, forward) || is_gone(tables, reply)
+}
+
+/// Whether the endpoint that an entry's packets came from is gone, or another one than when it was decided.
+pub(super) fn is_gone(tables: &Tables, (origin, generation): (u16, u32)) -> bool {
+    if origin & BY_TUNNEL != 0 {
+        return false;
+    }
+    match tables.port(PortId(origin)) {
+        Some(port) => port.since != 0 && is_newer(port.since, generation),
+        None => true,
+    }
 }

@@ -22,27 +22,29 @@ pub(super) enum Standing {
     Invalid,
 }
 
-/// Takes a packet that is going to be forwarded into its connection's state.
+/// Whether a packet of a direction with this word is a datagram of which there is nothing to know but that it came.
+#[inline(always)]
+pub(super) fn is_known_datagram<N: Net>(packet: &Packet, own: Dir) -> bool {
+    N::protocol(packet) == l4::UDP && !own.is_empty()
+}
+
+/// Takes a packet that is going to be forwarded into its connection's state. `own` is the word of its direction.
 #[inline(always)]
 pub(super) fn note<N: Net>(
     table: &FlowTable<N::Key>,
     flow: FlowRef,
+    own: Dir,
     is_reply: bool,
     packet: &mut Packet,
     l3: &mut [u8],
     counters: &Counters,
 ) -> Standing {
-    let own = Dir::from_bits(table.dir(flow));
-    if N::protocol(packet) == l4::TCP {
-        if !N::is_later_fragment(packet)
-            && let Some(segment) = N::segment(packet, l3)
-            && conn::is_quick(own, segment.flags)
-        {
-            table.set_dir(flow, own.note(&segment).to_bits());
-            return Standing::Part;
-        }
-    } else if N::protocol(packet) == l4::UDP && !own.is_empty() {
-        // All there is to know of a datagram.
+    if N::protocol(packet) == l4::TCP
+        && !N::is_later_fragment(packet)
+        && let Some(segment) = N::segment(packet, l3)
+        && conn::is_quick(own, segment.flags)
+    {
+        table.set_dir(flow, own.note(&segment).to_bits());
         return Standing::Part;
     }
     judge::<N>(table, flow, own, is_reply, packet, l3, counters)

@@ -50,6 +50,19 @@ struct Candidates {
     some: u64,
 }
 
+impl Candidates {
+    /// None, in rows of `lines` cache lines, and the one behind.
+    #[inline(always)]
+    fn new(lines: usize) -> Self {
+        let mut words = Line([0; WORDS]);
+        words.0[lines * 8] = 1;
+        Self {
+            words,
+            some: 1 << (lines * 8),
+        }
+    }
+}
+
 impl<A: Address> Wide<A> {
     pub(super) fn new(rules: &[(u32, &Rule)], checks: &mut Checks) -> Self {
         let asked = Asked::<A>::new(rules.iter().map(|&(_, rule)| Some(rule)));
@@ -88,15 +101,17 @@ impl<A: Address> Wide<A> {
         }
     }
 
-    /// The rules that hold for every field. `lines` is the field, as a constant where it is known.
+    /// Finds the rules that hold for every field. `lines` is the field, as a constant where it is known.
     #[inline(always)]
-    fn candidates<S: Simd>(&self, simd: S, rows: [usize; FIELDS], lines: usize) -> Candidates {
+    fn intersect<S: Simd>(
+        &self,
+        simd: S,
+        rows: [usize; FIELDS],
+        lines: usize,
+        found: &mut Candidates,
+    ) {
         let [source, destination, protocol, source_port, destination_port] = rows;
-        let mut found = Candidates {
-            words: Line([0; WORDS]),
-            some: 1 << (lines * 8),
-        };
-        found.words.0[lines * 8] = 1;
+        found.some = 1 << (lines * 8);
         for at in 0..lines {
             let line = |rows: &[RowLine], row: usize| -> u64x8<S> {
                 match rows.get(row * lines + at) {
@@ -113,7 +128,6 @@ impl<A: Address> Wide<A> {
             found.some |= (!none & 0xff) << (at * 8);
             all.store_slice(&mut found.words.0[at * 8..at * 8 + 8]);
         }
-        found
     }
 
     /// The place of the first rule; checks are not asked.
@@ -169,14 +183,16 @@ impl<A: Address> Wide<A> {
         lines: usize,
     ) {
         let columns = self.fields.columns(simd, subjects);
+        let mut found = Candidates::new(lines);
         if !self.has_checks {
             for (at, place) in places.iter_mut().enumerate().take(BATCH) {
-                *place = self.first(&self.candidates(simd, columns.rows(at), lines));
+                self.intersect(simd, columns.rows(at), lines, &mut found);
+                *place = self.first(&found);
             }
             return;
         }
         for ((at, subject), place) in subjects.iter().enumerate().zip(places) {
-            let found = self.candidates(simd, columns.rows(at), lines);
+            self.intersect(simd, columns.rows(at), lines, &mut found);
             *place = self.first_checked(&found, 0, &subject, checks);
         }
     }
@@ -196,11 +212,10 @@ impl<A: Address> Wide<A> {
 impl<A: Address> Find<A> for Wide<A> {
     #[inline(always)]
     fn find<S: Simd>(&self, simd: S, from: u32, subject: &Subject<'_, A>, checks: &Checks) -> u32 {
-        let found = self.candidates(
-            simd,
-            self.fields.rows(simd, subject.tuple),
-            self.lines.min(MOST),
-        );
+        let lines = self.lines.min(MOST);
+        let mut found = Candidates::new(lines);
+        let rows = self.fields.rows(simd, subject.tuple);
+        self.intersect(simd, rows, lines, &mut found);
         if from == 0 && !self.has_checks {
             return self.first(&found);
         }

@@ -1,0 +1,44 @@
+use super::*;
+
+fn names(modes: &[Mode], dataplane: Dataplane) -> Vec<String> {
+    let wishes = Wishes {
+        modes: modes.to_vec(),
+        families: Family::ALL.to_vec(),
+        bytes: 1,
+        dataplane,
+        steps: Vec::new(),
+    };
+    plan(&wishes).into_iter().map(Step::name).collect()
+}
+
+#[test]
+fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
+    assert_eq!(
+        names(&Mode::ALL, Dataplane::Caracal),
+        [
+            "vxlan",
+            "policy",
+            "stopped",
+            "killed",
+            "snat",
+            "ipip",
+            "direct",
+            "cross-subnet/same",
+            "cross-subnet/other",
+            "interop-vxlan",
+            "interop-ipip"
+        ]
+    );
+    assert_eq!(
+        names(&[Mode::Direct], Dataplane::Caracal),
+        ["direct", "policy", "stopped", "killed", "snat"]
+    );
+}
+
+#[test]
+fn the_kernel_alone_has_only_its_modes() {
+    assert_eq!(
+        names(&[Mode::Vxlan, Mode::CrossSubnet], Dataplane::Kernel),
+        ["vxlan", "snat", "cross-subnet/same", "cross-subnet/other"]
+    );
+}
