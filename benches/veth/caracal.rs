@@ -44,6 +44,7 @@ spec:
   interfaceName: n0
   mac: 02:00:00:00:01:02
   ipNetworks: [10.1.0.2/32]
+  profiles: [kns.default]
 ";
 
 /// Makes the sink's network a VXLAN pool.

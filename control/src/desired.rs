@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use flowtable::conn::Timeouts;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::policy::Model;
 
 /// The state wanted on one node.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -29,6 +32,8 @@ pub struct Desired {
     pub felix: FelixSettings,
     /// Service prefixes that BGP advertises (for service loop prevention).
     pub services: ServiceCidrs,
+    /// Who may speak to whom. Of the endpoints of all nodes that the source knows; ours are enforced.
+    pub policy: Arc<Model>,
 }
 
 impl Desired {

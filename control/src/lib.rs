@@ -13,4 +13,5 @@ pub mod netlink;
 pub mod node;
 pub mod policy;
 pub mod replay;
+pub mod trace;
 pub mod xdp;

@@ -12,9 +12,9 @@ fn said_about(path: &Path) -> String {
     let (findings, usable) = match load_paths(&[path.to_path_buf()]) {
         Err(findings) => (findings, false),
         Ok(resources) => match compute(&resources, "node1") {
-            Ok(_) => (resources.remarks, true),
+            Ok(_) => (resources.base.remarks, true),
             Err(errors) => {
-                let all = resources.remarks.0.into_iter().chain(errors).collect();
+                let all = resources.base.remarks.0.into_iter().chain(errors).collect();
                 (Diagnostics(all), false)
             }
         },

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use control::compile::{Compiler, KernelHop, KernelView, PortRole, PortSpec};
 use control::config::{Source, compute, load_sources};
 use control::desired::Desired;
+use control::trace::{Ask, trace};
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use encap::outer::Kind;
@@ -73,6 +74,11 @@ fn kernel() -> Kernel {
 
 /// Node `a` at 192.168.0.11 with a pod and a block of its own, node `b` at `b_addr`, one pool.
 fn desired(pool: &str, b_addr: &str) -> Desired {
+    desired_with(pool, b_addr, "")
+}
+
+/// The same with more resources.
+fn desired_with(pool: &str, b_addr: &str, more: &str) -> Desired {
     let text = format!(
         "
 apiVersion: projectcalico.org/v3
@@ -111,6 +117,7 @@ spec:
   interfaceName: cali1
   mac: 02:00:00:00:00:a2
   ipNetworks: [10.65.0.2/32]
+  profiles: [kns.prod]
 ---
 apiVersion: projectcalico.org/v3
 kind: WorkloadEndpoint
@@ -118,7 +125,7 @@ metadata: {{name: b-k8s-guest-eth0, namespace: prod}}
 spec: {{orchestrator: k8s, node: b, pod: guest, endpoint: eth0, interfaceName: cali9, ipNetworks: [10.65.0.9/32]}}
 "
     );
-    let resources = load_sources(&[Source::new("all.yaml", text)]).unwrap();
+    let resources = load_sources(&[Source::new("all.yaml", text + more)]).unwrap();
     compute(&resources, "a").unwrap()
 }
 
@@ -354,4 +361,69 @@ fn the_uplinks_take_the_pools_and_the_next_hops_are_kept_resolved() {
     assert_eq!(compiler.taken_prefixes(), [net("10.65.0.0/16")]);
     let wanted = compiler.wanted_neighbours(&kernel);
     assert!(wanted.contains(&(UPLINK, ip(GATEWAY))), "{wanted:?}");
+}
+
+fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> String {
+    let tables = compiler.tables(kernel);
+    let ask = Ask {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        protocol: "tcp".to_owned(),
+        port: 80,
+        source_port: 40_000,
+    };
+    trace(compiler, &tables, None, &ask)
+        .unwrap_or_else(|error| error)
+        .to_string()
+}
+
+#[test]
+fn a_trace_says_each_step_and_who_decided() {
+    let kernel = kernel();
+    let policy = "---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: only-web, namespace: prod}
+spec: {selector: all(), types: [Egress], egress: [{action: Deny, destination: {nets: [10.65.1.0/24]}}, {action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {name: closed, namespace: prod}
+spec: {selector: all(), order: 1, types: [Egress], egress: [{action: Deny}]}
+";
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", policy);
+    let mut compiler = compiler(wanted, &kernel);
+    let said = asked(&mut compiler, &kernel, "prod/web", "10.65.1.7");
+    for part in [
+        "Packet  TCP 10.65.0.2:40000 -> 10.65.1.7:80",
+        "port cali1",
+        "10.65.1.7 by eth0, in a tunnel",
+        "egress of prod/web",
+        "denied: tier default: NetworkPolicy prod/only-web, egress rule 1 (Deny), all.yaml:",
+        "Verdict DROP  policy-deny",
+        "deny, idle 10 s",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = asked(&mut compiler, &kernel, "10.65.0.2", "203.0.113.1");
+    for part in [
+        "203.0.113.1 by eth0, plain",
+        "allowed by tier default: NetworkPolicy prod/only-web, egress rule 2 (Allow)",
+        "Verdict ALLOW",
+        "with StagedNetworkPolicy prod/closed enforced the verdict would be DROP",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = asked(&mut compiler, &kernel, "web", "192.168.0.11");
+    assert!(said.contains("Verdict DROP  endpoint-to-host"), "{said}");
+    let said = asked(&mut compiler, &kernel, "192.168.0.11", "web");
+    assert!(
+        said.contains("a host always reaches its own pods"),
+        "{said}"
+    );
+    let said = asked(&mut compiler, &kernel, "nobody", "web");
+    assert!(
+        said.contains("no endpoint of this node is called `nobody`"),
+        "{said}"
+    );
 }

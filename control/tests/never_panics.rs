@@ -123,8 +123,8 @@ fn load(text: &str) {
     let source = Source::new("a.yaml", text);
     match load_sources(std::slice::from_ref(&source)) {
         Ok(resources) => {
-            assert!(!resources.remarks.has_errors());
-            let _ = resources.remarks.render(true);
+            assert!(!resources.base.remarks.has_errors());
+            let _ = resources.base.remarks.render(true);
             for node in ["node1", "worker1"] {
                 if let Err(errors) = compute(&resources, node) {
                     assert!(!errors.is_empty());

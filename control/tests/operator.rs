@@ -84,7 +84,7 @@ impl Lab {
             let endpoint = format!(
                 "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{name: node-k8s-{pod}-eth0, \
                  namespace: test}}\nspec: {{node: node, orchestrator: k8s, pod: {pod}, endpoint: eth0, interfaceName: \
-                 cali{pod}, mac: '02:00:00:00:00:0{index}', ipNetworks: [10.65.0.{index}/32]}}\n"
+                 cali{pod}, mac: '02:00:00:00:00:0{index}', ipNetworks: [10.65.0.{index}/32], profiles: [kns.test]}}\n"
             );
             text.push_str(&endpoint);
         }

@@ -7,6 +7,7 @@ use encap::ipv6::Ipv6Info;
 use flowtable::lpm::NextHopId;
 
 use crate::frame::Frame;
+use crate::policy::Decider;
 use crate::port::PortId;
 use crate::reason::DropReason;
 
@@ -64,6 +65,8 @@ pub struct Packet {
     pub family: Family,
     /// [`flag`] bits.
     pub flags: u8,
+    /// Who denied it. Means something only when it is dropped for a reason of policy's.
+    pub denied_by: Decider,
     /// Free for the caller: follows the packet to its fate (replay: the packet's number).
     pub tag: u32,
     /// The IPv6 header, when `family` is [`Family::V6`].
@@ -160,6 +163,13 @@ impl Packet {
         self.flags & bits == bits
     }
 
+    /// Decides its fate: dropped by policy.
+    #[inline]
+    pub(crate) const fn deny(&mut self, reason: DropReason, by: Decider) {
+        self.denied_by = by;
+        self.fate = Fate::Drop(reason);
+    }
+
     /// Decides its fate: dropped.
     #[inline]
     pub const fn drop(&mut self, reason: DropReason) {
@@ -189,6 +199,7 @@ impl Default for Batch {
             fate: Fate::Undecided,
             family: Family::Unknown,
             flags: 0,
+            denied_by: Decider::NOBODY,
             tag: 0,
             ip6: Ipv6Info::default(),
         };

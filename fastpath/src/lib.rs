@@ -22,6 +22,7 @@ pub mod hold;
 pub mod io;
 pub mod limiter;
 pub mod pipeline;
+pub mod policy;
 pub mod poller;
 pub mod port;
 pub mod reason;

@@ -336,7 +336,7 @@ fn decide<I: PacketIo>(
     let mut exceptional = left.exceptional;
     if left.undecided {
         exceptional |= resolve::run(batch, tables, port);
-        flow::connect(batch, io, tables, tracker, now, counters);
+        exceptional |= flow::connect(batch, io, tables, tracker, now, counters);
     }
     exceptional
 }

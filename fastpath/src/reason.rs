@@ -129,6 +129,12 @@ drop_reasons! {
         "Late errors, or somebody who forges them.";
     IcmpMalformed "icmp-malformed" "flow" "An ICMP error whose checksum, or that of the packet quoted in it, is wrong, or that quotes too little (RFC 5508 section 4.1)."
         "A broken router, or somebody who forges errors.";
+    PolicyDeny "policy-deny" "policy" "Network policy denies the connection: a rule, a tier's default, or no rule of any profile."
+        "`caracal policy show --endpoint` names the rules and what they decided; `caracal trace` shows which decides about a packet.";
+    EndpointToHost "endpoint-to-host" "policy" "A pod's connection to its own host that policy allows, and defaultEndpointToHostAction does not."
+        "Set defaultEndpointToHostAction: Accept in FelixConfiguration if pods may speak to their host, as Calico's operator does.";
+    EndpointToHostRejected "endpoint-to-host-rejected" "policy" "The same under defaultEndpointToHostAction: Reject; the sender was told by ICMP."
+        "Set defaultEndpointToHostAction: Accept in FelixConfiguration if pods may speak to their host.";
     FlowEnded "flow-ended" "flow" "The connection's endpoint was deleted, moved or given another address."
         "Expected once when pods go; the next packet starts a new connection, if it can.";
     FlowQuota "flow-quota" "flow" "The endpoint has as many connections as one may have."

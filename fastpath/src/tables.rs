@@ -13,6 +13,7 @@ use flowtable::snat::{NatPools, Ports};
 use hashbrown::HashMap;
 
 use crate::batch::PeerId;
+use crate::policy::Policies;
 use crate::port::{Port, PortId};
 use crate::reason::DropReason;
 
@@ -37,6 +38,8 @@ pub struct Tables {
     pub nat: Nat,
     /// How connections are tracked.
     pub tracking: Tracking,
+    /// Who may speak to whom.
+    pub policies: Policies,
     /// The last generation in which an endpoint went away or became another one: its connections have to go.
     pub endpoints_since: u64,
 }
@@ -78,7 +81,7 @@ impl Default for Tracking {
 }
 
 impl Default for Tables {
-    /// No ports, no routes: every packet is dropped.
+    /// No ports, no routes, no policy: every packet is dropped.
     fn default() -> Self {
         Self {
             generation: 0,
@@ -90,6 +93,7 @@ impl Default for Tables {
             hash_key: HashKey([0, 0]),
             nat: Nat::default(),
             tracking: Tracking::default(),
+            policies: Policies::default(),
             endpoints_since: 0,
         }
     }

@@ -7,6 +7,7 @@ use encap::flow_hash::HashKey;
 use encap::outer::{Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
 use encap::vxlan::Vni;
 use fastpath::batch::PeerId;
+use fastpath::policy::Policies;
 use fastpath::port::{Port, PortId};
 use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, NextHop, Tables, Tunnels, Unresolved, VxlanEnd, Way};
@@ -94,7 +95,7 @@ impl World {
         &self.ports[usize::from(id.0)]
     }
 
-    /// The tables that say the same.
+    /// The tables that say the same, with a policy that allows everything.
     ///
     /// # Panics
     /// When there are too many routes for test tables.
@@ -124,6 +125,7 @@ impl World {
             ports: self.ports.iter().cloned().map(Some).collect(),
             tunnels: self.tunnels(),
             hash_key: HashKey([1, 2]),
+            policies: Policies::allowing_all(self.ports.len()),
             ..Tables::default()
         }
     }

@@ -17,7 +17,8 @@ use pcap_tests::show;
 use pcap_tests::stories::{self, Story};
 
 fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
+    // Tests run in the directory of their package, and what policy says names its files.
+    PathBuf::from("cases")
 }
 
 /// A directory that goes away with its test.
@@ -70,7 +71,8 @@ fn frames(path: &Path) -> Vec<Vec<u8>> {
 
 /// Runs the captures `in-PORT.pcap` of a folder; the outputs go to `out`.
 fn replay(case: &Path, ports: &[&str], out: &Path) -> Summary {
-    let config = [cases().join("cluster.yaml"), case.join("pool.yaml")];
+    let mut config = vec![cases().join("cluster.yaml"), case.join("pool.yaml")];
+    config.extend(Some(case.join("policy.yaml")).filter(|file| file.exists()));
     let resources = load_paths(&config).unwrap_or_else(|all| panic!("{}", all.render(false)));
     let desired = compute(&resources, "node1").unwrap_or_else(|all| panic!("{all:?}"));
     let kernel = KernelFile::load(&cases().join("kernel.yaml"))

@@ -7,6 +7,7 @@ use encap::flow_hash::HashKey;
 use encap::outer::{Macs, Overlay, Rewrite};
 use encap::vxlan::{self, Vni};
 use fastpath::batch::PeerId;
+use fastpath::policy::Policies;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, Nat, NextHop, Tables, Tunnels, VxlanEnd, Way};
@@ -93,6 +94,7 @@ pub(super) fn tables(chain: Chain) -> Tables {
             ..Tunnels::default()
         },
         hash_key: HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
+        policies: Policies::allowing_all(usize::from(PODS) + 1),
         nat: if chain.is_translated() {
             masquerade()
         } else {

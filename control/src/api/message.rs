@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use crate::trace::Ask;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +35,22 @@ pub enum Method {
     Routes(RoutesParams),
     /// [`Neighbours`](super::report::Neighbours).
     Neighbours(PageParams),
+    /// [`PolicyShown`](super::report::PolicyShown).
+    Policy(EndpointParams),
+    /// [`Trace`](crate::trace::Trace).
+    Trace(Ask),
     /// [`Flows`](super::report::Flows).
     Flows(FlowsParams),
     /// [`Flushed`](super::report::Flushed).
     FlushFlows(FlushParams),
+}
+
+/// Which endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointParams {
+    /// `namespace/pod`, or less where that is enough; or the interface.
+    pub endpoint: String,
 }
 
 /// Which routes.
@@ -239,6 +252,8 @@ impl Method {
             "drops" => Self::Drops,
             "accounting" => Self::Accounting,
             "routes" => return serde_json::from_value(given).map(Self::Routes).map_err(bad),
+            "policy" => return serde_json::from_value(given).map(Self::Policy).map_err(bad),
+            "trace" => return serde_json::from_value(given).map(Self::Trace).map_err(bad),
             "neighbours" => {
                 return serde_json::from_value(given)
                     .map(Self::Neighbours)
@@ -251,8 +266,7 @@ impl Method {
                     .map_err(bad);
             }
             _ => {
-                let known =
-                    "status, ports, drops, accounting, routes, neighbours, flows, flush-flows";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }

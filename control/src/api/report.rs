@@ -221,6 +221,29 @@ pub struct Drops {
     pub drops: Vec<DropCount>,
     /// What the kernel dropped before we saw it, by port.
     pub kernel: Vec<KernelDrops>,
+    /// Rules that deny, with what they denied, the most first; not all.
+    #[serde(default)]
+    pub rules: Vec<DenyingRule>,
+}
+
+/// A rule that denies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenyingRule {
+    /// Its tier, policy, number, and where it was written.
+    pub rule: String,
+    /// First packets that it denied.
+    pub connections: u64,
+    /// All packets.
+    pub packets: u64,
+}
+
+/// What applies to an endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyShown {
+    /// For people.
+    pub text: String,
+    /// The schema `caracal.policy-show/v1`, with what each rule has decided.
+    pub policy: serde_json::Value,
 }
 
 /// Drops of one reason on one port.

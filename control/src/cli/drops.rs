@@ -81,6 +81,15 @@ fn render(drops: &Drops, by: Option<By>) -> String {
         }
     };
     let _ = writeln!(out, "Total: {}", number(drops.total));
+    for rule in &drops.rules {
+        let _ = writeln!(
+            out,
+            "Denied by {}: {} packets of {} connections",
+            one_line(&rule.rule),
+            number(rule.packets),
+            number(rule.connections)
+        );
+    }
     for kernel in &drops.kernel {
         let xsk = &kernel.xsk;
         let counts = [

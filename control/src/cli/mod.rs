@@ -13,7 +13,8 @@ mod replay;
 mod routes;
 mod run;
 mod status;
-mod table;
+pub(crate) mod table;
+mod trace;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -100,7 +101,9 @@ pub enum Command {
     Cleanup,
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
-    /// Test policies, show what applies to an endpoint, say what is wrong with policies. Offline.
+    /// Say what would become of a packet, step by step, with the dataplane's own tables. Nothing is sent.
+    Trace(trace::Args),
+    /// Test policies, show what applies to an endpoint, say what is wrong with policies.
     Policy(policy::Args),
     /// Take captures through the production pipeline, offline.
     Replay(replay::Args),
@@ -121,6 +124,7 @@ impl Cli {
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),
+            Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),

@@ -51,7 +51,7 @@ impl std::fmt::Display for Table {
 }
 
 /// Text that can do nothing to a terminal: control characters are blanks.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Cli, Exit, Output};
-use crate::config::{Diagnostics, Resources, Severity, compute, load_paths};
+use crate::config::{Diagnostics, Severity, compute, load_paths};
 
 /// Arguments of `caracal validate`.
 #[derive(Debug, clap::Args)]
@@ -19,12 +19,12 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
-    let result = load_paths(&args.filename).and_then(|resources| match &args.node {
-        None => Ok(resources),
-        Some(node) => match compute(&resources, node) {
-            Ok(_) => Ok(resources),
+    let result = load_paths(&args.filename).and_then(|cluster| match &args.node {
+        None => Ok(cluster),
+        Some(node) => match compute(&cluster, node) {
+            Ok(_) => Ok(cluster),
             Err(errors) => {
-                let mut all = resources.remarks;
+                let mut all = cluster.base.remarks;
                 all.0.extend(errors);
                 all.sort();
                 Err(all)
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         },
     });
     let (remarks, resources) = match &result {
-        Ok(resources) => (&resources.remarks, Some(resources)),
+        Ok(cluster) => (&cluster.base.remarks, Some(cluster.len)),
         Err(diagnostics) => (diagnostics, None),
     };
     match cli.output {
@@ -47,11 +47,11 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
 }
 
 #[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(remarks: &Diagnostics, resources: Option<&Resources>) {
+fn print_json(remarks: &Diagnostics, resources: Option<usize>) {
     let answer = json!({
         "schema": "caracal.validate/v1",
         "valid": resources.is_some(),
-        "resources": resources.map(Resources::len),
+        "resources": resources,
         "diagnostics": remarks.to_json(),
     });
     println!("{answer:#}");
@@ -62,13 +62,13 @@ fn print_json(remarks: &Diagnostics, resources: Option<&Resources>) {
     clippy::print_stderr,
     reason = "the command's result"
 )]
-fn print_text(remarks: &Diagnostics, resources: Option<&Resources>, color: bool) {
+fn print_text(remarks: &Diagnostics, resources: Option<usize>, color: bool) {
     eprint!("{}", remarks.render(color));
     let plural =
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let warnings = plural(remarks.count(Severity::Warning), "warning");
     match resources {
-        Some(resources) => println!("{} valid, {warnings}", plural(resources.len(), "resource")),
+        Some(resources) => println!("{} valid, {warnings}", plural(resources, "resource")),
         None => eprintln!(
             "\n{}, {warnings}",
             plural(remarks.count(Severity::Error), "error")

@@ -8,12 +8,14 @@ mod incarnation;
 mod inspect;
 mod kernel;
 mod nat;
+mod policy;
 mod ports;
 mod render;
 
 pub use fib::FibError;
 pub use inspect::{RouteKind, RouteSource, RouteState, RouteView};
 pub use kernel::{KernelHop, KernelView};
+pub use policy::{PolicyCompiler, PolicyError};
 pub use ports::{PortRole, PortSpec, PortTable};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use fastpath::batch::PeerId;
+use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::tables::Tables;
@@ -30,9 +33,21 @@ use flowtable::snat::Ports;
 use ipnet::IpNet;
 
 use crate::desired::{Desired, Endpoint, RouteTypes, Way};
+use crate::policy::verdict::Reason;
 use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
 use incarnation::Incarnations;
+
+/// Why a wanted state is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Its routes.
+    #[error(transparent)]
+    Fib(#[from] FibError),
+    /// Its policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
 
 /// Compiles the node's state into [`Tables`]. Owned by the control thread.
 #[derive(Debug)]
@@ -46,6 +61,7 @@ pub struct Compiler {
     /// MAC addresses that pods without a configured one were seen to use.
     learned: HashMap<PortId, MacAddr>,
     incarnations: Incarnations,
+    policy: PolicyCompiler,
     /// Tunnels whose path is narrower than the uplink: the longest outer packet in bytes, by node and whether it is over IPv6.
     path_mtus: BTreeMap<(PeerId, bool), u16>,
     /// The ports of natOutgoing.
@@ -67,6 +83,7 @@ impl Compiler {
             peers: BTreeMap::new(),
             learned: HashMap::new(),
             incarnations: Incarnations::default(),
+            policy: PolicyCompiler::default(),
             path_mtus: BTreeMap::new(),
             nat_ports: Arc::default(),
             pick_up: true,
@@ -163,21 +180,38 @@ impl Compiler {
         }
     }
 
-    /// Takes a new wanted state. All routes that follow from it are replaced; nothing changes on an error.
+    /// The policy.
+    pub const fn policy(&self) -> &PolicyCompiler {
+        &self.policy
+    }
+
+    /// What decided about a packet to or from the endpoint of a port.
+    pub fn reason(&self, port: PortId, decider: Decider) -> Option<Reason> {
+        let name = self.ports.get(port).map(|spec| spec.name.as_str());
+        self.policy.reason(name.unwrap_or_default(), decider)
+    }
+
+    /// The policy, to be told how it is enforced.
+    pub const fn policy_mut(&mut self) -> &mut PolicyCompiler {
+        &mut self.policy
+    }
+
+    /// Takes a new wanted state. All routes that follow from it are replaced, and what changed of the policy; nothing
+    /// changes on an error.
     ///
     /// # Errors
-    /// When the routes do not fit the tables.
+    /// When the routes or the policy do not fit the tables.
     pub fn set_desired(
         &mut self,
         desired: Desired,
         kernel: &dyn KernelView,
-    ) -> Result<(), FibError> {
+    ) -> Result<(), CompileError> {
         let mut next_peer = self.peers.len() as u16;
         for name in desired.nodes.keys() {
             if !self.peers.contains_key(name) {
                 next_peer += 1;
                 if next_peer == PeerId::EXTERNAL.0 {
-                    return Err(FibError::TooManyNodes);
+                    return Err(FibError::TooManyNodes.into());
                 }
                 self.peers.insert(name.clone(), PeerId(next_peer));
             }
@@ -189,9 +223,24 @@ impl Compiler {
             .replace_layer(Layer::Calico, routes, &mut self.hops, kernel)
         {
             self.desired = before;
-            return Err(error);
+            return Err(error.into());
+        }
+        let Desired {
+            policy, node_name, ..
+        } = &self.desired;
+        if let Err(error) = self.policy.update(policy, node_name) {
+            self.desired = before;
+            // What was there a moment ago fits.
+            let _ = self.refresh_routes(kernel);
+            return Err(error.into());
         }
         Ok(())
+    }
+
+    /// Takes a wanted state that differs from the one in force in nothing but where in its files policy is written.
+    pub fn follow_places(&mut self, desired: Desired) {
+        self.policy.follow_places(&desired.policy);
+        self.desired = desired;
     }
 
     /// Recomputes the routes that depend on which ports there are.

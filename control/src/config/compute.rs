@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
 use super::kinds;
-use super::load::Resources;
+use super::load::{Cluster, Resources};
 use super::routes::routes;
 use super::suggest::nearest;
 use crate::calico;
@@ -20,7 +21,8 @@ use crate::desired::{
 /// # Errors
 /// What is wrong for this node: it is not among the nodes, has no address, or one of its endpoints cannot be
 /// attached. Checks that concern all nodes alike were made at load.
-pub fn compute(resources: &Resources, node_name: &str) -> Result<Desired, Vec<Diagnostic>> {
+pub fn compute(cluster: &Cluster, node_name: &str) -> Result<Desired, Vec<Diagnostic>> {
+    let resources = &cluster.base;
     let mut errors = Vec::new();
     let nodes = nodes(resources);
     match nodes.get(node_name) {
@@ -35,10 +37,12 @@ pub fn compute(resources: &Resources, node_name: &str) -> Result<Desired, Vec<Di
     let felix = felix(resources, node_name);
     let pools = pools(resources);
     let endpoints = endpoints(resources, node_name, &felix, &mut errors);
+    errors.extend(unenforced(cluster, node_name));
     if !errors.is_empty() {
         return Err(errors);
     }
     Ok(Desired {
+        policy: Arc::clone(&cluster.policy),
         node_name: node_name.to_owned(),
         vteps: vteps(resources, &nodes, &pools),
         routes: routes(resources, node_name, &nodes, &pools),
@@ -47,6 +51,21 @@ pub fn compute(resources: &Resources, node_name: &str) -> Result<Desired, Vec<Di
         pools,
         endpoints,
         felix,
+    })
+}
+
+/// Host endpoints of this node: their policies are not enforced yet, and one that is not is a hole that nobody sees.
+fn unenforced(cluster: &Cluster, node_name: &str) -> impl Iterator<Item = Diagnostic> {
+    let ours = cluster.host_endpoints.iter();
+    let ours = ours.filter(move |endpoint| endpoint.node.value == node_name);
+    ours.map(|endpoint| {
+        Diagnostic::error("policy of host endpoints is not enforced yet by this version")
+            .at(
+                &endpoint.node.at,
+                "refused: traffic that it forbids would pass",
+            )
+            .about(endpoint.meta.label())
+            .help("remove it, or keep this node on a dataplane that enforces it")
     })
 }
 

@@ -31,6 +31,9 @@ pub struct DaemonConfig {
     pub frames: Frames,
     /// `connections`: the table of connections.
     pub connections: Connections,
+    /// `reevaluateEstablished`: whether connections that are under way are judged again when policy or routes change.
+    /// Default: false, as with Calico.
+    pub reevaluate_established: bool,
     /// `controlSocket`. Default: `/run/caracal/control.sock`.
     pub control_socket: PathBuf,
 }
@@ -170,6 +173,7 @@ impl Default for DaemonConfig {
             max_pods: 250,
             frames: Frames::default(),
             connections: Connections::default(),
+            reevaluate_established: false,
             control_socket: PathBuf::from("/run/caracal/control.sock"),
         }
     }
@@ -280,6 +284,9 @@ impl DaemonConfig {
         {
             self.connections.decode(&mut connections, cx);
             connections.finish(cx);
+        }
+        if let Some(given) = fields.get("reevaluateEstablished", cx, decode::boolean) {
+            self.reevaluate_established = given.value;
         }
         if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
             self.control_socket = path.value;

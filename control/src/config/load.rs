@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::check;
-use super::decode::Context;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
 };
-use super::resource::{Meta, Resource, decode_document};
+use super::resource::{Meta, Resource};
 use super::source::{Source, Span};
 use super::yaml;
+use crate::policy::resource::{self, HostEndpoint};
+use crate::policy::{Model, calculate};
 
 /// All resources of a load, valid one by one and together. Each list is sorted by name.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -74,12 +75,32 @@ impl Resources {
     }
 }
 
+/// All resources of a load, and the policy that follows from them.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// What forwarding depends on. Its remarks are those about all resources.
+    pub base: Resources,
+    /// Who may speak to whom.
+    pub policy: Arc<Model>,
+    /// Interfaces of nodes that policy is for.
+    pub host_endpoints: Vec<HostEndpoint>,
+    /// Number of resources.
+    pub len: usize,
+}
+
+impl Cluster {
+    /// True if there is no resource.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
 /// Loads all `*.yaml`, `*.yml` and `*.json` of a directory (not of its subdirectories; names that start with a
 /// dot are left out), in the order of their names.
 ///
 /// # Errors
 /// All that is wrong in all files, warnings included.
-pub fn load_dir(dir: &Path) -> Result<Resources, Diagnostics> {
+pub fn load_dir(dir: &Path) -> Result<Cluster, Diagnostics> {
     load_paths(&[dir.to_path_buf()])
 }
 
@@ -87,7 +108,7 @@ pub fn load_dir(dir: &Path) -> Result<Resources, Diagnostics> {
 ///
 /// # Errors
 /// As [`load_dir`].
-pub fn load_paths(paths: &[PathBuf]) -> Result<Resources, Diagnostics> {
+pub fn load_paths(paths: &[PathBuf]) -> Result<Cluster, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let sources = read_all(paths, &mut diagnostics);
     load(&sources, diagnostics)
@@ -116,7 +137,7 @@ pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<
 ///
 /// # Errors
 /// As [`load_dir`].
-pub fn load_sources(sources: &[Arc<Source>]) -> Result<Resources, Diagnostics> {
+pub fn load_sources(sources: &[Arc<Source>]) -> Result<Cluster, Diagnostics> {
     load(sources, Diagnostics::default())
 }
 
@@ -173,35 +194,27 @@ fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn load(sources: &[Arc<Source>], mut diagnostics: Diagnostics) -> Result<Resources, Diagnostics> {
-    let mut resources = Resources::default();
-    let mut list = Vec::new();
-    for source in sources {
-        match yaml::parse(source) {
-            Ok(documents) => {
-                let mut cx = Context {
-                    diagnostics: &mut diagnostics,
-                    resource: String::new(),
-                };
-                for document in &documents {
-                    decode_document(document, &mut cx, &mut list);
-                }
-            }
-            Err(diagnostic) => diagnostics.push(*diagnostic),
+fn load(sources: &[Arc<Source>], diagnostics: Diagnostics) -> Result<Cluster, Diagnostics> {
+    let resources = resource::load(sources, diagnostics, check::check)?;
+    let len = resources.len();
+    match calculate(&resources) {
+        Ok((model, findings)) => {
+            let mut base = resources.base;
+            base.remarks.0.extend(findings.0);
+            base.remarks.sort();
+            Ok(Cluster {
+                base,
+                policy: Arc::new(model),
+                host_endpoints: resources.host_endpoints,
+                len,
+            })
+        }
+        Err(mut findings) => {
+            findings.0.extend(resources.base.remarks.0);
+            findings.sort();
+            Err(findings)
         }
     }
-    retain_first(&mut list, Resource::meta, &mut diagnostics);
-    for resource in list {
-        resources.add(resource);
-    }
-    resources.sort();
-    check::check(&resources, &mut diagnostics);
-    diagnostics.sort();
-    if diagnostics.has_errors() {
-        return Err(diagnostics);
-    }
-    resources.remarks = diagnostics;
-    Ok(resources)
 }
 
 /// Reports names that two resources of a kind have, and keeps the first.

@@ -21,6 +21,6 @@ pub use compute::compute;
 pub(crate) use compute::felix;
 pub use daemon::DaemonConfig;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use load::{Resources, load_dir, load_paths, load_sources};
+pub use load::{Cluster, Resources, load_dir, load_paths, load_sources};
 pub(crate) use load::{read, read_all, retain_first};
 pub use source::{Located, Source, Span};

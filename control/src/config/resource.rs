@@ -99,13 +99,6 @@ pub(crate) struct Header {
     pub(crate) kind: Located<String>,
 }
 
-/// Decodes one document, which may be a list of resources.
-pub fn decode_document(node: &Node, cx: &mut Context<'_>, out: &mut Vec<Resource>) {
-    each_resource(node, cx, &mut |fields, header, cx| {
-        decode_resource(fields, &header, cx, out);
-    });
-}
-
 /// Hands on the resources of a document: itself, or the items of a list.
 pub(crate) fn each_resource(
     node: &Node,
@@ -122,7 +115,7 @@ pub(crate) fn decode_resource(
     cx: &mut Context<'_>,
     out: &mut Vec<Resource>,
 ) {
-    if check_api_version(&header.api_version, &header.kind, cx) {
+    if check_api_version(&header.api_version, cx) {
         decode_kind(fields, &header.kind, cx, out);
     }
 }
@@ -190,21 +183,13 @@ fn header(
     }
 }
 
-fn check_api_version(
-    api_version: &Located<String>,
-    kind: &Located<String>,
-    cx: &mut Context<'_>,
-) -> bool {
+fn check_api_version(api_version: &Located<String>, cx: &mut Context<'_>) -> bool {
     let (message, label) = match api_version.value.as_str() {
         API_VERSION => return true,
         "crd.projectcalico.org/v1" => (
             "`crd.projectcalico.org/v1` is Calico's storage form".to_owned(),
             format!("use `{API_VERSION}`, the form that `calicoctl get -o yaml` prints"),
         ),
-        KUBERNETES_VERSION if kind.value == "NetworkPolicy" => {
-            passive::refuse(kind, cx);
-            return false;
-        }
         other => (
             format!("unknown apiVersion `{other}`"),
             format!("must be `{API_VERSION}`"),

@@ -21,6 +21,7 @@ pub mod netns;
 pub mod pairs;
 pub mod peer;
 pub mod plan;
+mod policy;
 pub mod preflight;
 pub mod progress;
 pub mod report;

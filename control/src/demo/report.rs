@@ -42,6 +42,8 @@ pub enum What {
     Flood,
     /// No traffic gets through.
     Blocked,
+    /// The daemon names the rule that denied.
+    Named,
     /// The dataplane ended in order.
     Stop,
 }
@@ -64,6 +66,7 @@ impl What {
             Self::Exhausted => "exhausted",
             Self::Flood => "flood",
             Self::Blocked => "blocked",
+            Self::Named => "named",
             Self::Stop => "stop",
         }
     }
@@ -195,7 +198,7 @@ impl Figures {
                 self.flows.unwrap_or_default(),
                 self.refused.unwrap_or_default()
             ),
-            What::Start | What::Blocked | What::Stop => self
+            What::Start | What::Blocked | What::Named | What::Stop => self
                 .took_ms
                 .map_or(String::new(), |ms| format!("{ms:.0} ms")),
         }

@@ -166,12 +166,9 @@ fn pods() -> String {
         ];
         // Calico joins the parts with single dashes.
         let resource = format!("{node}-k8s-{name}-eth0");
-        text.push_str(&document(
-            "WorkloadEndpoint",
-            &resource,
-            Some(POD_NAMESPACE),
-            &spec,
-        ));
+        let endpoint = document("WorkloadEndpoint", &resource, Some(POD_NAMESPACE), &spec);
+        let labels = format!("  labels: {{pod: {name}}}\nspec:\n");
+        text.push_str(&endpoint.replacen("spec:\n", &labels, 1));
     }
     text
 }
@@ -219,7 +216,11 @@ mod tests {
         for scenario in Mode::ALL.iter().flat_map(|mode| Scenario::of(*mode)) {
             let sources = calico(*scenario, &OPTIONS).map(|(name, text)| Source::new(name, text));
             let resources = load_sources(&sources).unwrap();
-            assert!(resources.remarks.0.is_empty(), "{:?}", resources.remarks);
+            assert!(
+                resources.base.remarks.0.is_empty(),
+                "{:?}",
+                resources.base.remarks
+            );
             let desired = compute(&resources, "node1").unwrap();
             assert_eq!(desired.endpoints.len(), 2, "{scenario:?}");
             assert!(desired.pools.iter().all(|pool| pool.masquerade));

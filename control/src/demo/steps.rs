@@ -10,7 +10,8 @@ use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
 use super::pairs::{INTEROP, PAIRS, Pair};
-use super::plan::{End, Node};
+use super::plan::{CLIENT, DB, End, Node, WEB};
+use super::policy::{self, Policy};
 use super::report::{Figures, Outcome, Status, What};
 use super::resources::Options;
 use super::scenario::{Carriage, Family, Mode, Scenario};
@@ -39,6 +40,8 @@ enum Step {
     Show(Scenario),
     /// The dataplane is stopped, or killed: the same traffic must fail, and work again after a restart.
     Without(Scenario, Ending),
+    /// Policies come and go.
+    Policy(Scenario),
     /// natOutgoing is on.
     Snat(Scenario),
     /// Node 2 is the kernel's.
@@ -59,6 +62,7 @@ impl Step {
         match self {
             Self::Show(scenario)
             | Self::Without(scenario, _)
+            | Self::Policy(scenario)
             | Self::Snat(scenario)
             | Self::Interop(scenario) => scenario,
         }
@@ -69,6 +73,7 @@ impl Step {
             Self::Show(scenario) => scenario.label().to_owned(),
             Self::Without(_, Ending::Stopped) => "stopped".to_owned(),
             Self::Without(_, Ending::Killed) => "killed".to_owned(),
+            Self::Policy(_) => "policy".to_owned(),
             Self::Snat(_) => "snat".to_owned(),
             Self::Interop(scenario) => format!("interop-{}", scenario.label()),
         }
@@ -84,6 +89,7 @@ impl Step {
             Self::Without(_, Ending::Killed) => {
                 format!("{mode}: the daemons killed with SIGKILL, and started again")
             }
+            Self::Policy(_) => format!("{mode}: policies, applied and withdrawn live"),
             Self::Snat(_) => format!("{mode}: natOutgoing, pods leave with the node's address"),
             Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
         }
@@ -106,7 +112,7 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
         let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
         // After the conversations that they judge, on the same lab.
         let more: &[Step] = match wishes.dataplane {
-            Dataplane::Caracal => &[proofs[0], proofs[1], Step::Snat(first)],
+            Dataplane::Caracal => &[Step::Policy(first), proofs[0], proofs[1], Step::Snat(first)],
             Dataplane::Kernel => &[Step::Snat(first)],
             Dataplane::None => &[],
         };
@@ -221,6 +227,7 @@ fn play(
                 .collect();
             converse(bench, &INTEROP, &families, audience)?;
         }
+        Step::Policy(_) => policies(bench, wishes, audience)?,
         Step::Snat(_) => {
             let ours = wishes.dataplane == Dataplane::Caracal;
             snat::play(bench, &wishes.families, ours, audience)?;
@@ -262,6 +269,55 @@ fn converse(
     Ok(())
 }
 
+/// Policies about `web`: a staged one changes nothing; one that lets only `db` in blocks `client`, and says so; one that lets
+/// nothing out leaves the host's probes answered.
+fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
+    let from_db = Pair {
+        name: "allowed pod to pod",
+        from: End::Pod(DB),
+        to: End::Pod(WEB),
+    };
+    let back = Pair {
+        name: "silent pod to pod",
+        from: End::Pod(WEB),
+        to: End::Pod(CLIENT),
+    };
+    let (from_client, from_host) = (PAIRS[0], PAIRS[3]);
+    let flows = |pair: &Pair, audience: &mut dyn Audience| -> Result<()> {
+        for family in &wishes.families {
+            audience.conversation(*family, pair);
+            audience.results(bench.flows(pair, *family, None)?);
+        }
+        Ok(())
+    };
+    let (lab, cancel) = (bench.lab, bench.cancel);
+    Policy::Staged.apply(lab, cancel)?;
+    flows(&from_client, audience)?;
+    Policy::Staged.withdraw(lab, cancel)?;
+
+    Policy::OnlyDb.apply(lab, cancel)?;
+    audience.results(bench.blocked(&[from_client], &wishes.families)?);
+    let named = policy::denying_rules(lab, Node::One)?;
+    let is_named = named
+        .iter()
+        .any(|rule| rule.contains(Policy::OnlyDb.name()));
+    let told = if is_named {
+        Ok(Figures::default())
+    } else {
+        Err(format!("the rule that denied is not named, but {named:?}"))
+    };
+    audience.results(vec![bench.outcome(What::Named, told)]);
+    flows(&from_db, audience)?;
+    flows(&from_host, audience)?;
+    Policy::OnlyDb.withdraw(lab, cancel)?;
+
+    Policy::Silence.apply(lab, cancel)?;
+    audience.results(bench.blocked(&[back], &wishes.families)?);
+    flows(&from_host, audience)?;
+    Policy::Silence.withdraw(lab, cancel)?;
+    flows(&back, audience)
+}
+
 /// Looks at the conversations across nodes and to outside, in short.
 fn flows(
     bench: &Bench<'_>,
@@ -293,7 +349,7 @@ impl<'a> Nodes<'a> {
     fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
         let second = match step {
             Step::Interop(_) => Dataplane::Kernel,
-            Step::Show(_) | Step::Without(..) | Step::Snat(_) => dataplane,
+            Step::Show(_) | Step::Without(..) | Step::Policy(_) | Step::Snat(_) => dataplane,
         };
         Self {
             lab,
@@ -311,6 +367,7 @@ impl<'a> Nodes<'a> {
         for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
             match dataplane {
                 Dataplane::Caracal => {
+                    policy::clear(self.lab)?;
                     let config: PathBuf =
                         resources::write(self.lab, node, self.scenario, &self.options)?;
                     self.daemons.push(Daemon::start(self.lab, node, &config)?);

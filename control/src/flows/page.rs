@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use fastpath::batch::PeerId;
 use fastpath::connections::{Connection, Connections, Direction, Origin, Removal};
+use fastpath::policy::RuleCounters;
 use fastpath::port::PortId;
 use flowtable::Tick;
 use flowtable::conn::{State, Timeouts};
@@ -23,6 +24,9 @@ const STEP: usize = 16;
 const ENTRIES: usize = 1 << 16;
 /// Lines after which a page ends, were they all empty.
 const LINES: usize = 1 << 15;
+
+/// The state of what policy denied: no connection.
+const DENIED: &str = "DENIED";
 
 /// What numbers in connections stand for.
 pub(crate) trait Names {
@@ -42,6 +46,8 @@ pub(crate) struct Pages<'a> {
     pub(crate) timeouts: &'a Timeouts,
     /// The time by the pollers' clock.
     pub(crate) now: Tick,
+    /// What rules have decided, where what is removed is counted.
+    pub(crate) rules: &'a RuleCounters,
     /// Which are meant; `None`: all.
     pub(crate) filter: Option<&'a Filter<Vec<PortId>>>,
 }
@@ -86,7 +92,7 @@ impl Pages<'_> {
             |_| false,
             |flushed, one, flow| {
                 flushed.matched += 1;
-                match self.connections.remove(one, flow) {
+                match self.connections.remove(one, flow, self.rules) {
                     Removal::Removed => flushed.removed += 1,
                     Removal::Gone => {}
                     Removal::Busy => flushed.busy += 1,
@@ -172,6 +178,7 @@ const fn size(one: &Connection, by: FlowsBy) -> u64 {
 /// Connections by kind, by number.
 struct Counts {
     states: [u64; State::ALL.len()],
+    denied: u64,
     protocols: [u64; 256],
     /// By port; the first of none.
     owners: Vec<u64>,
@@ -181,6 +188,7 @@ impl Default for Counts {
     fn default() -> Self {
         Self {
             states: [0; State::ALL.len()],
+            denied: 0,
             protocols: [0; 256],
             owners: Vec::new(),
         }
@@ -190,7 +198,9 @@ impl Default for Counts {
 impl Counts {
     fn add(&mut self, one: &Connection) {
         // In the order of `State::ALL`, as a test of it says.
-        if let Some(count) = self.states.get_mut(one.state as usize) {
+        if one.denied {
+            self.denied += 1;
+        } else if let Some(count) = self.states.get_mut(one.state as usize) {
             *count += 1;
         }
         self.protocols[usize::from(one.protocol)] += 1;
@@ -214,7 +224,11 @@ impl Counts {
             }
         }
         FlowCounts {
-            state: states.zip(self.states).filter(some).collect(),
+            state: states
+                .zip(self.states)
+                .chain([(DENIED.to_owned(), self.denied)])
+                .filter(some)
+                .collect(),
             protocol: protocols.zip(self.protocols).filter(some).collect(),
             endpoint,
         }
@@ -231,7 +245,7 @@ fn flow(one: &Connection, names: &dyn Names) -> Flow {
     let identifier = |id: u16| has_identifier(one.protocol).then_some(id);
     Flow {
         protocol: protocol_name(one.protocol).into_owned(),
-        state: one.state.name().to_owned(),
+        state: if one.denied { DENIED } else { one.state.name() }.to_owned(),
         src: one.src,
         src_port: port(one.sport),
         dst: one.dst,

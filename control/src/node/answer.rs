@@ -25,6 +25,7 @@ use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
 use crate::netlink::Link;
+use crate::trace;
 
 /// Above this part of its capacity a table makes the node degraded.
 const FULL_PERCENT: u64 = 90;
@@ -42,6 +43,13 @@ impl Node {
             Method::Accounting => value(&tally::accounting(self.pollers.counters())),
             Method::Routes(params) => value(&self.routes(params)),
             Method::Neighbours(params) => value(&self.neighbour_reports(params)),
+            Method::Policy(params) => self.policy_shown(&params.endpoint),
+            Method::Trace(ask) => {
+                let tables = self.publisher.latest();
+                let trace = trace::trace(&self.compiler, tables, Some(&self.connections), ask);
+                let trace = trace.map_err(|message| ApiError::new(ErrorCode::BadParams, message));
+                trace.and_then(|trace| value(&trace))
+            }
             Method::Flows(params) => self.flows(params).and_then(|flows| value(&flows)),
             Method::FlushFlows(params) => {
                 self.flush_flows(params).and_then(|flushed| value(&flushed))
@@ -278,6 +286,7 @@ impl Node {
             total,
             drops,
             kernel,
+            rules: self.denying_rules(),
         }
     }
 
@@ -390,7 +399,7 @@ impl Node {
     }
 }
 
-fn value(report: &impl Serialize) -> Result<Value, ApiError> {
+pub(super) fn value(report: &impl Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(report)
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
 }

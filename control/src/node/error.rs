@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fastpath::io::xsk::XskError;
 
-use crate::compile::FibError;
+use crate::compile::{CompileError, FibError};
 use crate::config::Diagnostics;
 use crate::netlink;
 use crate::xdp::{AttachError, LoadError, PinError, UpdateError};
@@ -68,6 +68,9 @@ pub enum RunError {
     /// Routes.
     #[error(transparent)]
     Fib(#[from] FibError),
+    /// The wanted state does not fit the tables.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// The control socket.
     #[error("control socket: {0}")]
     Api(#[from] crate::api::BindError),

@@ -51,6 +51,7 @@ impl Node {
         Ok(work(&Pages {
             connections: &self.connections,
             timeouts: &self.compiler.desired().felix.conntrack,
+            rules: self.compiler.policy().counters(),
             now,
             filter,
         }))

@@ -16,6 +16,7 @@ mod lingering;
 mod neighbours;
 mod pollers;
 mod ports;
+mod rules;
 mod start;
 mod tally;
 
@@ -157,16 +158,16 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
     fn load(dir: &Path, node: &str) -> Result<Loaded, Diagnostics> {
-        let resources = config::load_dir(dir)?;
-        let desired = config::compute(&resources, node).map_err(|errors| {
+        let cluster = config::load_dir(dir)?;
+        let desired = config::compute(&cluster, node).map_err(|errors| {
             let mut all = Diagnostics(errors);
             all.sort();
             all
         })?;
         Ok(Loaded {
             desired,
-            resources: resources.len(),
-            remarks: resources.remarks,
+            resources: cluster.len,
+            remarks: cluster.base.remarks,
         })
     }
 
@@ -185,6 +186,7 @@ impl Node {
                 );
                 log_remarks(&remarks);
                 if desired == *self.compiler.desired() {
+                    self.compiler.follow_places(desired);
                     self.store = Store::new(resources, &remarks);
                     return;
                 }

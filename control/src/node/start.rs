@@ -82,6 +82,9 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let (area, parts) = UmemArea::new(&shares, budget.frame_size, false)?;
 
     let mut compiler = Compiler::new(HashKey(random_key()?));
+    compiler
+        .policy_mut()
+        .set_reevaluate(config.reevaluate_established);
     compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
     let host_ports = HostPorts::read().map_err(|source| RunError::System {

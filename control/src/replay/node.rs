@@ -6,13 +6,15 @@ use std::sync::Arc;
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use encap::outer::Macs;
+use fastpath::policy::Direction;
 use fastpath::port::PortId;
 use fastpath::tables::Tables;
 use ipnet::IpNet;
 
 use super::kernel::Kernel;
 use super::kernel_file::{KernelFile, LinkFacts, LinkRole};
-use crate::compile::{Compiler, FibError, PortRole, PortSpec};
+use super::verdicts::Denial;
+use crate::compile::{CompileError, Compiler, PortRole, PortSpec};
 use crate::desired::Desired;
 use crate::node::HostPorts;
 
@@ -52,13 +54,13 @@ impl ReplayNode {
     /// A node in the wanted state, with its kernel's. `seed` makes the choice of outer source ports.
     ///
     /// # Errors
-    /// When the routes do not fit the tables.
+    /// When the routes or the policy do not fit the tables.
     pub fn new(
         desired: Desired,
         file: &KernelFile,
         assumed: Option<&AssumedUplink>,
         seed: u64,
-    ) -> Result<Self, FibError> {
+    ) -> Result<Self, CompileError> {
         let mut compiler = Compiler::new(HashKey([seed, !seed]));
         let specs = ports(&desired, file, assumed);
         for spec in specs
@@ -94,6 +96,16 @@ impl ReplayNode {
     /// The tables, with the next generation number.
     pub fn tables(&mut self) -> Tables {
         self.compiler.tables(&self.kernel)
+    }
+
+    /// What denied a packet, in words.
+    pub(super) fn why(&self, tables: &Tables, denial: &Denial) -> Option<String> {
+        let port = match denial.by.direction() {
+            Some(Direction::Egress) | None => denial.in_port,
+            Some(Direction::Ingress) => tables.next_hop(denial.next_hop).origin()?.2,
+        };
+        let reason = self.compiler.reason(port, denial.by)?;
+        Some(reason.to_string())
     }
 
     /// What control does when a pod tells its MAC address.

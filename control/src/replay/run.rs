@@ -134,7 +134,7 @@ pub fn run(node: &mut ReplayNode, job: &Job<'_>) -> Result<Summary, ReplayError>
     if let Some(failure) = replay.io.failure() {
         return Err(told(failure, job, &files));
     }
-    let written = replay.verdicts.finish();
+    let written = replay.finish();
     written.map_err(output(job.verdicts.unwrap_or(Path::new("verdicts"))))?;
     let summary = replay.summary(job);
     let path = job.out.join("summary.json");
@@ -305,7 +305,13 @@ impl<'a> Replay<'a> {
         self.pipeline
             .run_timers(&mut self.io, &self.tables, now, &mut self.verdicts);
         self.serve_events();
-        self.verdicts.write();
+        let (node, tables) = (&*self.node, &self.tables);
+        self.verdicts.write(&|denial| node.why(tables, denial));
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        let (node, tables) = (&*self.node, &self.tables);
+        self.verdicts.finish(&|denial| node.why(tables, denial))
     }
 
     /// Lets the time pass until `until`, as far as somebody waits for it.

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use fastpath::batch::{Fate, Packet, flag};
 use fastpath::counters::Counter;
+use fastpath::policy::Decider;
 use fastpath::port::PortId;
+use fastpath::reason::DropReason;
 use fastpath::stage::egress::Observe;
+use flowtable::lpm::NextHopId;
 use serde::Serialize;
 
 /// Collects fates and writes them in the order in which packets came in.
@@ -45,8 +48,19 @@ struct Waiting {
 enum Sealed {
     Transmit(PortId, u64),
     Punt,
-    Drop(&'static str),
+    Drop(DropReason, Denial),
 }
+
+/// What is known of a packet that policy denied: what decided, and where it came from and would have gone.
+#[derive(Clone, Copy)]
+pub(super) struct Denial {
+    pub(super) by: Decider,
+    pub(super) in_port: PortId,
+    pub(super) next_hop: NextHopId,
+}
+
+/// Puts a denial into words.
+type Why<'w> = &'w dyn Fn(&Denial) -> Option<String>;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -55,6 +69,9 @@ struct Line<'a> {
     fate: &'a str,
     out: Option<Out<'a>>,
     reason: Option<&'a str>,
+    /// What denied it, if policy did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -91,9 +108,9 @@ impl Verdicts {
     }
 
     /// Writes the lines of packets whose fates, and those of all before them, are known.
-    pub(super) fn write(&mut self) {
+    pub(super) fn write(&mut self, why: Why<'_>) {
         while let Some(Waiting { fate: Some(_), .. }) = self.waiting.front() {
-            self.write_first();
+            self.write_first(why);
         }
     }
 
@@ -101,9 +118,9 @@ impl Verdicts {
     ///
     /// # Errors
     /// The first error of writing, if there was any.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self, why: Why<'_>) -> io::Result<()> {
         while !self.waiting.is_empty() {
-            self.write_first();
+            self.write_first(why);
         }
         if let Some(out) = &mut self.out {
             out.flush()?;
@@ -111,7 +128,7 @@ impl Verdicts {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn write_first(&mut self) {
+    fn write_first(&mut self, why: Why<'_>) {
         let Some(waiting) = self.waiting.pop_front() else {
             return;
         };
@@ -122,13 +139,19 @@ impl Verdicts {
                 .get(usize::from(port.0))
                 .map_or("?", String::as_str)
         };
+        let mut policy = None;
         let (fate, leaves, reason) = match waiting.fate {
             Some(Sealed::Transmit(port, index)) => {
                 let port = name(port);
                 ("transmit", Some(Out { port, index }), None)
             }
             Some(Sealed::Punt) => ("punt", None, None),
-            Some(Sealed::Drop(reason)) => ("drop", None, Some(reason)),
+            Some(Sealed::Drop(reason, denial)) => {
+                policy = (reason == DropReason::PolicyDeny)
+                    .then(|| why(&denial))
+                    .flatten();
+                ("drop", None, Some(reason.name()))
+            }
             None => ("held", None, None),
         };
         let line = Line {
@@ -137,6 +160,7 @@ impl Verdicts {
             fate,
             out: leaves,
             reason,
+            policy,
         };
         let written = serde_json::to_writer(&mut *out, &line)
             .map_err(io::Error::from)
@@ -164,7 +188,12 @@ impl Observe for Verdicts {
             }
             Fate::Drop(reason) => {
                 self.tally.drop += 1;
-                Sealed::Drop(reason.name())
+                let denial = Denial {
+                    by: packet.denied_by,
+                    in_port: packet.in_port,
+                    next_hop: packet.next_hop,
+                };
+                Sealed::Drop(reason, denial)
             }
             Fate::Held | Fate::Undecided => return,
         };

@@ -273,7 +273,7 @@ impl Lab {
             "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
              metadata:\n  name: node1-k8s-p{index}-eth0\n  namespace: test\n\
              spec:\n  node: node1\n  orchestrator: k8s\n  pod: p{index}\n  endpoint: eth0\n  interfaceName: {}\n\
-             {mac}  ipNetworks:\n    - {}/32\n    - {}/128\n",
+             {mac}  ipNetworks:\n    - {}/32\n    - {}/128\n  profiles:\n    - kns.test\n",
             veth(index),
             v4(index),
             v6(index)

@@ -53,7 +53,7 @@ fn report_of(reason: DropReason, packet: &Packet, tables: &Tables) -> Option<Rep
         DropReason::TtlExpired => Report::TimeExceeded,
         DropReason::NoRoute => Report::NoRoute,
         DropReason::Unreachable | DropReason::NeighbourUnresolved => Report::Unreachable,
-        DropReason::Prohibited => Report::Prohibited,
+        DropReason::Prohibited | DropReason::EndpointToHostRejected => Report::Prohibited,
         DropReason::MtuExceeded => match tables.next_hop(packet.next_hop) {
             NextHop::Send(adjacency) => Report::TooBig { mtu: adjacency.mtu },
             NextHop::Resolve(_) | NextHop::Drop(_) => return None,

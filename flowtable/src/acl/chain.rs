@@ -38,6 +38,13 @@ enum Outcome {
     NoMatch,
 }
 
+impl Default for Chain {
+    /// No rule, and nothing passes.
+    fn default() -> Self {
+        Self::new(Vec::new(), std::sync::Arc::from([]), false)
+    }
+}
+
 impl Chain {
     pub(super) fn new(
         tiers: Vec<ChainTier>,

@@ -3,6 +3,7 @@
 
 mod neighbours;
 mod packets;
+mod policy;
 mod refused;
 mod snat;
 mod ways;
@@ -125,6 +126,9 @@ pub fn all() -> Vec<Story> {
         packets::vlan_tag(),
         ways::mac_learnt_late(),
         ways::neighbour_never_answers(),
+        policy::policy_denies(),
+        policy::staged_policy(),
+        policy::no_egress_answers_the_host(),
         snat::out_and_back(),
         snat::icmp_error_comes_back(),
         snat::fragments(),

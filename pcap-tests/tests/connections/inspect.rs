@@ -103,6 +103,7 @@ fn a_removed_connection_counts_no_more_and_begins_anew() {
     assert_eq!(quota(&rig), (3, 1));
     let before = all(rig.connections(), now);
     // In the midst of the walk.
+    let rules = &rig.tables().policies.counters.clone();
     let connections = rig.connections();
     let mut removed = 0;
     connections.visit(
@@ -111,7 +112,10 @@ fn a_removed_connection_counts_no_more_and_begins_anew() {
         now,
         |connection, flow| {
             if connection.dport != 53 {
-                assert_eq!(connections.remove(connection, flow), Removal::Removed);
+                assert_eq!(
+                    connections.remove(connection, flow, rules),
+                    Removal::Removed
+                );
                 removed += 1;
             }
         },
@@ -120,7 +124,7 @@ fn a_removed_connection_counts_no_more_and_begins_anew() {
     assert_eq!(quota(&rig), (1, 0));
     assert_eq!(all(rig.connections(), now), before[..1]);
     assert_eq!(
-        rig.connections().remove(&before[1].0, before[1].1),
+        rig.connections().remove(&before[1].0, before[1].1, rules),
         Removal::Gone
     );
     assert_eq!(quota(&rig), (1, 0), "counted once");
@@ -133,7 +137,7 @@ fn a_removed_connection_counts_no_more_and_begins_anew() {
     assert_eq!(quota(&rig), (2, 0));
     // What was seen of the one before finds its successor: the same connection to whoever asked.
     assert_eq!(
-        rig.connections().remove(&before[1].0, before[1].1),
+        rig.connections().remove(&before[1].0, before[1].1, rules),
         Removal::Removed
     );
     assert_eq!(quota(&rig), (1, 0));

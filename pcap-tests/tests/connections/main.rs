@@ -1,12 +1,14 @@
-//! Connections through the pipeline in memory: state, source NAT, ICMP errors, what
+//! Connections through the pipeline in memory: state, source NAT, policy, ICMP errors, what
 //! becomes of them when endpoints go, and how control sees them.
 
 mod attacks;
+mod differential;
 mod fragments;
 mod inspect;
 mod judged;
 mod node;
 mod oracle;
+mod policy;
 mod same;
 mod schedule;
 mod snat;

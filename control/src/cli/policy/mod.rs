@@ -1,4 +1,4 @@
-//! `caracal policy`: policies looked at without a daemon.
+//! `caracal policy`: policies, looked at.
 
 mod show;
 mod test;

@@ -17,6 +17,7 @@ fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
         names(&Mode::ALL, Dataplane::Caracal),
         [
             "vxlan",
+            "policy",
             "stopped",
             "killed",
             "snat",
@@ -30,7 +31,7 @@ fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
     );
     assert_eq!(
         names(&[Mode::Direct], Dataplane::Caracal),
-        ["direct", "stopped", "killed", "snat"]
+        ["direct", "policy", "stopped", "killed", "snat"]
     );
 }
 

@@ -66,9 +66,11 @@ fn insert(connections: &Connections, n: u32, protocol: u8, bytes: u32) {
 }
 
 fn pages<'a>(connections: &'a Connections, filter: Option<&'a Filter<Vec<PortId>>>) -> Pages<'a> {
+    static RULES: RuleCounters = RuleCounters::new();
     Pages {
         connections,
         timeouts: &Timeouts::DEFAULT,
+        rules: &RULES,
         now: Tick(3_000_000_000),
         filter,
     }
@@ -235,6 +237,7 @@ fn a_row_says_what_is_known_and_no_more() {
         (1, 0),
     );
     connections.v4.table.touch(made.unwrap().0, Tick(0), 84);
+    connections.v4.made(1);
     let six = Key6 {
         src: 1,
         dst: 2,
@@ -251,6 +254,7 @@ fn a_row_says_what_is_known_and_no_more() {
         .table
         .insert_pair((six, action), (six.reversed(), action), Tick(0), (0, 0))
         .unwrap();
+    connections.v6.made(u16::MAX);
     let page = pages(&connections, None).list(&FlowsParams::default(), &Plain);
     let shown = serde_json::to_value(&page.flows).unwrap();
     let expected = serde_json::json!([

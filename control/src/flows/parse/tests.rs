@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fastpath::connections::{Connection, Direction, Origin};
+use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use proptest::prelude::*;
 
@@ -28,6 +29,7 @@ fn direction(origin: Origin) -> Direction {
         packets: 0,
         bytes: 0,
         generation: 0,
+        decided_by: Decider::NOBODY,
     }
 }
 
@@ -36,6 +38,7 @@ fn query() -> Connection {
     Connection {
         protocol: 17,
         state: State::Assured,
+        denied: false,
         src: "10.1.0.5".parse().unwrap(),
         dst: "8.8.8.8".parse().unwrap(),
         sport: 40_000,
@@ -328,6 +331,7 @@ fn connection() -> impl Strategy<Value = Connection> {
             |(protocol, state, ends, ports, snat, owner, origins)| Connection {
                 protocol,
                 state,
+                denied: false,
                 src: ends.0,
                 dst: ends.1,
                 sport: ports.0,

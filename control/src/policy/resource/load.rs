@@ -60,7 +60,7 @@ impl PolicyResources {
 pub fn load_paths(paths: &[PathBuf]) -> Result<PolicyResources, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let sources = read_all(paths, &mut diagnostics);
-    load(&sources, diagnostics)
+    load(&sources, diagnostics, endpoints_are_unique)
 }
 
 /// Loads texts that are in memory already.
@@ -68,12 +68,14 @@ pub fn load_paths(paths: &[PathBuf]) -> Result<PolicyResources, Diagnostics> {
 /// # Errors
 /// As [`load_paths`].
 pub fn load_sources(sources: &[Arc<Source>]) -> Result<PolicyResources, Diagnostics> {
-    load(sources, Diagnostics::default())
+    load(sources, Diagnostics::default(), endpoints_are_unique)
 }
 
-fn load(
+/// Loads texts, and checks what must hold between endpoints, nodes and pools as `check` says.
+pub(crate) fn load(
     sources: &[Arc<Source>],
     mut diagnostics: Diagnostics,
+    check: fn(&Resources, &mut Diagnostics),
 ) -> Result<PolicyResources, Diagnostics> {
     let mut reader = Reader::default();
     for source in sources {
@@ -87,7 +89,7 @@ fn load(
             Err(error) => diagnostics.push(*error),
         }
     }
-    let mut resources = reader.finish(&mut diagnostics);
+    let mut resources = reader.finish(&mut diagnostics, check);
     diagnostics.sort();
     if diagnostics.has_errors() {
         return Err(diagnostics);
@@ -116,7 +118,11 @@ impl Reader {
     }
 
     /// All that was collected, without repeated names, which are reported.
-    pub(crate) fn finish(mut self, diagnostics: &mut Diagnostics) -> PolicyResources {
+    pub(crate) fn finish(
+        mut self,
+        diagnostics: &mut Diagnostics,
+        check: fn(&Resources, &mut Diagnostics),
+    ) -> PolicyResources {
         retain_first(&mut self.base, Resource::meta, diagnostics);
         let found = &mut self.found;
         retain_first(&mut found.policies, |policy| &policy.meta, diagnostics);
@@ -132,7 +138,7 @@ impl Reader {
             self.found.base.add(resource);
         }
         self.found.base.sort();
-        endpoints_are_unique(&self.found.base, diagnostics);
+        check(&self.found.base, diagnostics);
         self.found
     }
 

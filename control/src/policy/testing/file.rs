@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::parties::{Directory, End, Refusal, Who, fitting};
 use super::table::{self, Row, Table};
 use super::{Check, Group, Suite, calculated};
+use crate::config::check::endpoints_are_unique;
 use crate::config::decode::Context;
 use crate::config::source::{Located, Source, Span};
 use crate::config::{Diagnostic, Diagnostics, read, read_all, yaml};
@@ -116,7 +117,7 @@ fn from_resources(
             Err(error) => findings.push(*error),
         }
     }
-    let resources = reader.finish(findings);
+    let resources = reader.finish(findings, endpoints_are_unique);
     // What is missing is not worth a word while documents are broken.
     if findings.has_errors() {
         return None;

@@ -5,20 +5,22 @@ use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
 use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, flag as action};
 
-use super::lookup::{l3_of, translate_source};
+use super::lookup::{is_told, l3_of, translate_source};
 use super::net::{Net, V4, V6};
 use super::sweep::is_gone;
 use super::track::{self, Standing};
-use super::{Found, NOWHERE, evict, is_newer, origin_of, related, short, snat};
+use super::{Found, NOWHERE, evict, is_newer, origin_of, policy, related, short, snat};
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
 use crate::connections::Tracker;
 use crate::counters::Counters;
 use crate::io::PacketIo;
+use crate::policy::Judgement;
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
 use crate::tables::{Adjacency, NextHop, Tables, Way};
 
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
+/// Returns whether a sender has to be told that its packet is dropped.
 pub fn run<I: PacketIo>(
     batch: &mut Batch,
     io: &mut I,
@@ -26,7 +28,8 @@ pub fn run<I: PacketIo>(
     tracker: &mut Tracker,
     now: Tick,
     counters: &Counters,
-) {
+) -> bool {
+    let mut told = false;
     for (at, packet) in batch.packets().iter_mut().enumerate() {
         let found = tracker.found.get(at).copied().unwrap_or(Found::Done);
         match packet.family {
@@ -35,7 +38,9 @@ pub fn run<I: PacketIo>(
             Family::V6 => one::<V6, I>(packet, found, io, tables, tracker, now, counters),
             Family::Unknown => {}
         }
+        told |= is_told(packet);
     }
+    told
 }
 
 fn one<N: Net, I: PacketIo>(
@@ -65,7 +70,10 @@ fn one<N: Net, I: PacketIo>(
                 let connections = &context.tracker.connections;
                 related::translate::<N>(&N::side(connections).table, flow, packet, l3, tables)
             }
-            Found::Unrelated if adjacency.way == Way::Host => Ok(()),
+            // About what the host itself began, as far as we know.
+            Found::Unrelated if adjacency.way == Way::Host && !context.is_from_pod(packet) => {
+                Ok(())
+            }
             Found::Unrelated => Err(DropReason::IcmpUnrelated),
             Found::Done => Ok(()),
         };
@@ -79,12 +87,12 @@ fn one<N: Net, I: PacketIo>(
 }
 
 /// What a packet's connection depends on beside the packet.
-struct Context<'a> {
-    tables: &'a Tables,
-    tracker: &'a mut Tracker,
+pub(super) struct Context<'a> {
+    pub(super) tables: &'a Tables,
+    pub(super) tracker: &'a mut Tracker,
     counters: &'a Counters,
-    now: Tick,
-    adjacency: &'a Adjacency,
+    pub(super) now: Tick,
+    pub(super) adjacency: &'a Adjacency,
 }
 
 /// On a forward entry: the connection counts for the endpoint that its replies come from.
@@ -98,13 +106,16 @@ impl Context<'_> {
     fn begin<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
         let key = N::key_in(packet, || &*l3);
+        let mut of_denial = 0;
         // A packet before it in the batch, or at another poller, may have begun it by now.
         if let Some((flow, action)) = side.table.lookup(&key) {
-            return if action.flags & action::NAT_DST == 0 {
-                self.renew::<N>(flow, packet, l3)
+            if policy::is_denial(&action) {
+                of_denial = self.meets_denial::<N>(flow, &action, packet, l3)?;
+            } else if action.flags & action::NAT_DST == 0 {
+                return self.renew::<N>(flow, packet, l3);
             } else {
-                Err(DropReason::CtInvalid)
-            };
+                return Err(DropReason::CtInvalid);
+            }
         }
         if self.is_hosts_own::<N>(packet) {
             return Ok(());
@@ -114,10 +125,24 @@ impl Context<'_> {
         }
         let settings = &self.tables.tracking;
         let dir = match track::first::<N>(packet, l3, settings.pick_up, self.counters) {
-            Ok(dir) => dir,
-            // As without us: whoever it is for decides.
-            Err(DropReason::CtInvalid) if !settings.drops_invalid => return Ok(()),
+            Ok(dir) => Some(dir),
+            // As without us: whoever it is for decides, if policy lets it.
+            Err(DropReason::CtInvalid) if !settings.drops_invalid => None,
             Err(reason) => return Err(reason),
+        };
+        let (source, destination) = match self.judge::<N>(packet, l3) {
+            Judgement::Allow {
+                source,
+                destination,
+            } => (source, destination),
+            Judgement::Deny { reason, by } => {
+                self.remember_denied::<N>(key, packet, (reason, by), of_denial);
+                packet.denied_by = by;
+                return Err(reason);
+            }
+        };
+        let Some(dir) = dir else {
+            return Ok(());
         };
         let (owner, owned_by_reply) = self.owner(packet);
         self.make_room::<N>(owner, &key)?;
@@ -126,6 +151,7 @@ impl Context<'_> {
             next_hop: packet.next_hop,
             origin: origin_of(packet),
             flags: if owned_by_reply { OWNED_BY_REPLY } else { 0 },
+            rule: source.to_bits(),
             ..Action::default()
         };
         let reply = Action {
@@ -134,14 +160,16 @@ impl Context<'_> {
             origin: self.reply_origin(),
             nat_addr: N::tuple(packet).src,
             nat_port: N::tuple_of(&key).ports.0,
+            rule: destination.to_bits(),
             ..Action::default()
         };
         let is_translated = self.is_translated::<N>(packet, &key);
         let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
-            if evict::for_key::<N>(side, &key, self.now)
-                || evict::for_key::<N>(side, &key.reversed(), self.now)
+            let rules = &self.tables.policies.counters;
+            if evict::for_key::<N>(side, &key, self.now, rules)
+                || evict::for_key::<N>(side, &key.reversed(), self.now, rules)
             {
                 self.counters.connections_evicted.add(1);
                 inserted = self.insert::<N>(packet, key, forward, reply, dir);
@@ -189,13 +217,16 @@ impl Context<'_> {
         )
     }
 
+    /// Whether a packet comes from a pod of this node.
+    fn is_from_pod(&self, packet: &Packet) -> bool {
+        let port = self.tables.port(packet.in_port);
+        packet.peer == PeerId::NONE
+            && port.is_some_and(|port| matches!(port.kind, PortKind::Pod(_)))
+    }
+
     /// The endpoint that a connection counts for, and whether it is the one that answers.
     fn owner(&self, packet: &Packet) -> (u16, bool) {
-        let is_pod = |id: PortId| {
-            let port = self.tables.port(id);
-            port.is_some_and(|port| matches!(port.kind, PortKind::Pod(_)))
-        };
-        if packet.peer == PeerId::NONE && is_pod(packet.in_port) {
+        if self.is_from_pod(packet) {
             (packet.in_port.0, false)
         } else if self.adjacency.way == Way::Pod {
             (self.adjacency.port.0, true)
@@ -220,7 +251,7 @@ impl Context<'_> {
             Ok(()) => Ok(()),
             Err(Denied::Quota) => Err(DropReason::FlowQuota),
             Err(Denied::Full) => {
-                if evict::for_key::<N>(side, key, self.now) {
+                if evict::for_key::<N>(side, key, self.now, &self.tables.policies.counters) {
                     self.counters.connections_evicted.add(1);
                     Ok(())
                 } else {
@@ -303,13 +334,35 @@ impl Context<'_> {
         let side = N::side(&self.tracker.connections);
         let view = side.table.view(flow).ok_or(DropReason::FlowEnded)?;
         let was = view.action;
+        if policy::is_denial(&was) {
+            return self.begin::<N>(packet, l3);
+        }
+        let rules = &self.tables.policies.counters;
         let is_over = is_gone(self.tables, (was.origin, was.generation))
             || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.adjacency.port, was.generation)
             || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
         if is_over {
-            evict::remove::<N>(side, flow);
+            evict::remove::<N>(side, flow, rules);
             return Err(DropReason::FlowEnded);
+        }
+        let mut rule = was.rule;
+        if self.tables.policies.reevaluate && was.generation != short(self.tables.generation) {
+            match self.judge_again::<N>(&view, packet, l3) {
+                Some(Judgement::Deny { reason, by }) => {
+                    self.revoke::<N>(&view, packet, (reason, by));
+                    packet.denied_by = by;
+                    return Err(reason);
+                }
+                Some(Judgement::Allow {
+                    source,
+                    destination,
+                }) => {
+                    let decider = if view.is_reply() { destination } else { source };
+                    rule = decider.to_bits();
+                }
+                None => {}
+            }
         }
         match track::note::<N>(
             &side.table,
@@ -327,7 +380,7 @@ impl Context<'_> {
             }
             Standing::Invalid => return Err(DropReason::CtInvalid),
             Standing::Reopens => {
-                if !evict::remove::<N>(side, flow) || packet.has(flag::TRANSLATE) {
+                if !evict::remove::<N>(side, flow, rules) || packet.has(flag::TRANSLATE) {
                     // It was looked up as an answer. The next one finds nothing, and begins.
                     return Err(DropReason::FlowEnded);
                 }
@@ -338,6 +391,7 @@ impl Context<'_> {
             generation: short(self.tables.generation),
             next_hop: packet.next_hop,
             origin: origin_of(packet),
+            rule,
             ..was
         };
         if renewed != was {

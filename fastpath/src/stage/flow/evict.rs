@@ -9,7 +9,9 @@ use flowtable::flow::{FlowRef, View, flag as action, idle};
 
 use super::connect::{NOBODY, OWNED_BY_REPLY};
 use super::net::Net;
+use super::policy;
 use crate::connections::Side;
+use crate::policy::{Decider, RuleCounters};
 
 /// A connection's protocol and state.
 pub(super) fn state_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> (Protocol, State) {
@@ -25,6 +27,9 @@ pub(super) fn age_of<N: Net>(
     timeouts: &Timeouts,
     now: Tick,
 ) -> (Duration, Duration) {
+    if policy::is_denial(&forward.action) {
+        return (idle(now, forward.last_seen), policy::DENIAL);
+    }
     let (protocol, state) = state_of::<N>(forward, reply);
     let timeout = timeouts.of(protocol, state);
     let since_reply = if Dir::from_bits(reply.dir).is_empty() {
@@ -36,8 +41,12 @@ pub(super) fn age_of<N: Net>(
     (idle_time(timeout, since_original, since_reply), timeout)
 }
 
-/// The endpoint that a connection counts for.
+/// The endpoint that a connection counts for. A denial counts for nobody: whoever is spoken to without being allowed must
+/// not pay for it with connections.
 pub(super) fn owner_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> u16 {
+    if policy::is_denial(&forward.action) {
+        return NOBODY;
+    }
     let origin = if forward.action.flags & OWNED_BY_REPLY == 0 {
         forward.action.origin
     } else {
@@ -50,8 +59,22 @@ pub(super) fn owner_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> 
     }
 }
 
+/// Adds what a connection that is gone has carried to the counts of the rules that decided about it.
+pub(super) fn settle<N: Net>(
+    forward: &View<N::Key>,
+    reply: &View<N::Key>,
+    counters: &RuleCounters,
+) {
+    let deciders = [forward, reply].map(|view| Decider::from_bits(view.action.rule));
+    let (packets, bytes) = (forward.packets + reply.packets, forward.bytes + reply.bytes);
+    counters.add(deciders[0], packets, bytes);
+    if deciders[1] != deciders[0] {
+        counters.add(deciders[1], packets, bytes);
+    }
+}
+
 /// Removes a connection, given either of its directions.
-pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef) -> bool {
+pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef, counters: &RuleCounters) -> bool {
     let Some(partner) = side.table.partner(flow) else {
         return false;
     };
@@ -66,18 +89,27 @@ pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef) -> bool {
     let removed = side.table.remove_pair(flow);
     if removed {
         side.removed(owner_of::<N>(forward, reply));
+        settle::<N>(forward, reply, counters);
     }
     removed
 }
 
-/// Evicts a connection that nobody answered, or that is being closed, where this key would be inserted.
+/// Evicts a denial, or a connection that nobody answered, or that is being closed, where this key would be inserted.
 #[cold]
-pub(super) fn for_key<N: Net>(side: &Side<N::Key>, key: &N::Key, now: Tick) -> bool {
+pub(super) fn for_key<N: Net>(
+    side: &Side<N::Key>,
+    key: &N::Key,
+    now: Tick,
+    counters: &RuleCounters,
+) -> bool {
     let rank = |forward: &View<N::Key>, reply: &View<N::Key>| {
+        if policy::is_denial(&forward.action) {
+            return Some((true, Duration::MAX));
+        }
         let (_, state) = state_of::<N>(forward, reply);
         let (idle, _) = age_of::<N>(forward, reply, &Timeouts::DEFAULT, now);
         Candidate { state, idle }.rank()
     };
     let victim = side.table.victim(key, rank);
-    victim.is_some_and(|flow| remove::<N>(side, flow))
+    victim.is_some_and(|flow| remove::<N>(side, flow, counters))
 }

@@ -15,9 +15,10 @@ use flowtable::flow::{FlowRef, View, flag as action, idle};
 use super::connect::NOBODY;
 use super::evict::{age_of, owner_of, remove, state_of};
 use super::net::{Net, V4, V6};
-use super::{BY_TUNNEL, NOWHERE};
+use super::{BY_TUNNEL, NOWHERE, policy};
 use crate::batch::PeerId;
 use crate::connections::{Connections, Side};
+use crate::policy::{Decider, RuleCounters};
 use crate::port::PortId;
 
 /// How often a removal is tried that meets a poller at work on the connection. One change takes some nanoseconds.
@@ -30,13 +31,15 @@ pub struct Connection {
     pub protocol: u8,
     /// What the tracker makes of it.
     pub state: State,
+    /// It is no connection: policy denied it of late.
+    pub denied: bool,
     /// The source of the packet that began it, before it was translated.
     pub src: IpAddr,
     /// The destination of that packet.
     pub dst: IpAddr,
     /// Its source port; the identifier of an ICMP query; 0 if the protocol has none.
     pub sport: u16,
-    /// Its destination port; the same identifier.
+    /// Its destination port; the type of an ICMP query.
     pub dport: u16,
     /// What the source is translated to, if it is.
     pub snat: Option<(IpAddr, u16)>,
@@ -63,6 +66,8 @@ pub struct Direction {
     pub bytes: u64,
     /// Generation of the tables by which its packets are sent, the low 32 bits.
     pub generation: u32,
+    /// What decided: in the original direction for the endpoint that it comes from, in the other for the one it goes to.
+    pub decided_by: Decider,
 }
 
 /// Where packets of a direction come in.
@@ -136,8 +141,9 @@ impl Connections {
         walked
     }
 
-    /// Removes a connection, and counts its endpoint's quota down. May be called while it is visited.
-    pub fn remove(&self, connection: &Connection, flow: FlowRef) -> Removal {
+    /// Removes a connection, counts its endpoint's quota down, and adds what it carried to its rules' counts. May be called
+    /// while it is visited.
+    pub fn remove(&self, connection: &Connection, flow: FlowRef, rules: &RuleCounters) -> Removal {
         let Connection {
             protocol,
             sport,
@@ -149,12 +155,12 @@ impl Connections {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let (src, dst) = (src.to_bits(), dst.to_bits());
                 let key = V4::make_key(Tuple { src, dst, ports }, protocol);
-                remove_of::<V4>(&self.v4, flow, &key)
+                remove_of::<V4>(&self.v4, flow, &key, rules)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let (src, dst) = (src.to_bits(), dst.to_bits());
                 let key = V6::make_key(Tuple { src, dst, ports }, protocol);
-                remove_of::<V6>(&self.v6, flow, &key)
+                remove_of::<V6>(&self.v6, flow, &key, rules)
             }
             _ => Removal::Gone,
         }
@@ -212,10 +218,12 @@ fn describe<N: Net>(
         packets: view.packets,
         bytes: view.bytes,
         generation: view.action.generation,
+        decided_by: Decider::from_bits(view.action.rule),
     };
     Connection {
         protocol: N::protocol_of(&forward.key),
         state,
+        denied: policy::is_denial(&forward.action),
         src: address(tuple.src),
         dst: address(tuple.dst),
         sport: tuple.ports.0,
@@ -229,9 +237,14 @@ fn describe<N: Net>(
     }
 }
 
-fn remove_of<N: Net>(side: &Side<N::Key>, mut flow: FlowRef, key: &N::Key) -> Removal {
+fn remove_of<N: Net>(
+    side: &Side<N::Key>,
+    mut flow: FlowRef,
+    key: &N::Key,
+    rules: &RuleCounters,
+) -> Removal {
     for _ in 0..TRIES {
-        if remove::<N>(side, flow) {
+        if remove::<N>(side, flow, rules) {
             return Removal::Removed;
         }
         // Gone, being changed, or changed so often that the reference is too old.

@@ -7,11 +7,12 @@ use flowtable::flow::{Action, FlowRef, flag as action};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, evict, origin_of, related, short};
+use super::{Found, evict, origin_of, policy, related, short};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
+use crate::policy::RuleCounters;
 use crate::reason::DropReason;
 use crate::stage::resolve;
 use crate::tables::Tables;
@@ -125,6 +126,15 @@ impl<N: Net> Repeat<'_, N> {
         action: &Action<N::Addr>,
         left: &mut Left,
     ) -> Found {
+        if policy::is_denial(action) {
+            if policy::repeat::<N>(self.side, flow, action, packet, self.tables, self.now) {
+                left.exceptional |= is_told(packet);
+                return Found::Done;
+            }
+            // It is met again when it is known where the packet would go.
+            left.undecided = true;
+            return Found::Nothing;
+        }
         translate_destination::<N>(packet, action);
         if action.generation != self.generation || action.origin != origin_of(packet) {
             left.undecided = true;
@@ -155,7 +165,10 @@ impl<N: Net> Repeat<'_, N> {
                     packet.drop(DropReason::CtInvalid);
                     return Found::Done;
                 }
-                Standing::Reopens => return reopen::<N>(self.side, flow, packet, left),
+                Standing::Reopens => {
+                    let counters = &self.tables.policies.counters;
+                    return reopen::<N>(self.side, flow, packet, counters, left);
+                }
             }
         }
         table.touch(flow, self.now, N::len(packet));
@@ -164,15 +177,21 @@ impl<N: Net> Repeat<'_, N> {
     }
 }
 
+/// Whether the sender is told that the packet is dropped.
+pub(super) const fn is_told(packet: &Packet) -> bool {
+    matches!(packet.fate, Fate::Drop(DropReason::EndpointToHostRejected))
+}
+
 /// The connection is over, and the packet is the first of another.
 #[cold]
 fn reopen<N: Net>(
     side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
+    counters: &RuleCounters,
     left: &mut Left,
 ) -> Found {
-    if !evict::remove::<N>(side, flow) || packet.has(flag::TRANSLATE) {
+    if !evict::remove::<N>(side, flow, counters) || packet.has(flag::TRANSLATE) {
         // Another poller is at work on it, or it was looked up as an answer. The next one finds nothing, and begins.
         packet.drop(DropReason::FlowEnded);
         return Found::Done;

@@ -13,6 +13,7 @@ mod fragments;
 mod inspect;
 mod lookup;
 mod net;
+mod policy;
 mod related;
 mod snat;
 mod sweep;

@@ -2,10 +2,12 @@
 
 use encap::l4;
 use encap::nat::{self, QuoteError, Tuple};
+use flowtable::acl::Address;
 use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
 use flowtable::lpm::NextHopId;
 
+use super::policy;
 use crate::batch::{Family, Packet, flag};
 use crate::connections::{Connections, Side};
 use crate::port::Port;
@@ -21,7 +23,7 @@ pub(super) struct Quote<N: Net> {
 /// An address family.
 pub(super) trait Net: Sized {
     /// Its addresses.
-    type Addr: Copy + Eq + Default;
+    type Addr: Copy + Eq + Default + Address;
     /// Its keys.
     type Key: FlowKey<Addr = Self::Addr> + Default;
     /// What an ICMP error quotes.
@@ -72,30 +74,38 @@ pub(super) trait Net: Sized {
             .unwrap_or_default()
     }
 
-    /// What a packet is looked up by. An ICMP query's identifier stands where a client's port would: of two that ping each
-    /// other each has a connection of its own, whatever their identifiers. A later fragment has both from its first.
+    /// What a packet is looked up by. An ICMP query's identifier stands where a client's port would, and its type where the
+    /// server's: of two that ping each other each has a connection of its own, whatever their identifiers, and what policy
+    /// says about one type is not said about another. A later fragment has both from its first.
     #[inline(always)]
     fn key_in<'a>(packet: &Packet, l3: impl FnOnce() -> &'a [u8]) -> Self::Key {
         if Self::protocol(packet) != Self::ICMP || Self::is_later_fragment(packet) {
             return Self::key(packet);
         }
-        let (id, kind) = (packet.ports.0, Self::l4_of(packet, l3()).first());
-        let is_answer = kind.is_some_and(|&kind| Self::is_answer(kind));
+        let kind = Self::l4_of(packet, l3()).first().copied().unwrap_or(0);
         let tuple = Tuple {
-            ports: if is_answer { (0, id) } else { (id, 0) },
+            ports: Self::icmp_ports(packet.ports.0, kind),
             ..Self::tuple(packet)
         };
         Self::make_key(tuple, Self::ICMP)
     }
 
-    /// Whether an ICMP message of this type answers a query.
-    fn is_answer(kind: u8) -> bool {
-        let icmp = if Self::ICMP == l4::ICMP {
-            conn::Icmp::of_type(kind)
-        } else {
-            conn::Icmp::of_type_v6(kind)
-        };
-        icmp == Some(conn::Icmp::Answer)
+    /// What stands for ports in the key of an ICMP message of this type.
+    fn icmp_ports(id: u16, kind: u8) -> (u16, u16) {
+        match (Self::ICMP, kind) {
+            (l4::ICMP, 0) => (8, id),
+            (l4::ICMP, 14 | 16 | 18) | (l4::ICMPV6, 129) => (u16::from(kind) - 1, id),
+            _ => (id, kind.into()),
+        }
+    }
+
+    /// The key of the direction against a packet that an ICMP error quotes. `kind` is its type, if it is ICMP.
+    fn key_against(tuple: Tuple<Self::Addr>, protocol: u8, kind: Option<u8>) -> Self::Key {
+        let mut tuple = tuple;
+        if protocol == Self::ICMP {
+            tuple.ports = Self::icmp_ports(tuple.ports.0, kind.unwrap_or(0));
+        }
+        Self::make_key(tuple.reversed(), protocol)
     }
 
     /// Whether the packet is an ICMP error, whose ports mean nothing.
@@ -154,25 +164,9 @@ fn knows<N: Net>(
     protocol: u8,
     kind: Option<u8>,
 ) -> bool {
-    let mut key = N::make_key(tuple, protocol);
-    if protocol == N::ICMP {
-        let is_answer = kind.is_some_and(N::is_answer);
-        let (a, b) = query_ports(tuple.ports.0, is_answer);
-        // Those of the direction itself, not of the one against it.
-        key = N::make_key(
-            Tuple {
-                ports: (b, a),
-                ..tuple
-            },
-            protocol,
-        );
-    }
-    N::side(connections).table.lookup(&key).is_some()
-}
-
-/// The ports in the key of the direction against a quoted ICMP query or answer.
-const fn query_ports(id: u16, is_answer: bool) -> (u16, u16) {
-    if is_answer { (id, 0) } else { (0, id) }
+    let key = N::key_against(tuple, protocol, kind).reversed();
+    let known = N::side(connections).table.lookup(&key);
+    known.is_some_and(|(_, action)| !policy::is_denial(&action))
 }
 
 /// IPv4.
@@ -300,13 +294,7 @@ impl Net for V4 {
 
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error4(l3, &packet.ip4)?;
-        let mut key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
-        if quoted.protocol == l4::ICMP {
-            (key.sport, key.dport) = query_ports(
-                quoted.tuple.ports.0,
-                quoted.icmp_type.is_some_and(Self::is_answer),
-            );
-        }
+        let key = Self::key_against(quoted.tuple, quoted.protocol, quoted.icmp_type);
         Ok(Quote { key, quoted })
     }
 
@@ -441,13 +429,7 @@ impl Net for V6 {
 
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error6(l3, &packet.ip6)?;
-        let mut key = Self::make_key(quoted.tuple.reversed(), quoted.protocol);
-        if quoted.protocol == l4::ICMPV6 {
-            (key.sport, key.dport) = query_ports(
-                quoted.tuple.ports.0,
-                quoted.icmp_type.is_some_and(Self::is_answer),
-            );
-        }
+        let key = Self::key_against(quoted.tuple, quoted.protocol, quoted.icmp_type);
         Ok(Quote { key, quoted })
     }
 

@@ -4,9 +4,9 @@
 use encap::nat::Tuple;
 use flowtable::flow::{Action, FlowRef, FlowTable, flag as action};
 
-use super::Found;
 use super::net::Net;
 use super::sweep::is_over;
+use super::{Found, policy};
 use crate::batch::{Packet, flag};
 use crate::reason::DropReason;
 use crate::tables::Tables;
@@ -19,7 +19,8 @@ pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &
         packet.drop(DropReason::IcmpMalformed);
         return Found::Done;
     };
-    let Some((flow, action)) = table.lookup(&quote.key) else {
+    let known = table.lookup(&quote.key);
+    let Some((flow, action)) = known.filter(|(_, action)| !policy::is_denial(action)) else {
         return Found::Unrelated;
     };
     let mut tuple = N::tuple(packet);

@@ -5,9 +5,9 @@ use core::time::Duration;
 use flowtable::Tick;
 use flowtable::flow::{Cursor, FlowKey, FlowTable, View};
 
-use super::evict::{age_of, owner_of};
+use super::evict::{age_of, owner_of, settle};
 use super::net::{Net, V4, V6};
-use super::{BY_TUNNEL, is_newer};
+use super::{BY_TUNNEL, is_newer, policy};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::port::PortId;
@@ -144,16 +144,20 @@ fn some<N: Net>(
                     let (age, timeout) = age_of::<N>(forward, reply, &timeouts, now);
                     age >= timeout
                 };
+                let count = u64::from(!policy::is_denial(&forward.action));
                 if is_over {
-                    ended += 1;
+                    ended += count;
                 } else if has_expired() {
-                    expired += 1;
+                    expired += count;
                 } else {
                     return false;
                 }
                 true
             },
-            |forward, reply| side.removed(owner_of::<N>(forward, reply)),
+            |forward, reply| {
+                side.removed(owner_of::<N>(forward, reply));
+                settle::<N>(forward, reply, &tables.policies.counters);
+            },
         );
         *looked += stats.used;
         swept += 1;

@@ -1,0 +1,488 @@
+//! From the calculated model to what pollers classify by: chains, IP sets, and the numbers of rules.
+//!
+//! Incremental: a policy that did not change keeps its compiled form, and a chain all of whose policies did not change stays
+//! as it is; of IP sets only members that came or went are touched. All or nothing: what does not fit leaves the policy
+//! that is in force as it was.
+
+mod numbers;
+mod sets;
+mod translate;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fastpath::policy::{Decided, Decider, Endpoint, Policies, RuleCounters, ToHost};
+use flowtable::acl::{
+    AclError, Chain, ChainSpec, Compiler, Policy, RuleId, SetError, Tier, TierDefault,
+};
+
+use self::numbers::Numbers;
+use self::sets::IpSets;
+use super::ports::{PortRole, PortTable};
+use crate::desired::EndpointToHost;
+use crate::policy::model::{DefaultAction, Direction, Model, PolicyId, Workload, WorkloadId};
+use crate::policy::rule::{Action, Rule};
+use crate::policy::verdict::{Owner, Reason, RuleRef};
+
+/// Why a policy can not be enforced. The one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// Rules do not fit.
+    #[error("policy of {endpoint}: {source}")]
+    Rules {
+        /// The endpoint whose chain was compiled.
+        endpoint: WorkloadId,
+        /// Why.
+        source: AclError,
+    },
+    /// IP sets do not fit.
+    #[error(transparent)]
+    Sets(#[from] SetError),
+    /// There are too many rules.
+    #[error("more than {} rules", Decider::MAX_RULES - 1)]
+    TooManyRules,
+    /// A rule asks for what can not be compiled.
+    #[error(
+        "{rule}: a rule about ICMP types that also excludes another protocol can not be enforced"
+    )]
+    Unsupported {
+        /// The rule.
+        rule: Box<RuleRef>,
+    },
+}
+
+/// What rules belong to, as a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum OwnerId {
+    Policy(PolicyId),
+    Profile(String),
+}
+
+/// The rules of one owner in one direction, compiled.
+#[derive(Clone, Debug)]
+struct Compiled {
+    /// What it was made of.
+    rules: Vec<Rule>,
+    /// The numbers of the sets that the rules name, when it was made.
+    sets: sets::Snapshot,
+    /// Each rule's number.
+    ids: Vec<RuleId>,
+    policy: Arc<Policy>,
+    /// Whether a rule passes.
+    passes: bool,
+}
+
+type Key = (OwnerId, Direction);
+
+/// Policies that stand together. Endpoints that apply the same ones share one list.
+type List = Arc<[Arc<Policy>]>;
+
+/// Lists by the identities of their policies, which they keep alive.
+#[derive(Debug, Default)]
+struct Lists(HashMap<Vec<usize>, List>);
+
+impl Lists {
+    /// The list of these policies: one of `before`, if it was there.
+    fn of(&mut self, policies: Vec<Arc<Policy>>, before: &Self) -> List {
+        let key: Vec<usize> = policies
+            .iter()
+            .map(|policy| Arc::as_ptr(policy) as usize)
+            .collect();
+        let known = self.0.get(&key).or_else(|| before.0.get(&key)).cloned();
+        let list = known.unwrap_or_else(|| policies.into());
+        self.0.entry(key).or_insert(list).clone()
+    }
+}
+
+/// What an update made.
+type Work = (
+    HashMap<Key, Compiled>,
+    HashMap<(WorkloadId, Direction), Line>,
+    Lists,
+);
+
+/// One direction of an endpoint.
+#[derive(Clone, Debug)]
+struct Line {
+    tiers: Vec<(TierDefault, List)>,
+    profiles: List,
+    chain: Chain,
+}
+
+/// Compiles the policy of a node. Owned by the control thread.
+#[derive(Debug, Default)]
+pub struct PolicyCompiler {
+    compiler: Compiler,
+    sets: IpSets,
+    numbers: Numbers,
+    compiled: HashMap<Key, Compiled>,
+    lines: HashMap<(WorkloadId, Direction), Line>,
+    lists: Lists,
+    /// Endpoints by interface.
+    endpoints: BTreeMap<String, (WorkloadId, Endpoint)>,
+    to_host: ToHost,
+    reevaluate: bool,
+    model: Arc<Model>,
+}
+
+impl PolicyCompiler {
+    /// A compiler whose rules, and whose IP sets, take up to so many bytes.
+    pub fn with_limits(rules: usize, sets: usize) -> Self {
+        Self {
+            compiler: Compiler::with_limit(rules),
+            sets: IpSets::with_limit(sets),
+            ..Self::default()
+        }
+    }
+
+    /// Whether connections are judged again when tables change.
+    pub const fn set_reevaluate(&mut self, reevaluate: bool) {
+        self.reevaluate = reevaluate;
+    }
+
+    /// The model in force.
+    pub const fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Bytes of compiled rules and of IP sets.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        (self.compiler.memory_bytes(), self.sets.memory_bytes())
+    }
+
+    /// Takes another model: what it says of the endpoints of `node`.
+    ///
+    /// # Errors
+    /// What does not fit. Then the policy in force is as it was.
+    pub fn update(&mut self, model: &Arc<Model>, node: &str) -> Result<(), PolicyError> {
+        let local: Vec<_> = model
+            .workloads
+            .iter()
+            .filter(|(_, workload)| workload.node == node)
+            .collect();
+        let mut wanted: BTreeSet<Key> = BTreeSet::new();
+        for (_, workload) in &local {
+            wanted.extend(keys_of(workload));
+        }
+        let rules_of = |(owner, direction): &Key| rules_of(model, owner, *direction);
+        let named = wanted.iter().flat_map(|key| rules_of(key));
+        let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
+        let change = self.sets.begin(model, named.collect())?;
+        match self.compile(model, &local, &wanted) {
+            Ok((compiled, lines, lists)) => {
+                self.compiled = compiled;
+                self.lines = lines;
+                self.lists = lists;
+            }
+            Err(error) => {
+                self.sets.undo(change);
+                return Err(error);
+            }
+        }
+        self.sets.commit(change);
+        self.numbers
+            .retain(self.compiled.values().flat_map(|it| &it.ids));
+        self.endpoints = local
+            .into_iter()
+            .map(|(id, workload)| {
+                let chain = |direction| {
+                    let line = self.lines.get(&(id.clone(), direction));
+                    line.map(|line| line.chain.clone()).unwrap_or_default()
+                };
+                let endpoint = Endpoint {
+                    active: workload.active,
+                    ingress: chain(Direction::Ingress),
+                    egress: chain(Direction::Egress),
+                };
+                (workload.interface.clone(), (id.clone(), endpoint))
+            })
+            .collect();
+        self.to_host = match model.settings_of(node).endpoint_to_host {
+            EndpointToHost::Accept | EndpointToHost::Return => ToHost::Deliver,
+            EndpointToHost::Drop => ToHost::Drop,
+            EndpointToHost::Reject => ToHost::Reject,
+        };
+        self.model = Arc::clone(model);
+        Ok(())
+    }
+
+    /// The same model with rules in other places of their files.
+    pub fn follow_places(&mut self, model: &Arc<Model>) {
+        for ((owner, direction), compiled) in &mut self.compiled {
+            let rules = rules_of(model, owner, *direction);
+            for (rule, id) in rules.iter().zip(&compiled.ids) {
+                self.numbers
+                    .set_name(*id, name_of(model, owner, *direction, rule));
+            }
+            compiled.rules = rules.to_vec();
+        }
+        self.model = Arc::clone(model);
+    }
+
+    fn compile(
+        &mut self,
+        model: &Model,
+        local: &[(&WorkloadId, &Workload)],
+        wanted: &BTreeSet<Key>,
+    ) -> Result<Work, PolicyError> {
+        let mut compiled = HashMap::new();
+        for key in wanted {
+            compiled.insert(key.clone(), self.rules(model, key)?);
+        }
+        let (mut lines, mut lists) = (HashMap::new(), Lists::default());
+        for (id, workload) in local {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let line = self.line(id, workload, direction, &compiled, &mut lists)?;
+                lines.insert(((*id).clone(), direction), line);
+            }
+        }
+        Ok((compiled, lines, lists))
+    }
+
+    /// Compiles the rules of an owner in a direction, or takes what was compiled of the same.
+    fn rules(&mut self, model: &Model, key: &Key) -> Result<Compiled, PolicyError> {
+        let (owner, direction) = key;
+        let rules = rules_of(model, owner, *direction);
+        let sets = self.sets.snapshot_of(rules);
+        let known = self.compiled.get(key);
+        if let Some(known) = known.filter(|known| known.rules == rules && known.sets == sets) {
+            let known = known.clone();
+            for (rule, id) in rules.iter().zip(&known.ids) {
+                // It may have moved in its file.
+                self.numbers
+                    .set_name(*id, name_of(model, owner, *direction, rule));
+            }
+            return Ok(known);
+        }
+        let before = known.cloned();
+        let mut ids = Vec::with_capacity(rules.len());
+        let mut policy = Policy::default();
+        for (at, rule) in rules.iter().enumerate() {
+            let name = name_of(model, owner, *direction, rule);
+            // A rule that stays what it was where it was goes on counting.
+            let same = before.as_ref().and_then(|before| {
+                let is_same = before.rules.get(at) == Some(rule);
+                before.ids.get(at).filter(|_| is_same).copied()
+            });
+            let id = match same {
+                Some(id) => id,
+                None => self.numbers.take().ok_or(PolicyError::TooManyRules)?,
+            };
+            let translated = translate::rule(rule, id, &self.sets);
+            let Ok(translated) = translated else {
+                let rule = Box::new(name);
+                return Err(PolicyError::Unsupported { rule });
+            };
+            policy.rules.extend(translated);
+            self.numbers.set_name(id, name);
+            ids.push(id);
+        }
+        Ok(Compiled {
+            sets,
+            ids,
+            passes: rules.iter().any(|rule| rule.action == Action::Pass),
+            rules: rules.to_vec(),
+            policy: Arc::new(policy),
+        })
+    }
+
+    fn line(
+        &mut self,
+        id: &WorkloadId,
+        workload: &Workload,
+        direction: Direction,
+        compiled: &HashMap<Key, Compiled>,
+        lists: &mut Lists,
+    ) -> Result<Line, PolicyError> {
+        let mut list = |policies| lists.of(policies, &self.lists);
+        let of = |owner: OwnerId| compiled.get(&(owner, direction));
+        let enforced = |ids: &[PolicyId]| -> Vec<Arc<Policy>> {
+            let ids = ids.iter().filter(|id| !id.kind.is_staged());
+            ids.filter_map(|id| of(OwnerId::Policy(id.clone())))
+                .map(|compiled| Arc::clone(&compiled.policy))
+                .collect()
+        };
+        let mut tiers: Vec<_> = workload
+            .tiers
+            .iter()
+            .map(|tier| {
+                let default = match tier.default_action {
+                    DefaultAction::Deny => TierDefault::Deny,
+                    DefaultAction::Pass => TierDefault::Pass,
+                };
+                (default, list(enforced(tier.of(direction))))
+            })
+            .collect();
+        let profiles: Vec<_> = workload
+            .profiles
+            .iter()
+            .filter_map(|name| of(OwnerId::Profile(name.clone())))
+            .collect();
+        let policies = profiles.iter().map(|compiled| Arc::clone(&compiled.policy));
+        let profiles = if profiles.iter().any(|compiled| compiled.passes) {
+            // Pass in a profile leaves what is left of it, and not the other profiles.
+            tiers.extend(policies.map(|policy| (TierDefault::Pass, list(vec![policy]))));
+            List::default()
+        } else {
+            list(policies.collect())
+        };
+        if let Some(known) = self.lines.get(&(id.clone(), direction))
+            && are_same(&known.tiers, &tiers)
+            && Arc::ptr_eq(&known.profiles, &profiles)
+        {
+            return Ok(known.clone());
+        }
+        let spec = ChainSpec {
+            tiers: tiers
+                .iter()
+                .map(|(default, policies)| Tier {
+                    policies: Arc::clone(policies),
+                    default: *default,
+                })
+                .collect(),
+            profiles: Arc::clone(&profiles),
+            allow_at_end: false,
+        };
+        let chain = self.compiler.chain(&spec);
+        let chain = chain.map_err(|source| PolicyError::Rules {
+            endpoint: id.clone(),
+            source,
+        })?;
+        Ok(Line {
+            tiers,
+            profiles,
+            chain,
+        })
+    }
+
+    /// The policy in force, by port.
+    pub fn policies(&self, ports: &PortTable) -> Policies {
+        let mut endpoints = vec![None; ports.len()];
+        for (id, spec) in ports.iter().filter(|(_, spec)| spec.role == PortRole::Pod) {
+            if let Some(slot) = endpoints.get_mut(usize::from(id.0)) {
+                let endpoint = self.endpoints.get(&spec.name);
+                *slot = endpoint.map(|(_, endpoint)| endpoint.clone());
+            }
+        }
+        Policies {
+            endpoints,
+            sets: self.sets.readers(),
+            to_host: self.to_host,
+            reevaluate: self.reevaluate,
+            counters: self.numbers.counters().clone(),
+        }
+    }
+
+    /// What decided, in words, about a packet to or from the endpoint of an interface. None where nothing did.
+    pub fn reason(&self, interface: &str, decider: Decider) -> Option<Reason> {
+        let endpoint = self.endpoints.get(interface);
+        let workload = endpoint.and_then(|(id, _)| self.model.workloads.get(id));
+        Some(match decider.decided() {
+            Decided::Nobody => return None,
+            Decided::Rule(id) => Reason::Rule(self.numbers.name(id)?.clone()),
+            Decided::TierDefault(direction, at) => {
+                let tier = workload?.tiers.get(usize::from(at))?;
+                let mut policies = tier.of(direction_of(direction)).iter();
+                Reason::EndOfTier {
+                    tier: tier.name.clone(),
+                    policy: policies.rfind(|id| !id.kind.is_staged())?.clone(),
+                }
+            }
+            Decided::End(_) => Reason::NoProfileMatched(workload?.profiles.clone()),
+            Decided::Inactive(_) => Reason::Inactive,
+            Decided::Unknown(_) => Reason::UnknownEndpoint,
+        })
+    }
+
+    /// The rules in force that deny.
+    pub fn denying_rules(&self) -> impl Iterator<Item = (RuleId, &RuleRef)> {
+        let ids = self.compiled.values().flat_map(|compiled| &compiled.ids);
+        let named = ids.filter_map(|id| Some((*id, self.numbers.name(*id)?)));
+        named.filter(|(_, name)| name.action == Action::Deny)
+    }
+
+    /// What rules have decided.
+    pub const fn counters(&self) -> &RuleCounters {
+        self.numbers.counters()
+    }
+
+    /// The endpoint of an interface.
+    pub fn endpoint(&self, interface: &str) -> Option<&WorkloadId> {
+        self.endpoints.get(interface).map(|(id, _)| id)
+    }
+
+    /// The numbers of the rules of a policy, in order; none of one that applies to no endpoint here.
+    pub fn rule_ids(&self, policy: &PolicyId, direction: Direction) -> &[RuleId] {
+        self.ids(OwnerId::Policy(policy.clone()), direction)
+    }
+
+    /// The same of a profile.
+    pub fn profile_rule_ids(&self, profile: &str, direction: Direction) -> &[RuleId] {
+        self.ids(OwnerId::Profile(profile.to_owned()), direction)
+    }
+
+    fn ids(&self, owner: OwnerId, direction: Direction) -> &[RuleId] {
+        let compiled = self.compiled.get(&(owner, direction));
+        compiled.map_or(&[], |compiled| &compiled.ids)
+    }
+}
+
+const fn direction_of(direction: fastpath::policy::Direction) -> Direction {
+    match direction {
+        fastpath::policy::Direction::Ingress => Direction::Ingress,
+        fastpath::policy::Direction::Egress => Direction::Egress,
+    }
+}
+
+/// What is compiled for an endpoint.
+fn keys_of(workload: &Workload) -> impl Iterator<Item = Key> {
+    [Direction::Ingress, Direction::Egress]
+        .into_iter()
+        .flat_map(|direction| {
+            let tiers = workload.tiers.iter();
+            let policies = tiers.flat_map(move |tier| tier.of(direction));
+            let enforced = policies.filter(|id| !id.kind.is_staged());
+            let policies = enforced.map(move |id| (OwnerId::Policy(id.clone()), direction));
+            let profiles = workload.profiles.iter();
+            policies.chain(profiles.map(move |name| (OwnerId::Profile(name.clone()), direction)))
+        })
+}
+
+/// The rules of an owner; of one that is not there none, so that nothing is allowed.
+fn rules_of<'m>(model: &'m Model, owner: &OwnerId, direction: Direction) -> &'m [Rule] {
+    match owner {
+        OwnerId::Policy(id) => {
+            let policy = model.policies.get(id);
+            policy.map_or(&[], |policy| policy.rules.of(direction))
+        }
+        OwnerId::Profile(name) => {
+            let profile = model.profiles.get(name);
+            profile.map_or(&[], |profile| profile.rules.of(direction))
+        }
+    }
+}
+
+fn name_of(model: &Model, owner: &OwnerId, direction: Direction, rule: &Rule) -> RuleRef {
+    let owner = match owner {
+        OwnerId::Policy(id) => Owner::Policy {
+            tier: model
+                .policies
+                .get(id)
+                .map_or_else(|| "".into(), |policy| Arc::clone(&policy.tier)),
+            id: id.clone(),
+        },
+        OwnerId::Profile(name) => Owner::Profile(name.clone()),
+    };
+    RuleRef::new(owner, direction, rule)
+}
+
+fn are_same(one: &[(TierDefault, List)], other: &[(TierDefault, List)]) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1))
+}
+
+#[cfg(test)]
+mod tests;

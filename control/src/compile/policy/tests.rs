@@ -1,0 +1,252 @@
+//! What is shared, what is refused, and what keeps its number.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fastpath::policy::{Decider, Direction as Dir, End, Judgement};
+use fastpath::port::PortId;
+use flowtable::acl::{L4, Tuple};
+
+use super::*;
+use crate::compile::PortSpec;
+use crate::config::decode::Context;
+use crate::config::{Diagnostics, Source, load_sources, read, yaml};
+use crate::policy::packet::Packet;
+use crate::policy::testing::calculated;
+use crate::policy::verdict::Outcome;
+
+const PODS: &str = "apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: n}
+spec: {bgp: {ipv4Address: 192.0.2.1/24}}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: p}
+spec: {cidr: 10.0.0.0/16}
+";
+
+fn pod(name: &str, last: u8) -> String {
+    format!(
+        "---
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata: {{name: n-k8s-{name}-eth0, namespace: default, labels: {{app: {name}}}}}
+spec: {{orchestrator: k8s, node: n, pod: {name}, endpoint: eth0, interfaceName: cali{name}, ipNetworks: [10.0.0.{last}/32], profiles: [kns.default]}}
+"
+    )
+}
+
+fn policy(name: &str, of: &str, rules: &str) -> String {
+    format!(
+        "---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: default}}
+spec: {{selector: \"app == '{of}'\", types: [Ingress], ingress: [{rules}]}}
+"
+    )
+}
+
+fn model(policies: &[String]) -> Arc<Model> {
+    let text = PODS.to_owned() + &pod("a", 1) + &pod("b", 2) + &policies.concat();
+    let cluster = load_sources(&[Source::new("all.yaml", text)]);
+    cluster
+        .unwrap_or_else(|all| panic!("{}", all.render(false)))
+        .policy
+}
+
+fn chain(compiler: &PolicyCompiler, pod: &str) -> usize {
+    let line = &compiler.lines[&(id(pod), Direction::Ingress)];
+    Arc::as_ptr(
+        line.tiers
+            .first()
+            .and_then(|(_, all)| all.first())
+            .expect("a policy"),
+    ) as usize
+}
+
+fn id(pod: &str) -> WorkloadId {
+    WorkloadId {
+        orchestrator: "k8s".to_owned(),
+        workload: format!("default/{pod}"),
+        endpoint: "eth0".to_owned(),
+    }
+}
+
+fn named(name: &str) -> PolicyId {
+    PolicyId {
+        kind: crate::policy::model::PolicyKind::Namespaced,
+        namespace: Some("default".into()),
+        name: name.into(),
+    }
+}
+
+const ALLOW_B: &str = "{action: Allow, protocol: TCP, source: {selector: \"app == 'b'\"}, destination: {ports: [80]}}";
+const ALLOW_ALL: &str = "{action: Allow}";
+
+#[test]
+fn what_does_not_change_keeps_its_form_and_its_numbers() {
+    let mut compiler = PolicyCompiler::default();
+    let of_a = policy("of-a", "a", &format!("{ALLOW_B}, {ALLOW_ALL}"));
+    let before = model(&[of_a.clone(), policy("of-b", "b", ALLOW_ALL)]);
+    compiler.update(&before, "n").unwrap();
+    let (a, b) = (chain(&compiler, "a"), chain(&compiler, "b"));
+    let numbers = compiler
+        .rule_ids(&named("of-a"), Direction::Ingress)
+        .to_vec();
+    assert_eq!(numbers.len(), 2);
+    let after = model(&[of_a, policy("of-b", "b", "{action: Deny}")]);
+    compiler.update(&after, "n").unwrap();
+    assert_eq!(chain(&compiler, "a"), a);
+    assert_ne!(chain(&compiler, "b"), b);
+    assert_eq!(
+        compiler.rule_ids(&named("of-a"), Direction::Ingress),
+        numbers
+    );
+    // Of a policy that changed, too, the rules that stayed.
+    let changed = policy("of-a", "a", &format!("{ALLOW_B}, {{action: Deny}}"));
+    compiler.update(&model(&[changed]), "n").unwrap();
+    let now = compiler.rule_ids(&named("of-a"), Direction::Ingress);
+    assert_eq!(now[0], numbers[0]);
+    assert_ne!(now[1], numbers[1]);
+    let gone = Decider::of(flowtable::acl::Reason::Rule(numbers[1]), Dir::Ingress);
+    let reason = compiler.reason("calia", gone).unwrap().to_string();
+    assert!(
+        reason.contains("of-a, ingress rule 2 (Allow), all.yaml:"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn over_the_limit_everything_stays_as_it_was() {
+    let mut compiler = PolicyCompiler::default();
+    compiler
+        .update(&model(&[policy("p", "a", ALLOW_B)]), "n")
+        .unwrap();
+    let (rules, sets) = compiler.memory_bytes();
+    for (rules, sets) in [(rules + 4096, sets << 8), (rules << 8, sets + 4096)] {
+        let mut compiler = PolicyCompiler::with_limits(rules, sets);
+        let small = model(&[policy("p", "a", ALLOW_B)]);
+        compiler.update(&small, "n").unwrap();
+        let (form, used) = (chain(&compiler, "a"), compiler.memory_bytes());
+        let many: Vec<String> = (0..200)
+            .map(|n| {
+                let nets: Vec<_> = (0..20).map(|m| format!("10.{n}.{m}.0/24")).collect();
+                format!("{{action: Allow, source: {{selector: \"x{n} == 'y' || app == 'b'\", nets: [{}]}}}}", nets.join(", "))
+            })
+            .collect();
+        let nets: Vec<_> = (0..4000)
+            .map(|n| format!("10.1.{}.{}/32", n / 250, n % 250))
+            .collect();
+        let set = format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: NetworkSet\nmetadata: {{name: s, namespace: default, labels: {{x0: y}}}}\nspec: {{nets: [{}]}}\n",
+            nets.join(", ")
+        );
+        let large = model(&[policy("p", "a", &many.join(", ")), set]);
+        let error = compiler.update(&large, "n").unwrap_err();
+        assert!(!error.to_string().is_empty());
+        assert!(Arc::ptr_eq(compiler.model(), &small));
+        assert_eq!(chain(&compiler, "a"), form);
+        assert!(compiler.memory_bytes().0 <= used.0, "{error}");
+        // It goes on from there.
+        compiler
+            .update(&model(&[policy("q", "b", ALLOW_ALL)]), "n")
+            .unwrap();
+    }
+}
+
+#[test]
+fn other_nodes_endpoints_are_not_compiled() {
+    let mut compiler = PolicyCompiler::default();
+    compiler
+        .update(&model(&[policy("p", "a", ALLOW_B)]), "elsewhere")
+        .unwrap();
+    assert!(compiler.lines.is_empty() && compiler.endpoint("calia").is_none());
+}
+
+fn judged(compiler: &PolicyCompiler, interface: &str, packet: &Packet) -> (Outcome, Decider) {
+    use std::net::IpAddr::{V4, V6};
+    let mut ports = PortTable::default();
+    ports.insert(PortSpec {
+        name: interface.to_owned(),
+        ifindex: 1,
+        mac: encap::eth::MacAddr([2; 6]),
+        mtu: 1500,
+        partial_checksums: false,
+        role: PortRole::Pod,
+    });
+    let policies = compiler.policies(&ports);
+    let l4 = match (packet.ports, packet.icmp) {
+        (Some((source, destination)), _) => L4::Ports {
+            source,
+            destination,
+        },
+        (None, Some((kind, code))) => L4::Icmp { kind, code },
+        (None, None) => L4::Other,
+    };
+    let protocol = packet.protocol.0;
+    let (from, to) = (End::Outside, End::Pod(PortId(0)));
+    let judgement = match (packet.src, packet.dst) {
+        (V4(src), V4(dst)) => {
+            let (source, destination) = (src.to_bits(), dst.to_bits());
+            policies.judge(
+                &Tuple {
+                    source,
+                    destination,
+                    protocol,
+                    l4,
+                },
+                from,
+                to,
+            )
+        }
+        (V6(src), V6(dst)) => {
+            let (source, destination) = (src.to_bits(), dst.to_bits());
+            policies.judge(
+                &Tuple {
+                    source,
+                    destination,
+                    protocol,
+                    l4,
+                },
+                from,
+                to,
+            )
+        }
+        _ => panic!("two families"),
+    };
+    match judgement {
+        Judgement::Allow { destination, .. } => (Outcome::Allow, destination),
+        Judgement::Deny { by, .. } => (Outcome::Deny, by),
+    }
+}
+
+/// Calico's own cases, those about workloads: compiled, with the verdict and the reason that they have in the evaluator.
+#[test]
+fn calicos_cases_have_the_verdicts_that_calico_expects() {
+    let source = read(Path::new("tests/policy-cases/cases.json")).unwrap();
+    let documents = yaml::parse(&source).unwrap();
+    let mut diagnostics = Diagnostics::default();
+    let mut cx = Context {
+        diagnostics: &mut diagnostics,
+        resource: String::new(),
+    };
+    let (mut count, mut compiler) = (0, PolicyCompiler::default());
+    for group in calculated::decode(&documents[0], &mut cx) {
+        if group.model.workloads.is_empty() {
+            continue;
+        }
+        compiler.update(&Arc::new(group.model.clone()), "").unwrap();
+        for check in &group.checks {
+            let verdict = check.run(&group.model);
+            let (outcome, decider) = judged(&compiler, "", &check.packet);
+            let what = format!("{}: {}: {verdict:?}", group.name, check.way);
+            assert_eq!(outcome, check.expected, "{what}");
+            let reason = verdict.decided_by().map(|leg| leg.reason.clone());
+            assert_eq!(compiler.reason("", decider), reason, "{what}");
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
+}

@@ -1,0 +1,154 @@
+//! Policies that come and go while the daemons run, as files of their resources.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cancel::Cancel;
+use super::error::{DemoError, Result};
+use super::lab::Lab;
+use super::plan::{Node, POD_NAMESPACE, WEB};
+use super::resources::control_socket;
+use crate::api::report::{Drops, Status};
+use crate::api::{Client, ClientError, Method};
+
+/// How long a change may take until all pollers use it.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A policy about the pod `web`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// Staged: would deny all.
+    Staged,
+    /// Only `db` may come in.
+    OnlyDb,
+    /// Nothing may go out.
+    Silence,
+}
+
+impl Policy {
+    /// Its resource's name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Staged => "staged-close-web",
+            Self::OnlyDb => "only-db",
+            Self::Silence => "silence-web",
+        }
+    }
+
+    fn text(self) -> String {
+        let (kind, types, rules) = match self {
+            Self::Staged => (
+                "StagedNetworkPolicy",
+                "Ingress",
+                "  ingress:\n    - action: Deny\n",
+            ),
+            Self::OnlyDb => (
+                "NetworkPolicy",
+                "Ingress",
+                "  ingress:\n    - action: Allow\n      source: {selector: pod == 'db'}\n    - action: Deny\n",
+            ),
+            Self::Silence => ("NetworkPolicy", "Egress", "  egress: []\n"),
+        };
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata:\n  name: {}\n  namespace: {POD_NAMESPACE}\n\
+             spec:\n  selector: pod == '{}'\n  types: [{types}]\n{rules}",
+            self.name(),
+            WEB.name
+        )
+    }
+
+    fn path(self, lab: &Lab, node: Node) -> PathBuf {
+        let dir = lab.dir().join(node.name()).join("conf.d");
+        dir.join(format!("policy-{}.yaml", self.name()))
+    }
+
+    /// Drops its file into both nodes' resources, and waits until it is in force.
+    ///
+    /// # Errors
+    /// When a daemon does not take it.
+    pub(super) fn apply(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
+        change(lab, cancel, 1, |node| {
+            fs::write(self.path(lab, node), self.text())
+        })
+    }
+
+    /// Takes its file away, and waits until it is no longer in force.
+    ///
+    /// # Errors
+    /// When a daemon does not follow.
+    pub(super) fn withdraw(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
+        change(lab, cancel, -1, |node| {
+            fs::remove_file(self.path(lab, node))
+        })
+    }
+}
+
+/// Removes what an earlier step may have left.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub(super) fn clear(lab: &Lab) -> Result<()> {
+    for policy in [Policy::Staged, Policy::OnlyDb, Policy::Silence] {
+        for node in Node::ALL {
+            let path = policy.path(lab, node);
+            if path.exists() {
+                fs::remove_file(&path)
+                    .map_err(DemoError::io(format!("removing {}", path.display())))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes the files of both nodes, whose number changes by `more`, and waits until pollers use them.
+fn change(
+    lab: &Lab,
+    cancel: &Cancel,
+    more: isize,
+    act: impl Fn(Node) -> std::io::Result<()>,
+) -> Result<()> {
+    for node in Node::ALL {
+        let before = status(lab, node)?.datastore.resources;
+        let wanted = before.saturating_add_signed(more);
+        act(node).map_err(DemoError::io("changing a policy's file".to_owned()))?;
+        let in_force = |status: &Status| {
+            let used = |poller: &crate::api::report::Poller| poller.generation >= status.generation;
+            status.datastore.resources == wanted && status.pollers.iter().all(used)
+        };
+        let done = cancel.wait_until(LIMIT, || {
+            status(lab, node).is_ok_and(|status| in_force(&status))
+        })?;
+        if !done {
+            let error = status(lab, node)?.datastore.error.unwrap_or_default();
+            let message = format!(
+                "{}: a policy is not in force after {} s: {error}",
+                node.name(),
+                LIMIT.as_secs()
+            );
+            return Err(DemoError::Daemon(message));
+        }
+    }
+    Ok(())
+}
+
+fn status(lab: &Lab, node: Node) -> Result<Status> {
+    ask(lab, node, Method::Status)
+}
+
+/// The rules that the daemon of `node` names as denying.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) fn denying_rules(lab: &Lab, node: Node) -> Result<Vec<String>> {
+    let drops: Drops = ask(lab, node, Method::Drops)?;
+    Ok(drops.rules.into_iter().map(|rule| rule.rule).collect())
+}
+
+fn ask<T: serde::de::DeserializeOwned>(lab: &Lab, node: Node, method: Method) -> Result<T> {
+    let socket = control_socket(lab.dir(), node);
+    let asked = Client::connect(&socket, PATIENCE).and_then(|mut client| client.call(method));
+    asked.map_err(|error: ClientError| DemoError::Daemon(format!("{}: {error}", node.name())))
+}

@@ -1,0 +1,102 @@
+//! What rules have decided, for those who ask.
+
+use std::collections::HashMap;
+
+use fastpath::policy::{Decided, Decider, RuleCount};
+use flowtable::acl::RuleId;
+use flowtable::flow::{FlowKey, FlowTable};
+use serde_json::Value;
+
+use super::Node;
+use crate::api::report::{DenyingRule, PolicyShown};
+use crate::api::{ApiError, ErrorCode};
+use crate::policy::model::Direction;
+use crate::policy::show;
+use crate::policy::verdict::Owner;
+use crate::trace::find;
+
+/// So many rules are named with the drops.
+const MOST: usize = 10;
+
+/// Packets and bytes of connections that are under way, by the rules that decided about them.
+type UnderWay = HashMap<RuleId, (u64, u64)>;
+
+impl Node {
+    pub(super) fn policy_shown(&self, endpoint: &str) -> Result<Value, ApiError> {
+        let bad = |message| ApiError::new(ErrorCode::BadParams, message);
+        let endpoint = find(&self.compiler, endpoint).map_err(bad)?;
+        let policy = self.compiler.policy();
+        let under_way = self.under_way();
+        let counts = |owner: &Owner, direction: Direction, at: usize| {
+            let ids = match owner {
+                Owner::Policy { id, .. } => policy.rule_ids(id, direction),
+                Owner::Profile(name) => policy.profile_rule_ids(name, direction),
+            };
+            ids.get(at).map(|id| self.count(*id, &under_way))
+        };
+        let id = policy.endpoint(&endpoint.interface);
+        let shown = id.and_then(|id| show::workload(policy.model(), id, &counts));
+        let shown = shown.ok_or_else(|| bad(format!("no policy is known of {}", endpoint.id)))?;
+        super::answer::value(&PolicyShown {
+            text: show::to_text(&shown),
+            policy: show::to_json(&shown),
+        })
+    }
+
+    /// The rules that denied most.
+    pub(super) fn denying_rules(&self) -> Vec<DenyingRule> {
+        let under_way = self.under_way();
+        let rules = self.compiler.policy().denying_rules();
+        let mut rules: Vec<_> = rules
+            .map(|(id, name)| {
+                let count = self.count(id, &under_way);
+                DenyingRule {
+                    rule: name.to_string(),
+                    connections: count.connections,
+                    packets: count.packets,
+                }
+            })
+            .filter(|rule| rule.connections > 0)
+            .collect();
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.packets));
+        rules.truncate(MOST);
+        rules
+    }
+
+    fn count(&self, id: RuleId, under_way: &UnderWay) -> RuleCount {
+        let mut count = self.compiler.policy().counters().get(id);
+        if let Some((packets, bytes)) = under_way.get(&id) {
+            count.packets += packets;
+            count.bytes += bytes;
+        }
+        count
+    }
+
+    fn under_way(&self) -> UnderWay {
+        let mut sums = UnderWay::new();
+        add(&self.connections.v4.table, &mut sums);
+        add(&self.connections.v6.table, &mut sums);
+        sums
+    }
+}
+
+/// Adds both directions' packets to the rules that either entry names.
+fn add<K: FlowKey>(table: &FlowTable<K>, sums: &mut UnderWay) {
+    table.for_each(|view| {
+        if view.is_reply() {
+            return;
+        }
+        let reply = table.partner(view.flow).and_then(|flow| table.view(flow));
+        let of_reply = reply.map(|reply| (reply.packets, reply.bytes, reply.action.rule));
+        let (packets, bytes, rule) = of_reply.unwrap_or_default();
+        let mut rules = vec![view.action.rule, rule];
+        rules.dedup();
+        for rule in rules {
+            if let Decided::Rule(id) = Decider::from_bits(rule).decided() {
+                let sum = sums.entry(id).or_default();
+                sum.0 += packets + view.packets;
+                sum.1 += bytes + view.bytes;
+            }
+        }
+    });
+}

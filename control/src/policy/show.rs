@@ -1,0 +1,284 @@
+//! What applies to an endpoint, in order, as text and as JSON.
+
+use std::fmt::Write as _;
+
+use fastpath::policy::RuleCount;
+use serde_json::{Value, json};
+
+use super::describe::Described;
+use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, WorkloadId};
+use super::report;
+use super::rule::Rule;
+use super::verdict::{Owner, RuleRef};
+use crate::cli::table::one_line;
+
+/// What a rule has decided about, where that is known.
+pub(crate) type Counts<'c> = &'c dyn Fn(&Owner, Direction, usize) -> Option<RuleCount>;
+
+/// What is shown of an endpoint.
+pub(crate) struct Shown {
+    title: String,
+    chains: Vec<Chain>,
+}
+
+/// One list of tiers, in one direction.
+struct Chain {
+    name: String,
+    tiers: Vec<Tier>,
+    /// `None`: profiles have no say.
+    profiles: Option<Vec<ShownRules>>,
+    /// What becomes of a packet that nobody decides about.
+    end: &'static str,
+}
+
+struct Tier {
+    name: String,
+    default_action: DefaultAction,
+    policies: Vec<ShownRules>,
+}
+
+/// A policy or a profile.
+struct ShownRules {
+    name: String,
+    is_staged: bool,
+    rules: Vec<ShownRule>,
+}
+
+struct ShownRule {
+    text: String,
+    name: RuleRef,
+    count: Option<RuleCount>,
+}
+
+/// What applies to a pod's endpoint. None if the model does not have it.
+pub(crate) fn workload(model: &Model, id: &WorkloadId, counts: Counts<'_>) -> Option<Shown> {
+    let workload = model.workloads.get(id)?;
+    let addresses = workload.nets.iter().map(|net| net.addr().to_string());
+    let addresses: Vec<String> = addresses.collect();
+    let chains = [Direction::Ingress, Direction::Egress].map(|direction| Chain {
+        name: direction.as_str().to_owned(),
+        tiers: tiers(model, &workload.tiers, direction, counts),
+        profiles: Some(profiles(model, &workload.profiles, direction, counts)),
+        end: "Deny",
+    });
+    Some(Shown {
+        title: format!(
+            "WorkloadEndpoint {id} ({}, node {})",
+            addresses.join(", "),
+            workload.node
+        ),
+        chains: chains.into(),
+    })
+}
+
+/// What applies to a host endpoint.
+pub(crate) fn host(model: &Model, name: &str, host: &HostEndpoint) -> Shown {
+    let interface = if host.interface.is_empty() {
+        "by address"
+    } else {
+        &host.interface
+    };
+    Shown {
+        title: format!("HostEndpoint {name} ({interface}, node {})", host.node),
+        chains: host_chains(model, host),
+    }
+}
+
+/// Nothing is known of counts.
+const UNKNOWN: Counts<'static> = &|_, _, _| None;
+
+fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    for direction in [Direction::Ingress, Direction::Egress] {
+        let early = [
+            ("untracked", &host.untracked),
+            ("before DNAT", &host.pre_dnat),
+        ];
+        for (name, list) in early {
+            let tiers = tiers(model, list, direction, UNKNOWN);
+            if !tiers.is_empty() {
+                chains.push(Chain {
+                    name: format!("{}, {name}", direction.as_str()),
+                    tiers,
+                    profiles: None,
+                    end: "on to the next",
+                });
+            }
+        }
+        chains.push(Chain {
+            name: format!("{}, forwarded", direction.as_str()),
+            tiers: tiers(model, &host.forward, direction, UNKNOWN),
+            profiles: None,
+            end: "Allow",
+        });
+        chains.push(Chain {
+            name: format!("{}, the host's own", direction.as_str()),
+            tiers: tiers(model, &host.normal, direction, UNKNOWN),
+            profiles: Some(profiles(model, &host.profiles, direction, UNKNOWN)),
+            end: "Deny, but for failsafe ports",
+        });
+    }
+    chains
+}
+
+fn tiers(
+    model: &Model,
+    tiers: &[TierPolicies],
+    direction: Direction,
+    counts: Counts<'_>,
+) -> Vec<Tier> {
+    let tiers = tiers.iter().filter(|tier| !tier.of(direction).is_empty());
+    let shown = tiers.map(|tier| Tier {
+        name: tier.name.to_string(),
+        default_action: tier.default_action,
+        policies: tier
+            .of(direction)
+            .iter()
+            .map(|id| {
+                let policy = model.policies.get(id);
+                let rules = policy.map_or(&[][..], |policy| policy.rules.of(direction));
+                let owner = Owner::Policy {
+                    tier: tier.name.clone(),
+                    id: id.clone(),
+                };
+                ShownRules {
+                    name: id.to_string(),
+                    is_staged: id.kind.is_staged(),
+                    rules: described(rules, &owner, direction, counts),
+                }
+            })
+            .collect(),
+    });
+    shown.collect()
+}
+
+fn profiles(
+    model: &Model,
+    names: &[String],
+    direction: Direction,
+    counts: Counts<'_>,
+) -> Vec<ShownRules> {
+    let shown = names.iter().map(|name| {
+        let profile = model.profiles.get(name);
+        let rules = profile.map_or(&[][..], |profile| profile.rules.of(direction));
+        ShownRules {
+            name: name.clone(),
+            is_staged: false,
+            rules: described(rules, &Owner::Profile(name.clone()), direction, counts),
+        }
+    });
+    shown.collect()
+}
+
+fn described(
+    rules: &[Rule],
+    owner: &Owner,
+    direction: Direction,
+    counts: Counts<'_>,
+) -> Vec<ShownRule> {
+    let one = |(at, rule): (usize, &Rule)| ShownRule {
+        text: Described(rule).to_string(),
+        name: RuleRef::new(owner.clone(), direction, rule),
+        count: counts(owner, direction, at),
+    };
+    rules.iter().enumerate().map(one).collect()
+}
+
+/// Text for people.
+pub(crate) fn to_text(shown: &Shown) -> String {
+    let mut text = format!("{}\n", one_line(&shown.title));
+    for chain in &shown.chains {
+        let _ = writeln!(text, "\n{}", chain.name);
+        for tier in &chain.tiers {
+            let _ = writeln!(text, "  tier {}", tier.name);
+            for policy in &tier.policies {
+                let staged = if policy.is_staged {
+                    "  (staged: not enforced)"
+                } else {
+                    ""
+                };
+                let _ = writeln!(text, "    {}{staged}", one_line(&policy.name));
+                rules_text(&mut text, policy, "      ");
+            }
+            let end = match tier.default_action {
+                _ if tier.policies.iter().all(|policy| policy.is_staged) => {
+                    "on to the next tier: all of it is staged"
+                }
+                DefaultAction::Deny => "Deny",
+                DefaultAction::Pass => "on to the next tier",
+            };
+            let _ = writeln!(text, "    else: {end}");
+        }
+        for profile in chain.profiles.iter().flatten() {
+            let _ = writeln!(text, "  profile {}", one_line(&profile.name));
+            rules_text(&mut text, profile, "    ");
+        }
+        let _ = writeln!(text, "  else: {}", chain.end);
+    }
+    text
+}
+
+fn rules_text(text: &mut String, shown: &ShownRules, indent: &str) {
+    if shown.rules.is_empty() {
+        let _ = writeln!(text, "{indent}no rules");
+    }
+    for rule in &shown.rules {
+        let place = rule.name.place().map(|place| format!("  {place}"));
+        let count = rule.count.map(|count| {
+            format!(
+                "  [{} connections, {} packets, {} bytes]",
+                count.connections, count.packets, count.bytes
+            )
+        });
+        let _ = writeln!(
+            text,
+            "{indent}{} {}{}{}",
+            rule.name.number(),
+            one_line(&rule.text),
+            place.unwrap_or_default(),
+            count.unwrap_or_default()
+        );
+    }
+}
+
+/// The same for programs.
+pub(crate) fn to_json(shown: &Shown) -> Value {
+    let rules = |shown: &ShownRules| {
+        let rules = shown.rules.iter().map(|rule| {
+            let mut value = report::rule(&rule.name);
+            value["text"] = json!(rule.text);
+            if let Some(count) = rule.count {
+                value["connections"] = json!(count.connections);
+                value["packets"] = json!(count.packets);
+                value["bytes"] = json!(count.bytes);
+            }
+            value
+        });
+        json!({ "name": shown.name, "staged": shown.is_staged, "rules": rules.collect::<Vec<_>>() })
+    };
+    let tier = |tier: &Tier| {
+        let action = match tier.default_action {
+            DefaultAction::Deny => "Deny",
+            DefaultAction::Pass => "Pass",
+        };
+        json!({
+            "name": tier.name,
+            "defaultAction": action,
+            "policies": tier.policies.iter().map(rules).collect::<Vec<_>>(),
+        })
+    };
+    let chain = |chain: &Chain| {
+        let profiles = chain.profiles.as_ref();
+        json!({
+            "name": chain.name,
+            "tiers": chain.tiers.iter().map(tier).collect::<Vec<_>>(),
+            "profiles": profiles.map(|list| list.iter().map(rules).collect::<Vec<_>>()),
+            "end": chain.end,
+        })
+    };
+    json!({
+        "schema": "caracal.policy-show/v1",
+        "endpoint": shown.title,
+        "chains": shown.chains.iter().map(chain).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,494 @@
+//! What would become of a packet that begins a connection: the steps of the dataplane, by its own tables and its own
+//! classifier. Nothing is sent, counted or remembered.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use encap::l4;
+use fastpath::connections::Connections;
+use fastpath::policy::{Decider, End, Judgement};
+use fastpath::port::PortId;
+use fastpath::tables::{NextHop, Tables, Way};
+use flowtable::acl::{L4, Tuple};
+use flowtable::flow::{Key4, Key6, flag};
+use serde::{Deserialize, Serialize};
+
+use crate::compile::{Compiler, PortRole};
+use crate::desired::Endpoint;
+use crate::policy::evaluate;
+use crate::policy::legs::{Party, legs};
+use crate::policy::packet::{Packet, State};
+use crate::policy::rule::Protocol;
+
+/// Which packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// Who sends: an address, or an endpoint of this node.
+    pub from: String,
+    /// Who is meant: an address, or an endpoint of this node.
+    pub to: String,
+    /// A name or a number.
+    pub protocol: String,
+    /// Destination port.
+    #[serde(default)]
+    pub port: u16,
+    /// Source port, or the identifier of an echo request.
+    #[serde(default)]
+    pub source_port: u16,
+}
+
+/// What would become of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The packet.
+    pub packet: String,
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// `ALLOW` or `DROP`.
+    pub verdict: String,
+    /// Why it is dropped: see `caracal explain`.
+    pub reason: Option<String>,
+    /// The entry that it would leave in the flow table.
+    pub entry: Option<String>,
+    /// What staged policies would change.
+    pub staged: Vec<String>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Where in the pipeline.
+    pub stage: String,
+    /// What happens there.
+    pub said: String,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Packet  {}   (synthetic; nothing is sent)", self.packet)?;
+        for (at, step) in self.steps.iter().enumerate() {
+            writeln!(f, " {} {:<20} {}", at + 1, step.stage, step.said)?;
+        }
+        write!(f, "Verdict {}", self.verdict)?;
+        match &self.reason {
+            Some(reason) => writeln!(f, "  {reason}")?,
+            None => writeln!(f)?,
+        }
+        if let Some(entry) = &self.entry {
+            writeln!(f, "Would install flow entry: {entry}")?;
+        }
+        for staged in &self.staged {
+            writeln!(f, "Staged: {staged}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One end of the packet.
+struct Side<'c> {
+    endpoint: Option<&'c Endpoint>,
+    address: IpAddr,
+}
+
+struct Tracer<'c> {
+    compiler: &'c Compiler,
+    tables: &'c Tables,
+    trace: Trace,
+}
+
+/// Traces a packet.
+///
+/// # Errors
+/// What is wrong with the question.
+pub fn trace(
+    compiler: &Compiler,
+    tables: &Tables,
+    connections: Option<&Connections>,
+    ask: &Ask,
+) -> Result<Trace, String> {
+    let (mut from, to) = (
+        side(compiler, &ask.from, None)?,
+        side(compiler, &ask.to, None)?,
+    );
+    let mut to = to;
+    if from.address.is_ipv4() != to.address.is_ipv4() {
+        // A name has the other family, too.
+        let v4 = to.address.is_ipv4();
+        match side(compiler, &ask.from, Some(v4)) {
+            Ok(side) => from = side,
+            Err(_) => to = side(compiler, &ask.to, Some(from.address.is_ipv4()))?,
+        }
+    }
+    let v4 = from.address.is_ipv4();
+    let protocol = match ask.protocol.as_str() {
+        "icmp" if !v4 => Protocol::ICMPV6,
+        name => Protocol::by_name(name)
+            .or_else(|| name.parse().ok().map(Protocol))
+            .ok_or_else(|| {
+                format!("unknown protocol `{name}`: tcp, udp, sctp, icmp or a number")
+            })?,
+    };
+    let has_ports = matches!(protocol.0, l4::TCP | l4::UDP | l4::SCTP | l4::UDPLITE);
+    let is_icmp = matches!(protocol, Protocol::ICMP | Protocol::ICMPV6);
+    let echo = if v4 { 8 } else { 128 };
+    let packet = Packet {
+        src: from.address,
+        dst: to.address,
+        protocol,
+        ports: has_ports.then_some((ask.source_port, ask.port)),
+        icmp: is_icmp.then_some((echo, 0)),
+        original_dst: None,
+        state: State::New,
+    };
+    let mut tracer = Tracer {
+        compiler,
+        tables,
+        trace: Trace {
+            packet: packet.to_string(),
+            verdict: "DROP".to_owned(),
+            ..Trace::default()
+        },
+    };
+    let id = is_icmp.then_some((ask.source_port, echo.into()));
+    tracer.run(&packet, (&from, &to), id, connections)?;
+    Ok(tracer.trace)
+}
+
+fn side<'c>(compiler: &'c Compiler, name: &str, v4: Option<bool>) -> Result<Side<'c>, String> {
+    let endpoints = &compiler.desired().endpoints;
+    let has = |endpoint: &&Endpoint, address: IpAddr| addresses(endpoint).any(|it| it == address);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        if v4.is_some_and(|v4| v4 != address.is_ipv4()) {
+            return Err(format!("{name} and the other end are of two families"));
+        }
+        let endpoint = endpoints.iter().find(|it| has(it, address));
+        return Ok(Side { endpoint, address });
+    }
+    let endpoint = find(compiler, name)?;
+    let mut all = addresses(endpoint).filter(|it| v4.is_none_or(|v4| v4 == it.is_ipv4()));
+    let address = all
+        .next()
+        .ok_or_else(|| format!("{name} has no address of that family"))?;
+    Ok(Side {
+        endpoint: Some(endpoint),
+        address,
+    })
+}
+
+/// The endpoint of this node that a name means: `namespace/pod`, the resource's name, the interface, or the pod where that
+/// is enough.
+///
+/// # Errors
+/// There is none, or more than one.
+pub fn find<'c>(compiler: &'c Compiler, name: &str) -> Result<&'c Endpoint, String> {
+    let means = |endpoint: &&Endpoint| {
+        let namespaced = |pod: &str| name == format!("{}/{pod}", endpoint.id.namespace);
+        [&endpoint.workload, &endpoint.id.name, &endpoint.interface].contains(&&name.to_owned())
+            || namespaced(&endpoint.workload)
+            || namespaced(&endpoint.id.name)
+    };
+    let found: Vec<_> = compiler.desired().endpoints.iter().filter(means).collect();
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(format!("no endpoint of this node is called `{name}`")),
+        _ => Err(format!(
+            "`{name}` is several endpoints: say namespace/{name}"
+        )),
+    }
+}
+
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    let v4 = endpoint.ipv4_nets.iter().map(|net| IpAddr::V4(net.addr()));
+    v4.chain(endpoint.ipv6_nets.iter().map(|net| IpAddr::V6(net.addr())))
+}
+
+impl Tracer<'_> {
+    fn step(&mut self, stage: impl Into<String>, said: impl Into<String>) {
+        self.trace.steps.push(Step {
+            stage: stage.into(),
+            said: said.into(),
+        });
+    }
+
+    fn run(
+        &mut self,
+        packet: &Packet,
+        (from, to): (&Side<'_>, &Side<'_>),
+        id: Option<(u16, u16)>,
+        connections: Option<&Connections>,
+    ) -> Result<(), String> {
+        let (from_end, from_party) = self.origin(from)?;
+        let ports = id.or(packet.ports).unwrap_or_default();
+        if let Some(connections) = connections
+            && self.is_known(packet, ports, connections)
+        {
+            return Ok(());
+        }
+        let hop = match packet.dst {
+            IpAddr::V4(dst) => self.tables.fib4.lookup(dst.into()),
+            IpAddr::V6(dst) => self.tables.fib6.lookup(dst.into()),
+        };
+        let hop = self.tables.next_hop(hop);
+        let Some((way, _, out)) = hop.origin() else {
+            let NextHop::Drop(reason) = hop else {
+                return Ok(());
+            };
+            self.step("route", format!("dropped: {}", reason.meaning()));
+            self.trace.reason = Some(reason.name().to_owned());
+            return Ok(());
+        };
+        let name = self.port_name(out);
+        let waits = if matches!(hop, NextHop::Resolve(_)) {
+            "; its MAC address is not known yet, and the packet would wait"
+        } else {
+            ""
+        };
+        let to_what = match way {
+            Way::Pod => format!("{name} (a pod of this node)"),
+            Way::Host => "this node itself".to_owned(),
+            Way::Uplink => format!("{name}, plain"),
+            Way::Tunnel => format!("{name}, in a tunnel"),
+        };
+        self.step("route", format!("{} by {to_what}{waits}", packet.dst));
+        let node = self.compiler.desired().node_name.clone();
+        let outside = Party::Outside {
+            node: node.clone(),
+            endpoint: None,
+        };
+        let (to_end, to_party) = match way {
+            Way::Pod => (End::Pod(out), self.party(&name).unwrap_or(outside)),
+            Way::Host => (End::Host, Party::Host(node)),
+            Way::Uplink | Way::Tunnel => (End::Outside, outside),
+        };
+        let _ = to;
+        let judgement = self.judge(packet, from_end, to_end);
+        let model = self.compiler.policy().model();
+        let verdict = evaluate(model, packet, &legs(model, &from_party, &to_party));
+        for staged in verdict.staged {
+            if staged.outcome != verdict.outcome {
+                let word = match staged.outcome {
+                    crate::policy::verdict::Outcome::Allow => "ALLOW",
+                    crate::policy::verdict::Outcome::Deny => "DROP",
+                };
+                let said = format!(
+                    "with {} enforced the verdict would be {word}",
+                    staged.policy
+                );
+                self.trace.staged.push(said);
+            }
+        }
+        self.conclude(packet, judgement, way);
+        Ok(())
+    }
+
+    /// Where the packet comes in.
+    fn origin(&mut self, from: &Side<'_>) -> Result<(End, Party), String> {
+        let desired = self.compiler.desired();
+        if let Some(endpoint) = from.endpoint {
+            let port = self.compiler.ports().by_name(&endpoint.interface);
+            let port = port.ok_or_else(|| format!("{} is not served", endpoint.interface))?;
+            let party = self.party(&endpoint.interface);
+            let party = party.ok_or_else(|| format!("no policy is known of {}", endpoint.id))?;
+            let said = format!(
+                "source ok: {} is an address of {}",
+                from.address, endpoint.id
+            );
+            self.step(format!("port {}", endpoint.interface), said);
+            return Ok((End::Pod(port), party));
+        }
+        let hop = match from.address {
+            IpAddr::V4(src) => self.tables.fib4.lookup(src.into()),
+            IpAddr::V6(src) => self.tables.fib6.lookup(src.into()),
+        };
+        let node = desired.node_name.clone();
+        if let Some((Way::Host, ..)) = self.tables.next_hop(hop).origin() {
+            self.step("port of the host", "the host's own packet");
+            return Ok((End::Host, Party::Host(node)));
+        }
+        self.step("uplink", format!("{} is not of this node", from.address));
+        let endpoint = None;
+        Ok((End::Outside, Party::Outside { node, endpoint }))
+    }
+
+    fn party(&self, interface: &str) -> Option<Party> {
+        let id = self.compiler.policy().endpoint(interface)?;
+        Some(Party::Workload(id.clone()))
+    }
+
+    fn port_name(&self, port: PortId) -> String {
+        let port = self.compiler.ports().get(port);
+        port.map_or_else(
+            || "?".to_owned(),
+            |spec| match spec.role {
+                PortRole::Host(_) => "the host's port".to_owned(),
+                PortRole::Uplink | PortRole::Pod => spec.name.clone(),
+            },
+        )
+    }
+
+    /// Whether a connection is there already, or a denial.
+    fn is_known(
+        &mut self,
+        packet: &Packet,
+        (sport, dport): (u16, u16),
+        connections: &Connections,
+    ) -> bool {
+        let protocol = packet.protocol.0;
+        let found = match (packet.src, packet.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let (src, dst) = (src.into(), dst.into());
+                let key = Key4 {
+                    src,
+                    dst,
+                    sport,
+                    dport,
+                    protocol,
+                };
+                let found = connections.v4.table.lookup(&key);
+                found.map(|(_, action)| (action.flags, action.generation, action.rule))
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let (src, dst) = (src.into(), dst.into());
+                let key = Key6 {
+                    src,
+                    dst,
+                    sport,
+                    dport,
+                    protocol,
+                };
+                let found = connections.v6.table.lookup(&key);
+                found.map(|(_, action)| (action.flags, action.generation, action.rule))
+            }
+            _ => None,
+        };
+        match found {
+            None => self.step("flow cache", "miss"),
+            Some((flags, generation, _)) if flags & flag::DENY != 0 => {
+                let current = generation == self.tables.generation as u32;
+                let said = if current {
+                    "denied of late; what follows is how"
+                } else {
+                    "denied by older tables; it is judged anew"
+                };
+                self.step("flow cache", said);
+            }
+            Some(_) => {
+                self.step(
+                    "flow cache",
+                    "hit: part of a connection; policy is not asked",
+                );
+                self.trace.verdict = "ALLOW".to_owned();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn judge(&mut self, packet: &Packet, from: End, to: End) -> Judgement {
+        let l4 = match (packet.ports, packet.icmp) {
+            (Some((source, destination)), _) => L4::Ports {
+                source,
+                destination,
+            },
+            (None, Some((kind, code))) => L4::Icmp { kind, code },
+            (None, None) => L4::Other,
+        };
+        let protocol = packet.protocol.0;
+        let mut said: Vec<(Decider, bool)> = Vec::new();
+        let policies = &self.tables.policies;
+        let note = |decider, allows| said.push((decider, allows));
+        let judgement = match (packet.src, packet.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let (source, destination) = (src.to_bits(), dst.to_bits());
+                let tuple = Tuple {
+                    source,
+                    destination,
+                    protocol,
+                    l4,
+                };
+                policies.explain(&tuple, from, to, note)
+            }
+            (src, dst) => {
+                let bits = |addr: IpAddr| match addr {
+                    IpAddr::V4(addr) => addr.to_ipv6_mapped().to_bits(),
+                    IpAddr::V6(addr) => addr.to_bits(),
+                };
+                let (source, destination) = (bits(src), bits(dst));
+                let tuple = Tuple {
+                    source,
+                    destination,
+                    protocol,
+                    l4,
+                };
+                policies.explain(&tuple, from, to, note)
+            }
+        };
+        let legs = [("egress", from), ("ingress", to)];
+        let mut legs = legs.into_iter().filter_map(|(word, end)| match end {
+            End::Pod(port) if from != End::Host => Some((word, port)),
+            _ => None,
+        });
+        for (decider, allows) in said {
+            let Some((word, port)) = legs.next() else {
+                break;
+            };
+            self.leg(word, port, decider, allows);
+        }
+        if from == End::Host && matches!(to, End::Pod(_)) {
+            self.step("policy", "a host always reaches its own pods");
+        }
+        judgement
+    }
+
+    fn leg(&mut self, word: &str, port: PortId, decider: Decider, allows: bool) {
+        let endpoint = self.compiler.ports().get(port);
+        let endpoint = endpoint.and_then(|spec| self.compiler.policy().endpoint(&spec.name));
+        let name = endpoint.map_or_else(|| "?".to_owned(), ToString::to_string);
+        let reason = self.compiler.reason(port, decider);
+        let reason = reason.map_or_else(|| "nothing".to_owned(), |reason| reason.to_string());
+        let verb = if allows { "allowed by" } else { "denied:" };
+        self.step(format!("{word} of {name}"), format!("{verb} {reason}"));
+    }
+
+    fn conclude(&mut self, packet: &Packet, judgement: Judgement, way: Way) {
+        let generation = self.tables.generation;
+        match judgement {
+            Judgement::Deny { reason, .. } => {
+                if reason != fastpath::reason::DropReason::PolicyDeny {
+                    self.step("to the host", reason.meaning());
+                }
+                self.trace.reason = Some(reason.name().to_owned());
+                self.trace.entry = Some(format!("deny, idle 10 s, generation {generation}"));
+            }
+            Judgement::Allow { .. } => {
+                let nat = &self.tables.nat;
+                let masquerades = way == Way::Uplink
+                    && match (packet.src, packet.dst) {
+                        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                            nat.rules4.masquerades(src.into(), dst.into())
+                        }
+                        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                            nat.rules6.masquerades(src.into(), dst.into())
+                        }
+                        _ => false,
+                    };
+                if masquerades {
+                    self.step(
+                        "natOutgoing",
+                        "it leaves with the uplink's address and a port of ours",
+                    );
+                }
+                self.trace.verdict = "ALLOW".to_owned();
+                let nat = if masquerades {
+                    ", source translated"
+                } else {
+                    ""
+                };
+                self.trace.entry = Some(format!(
+                    "allow{nat}, generation {generation}, both directions"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What policy says about the first packet of a connection, and what is remembered of a denial.
+//!
+//! A denied packet's key is inserted as a connection is, with [`action::DENY`] on both entries: the next packet costs a
+//! lookup. The entry of the other direction is no answer's: who meets it begins a connection of its own, and the denial
+//! goes. A denial holds as long as the tables by which it was decided, and [`DENIAL`] after its last packet at most.
+
+use core::time::Duration;
+
+use encap::l4;
+use flowtable::acl::{L4, Tuple};
+use flowtable::conn::{Dir, Flags};
+use flowtable::flow::{Action, FlowKey, FlowRef, View, flag as action};
+
+use super::connect::{Context, NOBODY};
+use super::net::Net;
+use super::{NOWHERE, evict, origin_of, short};
+use crate::batch::{Packet, PeerId};
+use crate::connections::Side;
+use crate::policy::{Decider, End, Judgement};
+use crate::port::{PortId, PortKind};
+use crate::reason::DropReason;
+use crate::tables::{Tables, Way};
+
+/// How long a denial is remembered after its last packet.
+pub(super) const DENIAL: Duration = Duration::from_secs(10);
+
+/// Denials are remembered while a table is filled to less than this, of 256: the rest is for connections.
+const ROOM_FOR_DENIALS: u16 = 128;
+
+/// On a denial's entries: it ended a connection that was established, so that what the other end still sends within that
+/// begins nothing.
+const REVOKED: u8 = 1 << 5;
+
+/// Whether an entry is a denial's.
+#[inline(always)]
+pub(super) const fn is_denial<A>(action: &Action<A>) -> bool {
+    action.flags & action::DENY != 0
+}
+
+/// Why packets of a denial's direction are dropped.
+pub(super) fn reason_of<A>(action: &Action<A>) -> DropReason {
+    let reason = DropReason::ALL.get(usize::from(action.reason));
+    reason.copied().unwrap_or(DropReason::PolicyDeny)
+}
+
+/// Repeats a denial for a packet of its direction. `false` if it does not hold for the packet.
+#[inline]
+pub(super) fn repeat<N: Net>(
+    side: &Side<N::Key>,
+    flow: FlowRef,
+    action: &Action<N::Addr>,
+    packet: &mut Packet,
+    tables: &Tables,
+    now: flowtable::Tick,
+) -> bool {
+    let holds = action.flags & action::IS_REPLY == 0
+        && action.generation == short(tables.generation)
+        && action.origin == origin_of(packet);
+    if holds {
+        side.table.touch(flow, now, packet.ip_len() as u32);
+        packet.next_hop = action.next_hop;
+        packet.deny(reason_of(action), Decider::from_bits(action.rule));
+    }
+    holds
+}
+
+/// The part of a packet behind its IP header, as rules ask for it. `l4` is its bytes.
+fn l4_of<N: Net>(protocol: u8, ports: (u16, u16), l4: &[u8]) -> L4 {
+    match protocol {
+        l4::TCP | l4::UDP | l4::SCTP | l4::UDPLITE => L4::Ports {
+            source: ports.0,
+            destination: ports.1,
+        },
+        _ if protocol == N::ICMP => match l4 {
+            &[kind, code, ..] => L4::Icmp { kind, code },
+            _ => L4::Other,
+        },
+        _ => L4::Other,
+    }
+}
+
+/// Multicast listener discovery and neighbour discovery: from a pod to its host always allowed.
+fn is_neighbour_discovery<A>(tuple: &Tuple<A>) -> bool {
+    tuple.protocol == l4::ICMPV6
+        && matches!(
+            tuple.l4,
+            L4::Icmp {
+                kind: 130..=133 | 135 | 136,
+                ..
+            }
+        )
+}
+
+impl Context<'_> {
+    /// Judges a packet as the first of a connection. Its addresses and ports, as known, must be those that it came with.
+    pub(super) fn judge<N: Net>(&self, packet: &Packet, l3: &[u8]) -> Judgement {
+        let known = N::tuple(packet);
+        let protocol = N::protocol(packet);
+        let tuple = Tuple {
+            source: known.src,
+            destination: known.dst,
+            protocol,
+            l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
+        };
+        let (from, to) = (self.came_from(packet), self.goes_to());
+        if matches!((from, to), (End::Pod(_), End::Host)) && is_neighbour_discovery(&tuple) {
+            return Judgement::Allow {
+                source: Decider::NOBODY,
+                destination: Decider::NOBODY,
+            };
+        }
+        self.tables.policies.judge(&tuple, from, to)
+    }
+
+    /// Judges a connection anew, of which this packet may be of either direction.
+    pub(super) fn judge_again<N: Net>(
+        &self,
+        view: &View<N::Key>,
+        packet: &Packet,
+        l3: &[u8],
+    ) -> Option<Judgement> {
+        let mut ends = (self.came_from(packet), self.goes_to());
+        let key = if view.is_reply() {
+            ends = (ends.1, ends.0);
+            let table = &N::side(&self.tracker.connections).table;
+            table.view(table.partner(view.flow)?)?.key
+        } else {
+            view.key
+        };
+        let protocol = N::protocol_of(&key);
+        if protocol == N::ICMP && view.is_reply() {
+            // What was asked is not seen here: the next query tells.
+            return None;
+        }
+        let known = N::tuple_of(&key);
+        let tuple = Tuple {
+            source: known.src,
+            destination: known.dst,
+            protocol,
+            l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
+        };
+        Some(self.tables.policies.judge(&tuple, ends.0, ends.1))
+    }
+
+    fn came_from(&self, packet: &Packet) -> End {
+        if packet.peer == PeerId::NONE {
+            self.end_at(packet.in_port)
+        } else {
+            End::Outside
+        }
+    }
+
+    const fn goes_to(&self) -> End {
+        match self.adjacency.way {
+            Way::Pod => End::Pod(self.adjacency.port),
+            Way::Host => End::Host,
+            Way::Uplink | Way::Tunnel => End::Outside,
+        }
+    }
+
+    fn end_at(&self, port: PortId) -> End {
+        match self.tables.port(port).map(|port| &port.kind) {
+            Some(PortKind::Host) => End::Host,
+            Some(PortKind::Uplink) => End::Outside,
+            // A port that is gone: closed, as no endpoint is known for it.
+            Some(PortKind::Pod(_)) | None => End::Pod(port),
+        }
+    }
+
+    /// Remembers that connections of this key are denied. `flags` are what an earlier denial of it hands on.
+    pub(super) fn remember_denied<N: Net>(
+        &self,
+        key: N::Key,
+        packet: &Packet,
+        denied: (DropReason, Decider),
+        flags: u8,
+    ) {
+        self.deny_key::<N>(key, origin_of(packet), packet, denied, flags);
+    }
+
+    /// Removes a connection that is no longer allowed, and remembers that.
+    pub(super) fn revoke<N: Net>(
+        &self,
+        view: &View<N::Key>,
+        packet: &Packet,
+        denied: (DropReason, Decider),
+    ) {
+        let side = N::side(&self.tracker.connections);
+        let table = &side.table;
+        let forward = if view.is_reply() {
+            table.partner(view.flow).and_then(|flow| table.view(flow))
+        } else {
+            Some(*view)
+        };
+        let counters = &self.tables.policies.counters;
+        if let Some(View { key, action, .. }) = forward
+            && evict::remove::<N>(side, view.flow, counters)
+        {
+            self.deny_key::<N>(key, action.origin, packet, denied, REVOKED);
+        }
+    }
+
+    fn deny_key<N: Net>(
+        &self,
+        key: N::Key,
+        origin: u16,
+        packet: &Packet,
+        (reason, by): (DropReason, Decider),
+        flags: u8,
+    ) {
+        let side = N::side(&self.tracker.connections);
+        let forward = Action {
+            generation: short(self.tables.generation),
+            next_hop: N::route(self.tables, N::tuple_of(&key).dst),
+            origin,
+            flags: action::DENY | flags,
+            rule: by.to_bits(),
+            reason: reason as u8,
+            ..Action::default()
+        };
+        let reply = Action {
+            origin: NOWHERE,
+            ..forward
+        };
+        let (there, back) = ((key, forward), (key.reversed(), reply));
+        let dirs = (Dir::EMPTY.to_bits(), Dir::EMPTY.to_bits());
+        let len = packet.ip_len() as u32;
+        if side.fill() < ROOM_FOR_DENIALS
+            && let Ok((flow, _)) = side.table.insert_pair(there, back, self.now, dirs)
+        {
+            side.made(NOBODY);
+            side.table.touch(flow, self.now, len);
+        } else {
+            // The next packet is judged, as this one was.
+            self.tables.policies.counters.add(by, 1, len.into());
+        }
+    }
+
+    /// What a denial that a packet meets, of either direction, means for it: the reason to drop it; or the denial is gone and
+    /// the packet begins a connection of its own, to which the flags are handed on if it is denied again.
+    pub(super) fn meets_denial<N: Net>(
+        &self,
+        flow: FlowRef,
+        action: &Action<N::Addr>,
+        packet: &mut Packet,
+        l3: &[u8],
+    ) -> Result<u8, DropReason> {
+        let side = N::side(&self.tracker.connections);
+        if repeat::<N>(side, flow, action, packet, self.tables, self.now) {
+            return Err(reason_of(action));
+        }
+        let is_reply = action.flags & action::IS_REPLY != 0;
+        let revoked = action.flags & REVOKED;
+        if is_reply && revoked != 0 && is_mid_stream::<N>(packet, l3) {
+            packet.denied_by = Decider::from_bits(action.rule);
+            return Err(reason_of(action));
+        }
+        if !evict::remove::<N>(side, flow, &self.tables.policies.counters) {
+            // Another poller is at work on it; the sender tries again.
+            return Err(DropReason::FlowEnded);
+        }
+        Ok(if is_reply { 0 } else { revoked })
+    }
+}
+
+/// Whether a packet is a TCP segment that begins no connection.
+fn is_mid_stream<N: Net>(packet: &Packet, l3: &[u8]) -> bool {
+    let begins = |flags: Flags| flags.has(Flags::SYN) && !flags.has(Flags::ACK);
+    N::protocol(packet) == l4::TCP
+        && N::segment(packet, l3).is_some_and(|segment| !begins(segment.flags))
+}

@@ -1,0 +1,501 @@
+//! Random policies and packets: what the pipeline does with the first packet of a connection, and what it says decided, is
+//! what the evaluator that goes through everything says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use control::compile::{PolicyCompiler, PortRole, PortSpec, PortTable};
+use control::desired::EndpointToHost;
+use control::policy::evaluate;
+use control::policy::legs::{Party, legs};
+use control::policy::model::{
+    DefaultAction, IpPort, IpSet, Model, Policy, PolicyId, PolicyKind, Profile, Rules, Settings,
+    TierPolicies, Workload, WorkloadId,
+};
+use control::policy::packet::{Packet, State};
+use control::policy::rule::{
+    Action, Families, Family, IcmpMatch, IpSetId, Matches, Origin, PortRange, Ports, Protocol,
+    Rule, Side,
+};
+use control::policy::verdict::{Outcome, Reason};
+use encap::eth::MacAddr;
+use fastpath::batch::Fate;
+use fastpath::policy::Decider;
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use pcap_tests::build::{ethernet, ip4, ip6};
+use pcap_tests::rig::Rig;
+
+use crate::node::*;
+
+const OTHER6: &str = "fd00:65::3";
+const NODE_NAME: &str = "n";
+
+/// Numbers that look random, the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize].clone()
+    }
+}
+
+fn workload_id(name: &str) -> WorkloadId {
+    WorkloadId {
+        orchestrator: "k8s".to_owned(),
+        workload: format!("default/{name}"),
+        endpoint: "eth0".to_owned(),
+    }
+}
+
+fn net(dice: &mut Dice) -> ipnet::IpNet {
+    let nets = [
+        "10.65.0.2/32",
+        "10.65.0.2/31",
+        "10.65.0.0/16",
+        "0.0.0.0/0",
+        "198.51.100.0/24",
+        "172.18.0.2/32",
+        "fd00:65::2/128",
+        "fd00:65::/64",
+        "::/0",
+        "2001:db8:99::/48",
+    ];
+    dice.of(&nets).parse().expect("a prefix")
+}
+
+fn nets(dice: &mut Dice) -> Vec<ipnet::IpNet> {
+    (0..=dice.below(2)).map(|_| net(dice)).collect()
+}
+
+fn ports(dice: &mut Dice) -> Ports {
+    let mut ports = Ports::default();
+    for _ in 0..=dice.below(2) {
+        let first = dice.of(&[53, 80, 81, 443, 10_000, 20_000]);
+        let last = first + dice.of(&[0, 1, 5000]);
+        ports.ranges.push(PortRange { first, last });
+    }
+    if dice.one_in(3) {
+        ports.named.push(set_id(dice, "ports"));
+    }
+    ports
+}
+
+fn set_id(dice: &mut Dice, kind: &str) -> IpSetId {
+    // Sometimes one that is not there.
+    IpSetId::from(format!("{kind}{}", dice.below(4)).as_str())
+}
+
+fn side(dice: &mut Dice, has_ports: bool) -> Side {
+    let mut side = Side::default();
+    if dice.one_in(4) {
+        side.nets = Some(if dice.one_in(8) {
+            Vec::new()
+        } else {
+            nets(dice)
+        });
+    }
+    if dice.one_in(6) {
+        side.not_nets = nets(dice);
+    }
+    if dice.one_in(4) {
+        side.ip_sets.push(set_id(dice, "nets"));
+    }
+    if dice.one_in(6) {
+        side.not_ip_sets.push(set_id(dice, "nets"));
+    }
+    if has_ports {
+        if dice.one_in(3) {
+            side.ports = Some(ports(dice));
+        }
+        if dice.one_in(6) {
+            side.not_ports = Some(ports(dice));
+        }
+        if dice.one_in(10) {
+            side.ip_port_sets.push(set_id(dice, "ports"));
+        }
+    }
+    side
+}
+
+fn rule(dice: &mut Dice, index: usize) -> Rule {
+    let known = [
+        None,
+        Some(Protocol::TCP),
+        Some(Protocol::UDP),
+        Some(Protocol::ICMP),
+        Some(Protocol::ICMPV6),
+    ];
+    let protocol = dice.of(&known);
+    let has_ports = protocol.is_some_and(Protocol::has_ports);
+    let mut matches = Matches {
+        families: dice.of(&[
+            Families::Any,
+            Families::Any,
+            Families::Any,
+            Families::Only(Family::V4),
+            Families::Only(Family::V6),
+            Families::Never,
+        ]),
+        protocol,
+        src: side(dice, has_ports),
+        dst: side(dice, has_ports),
+        ..Matches::default()
+    };
+    let icmp = IcmpMatch {
+        kind: dice.of(&[8, 13, 128]),
+        code: dice.of(&[None, Some(0), Some(1)]),
+    };
+    if !has_ports && dice.one_in(3) {
+        matches.icmp = Some(icmp);
+    }
+    if dice.one_in(5) {
+        matches.not_icmp = Some(icmp);
+    } else if dice.one_in(6) {
+        matches.not_protocol = Some(dice.of(&[Protocol::TCP, Protocol::UDP, Protocol::ICMP]));
+    }
+    Rule {
+        action: dice.of(&[
+            Action::Allow,
+            Action::Allow,
+            Action::Allow,
+            Action::Allow,
+            Action::Allow,
+            Action::Deny,
+            Action::Pass,
+            Action::Log,
+        ]),
+        matches,
+        origin: Origin {
+            index,
+            ..Origin::default()
+        },
+    }
+}
+
+fn rules(dice: &mut Dice) -> Rules {
+    let mut list = || -> Vec<Rule> {
+        (0..dice.below(5) as usize)
+            .map(|at| rule(dice, at))
+            .collect()
+    };
+    Rules {
+        inbound: list(),
+        outbound: list(),
+    }
+}
+
+fn model(dice: &mut Dice) -> Model {
+    let mut model = Model::default();
+    let to_host = [
+        EndpointToHost::Accept,
+        EndpointToHost::Drop,
+        EndpointToHost::Return,
+        EndpointToHost::Reject,
+    ];
+    model.settings = Settings {
+        endpoint_to_host: dice.of(&to_host),
+        ..Settings::default()
+    };
+    for at in 0..3 {
+        let members = (0..dice.below(4)).map(|_| net(dice)).collect();
+        model.ip_sets.insert(
+            IpSetId::from(format!("nets{at}").as_str()),
+            IpSet::Nets(members),
+        );
+        let members = (0..dice.below(4)).map(|_| IpPort {
+            address: net(dice).addr(),
+            protocol: dice.of(&[Protocol::TCP, Protocol::UDP]),
+            port: dice.of(&[80, 443]),
+        });
+        let members = members.collect();
+        model.ip_sets.insert(
+            IpSetId::from(format!("ports{at}").as_str()),
+            IpSet::IpPorts(members),
+        );
+    }
+    let mut ids = Vec::new();
+    for at in 0..6 {
+        let kind = dice.of(&[
+            PolicyKind::Global,
+            PolicyKind::Namespaced,
+            PolicyKind::StagedGlobal,
+        ]);
+        let id = PolicyId {
+            kind,
+            namespace: None,
+            name: format!("p{at}").as_str().into(),
+        };
+        let tier = ["first", "second"][at / 3].into();
+        model.policies.insert(
+            id.clone(),
+            Policy {
+                tier,
+                rules: rules(dice),
+            },
+        );
+        ids.push(id);
+    }
+    for name in ["kns.x", "ksa.x"] {
+        model
+            .profiles
+            .insert(name.to_owned(), Profile { rules: rules(dice) });
+    }
+    for (name, interface, addresses) in [
+        ("a", "calia", [POD_ADDR, POD6]),
+        ("b", "calib", [OTHER_ADDR, OTHER6]),
+    ] {
+        let tiers = [&ids[..3], &ids[3..]].into_iter().zip(["first", "second"]);
+        let mut some = |of: &[PolicyId]| -> Vec<PolicyId> {
+            of.iter().filter(|_| !dice.one_in(3)).cloned().collect()
+        };
+        let tiers = tiers
+            .map(|(of, name)| (name, some(of), some(of)))
+            .collect::<Vec<_>>();
+        let tiers = tiers
+            .into_iter()
+            .map(|(name, ingress, egress)| TierPolicies {
+                name: name.into(),
+                default_action: dice.of(&[DefaultAction::Deny, DefaultAction::Pass]),
+                ingress,
+                egress,
+            });
+        let tiers = tiers.collect();
+        let workload = Workload {
+            node: NODE_NAME.to_owned(),
+            interface: interface.to_owned(),
+            active: !dice.one_in(20),
+            nets: addresses
+                .iter()
+                .map(|it| it.parse::<IpAddr>().expect("an address").into())
+                .collect(),
+            // One of them is not there.
+            profiles: ["kns.x", "nobody", "ksa.x"]
+                .into_iter()
+                .filter(|_| !dice.one_in(3))
+                .map(str::to_owned)
+                .collect(),
+            tiers,
+            ..Workload::default()
+        };
+        model.workloads.insert(workload_id(name), workload);
+    }
+    model
+}
+
+/// Where a packet comes in, and how.
+struct Way {
+    from: (Party, PortId),
+    to: Party,
+    addresses: (&'static str, &'static str),
+}
+
+fn way(dice: &mut Dice) -> Way {
+    let pod = |name| Party::Workload(workload_id(name));
+    let host = || Party::Host(NODE_NAME.to_owned());
+    let outside = || Party::Outside {
+        node: NODE_NAME.to_owned(),
+        endpoint: None,
+    };
+    let (from, to, addresses) = match dice.below(8) {
+        0 => ((pod("a"), POD), pod("b"), (POD_ADDR, OTHER_ADDR)),
+        1 => ((pod("b"), OTHER), pod("a"), (OTHER_ADDR, POD_ADDR)),
+        2 => ((pod("a"), POD), outside(), (POD_ADDR, SERVER)),
+        3 => ((outside(), UPLINK), pod("a"), (SERVER, POD_ADDR)),
+        4 => ((pod("a"), POD), host(), (POD_ADDR, NODE)),
+        5 => ((host(), HOST), pod("a"), (NODE, POD_ADDR)),
+        6 => ((pod("a"), POD), outside(), (POD6, SERVER6)),
+        _ => ((outside(), UPLINK), pod("a"), (SERVER6, POD6)),
+    };
+    Way {
+        from,
+        to,
+        addresses,
+    }
+}
+
+/// A first packet with a source port, or an identifier, of its own; and what policy sees of it.
+fn packet(dice: &mut Dice, way: &Way, own: u16) -> (Vec<u8>, Packet) {
+    let (src, dst) = way.addresses;
+    let v4 = !src.contains(':');
+    let dport = dice.of(&[53, 80, 81, 443, 15_000]);
+    let kind = if v4 { dice.of(&[8, 13]) } else { 128 };
+    let choice = dice.below(3);
+    let word = u32::from(own) << 16 | 1;
+    let bytes = match (choice, v4) {
+        (0, true) => ip4(src, dst).tcp(own, dport, 0x02, &[]),
+        (0, false) => ip6(src, dst).tcp(own, dport, 0x02, &[]),
+        (1, true) => ip4(src, dst).udp(own, dport, b"data"),
+        (1, false) => ip6(src, dst).udp(own, dport, b"data"),
+        (_, true) => ip4(src, dst).icmp(kind, 0, word, &[0; 12]),
+        (_, false) => ip6(src, dst).icmp(kind, 0, word, &[0; 12]),
+    };
+    let (macs, frame_of) = match way.from.1 {
+        UPLINK => ((UPLINK_MAC, ROUTER_MAC), bytes),
+        POD => ((GATEWAY_MAC, POD_MAC), bytes),
+        OTHER => ((GATEWAY_MAC, OTHER_MAC), bytes),
+        _ => (([2, 0, 0, 0, 0, 4], HOST_MAC), bytes),
+    };
+    let icmp = if v4 { Protocol::ICMP } else { Protocol::ICMPV6 };
+    let seen = Packet {
+        src: src.parse().expect("an address"),
+        dst: dst.parse().expect("an address"),
+        protocol: [Protocol::TCP, Protocol::UDP, icmp][choice as usize],
+        ports: (choice < 2).then_some((own, dport)),
+        icmp: (choice == 2).then_some((kind, 0)),
+        original_dst: None,
+        state: State::New,
+    };
+    (ethernet(macs.0, macs.1, &frame_of), seen)
+}
+
+fn ports_of_the_node() -> PortTable {
+    let mut ports = PortTable::default();
+    for (name, role) in [
+        ("eth0", PortRole::Uplink),
+        ("calia", PortRole::Pod),
+        ("calib", PortRole::Pod),
+        ("caracal0", PortRole::Host(MacAddr(HOST_MAC))),
+    ] {
+        ports.insert(PortSpec {
+            name: name.to_owned(),
+            ifindex: ports.len() as u32 + 1,
+            mac: MacAddr(GATEWAY_MAC),
+            mtu: 1500,
+            partial_checksums: true,
+            role,
+        });
+    }
+    assert_eq!(ports.by_name("calib"), Some(OTHER));
+    ports
+}
+
+/// What the entry of a packet says decided, on each leg.
+fn deciders(rig: &Rig, packet: &Packet, own: u16) -> Option<(bool, [Decider; 2])> {
+    let mut found = None;
+    let mut note = |is_reply: bool, sport: u16, flags: u8, rule: u32| {
+        if !is_reply && sport == own {
+            let entry = found.get_or_insert((false, [Decider::NOBODY; 2]));
+            entry.0 = flags & flowtable::flow::flag::DENY != 0;
+            entry.1[0] = Decider::from_bits(rule);
+        }
+    };
+    let connections = rig.connections();
+    if packet.src.is_ipv4() {
+        let table = &connections.v4.table;
+        table.for_each(|view| {
+            note(
+                view.is_reply(),
+                view.key.sport,
+                view.action.flags,
+                view.action.rule,
+            )
+        });
+        table.for_each(|view| {
+            let forward = table.partner(view.flow).and_then(|flow| table.view(flow));
+            if view.is_reply() && forward.is_some_and(|it| it.key.sport == own) {
+                found.as_mut().expect("both").1[1] = Decider::from_bits(view.action.rule);
+            }
+        });
+    } else {
+        let table = &connections.v6.table;
+        table.for_each(|view| {
+            note(
+                view.is_reply(),
+                view.key.sport,
+                view.action.flags,
+                view.action.rule,
+            )
+        });
+        table.for_each(|view| {
+            let forward = table.partner(view.flow).and_then(|flow| table.view(flow));
+            if view.is_reply() && forward.is_some_and(|it| it.key.sport == own) {
+                found.as_mut().expect("both").1[1] = Decider::from_bits(view.action.rule);
+            }
+        });
+    }
+    found
+}
+
+#[test]
+fn the_pipeline_says_what_the_evaluator_says() {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let ports = ports_of_the_node();
+    let mut compiler = PolicyCompiler::default();
+    let (mut allowed, mut denied) = (0, 0);
+    for round in 0..150 {
+        // The same compiler goes on from model to model.
+        let model = Arc::new(model(&mut dice));
+        compiler.update(&model, NODE_NAME).expect("it fits");
+        let mut tables = tables(1024..=65_535);
+        tables.policies = compiler.policies(&ports);
+        let mut rig = Rig::new(tables).with_connections();
+        for own in 10_000..10_040 {
+            let way = way(&mut dice);
+            let (frame, packet) = packet(&mut dice, &way, own);
+            let verdict = evaluate(&model, &packet, &legs(&model, &way.from.0, &way.to));
+            let what = format!(
+                "round {round}, {packet}, {:?} -> {:?}: {verdict:?}",
+                way.from.0, way.to
+            );
+            let outcome = rig.run(way.from.1, &[frame]);
+            let fate = match outcome.fates[0] {
+                Fate::Transmit(_) => Outcome::Allow,
+                Fate::Drop(
+                    DropReason::PolicyDeny
+                    | DropReason::EndpointToHost
+                    | DropReason::EndpointToHostRejected,
+                ) => Outcome::Deny,
+                other => panic!("{other:?}: {what}"),
+            };
+            assert_eq!(fate, verdict.outcome, "{what}");
+            *if fate == Outcome::Allow {
+                &mut allowed
+            } else {
+                &mut denied
+            } += 1;
+            let (denies, [source, destination]) =
+                deciders(&rig, &packet, own).unwrap_or_else(|| panic!("no entry: {what}"));
+            assert_eq!(denies, fate == Outcome::Deny, "{what}");
+            let said = verdict.legs.iter().filter_map(|leg| match &leg.leg {
+                control::policy::legs::Leg::Workload(id, _) => Some((id, &leg.reason)),
+                _ => None,
+            });
+            let said: Vec<_> = said.collect();
+            let entries: Vec<Decider> = if denies {
+                vec![source]
+            } else {
+                let both = [source, destination].into_iter();
+                both.filter(|it| *it != Decider::NOBODY).collect()
+            };
+            // A denial has the one that denied, else each leg has its own.
+            let told = if denies {
+                &said[said.len() - 1..]
+            } else {
+                &said[..]
+            };
+            assert_eq!(entries.len(), told.len(), "{what}");
+            for (decider, (id, reason)) in entries.iter().zip(told) {
+                let interface = if **id == workload_id("a") {
+                    "calia"
+                } else {
+                    "calib"
+                };
+                let ours = compiler.reason(interface, *decider);
+                assert_eq!(ours.as_ref(), Some::<&Reason>(reason), "{what}");
+            }
+        }
+    }
+    assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
+}
