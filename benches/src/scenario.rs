@@ -17,8 +17,8 @@ use crate::routes::{Address, Route, Spread, addresses, bgp1m, calico1k, calico1k
 
 pub use chain::Chain;
 pub use established::empty as no_connections;
+pub use packets::{fragments4, udp4, udp4_of, unreachable4};
 use packets::{tcp4, tunnelled, udp6};
-pub use packets::{udp4, udp4_of};
 use tables::{POD_HOPS, tables};
 
 /// The uplink's port.

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use benches::alloc::{self, Counting};
-use benches::scenario::{Chain, POD4, Scenario, udp4_of};
+use benches::scenario::{Chain, POD4, Scenario, fragments4, no_connections, udp4_of, unreachable4};
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
+use fastpath::connections::Tracker;
 use fastpath::counters::{Counter, Counters};
 use fastpath::event::Events;
 use fastpath::io::PacketIo;
@@ -35,6 +36,8 @@ enum Proof {
     Answered(DropReason),
     /// Every packet went on in pieces.
     Fragmented,
+    /// Every packet went on; connections were made, and expired.
+    MadeAndExpired,
 }
 
 #[test]
@@ -69,6 +72,46 @@ fn the_steady_state_allocates_nothing() {
         let long = to(scenario, 1900, [0, 64]);
         check(name, scenario, &long, Proof::Fragmented);
     }
+
+    let translated = Scenario::new(Chain::Snat4Reply, 64);
+    let errors: Vec<_> = translated.packets(0, 64).map(unreachable4).collect();
+    check(
+        "ICMP errors, translated",
+        &translated,
+        &errors,
+        Proof::Forwarded,
+    );
+    // So many that each has expired when its turn comes again: made, swept and made.
+    for (chain, flows) in [
+        (Chain::State4, 4096),
+        (Chain::Snat4, 4096),
+        (Chain::Snat6, 4096),
+    ] {
+        let mut scenario = Scenario::beginning(chain, flows);
+        scenario.connections = Some(no_connections(chain, flows));
+        let packets: Vec<_> = scenario.packets(0, flows).map(<[u8]>::to_vec).collect();
+        check(
+            "new connections",
+            &scenario,
+            &packets,
+            Proof::MadeAndExpired,
+        );
+        if chain == Chain::Snat4 {
+            let destination =
+                |packet: &[u8]| u32::from_be_bytes(packet[30..34].try_into().expect("four bytes"));
+            let pieces: Vec<_> = (0..)
+                .zip(&packets)
+                .flat_map(|(flow, packet)| fragments4(POD4 + 1, destination(packet), flow))
+                .collect();
+            scenario.connections = Some(no_connections(chain, flows));
+            check(
+                "fragments, translated",
+                &scenario,
+                &pieces,
+                Proof::MadeAndExpired,
+            );
+        }
+    }
 }
 
 fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
@@ -76,14 +119,19 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
     let counters = Arc::new(Counters::new(ports));
     let events = Events::new(Arc::new(ArrayQueue::new(64)));
     let mut pipeline = Pipeline::new(Arc::clone(&counters), events);
+    if let Some(connections) = &scenario.connections {
+        let tracker = Tracker::new(Arc::clone(connections), (0, 1), [7, 8]);
+        pipeline = pipeline.with_connections(tracker);
+    }
     let mut io = MemIo::new(256, 2048, ports, 256);
     let mut batch = Batch::default();
     let port = scenario.in_ports()[0];
     let mut now = Tick(0);
+    let mut next = packets.iter().cycle();
     let mut run = |batches: u64| {
         for _ in 0..batches {
             now = Tick(now.0 + PAUSE);
-            for packet in packets.iter().cycle().take(TOGETHER) {
+            for packet in next.by_ref().take(TOGETHER) {
                 assert!(io.inject(port, packet));
             }
             io.recv(port.0.into(), &mut batch);
@@ -105,6 +153,11 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
         Proof::Answered(reason) => {
             let drops = counters.drops(port, reason).map_or(0, Counter::get);
             assert_eq!((drops, originated), (count, count), "{name}");
+        }
+        Proof::MadeAndExpired => {
+            let (made, expired) = (&counters.connections_made, &counters.connections_expired);
+            assert_eq!((tx, originated), (count, 0), "{name}");
+            assert!(made.get() > 10_000 && expired.get() > 10_000, "{name}");
         }
         Proof::Fragmented => assert_eq!((tx, originated), (count, count), "{name}"),
     }

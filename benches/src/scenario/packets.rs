@@ -92,6 +92,45 @@ pub(super) fn answer(frame: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// A router says of the packet that `answer` answers, as it came out at the uplink, that its destination is unreachable.
+#[must_use]
+pub fn unreachable4(answer: &[u8]) -> Vec<u8> {
+    let mut quoted = answer[eth::HEADER_LEN..eth::HEADER_LEN + 28].to_vec();
+    for (a, b, len) in [(12, 16, 4), (20, 22, 2)] {
+        for at in 0..len {
+            quoted.swap(a + at, b + at);
+        }
+    }
+    let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+    icmp.extend(quoted);
+    let sum = checksum::of(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let from = u32::from_be_bytes([answer[26], answer[27], answer[28], answer[29]]);
+    let len = 20 + icmp.len() as u16;
+    let mut packet = ip4(len, [0, 64, l4::ICMP], from, LOCAL4, 0);
+    packet[..12].copy_from_slice(&answer[..12]);
+    packet.extend(icmp);
+    packet
+}
+
+/// A datagram of 96 bytes from a pod in two fragments.
+#[must_use]
+pub fn fragments4(src: u32, dst: u32, flow: u32) -> [Vec<u8>; 2] {
+    let whole = udp4_of(eth::HEADER_LEN + 20 + 96, [0, 64], src, dst, flow);
+    let (headers, data) = whole.split_at(eth::HEADER_LEN + 20);
+    let (first, second) = data.split_at(48);
+    [(0x2000_u16, first), (48 / 8, second)].map(|(flags_and_offset, data)| {
+        let mut packet = headers.to_vec();
+        packet[16..18].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        packet[20..22].copy_from_slice(&flags_and_offset.to_be_bytes());
+        packet[24..26].fill(0);
+        let sum = checksum::of(&packet[eth::HEADER_LEN..]);
+        packet[24..26].copy_from_slice(&sum.to_be_bytes());
+        packet.extend(data);
+        packet
+    })
+}
+
 /// An IPv4 header in Ethernet from a pod.
 fn ip4(ip_len: u16, [flags, ttl, protocol]: [u8; 3], src: u32, dst: u32, flow: u32) -> Vec<u8> {
     let mut packet = from_pod(EtherType::IPV4);
