@@ -372,9 +372,7 @@ fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> Stri
         port: 80,
         source_port: 40_000,
     };
-    trace(compiler, &tables, None, &ask)
-        .unwrap_or_else(|error| error)
-        .to_string()
+    trace(compiler, &tables, None, &ask).map_or_else(|error| error, |trace| trace.to_string())
 }
 
 #[test]
