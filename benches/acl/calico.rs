@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use benches::alloc;
 use benches::rng::{Rng, Zipf};
 use benches::rounds::{Contender, Result, interleave};
 use benches::table::Table;
-use benches::{alloc, cpu};
 use flowtable::acl::{
     Action, Chain, ChainSpec, Compiler, L4, Member, Members, Net, Policy, PortRange, Rule, RuleId,
     SetId, SetWriter, Sets, Side, Tier, TierDefault, Tuple, Verdict,
@@ -33,24 +33,24 @@ const WORKLOADS: usize = 2_000;
 const MEMBERS: usize = 10_000;
 
 /// What a cluster looks like to one node.
-struct Shape {
-    endpoints: usize,
-    policies: usize,
+pub(crate) struct Shape {
+    pub(crate) endpoints: usize,
+    pub(crate) policies: usize,
     /// Policies that each endpoint applies, of its namespace and of all.
-    own: usize,
+    pub(crate) own: usize,
     /// Endpoints of one workload, as the replicas of a deployment, apply the same policies.
-    workloads: usize,
-    sets: usize,
+    pub(crate) workloads: usize,
+    pub(crate) sets: usize,
 }
 
 /// Policies of a tier, which endpoints share.
-type List = Arc<[Arc<Policy>]>;
+pub(crate) type List = Arc<[Arc<Policy>]>;
 
 /// What an endpoint applies to what it sends and what it receives.
 #[derive(Clone)]
-struct Endpoint {
-    egress: ChainSpec,
-    ingress: ChainSpec,
+pub(crate) struct Endpoint {
+    pub(crate) egress: ChainSpec,
+    pub(crate) ingress: ChainSpec,
 }
 
 fn pod(at: usize) -> u32 {
@@ -58,7 +58,7 @@ fn pod(at: usize) -> u32 {
 }
 
 /// A policy as users write them: a few rules, most with a port and a selector.
-fn policy(rng: &mut Rng, id: &mut u32, sets: usize, ingress: bool) -> Arc<Policy> {
+pub(crate) fn policy(rng: &mut Rng, id: &mut u32, sets: usize, ingress: bool) -> Arc<Policy> {
     let popular = Zipf::new(sets);
     let rules = (0..=rng.below(4)).map(|_| {
         *id += 1;
@@ -119,7 +119,7 @@ fn policy(rng: &mut Rng, id: &mut u32, sets: usize, ingress: bool) -> Arc<Policy
 
 /// Policies in both directions, and the endpoints that apply them: a platform tier that passes, the default
 /// tier, a profile that allows.
-fn node(shape: &Shape) -> (Vec<[Arc<Policy>; 2]>, Vec<Endpoint>) {
+pub(crate) fn node(shape: &Shape) -> (Vec<[Arc<Policy>; 2]>, Vec<Endpoint>) {
     let mut rng = Rng::new(5);
     let mut id = 0;
     let policies: Vec<[Arc<Policy>; 2]> = (0..shape.policies)
@@ -301,129 +301,6 @@ fn legs(chains: &[[Chain; 2]], sets: &Sets, it: &Connection) -> [Verdict; 2] {
         chains[it.from][0].classify(sets, &it.tuple),
         chains[it.to][1].classify(sets, &it.tuple),
     ]
-}
-
-/// Compiling all of a node's chains, and again after one policy has changed.
-pub(crate) fn compile(setup: &Setup) -> Result<()> {
-    if !setup.wants("compile") {
-        return Ok(());
-    }
-    println!("## compile: 10,000 policies, 250 endpoints, both directions\n");
-    let mut table = Table::new(&["", "all, ms", "after one change, ms", "at worst, ms", "MB"]);
-    for (name, own) in [
-        ("80 policies an endpoint", 80),
-        ("every policy on every endpoint", 0),
-    ] {
-        let shape = Shape {
-            endpoints: 250,
-            policies: 10_000,
-            own,
-            workloads: 250,
-            sets: 200,
-        };
-        let (mut policies, mut endpoints) = node(&shape);
-        if own == 0 {
-            let all = [0, 1].map(|direction| -> Arc<[_]> {
-                policies
-                    .iter()
-                    .map(|it| Arc::clone(&it[direction]))
-                    .collect()
-            });
-            for it in &mut endpoints {
-                it.egress.tiers[1].policies = Arc::clone(&all[0]);
-                it.ingress.tiers[1].policies = Arc::clone(&all[1]);
-            }
-        }
-        let mut compiler = Compiler::default();
-        let compile_all =
-            |compiler: &mut Compiler, endpoints: &[Endpoint]| -> Result<Vec<[Chain; 2]>> {
-                endpoints
-                    .iter()
-                    .map(|it| Ok([compiler.chain(&it.egress)?, compiler.chain(&it.ingress)?]))
-                    .collect()
-            };
-        let (chains, all) = cpu::time(|| compile_all(&mut compiler, &endpoints));
-        let mut chains = chains?;
-        let megabytes = compiler.memory_bytes() as f64 / 1e6;
-        let mut rng = Rng::new(3);
-        let mut id = 1 << 30;
-        let mut times = Vec::new();
-        for round in 0..40 {
-            // The first are of the platform's tier, which every endpoint applies.
-            let at = if round < 10 {
-                rng.below(5)
-            } else {
-                rng.below(policies.len())
-            };
-            let new = [false, true].map(|ingress| policy(&mut rng, &mut id, shape.sets, ingress));
-            let old = std::mem::replace(&mut policies[at], new.clone());
-            let (made, took) = cpu::time(|| -> Result<()> {
-                let touched = replace(&mut endpoints, &old, &new);
-                for at in touched {
-                    let it = &endpoints[at];
-                    chains[at] = [compiler.chain(&it.egress)?, compiler.chain(&it.ingress)?];
-                }
-                Ok(())
-            });
-            made?;
-            times.push(took.as_secs_f64() * 1e3);
-        }
-        times.sort_by(f64::total_cmp);
-        table.row(vec![
-            name.into(),
-            format!("{:.1}", all.as_secs_f64() * 1e3),
-            format!("{:.2}", times[times.len() / 2]),
-            format!("{:.2}", times[times.len() - 1]),
-            format!("{megabytes:.1}"),
-        ]);
-    }
-    println!("{table}");
-    Ok(())
-}
-
-/// Puts `new` where `old` was, and says in whose chains. A list that endpoints share stays shared.
-fn replace(
-    endpoints: &mut [Endpoint],
-    old: &[Arc<Policy>; 2],
-    new: &[Arc<Policy>; 2],
-) -> Vec<usize> {
-    let mut made: Vec<(List, Option<List>)> = Vec::new();
-    let mut replaced = |list: &List, direction: usize| {
-        if let Some((_, new)) = made.iter().rev().find(|(old, _)| Arc::ptr_eq(old, list)) {
-            return new.clone();
-        }
-        let is_old = |policy: &Arc<Policy>| Arc::ptr_eq(policy, &old[direction]);
-        let other = list.iter().any(is_old).then(|| {
-            let policies = list.iter();
-            policies
-                .map(|policy| {
-                    Arc::clone(if is_old(policy) {
-                        &new[direction]
-                    } else {
-                        policy
-                    })
-                })
-                .collect()
-        });
-        made.push((Arc::clone(list), other));
-        made.last().and_then(|(_, other)| other.clone())
-    };
-    let mut touched = Vec::new();
-    for (at, it) in endpoints.iter_mut().enumerate() {
-        let mut is_touched = false;
-        for (direction, spec) in [&mut it.egress, &mut it.ingress].into_iter().enumerate() {
-            for tier in &mut spec.tiers {
-                if let Some(list) = replaced(&tier.policies, direction) {
-                    tier.policies = list;
-                    is_touched = true;
-                }
-            }
-        }
-        if is_touched {
-            touched.push(at);
-        }
-    }
-    touched
 }
 
 /// An address as a member.

@@ -3,6 +3,7 @@
 //! `cargo bench -p benches --bench acl [-- [--rounds N] [--only SET] [--no-dpdk]]`
 
 mod calico;
+mod compile;
 mod five_tuple;
 mod ip_sets;
 mod tuple_space;
@@ -50,7 +51,7 @@ fn main() -> Result<()> {
     five_tuple::run(&setup, "rules1k", 1_000)?;
     five_tuple::run(&setup, "rules10k", 10_000)?;
     calico::run(&setup)?;
-    calico::compile(&setup)?;
+    compile::run(&setup)?;
     ip_sets::run(&setup)
 }
 
