@@ -68,21 +68,18 @@ impl IpSets {
             let Some(set) = model.ip_sets.get(&id) else {
                 continue;
             };
-            match self.known.get(&id) {
-                Some((number, before)) => {
-                    if before != set {
-                        let (old, new) = (members(before), members(set));
-                        added.extend(pairs(*number, new.difference(&old)));
-                        removed.extend(pairs(*number, old.difference(&new)));
-                    }
-                    known.insert(id, (*number, set.clone()));
+            if let Some((number, before)) = self.known.get(&id) {
+                if before != set {
+                    let (old, new) = (members(before), members(set));
+                    added.extend(pairs(*number, new.difference(&old)));
+                    removed.extend(pairs(*number, old.difference(&new)));
                 }
-                None => {
-                    self.last += 1;
-                    let number = SetId(self.last);
-                    added.extend(pairs(number, &members(set)));
-                    known.insert(id, (number, set.clone()));
-                }
+                known.insert(id, (*number, set.clone()));
+            } else {
+                self.last += 1;
+                let number = SetId(self.last);
+                added.extend(pairs(number, &members(set)));
+                known.insert(id, (number, set.clone()));
             }
         }
         for (id, (number, set)) in &self.known {
@@ -115,7 +112,7 @@ impl IpSets {
     }
 
     /// Removes what went, and shows readers the result.
-    pub(super) fn commit(&mut self, change: Change) {
+    pub(super) fn commit(&mut self, change: &Change) {
         for (set, member) in &change.removed {
             self.writer.remove(*set, member);
         }
