@@ -74,7 +74,11 @@ fn the_steady_state_allocates_nothing() {
     }
 
     let translated = Scenario::new(Chain::Snat4Reply, 64);
-    let errors: Vec<_> = translated.packets(0, 64).map(unreachable4).collect();
+    // Errors alone keep no connection alive.
+    let errors: Vec<_> = translated
+        .packets(0, 64)
+        .flat_map(|answer| [answer.to_vec(), unreachable4(answer)])
+        .collect();
     check(
         "ICMP errors, translated",
         &translated,
