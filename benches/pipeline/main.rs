@@ -5,6 +5,7 @@
 //! `--profile` times nothing and runs both at one row of each chain, for a profiler to look at.
 
 mod established;
+mod flows;
 mod minimal;
 mod ours;
 mod verify;

@@ -10,7 +10,8 @@ use fastpath::io::HEADROOM;
 use fastpath::tables::NextHop;
 use flowtable::lpm::NextHopId;
 
-use crate::established::{self, Flows};
+use crate::established;
+use crate::flows::Flows;
 
 /// Bytes of a chunk.
 pub(crate) const CHUNK: usize = 2048;

@@ -24,8 +24,10 @@ static ALLOC: Counting = Counting;
 const BATCHES: u64 = 10_000;
 const WARM_UP: u64 = 100;
 const TOGETHER: usize = 16;
-/// Between two batches: long enough for as many ICMP errors as a batch has packets.
+/// Between two batches: long enough for as many ICMP errors as a batch has packets, or for connections to expire.
 const PAUSE: u64 = 1_000_000_000;
+/// So short that no connection expires.
+const SHORT_PAUSE: u64 = 10_000_000;
 
 /// What a case must have done, to have tested anything.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,11 @@ fn the_steady_state_allocates_nothing() {
     }
 
     let translated = Scenario::new(Chain::Snat4Reply, 64);
-    let errors: Vec<_> = translated.packets(0, 64).map(unreachable4).collect();
+    // Errors alone keep no connection alive.
+    let errors: Vec<_> = translated
+        .packets(0, 64)
+        .flat_map(|answer| [answer.to_vec(), unreachable4(answer)])
+        .collect();
     check(
         "ICMP errors, translated",
         &translated,
@@ -127,10 +133,14 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
     let mut batch = Batch::default();
     let port = scenario.in_ports()[0];
     let mut now = Tick(0);
+    let pause = match proof {
+        Proof::Forwarded => SHORT_PAUSE,
+        Proof::Answered(_) | Proof::Fragmented | Proof::MadeAndExpired => PAUSE,
+    };
     let mut next = packets.iter().cycle();
     let mut run = |batches: u64| {
         for _ in 0..batches {
-            now = Tick(now.0 + PAUSE);
+            now = Tick(now.0 + pause);
             for packet in next.by_ref().take(TOGETHER) {
                 assert!(io.inject(port, packet));
             }
@@ -149,7 +159,10 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
     let count = (WARM_UP + BATCHES) * TOGETHER as u64;
     let (tx, originated) = (counters.tx.get(), counters.originated.get());
     match proof {
-        Proof::Forwarded => assert_eq!((tx, originated), (count, 0), "{name}"),
+        Proof::Forwarded => {
+            assert_eq!((tx, originated), (count, 0), "{name}");
+            assert_eq!(counters.connections_made.get(), 0, "{name}");
+        }
         Proof::Answered(reason) => {
             let drops = counters.drops(port, reason).map_or(0, Counter::get);
             assert_eq!((drops, originated), (count, count), "{name}");

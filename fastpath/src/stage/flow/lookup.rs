@@ -38,7 +38,9 @@ pub fn run<I: PacketIo>(
     let packets = batch.packets();
     let families = packets.iter().fold(0, |all, it| all | 1 << it.family as u8);
     let mut left = Left::default();
-    tracker.found.fill(Found::Done);
+    for (found, _) in tracker.found.iter_mut().zip(packets.iter()) {
+        *found = Found::Done;
+    }
     if families & 1 << Family::V4 as u8 != 0 {
         family::<V4, I>(packets, io, tables, tracker, now, counters, &mut left);
     }
