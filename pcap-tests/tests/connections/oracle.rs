@@ -213,6 +213,10 @@ impl Oracle {
             self.remove(at);
             return Verdict::Dropped;
         }
+        // Who asked does not answer: nobody here opens from both sides.
+        if matches!(says, Says::SynAck) && !is_reply {
+            return Verdict::Dropped;
+        }
         let phase = match (connection.phase, says, is_reply) {
             (Phase::Reset, Says::Syn, false) => {
                 self.remove(at);
