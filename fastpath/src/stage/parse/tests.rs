@@ -30,6 +30,7 @@ fn packet() -> Packet {
         fate: crate::batch::Fate::Undecided,
         family: Family::Unknown,
         flags: 0,
+        denied_by: crate::policy::Decider::NOBODY,
         tag: 0,
         ip6: Ipv6Info::default(),
     }
