@@ -378,7 +378,7 @@ impl Tracer<'_> {
                     "flow cache",
                     "hit: part of a connection; policy is not asked",
                 );
-                self.trace.verdict = "ALLOW".to_owned();
+                "ALLOW".clone_into(&mut self.trace.verdict);
                 return true;
             }
         }
@@ -479,7 +479,7 @@ impl Tracer<'_> {
                         "it leaves with the uplink's address and a port of ours",
                     );
                 }
-                self.trace.verdict = "ALLOW".to_owned();
+                "ALLOW".clone_into(&mut self.trace.verdict);
                 let nat = if masquerades {
                     ", source translated"
                 } else {

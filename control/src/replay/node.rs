@@ -99,7 +99,7 @@ impl ReplayNode {
     }
 
     /// What denied a packet, in words.
-    pub(super) fn why(&self, tables: &Tables, denial: &Denial) -> Option<String> {
+    pub(super) fn why(&self, tables: &Tables, denial: Denial) -> Option<String> {
         let port = match denial.by.direction() {
             Some(Direction::Egress) | None => denial.in_port,
             Some(Direction::Ingress) => tables.next_hop(denial.next_hop).origin()?.2,

@@ -165,7 +165,7 @@ impl PolicyCompiler {
             wanted.extend(keys_of(workload));
         }
         let rules_of = |(owner, direction): &Key| rules_of(model, owner, *direction);
-        let named = wanted.iter().flat_map(|key| rules_of(key));
+        let named = wanted.iter().flat_map(rules_of);
         let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
         let change = self.sets.begin(model, named.collect())?;
         match self.compile(model, &local, &wanted) {
@@ -179,7 +179,7 @@ impl PolicyCompiler {
                 return Err(error);
             }
         }
-        self.sets.commit(change);
+        self.sets.commit(&change);
         self.numbers
             .retain(self.compiled.values().flat_map(|it| &it.ids));
         self.endpoints = local
