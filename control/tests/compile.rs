@@ -372,7 +372,10 @@ fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> Stri
         port: 80,
         source_port: 40_000,
     };
-    trace(compiler, &tables, None, &ask).map_or_else(|error| error, |trace| trace.to_string())
+    match trace(compiler, &tables, None, &ask) {
+        Ok(trace) => trace.to_string(),
+        Err(error) => error,
+    }
 }
 
 #[test]

@@ -306,12 +306,12 @@ impl<'a> Replay<'a> {
             .run_timers(&mut self.io, &self.tables, now, &mut self.verdicts);
         self.serve_events();
         let (node, tables) = (&*self.node, &self.tables);
-        self.verdicts.write(&|denial| node.why(tables, *denial));
+        self.verdicts.write(&|denial| node.why(tables, denial));
     }
 
     fn finish(&mut self) -> std::io::Result<()> {
         let (node, tables) = (&*self.node, &self.tables);
-        self.verdicts.finish(&|denial| node.why(tables, *denial))
+        self.verdicts.finish(&|denial| node.why(tables, denial))
     }
 
     /// Lets the time pass until `until`, as far as somebody waits for it.

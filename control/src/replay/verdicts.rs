@@ -60,7 +60,7 @@ pub(super) struct Denial {
 }
 
 /// Puts a denial into words.
-type Why<'w> = &'w dyn Fn(&Denial) -> Option<String>;
+type Why<'w> = &'w dyn Fn(Denial) -> Option<String>;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -148,7 +148,7 @@ impl Verdicts {
             Some(Sealed::Punt) => ("punt", None, None),
             Some(Sealed::Drop(reason, denial)) => {
                 policy = (reason == DropReason::PolicyDeny)
-                    .then(|| why(&denial))
+                    .then(|| why(denial))
                     .flatten();
                 ("drop", None, Some(reason.name()))
             }

@@ -1,6 +1,9 @@
 //! Network policy: who may speak to whom.
 
-use super::*;
+use super::{
+    A, A4, B, B4, GATEWAY, HOST, HOST_PORT, HOST_STACK, NODE1_4, POD_B, Story, ethernet, from_a,
+    ip4, to_a,
+};
 
 const SYN: u8 = 0x02;
 const SYN_ACK: u8 = 0x12;

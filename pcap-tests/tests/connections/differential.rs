@@ -23,6 +23,7 @@ use fastpath::batch::Fate;
 use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
+use flowtable::flow::{FlowKey, FlowTable, flag};
 use pcap_tests::build::{ethernet, ip4, ip6};
 use pcap_tests::rig::Rig;
 
@@ -381,50 +382,29 @@ fn ports_of_the_node() -> PortTable {
     ports
 }
 
-/// What the entry of a packet says decided, on each leg.
+/// Whether the entries of the connection with this source port are a denial's, and what they say decided on each leg.
 fn deciders(rig: &Rig, packet: &Packet, own: u16) -> Option<(bool, [Decider; 2])> {
-    let mut found = None;
-    let mut note = |is_reply: bool, sport: u16, flags: u8, rule: u32| {
-        if !is_reply && sport == own {
-            let entry = found.get_or_insert((false, [Decider::NOBODY; 2]));
-            entry.0 = flags & flowtable::flow::flag::DENY != 0;
-            entry.1[0] = Decider::from_bits(rule);
-        }
-    };
     let connections = rig.connections();
     if packet.src.is_ipv4() {
-        let table = &connections.v4.table;
-        table.for_each(|view| {
-            note(
-                view.is_reply(),
-                view.key.sport,
-                view.action.flags,
-                view.action.rule,
-            )
-        });
-        table.for_each(|view| {
-            let forward = table.partner(view.flow).and_then(|flow| table.view(flow));
-            if view.is_reply() && forward.is_some_and(|it| it.key.sport == own) {
-                found.as_mut().expect("both").1[1] = Decider::from_bits(view.action.rule);
-            }
-        });
+        in_table(&connections.v4.table, |key| key.sport == own)
     } else {
-        let table = &connections.v6.table;
-        table.for_each(|view| {
-            note(
-                view.is_reply(),
-                view.key.sport,
-                view.action.flags,
-                view.action.rule,
-            )
-        });
-        table.for_each(|view| {
-            let forward = table.partner(view.flow).and_then(|flow| table.view(flow));
-            if view.is_reply() && forward.is_some_and(|it| it.key.sport == own) {
-                found.as_mut().expect("both").1[1] = Decider::from_bits(view.action.rule);
-            }
-        });
+        in_table(&connections.v6.table, |key| key.sport == own)
     }
+}
+
+fn in_table<K: FlowKey>(
+    table: &FlowTable<K>,
+    is_it: impl Fn(&K) -> bool,
+) -> Option<(bool, [Decider; 2])> {
+    let mut found = None;
+    table.for_each(|view| {
+        if !view.is_reply() && is_it(&view.key) {
+            let reply = table.partner(view.flow).and_then(|flow| table.view(flow));
+            let rules = [view.action.rule, reply.expect("both").action.rule];
+            let denies = view.action.flags & flag::DENY != 0;
+            found = Some((denies, rules.map(Decider::from_bits)));
+        }
+    });
     found
 }
 

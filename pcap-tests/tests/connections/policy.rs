@@ -51,12 +51,16 @@ fn to_port(id: u32, action: Action, port: u16) -> Rule {
     }
 }
 
-fn endpoint(ingress: Vec<Rule>, egress: Vec<Rule>) -> Option<Endpoint> {
-    Some(Endpoint {
+fn endpoint(ingress: Vec<Rule>, egress: Vec<Rule>) -> Endpoint {
+    Endpoint {
         active: true,
         ingress: chain(ingress),
         egress: chain(egress),
-    })
+    }
+}
+
+fn put(policies: &mut Policies, port: PortId, endpoint: impl Into<Option<Endpoint>>) {
+    policies.endpoints[usize::from(port.0)] = endpoint.into();
 }
 
 fn allow() -> Vec<Rule> {
@@ -75,9 +79,13 @@ fn set(rig: &mut Rig, change: impl FnOnce(&mut Policies)) {
 fn guarded() -> Rig {
     let mut rig = rig();
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(POD.0)] = endpoint(allow(), vec![rule(1, Action::Allow)]);
+        put(
+            policies,
+            POD,
+            endpoint(allow(), vec![rule(1, Action::Allow)]),
+        );
         let ingress = vec![to_port(2, Action::Allow, 80), to_port(3, Action::Deny, 81)];
-        policies.endpoints[usize::from(OTHER.0)] = endpoint(ingress, allow());
+        put(policies, OTHER, endpoint(ingress, allow()));
     });
     rig
 }
@@ -122,7 +130,11 @@ fn both_legs_must_allow_and_the_entry_names_who_decided() {
     assert!(deciders.contains(&(true, 2)), "{deciders:?}");
     // Answers are never judged: OTHER's egress could say no.
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] = endpoint(vec![], vec![rule(4, Action::Deny)]);
+        put(
+            policies,
+            OTHER,
+            endpoint(vec![], vec![rule(4, Action::Deny)]),
+        );
     });
     let answer = tcp(OTHER_ADDR, POD_ADDR, (80, 40_000), SYN_ACK);
     assert!(one(&mut rig, OTHER, answer).is_ok());
@@ -174,8 +186,11 @@ fn who_is_denied_opens_no_way_back() {
     // But where the other side may not speak either, the denial opens nothing.
     let mut rig = guarded();
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] =
-            endpoint(vec![rule(5, Action::Deny)], vec![rule(6, Action::Deny)]);
+        put(
+            policies,
+            OTHER,
+            endpoint(vec![rule(5, Action::Deny)], vec![rule(6, Action::Deny)]),
+        );
     });
     for _ in 0..2 {
         assert_eq!(one(&mut rig, POD, syn(80)), Err(DropReason::PolicyDeny));
@@ -189,7 +204,7 @@ fn a_denial_ends_with_the_tables_that_said_so() {
     let mut rig = guarded();
     assert_eq!(one(&mut rig, POD, syn(81)), Err(DropReason::PolicyDeny));
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] = endpoint(allow(), allow());
+        put(policies, OTHER, endpoint(allow(), allow()));
     });
     assert!(one(&mut rig, POD, syn(81)).is_ok());
     assert_eq!(forward(&rig).action.flags & flag::DENY, 0);
@@ -197,8 +212,11 @@ fn a_denial_ends_with_the_tables_that_said_so() {
 }
 
 fn deny_port_80(policies: &mut Policies) {
-    policies.endpoints[usize::from(OTHER.0)] =
-        endpoint(vec![to_port(7, Action::Deny, 80)], allow());
+    put(
+        policies,
+        OTHER,
+        endpoint(vec![to_port(7, Action::Deny, 80)], allow()),
+    );
 }
 
 fn establish(rig: &mut Rig) {
@@ -242,7 +260,7 @@ fn with_reevaluation_they_end_from_either_side_and_stay_ended() {
             set(&mut rig, |_| {});
         }
         set(&mut rig, |policies| {
-            policies.endpoints[usize::from(OTHER.0)] = endpoint(allow(), allow());
+            put(policies, OTHER, endpoint(allow(), allow()));
         });
         assert!(one(&mut rig, POD, query()).is_ok(), "picked up again");
     }
@@ -283,8 +301,11 @@ fn pods_reach_their_host_only_if_it_is_let() {
 fn a_pod_that_may_say_nothing_still_answers_the_host() {
     let mut rig = rig();
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(POD.0)] =
-            endpoint(vec![rule(8, Action::Deny)], vec![rule(9, Action::Deny)]);
+        put(
+            policies,
+            POD,
+            endpoint(vec![rule(8, Action::Deny)], vec![rule(9, Action::Deny)]),
+        );
         policies.to_host = ToHost::Drop;
     });
     let probe = segment4(NODE, POD_ADDR, (50_000, 8080), SYN, 100, 0);
@@ -308,7 +329,7 @@ fn an_endpoint_that_is_down_or_unknown_is_closed_both_ways() {
     assert_eq!(one(&mut rig, POD, syn(80)), Err(DropReason::PolicyDeny));
     assert_eq!(one(&mut rig, OTHER, own()), Err(DropReason::PolicyDeny));
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] = None
+        put(policies, OTHER, None);
     });
     assert_eq!(one(&mut rig, POD, syn(80)), Err(DropReason::PolicyDeny));
     assert_eq!(one(&mut rig, OTHER, own()), Err(DropReason::PolicyDeny));
@@ -337,7 +358,7 @@ fn what_is_said_about_one_type_of_ping_is_not_said_about_another() {
         ..rule(10, Action::Allow)
     };
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] = endpoint(vec![echo_only], allow());
+        put(policies, OTHER, endpoint(vec![echo_only], allow()));
     });
     let query = |kind| from_pod(&ip4(POD_ADDR, OTHER_ADDR).icmp(kind, 0, 0x0007_0001, &[0; 12]));
     assert!(one(&mut rig, POD, query(8)).is_ok());
@@ -354,7 +375,7 @@ fn what_is_said_about_one_type_of_ping_is_not_said_about_another() {
 fn large_pings_are_answered_in_fragments() {
     let mut rig = guarded();
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(OTHER.0)] = endpoint(allow(), vec![]);
+        put(policies, OTHER, endpoint(allow(), vec![]));
     });
     let message = |src: &str, dst: &str, kind: u8| -> Vec<Vec<u8>> {
         let whole = ip4(src, dst).icmp(kind, 0, 0x0007_0001, &counted(2000)[5..]);
@@ -389,8 +410,11 @@ fn errors_about_what_was_denied_are_unrelated() {
 fn connections_that_leave_are_judged_by_what_they_were_before_translation() {
     let mut rig = rig();
     set(&mut rig, |policies| {
-        policies.endpoints[usize::from(POD.0)] =
-            endpoint(vec![], vec![to_port(11, Action::Allow, 443)]);
+        put(
+            policies,
+            POD,
+            endpoint(vec![], vec![to_port(11, Action::Allow, 443)]),
+        );
     });
     let out = |port| from_pod(&segment4(POD_ADDR, SERVER, (40_000, port), SYN, 100, 0));
     let (port, frame) = one(&mut rig, POD, out(443)).expect("allowed");

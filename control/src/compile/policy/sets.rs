@@ -68,19 +68,19 @@ impl IpSets {
             let Some(set) = model.ip_sets.get(&id) else {
                 continue;
             };
-            if let Some((number, before)) = self.known.get(&id) {
+            let number = if let Some((number, before)) = self.known.get(&id) {
                 if before != set {
                     let (old, new) = (members(before), members(set));
                     added.extend(pairs(*number, new.difference(&old)));
                     removed.extend(pairs(*number, old.difference(&new)));
                 }
-                known.insert(id, (*number, set.clone()));
+                *number
             } else {
                 self.last += 1;
-                let number = SetId(self.last);
-                added.extend(pairs(number, &members(set)));
-                known.insert(id, (number, set.clone()));
-            }
+                added.extend(pairs(SetId(self.last), &members(set)));
+                SetId(self.last)
+            };
+            known.insert(id, (number, set.clone()));
         }
         for (id, (number, set)) in &self.known {
             if !known.contains_key(id) {
