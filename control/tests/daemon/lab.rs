@@ -346,6 +346,9 @@ impl Lab {
                  spec:\n  cidr: {cidr}\n  blockSize: {size}\n  vxlanMode: {vxlan}\n  ipipMode: Never\n"
             );
         }
+        // As Calico's operator sets it; Felix's own default keeps pods from their host.
+        text += "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata:\n  name: default\n\
+                 spec:\n  defaultEndpointToHostAction: Accept\n";
         self.resource("cluster.yaml", &text);
     }
 
