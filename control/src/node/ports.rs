@@ -389,11 +389,6 @@ impl Node {
         let Some(served) = self.served.remove(name) else {
             return;
         };
-        tracing::info!(
-            interface = name,
-            ifindex = served.ifindex,
-            "no longer serving"
-        );
         self.compiler.ports_mut().remove(name);
         self.stale = true;
         self.publish();
@@ -416,6 +411,12 @@ impl Node {
             self.pollers
                 .send(index, Command::Detach { port: served.id });
         }
+        // Said when it is true: nothing more comes in; what the pollers hold still goes its way.
+        tracing::info!(
+            interface = name,
+            ifindex = served.ifindex,
+            "no longer serving"
+        );
     }
 
     /// Closes interfaces of pods that no endpoint is known for, and forgets those that are gone.
