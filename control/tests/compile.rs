@@ -141,6 +141,14 @@ fn port(name: &str, ifindex: u32, role: PortRole) -> PortSpec {
     }
 }
 
+#[test]
+fn natoutgoing_has_no_ports_until_it_is_given_some() {
+    // A default range would, between start and the first look at the host's ports, take what the host gives its own sockets.
+    let compiler = Compiler::new(HashKey([1, 2]));
+    let ports = compiler.nat_ports();
+    assert!(ports.tcp.is_empty() && ports.udp.is_empty() && ports.others.is_empty());
+}
+
 /// A compiler with all ports, fed with `desired` and `kernel`.
 fn compiler(desired: Desired, kernel: &Kernel) -> Compiler {
     let mut compiler = Compiler::new(HashKey([1, 2]));

@@ -64,7 +64,7 @@ pub struct Compiler {
     policy: PolicyCompiler,
     /// Tunnels whose path is narrower than the uplink: the longest outer packet in bytes, by node and whether it is over IPv6.
     path_mtus: BTreeMap<(PeerId, bool), u16>,
-    /// The ports of natOutgoing.
+    /// The ports of natOutgoing: none until they are set, so that none are taken from the host meanwhile.
     nat_ports: Arc<Ports>,
     /// Whether connections that are met in their middle are picked up.
     pick_up: bool,
@@ -85,7 +85,7 @@ impl Compiler {
             incarnations: Incarnations::default(),
             policy: PolicyCompiler::default(),
             path_mtus: BTreeMap::new(),
-            nat_ports: Arc::default(),
+            nat_ports: Arc::new(Ports::none()),
             pick_up: true,
             hash_key,
             generation: 0,
@@ -121,7 +121,7 @@ impl Compiler {
         self.path_mtus.remove(&path);
     }
 
-    /// The ports of natOutgoing.
+    /// The ports of natOutgoing: none until they are set, so that none are taken from the host meanwhile.
     pub const fn nat_ports(&self) -> &Arc<Ports> {
         &self.nat_ports
     }

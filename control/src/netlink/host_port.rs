@@ -40,6 +40,10 @@ pub const DATAPLANE_MAC: Mac = [0xee; 6];
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The IPv6 router behind the port: the link-local address that belongs to [`DATAPLANE_MAC`].
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+/// An address that the host's end always has. Reverse path filtering, even the loose one, drops what comes in by a device
+/// without any address unless the way back leads there (`__fib_validate_source`), and what the dataplane hands on to the
+/// host comes from anywhere. All of 127.0.0.0/8 is the host's own already, and of scope host, so that nothing is sent from it.
+pub const PLACEHOLDER_V4: Ipv4Addr = Ipv4Addr::new(127, 42, 42, 1);
 /// Routing table with the host's routes to pods.
 pub const TABLE: u32 = 4242;
 /// Preference of the rule that has that table looked up: after table local (0), before table main (32766).
@@ -100,15 +104,17 @@ impl HostPort {
         Ok(port)
     }
 
-    /// Makes these the addresses of the host's end, and no others.
+    /// Makes these the addresses of the host's end, beside [`PLACEHOLDER_V4`], and no others.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn set_addresses(&mut self, addresses: &[IpAddr]) -> Result<()> {
         let wanted: Vec<IpNet> = addresses
             .iter()
+            .copied()
+            .chain([PLACEHOLDER_V4.into()])
             .filter(|ip| ip.is_ipv4() || self.has_ipv6)
-            .map(|&ip| IpNet::from(ip))
+            .map(IpNet::from)
             .collect();
         let present = self.writer.addresses(self.host_ifindex)?;
         for &address in wanted.iter().filter(|address| !present.contains(address)) {

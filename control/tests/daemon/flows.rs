@@ -1,6 +1,5 @@
 //! `caracal flows` about real connections through a real daemon.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
@@ -67,12 +66,7 @@ fn connections_are_shown_filtered_counted_and_removed() {
     let Some(mut lab) = Lab::new(test) else {
         return;
     };
-    let cluster = fs::read_to_string(lab.dir.join("conf.d/cluster.yaml")).expect("resources");
-    let cluster = cluster.replace(
-        "ipipMode: Never\n",
-        "ipipMode: Never\n  natOutgoing: true\n",
-    );
-    lab.resource("cluster.yaml", &cluster);
+    lab.masquerade();
     let (a, b) = (lab.pod(0), lab.pod(1));
     let mut daemon = Daemon::start(&lab);
     daemon.wait_for("interface=\"cali1\"");

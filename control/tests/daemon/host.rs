@@ -1,6 +1,8 @@
 //! The host is a port: it and the pods reach each other, and remote pods are reached through the tunnel.
 
-use crate::lab::{Lab, NODE4, NODE6, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, run};
+use std::process::{Command, Output};
+
+use crate::lab::{Lab, NODE4, NODE6, OUTSIDE4, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, run};
 use crate::packet::{Tap, holds, octets};
 use crate::process::Daemon;
 use crate::traffic::{Echo, reaches, tcp};
@@ -46,6 +48,34 @@ fn pods_reach_each_other_and_the_outside() {
         );
     }
     daemon.finish();
+}
+
+/// With natOutgoing echo replies and what comes to its ports go through the dataplane, which hands on what is the host's: here
+/// over a port that has no tunnel address.
+#[test]
+fn the_host_keeps_its_answers_while_pods_are_masqueraded() {
+    let Some(mut lab) = Lab::new("host::the_host_keeps_its_answers_while_pods_are_masqueraded")
+    else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    let pinged = run(&lab.node, || ping(OUTSIDE4));
+    assert!(pinged.status.success(), "{pinged:?}");
+    // Its port is one of natOutgoing's until the daemon sees that somebody listens.
+    let inside = Echo::at(&lab.node, addr(NODE4));
+    reaches(&lab.wire, addr(WIRE4), inside.addr());
+    daemon.finish();
+}
+
+fn ping(to: &str) -> Output {
+    Command::new("ping")
+        .args(["-n", "-c", "3", "-i", "0.1", "-W", "1", to])
+        .output()
+        .expect("ping")
 }
 
 /// The address that the wire speaks to a pod from.

@@ -294,6 +294,18 @@ impl Lab {
         fs::rename(&new, path).expect("rename");
     }
 
+    /// Pods that leave all pools get the node's address: for all pools, before the daemon starts.
+    pub(crate) fn masquerade(&self) {
+        let path = self.dir.join("conf.d/cluster.yaml");
+        let cluster = fs::read_to_string(path).expect("resources");
+        let masqueraded = cluster.replace(
+            "ipipMode: Never\n",
+            "ipipMode: Never\n  natOutgoing: true\n",
+        );
+        assert_ne!(masqueraded, cluster, "no pool to change");
+        self.resource("cluster.yaml", &masqueraded);
+    }
+
     /// Where the daemon's own file is.
     pub(crate) fn config(&self) -> PathBuf {
         self.dir.join("caracal.yaml")

@@ -105,7 +105,7 @@ fn it_is_the_same_however_often_it_is_ensured() {
             "what is attached to the pair stays"
         );
         assert_eq!(shown(), before);
-        let wanted = ["10.244.1.1/32 fd00:10:244::1/128", ""];
+        let wanted = ["10.244.1.1/32 127.42.42.1/32 fd00:10:244::1/128", ""];
         assert!(before.ends_with(&format!("{wanted:?}")), "{before}");
     });
 }

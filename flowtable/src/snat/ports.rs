@@ -206,6 +206,18 @@ impl Ports {
     /// Ports that no well-known service has, where nothing else is configured.
     pub const DEFAULT_RANGE: RangeInclusive<u16> = 1024..=u16::MAX;
 
+    /// No ports and no identifiers: nothing can be translated.
+    #[must_use]
+    pub fn none() -> Self {
+        let none = || PortSet::new([], []);
+        Self {
+            tcp: none(),
+            udp: none(),
+            others: none(),
+            identifiers: none(),
+        }
+    }
+
     /// TCP and UDP get ports of `range`, without those `excluded` for them: whatever the node itself listens on, its reserved
     /// ports, and for UDP that of VXLAN. Other protocols get any of [`Self::DEFAULT_RANGE`], queries any identifier.
     #[must_use]
