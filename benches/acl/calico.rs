@@ -8,14 +8,13 @@ use std::sync::Arc;
 use benches::alloc;
 use benches::rng::{Rng, Zipf};
 use benches::rounds::{Contender, Result, interleave};
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::acl::{
     Action, Chain, ChainSpec, Compiler, L4, Member, Members, Net, Policy, PortRange, Rule, RuleId,
     SetId, SetWriter, Sets, Side, Tier, TierDefault, Tuple, Verdict,
 };
 use flowtable::lpm::Prefix4;
-
-use crate::Setup;
 
 /// New connections of a pass.
 const CONNECTIONS: usize = 1 << 16;

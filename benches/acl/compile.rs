@@ -5,12 +5,11 @@ use std::sync::Arc;
 use benches::cpu;
 use benches::rng::Rng;
 use benches::rounds::Result;
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::acl::{Chain, Compiler, Policy};
 
-use crate::Setup;
 use crate::calico::{Endpoint, List, Shape, node, policy};
-
 /// Compiling all of a node's chains, and again after one policy has changed.
 pub(crate) fn run(setup: &Setup) -> Result<()> {
     if !setup.wants("compile") {

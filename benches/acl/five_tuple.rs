@@ -7,6 +7,7 @@ use std::time::Duration;
 use benches::peer::Peer;
 use benches::rounds::{Contender, Result, interleave};
 use benches::rules::{FiveTuple, Packet, five_tuples, packets};
+use benches::setup::Setup;
 use benches::table::Table;
 use benches::{alloc, cpu};
 use flowtable::acl::{
@@ -15,9 +16,7 @@ use flowtable::acl::{
 };
 use flowtable::lpm::Prefix4;
 
-use crate::Setup;
 use crate::tuple_space::TupleSpace;
-
 /// Packets of a pass; a multiple of the batch.
 const PACKETS: usize = 1 << 18;
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use benches::rng::Rng;
 use benches::rounds::{Contender, Result, interleave};
+use benches::setup::Setup;
 use benches::table::Table;
 use benches::{alloc, cpu};
 use flowtable::acl::{Member, Members, Net, SetId, SetWriter};
 use flowtable::lpm::{Prefix4, Prefix6};
 
-use crate::Setup;
 use crate::calico::{host, port};
-
 const MEMBERS: usize = 1_000_000;
 
 /// Of which these are added one by one.

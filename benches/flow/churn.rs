@@ -3,13 +3,12 @@
 use benches::peer::Peer;
 use benches::rng::Rng;
 use benches::rounds::{Contender, Result, interleave};
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::flow::{FlowRef, FlowTable4, Key4};
 
-use crate::Setup;
 use crate::lookups::{Map, verify};
 use crate::workload::{Flows, bytes};
-
 /// Connections that a pass changes.
 const CHANGES: usize = 1 << 17;
 

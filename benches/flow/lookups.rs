@@ -4,13 +4,14 @@ use std::hint::black_box;
 
 use benches::peer::Peer;
 use benches::rounds::{Contender, Result, interleave};
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::Tick;
 use flowtable::flow::{Action, FlowTable4, Key4};
 use hashbrown::HashMap;
 
+use crate::churn;
 use crate::workload::{Flows, Spread, bytes};
-use crate::{Setup, churn};
 
 /// Keys that a pass looks up; a multiple of each batch.
 const LOOKUPS: usize = 1 << 20;

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use benches::cpu;
 use benches::rounds::{Contender, Result, interleave};
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::Tick;
 use flowtable::flow::{FlowTable4, Key4};
 
-use crate::Setup;
 use crate::workload::{Flows, Spread};
-
 /// Keys that a thread looks up in a pass.
 const LOOKUPS: usize = 1 << 20;
 

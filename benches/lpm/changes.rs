@@ -4,13 +4,12 @@ use std::hint::black_box;
 
 use benches::rounds::{Contender, Result, interleave};
 use benches::routes::Route;
+use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::lpm::NextHopId;
 
-use crate::Setup;
 use crate::family::Family;
 use crate::lookups::Dpdk;
-
 /// Routes that are removed and added again.
 const ROUTES: usize = 500;
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use benches::peer::Peer;
 use benches::rounds::{Contender, Result, interleave};
 use benches::routes::{Address, Route, Spread, addresses};
+use benches::setup::Setup;
 use benches::table::Table;
 use benches::{alloc, cpu};
 use flowtable::lpm::NextHopId;
 
+use crate::changes;
 use crate::family::Family;
-use crate::{Setup, changes};
 
 /// Addresses that a pass looks up; a multiple of the batch.
 const LOOKUPS: usize = 1 << 20;
@@ -35,7 +36,7 @@ pub(crate) fn run<F: Family>(
     routes: &[Route<F::Addr>],
     kinds: &[&str],
 ) -> Result<()> {
-    if setup.only.as_ref().is_some_and(|only| only != name) {
+    if !setup.wants(name) {
         return Ok(());
     }
     println!("## {name}: {} routes\n", routes.len());

@@ -16,17 +16,9 @@
  * rule has the highest priority and is number 1. A packet is 16 bytes in network order: protocol and
  * three bytes of nothing, source, destination, source port, destination port.
  */
-#include <inttypes.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "peer.h"
 
 #include <rte_acl.h>
-#include <rte_eal.h>
-#include <rte_errno.h>
 
 #define BATCH 64
 #define FIELDS 5
@@ -49,45 +41,6 @@ static struct rte_acl_ctx *ctx;
 static uint8_t *packets;
 static const uint8_t **pointers;
 static size_t n_packets;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "acl-peer: %s: %s\n", what, rte_strerror(rte_errno));
-	exit(1);
-}
-
-static uint64_t cpu_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t resident(void)
-{
-	unsigned long size = 0, pages = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-	if (!f || fscanf(f, "%lu %lu", &size, &pages) != 2)
-		die("statm");
-	fclose(f);
-	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static void *read_file(const char *path, size_t size, size_t *count)
-{
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		die(path);
-	fseek(f, 0, SEEK_END);
-	long bytes = ftell(f);
-	rewind(f);
-	void *data = malloc((size_t)bytes);
-	if (!data || fread(data, 1, (size_t)bytes, f) != (size_t)bytes)
-		die(path);
-	fclose(f);
-	*count = (size_t)bytes / size;
-	return data;
-}
 
 static void build(const char *path, enum rte_acl_classify_alg alg)
 {

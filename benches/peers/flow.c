@@ -16,17 +16,8 @@
  *
  * A key is 16 bytes. Files of keys are multiples of 64 keys. churn's keys begin with their place in the table's file.
  */
-#include <inttypes.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
+#include "peer.h"
 
-#include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_hash.h>
 #include <rte_memory.h>
 
@@ -43,51 +34,6 @@ struct change {
 static struct rte_hash *table;
 static struct key *keys;
 static size_t n_keys;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "flow-peer: %s: %s\n", what, rte_strerror(rte_errno));
-	exit(1);
-}
-
-static uint64_t cpu_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t resident(void)
-{
-	unsigned long total = 0, resident = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-	if (!f || fscanf(f, "%lu %lu", &total, &resident) != 2)
-		die("/proc/self/statm");
-	fclose(f);
-	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Keeps the compiler from leaving out a lookup whose result nobody reads. */
-static inline void used(void *p)
-{
-	__asm__ volatile("" : : "r"(p) : "memory");
-}
-
-static void *read_file(const char *path, size_t size, size_t *count)
-{
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		die(path);
-	fseek(f, 0, SEEK_END);
-	long bytes = ftell(f);
-	rewind(f);
-	void *data = malloc((size_t)bytes);
-	if (!data || fread(data, 1, (size_t)bytes, f) != (size_t)bytes)
-		die(path);
-	fclose(f);
-	*count = (size_t)bytes / size;
-	return data;
-}
 
 /*
  * Puts DPDK's memory on transparent huge pages, which the other contenders have too. With --no-huge it is

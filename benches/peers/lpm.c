@@ -19,18 +19,8 @@
  * A route is 16 bytes of address in network order (4 used by IPv4), 16 bits of length, 16 bits of next hop.
  * An address is 32 bits in host order or 16 bytes in network order.
  */
-#define _GNU_SOURCE
-#include <inttypes.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
+#include "peer.h"
 
-#include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_fib.h>
 #include <rte_fib6.h>
 #include <rte_lpm.h>
@@ -66,35 +56,6 @@ struct table {
 	void (*single)(size_t i, void *out);
 	uint16_t (*hop)(const void *out, unsigned at);
 };
-
-static void die(const char *what)
-{
-	fprintf(stderr, "lpm-peer: %s: %s\n", what, rte_strerror(rte_errno));
-	exit(1);
-}
-
-static uint64_t cpu_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t resident(void)
-{
-	unsigned long total = 0, resident = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-	if (!f || fscanf(f, "%lu %lu", &total, &resident) != 2)
-		die("/proc/self/statm");
-	fclose(f);
-	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Keeps the compiler from leaving out a lookup whose result nobody reads. */
-static inline void used(void *p)
-{
-	__asm__ volatile("" : : "r"(p) : "memory");
-}
 
 static uint32_t ip4(const struct route *r)
 {
@@ -211,22 +172,6 @@ static int make_huge(const struct rte_memseg_list *list, const struct rte_memseg
 	free(kept);
 	free(there);
 	return 0;
-}
-
-static void *read_file(const char *path, size_t size, size_t *count)
-{
-	FILE *f = fopen(path, "rb");
-	if (!f)
-		die(path);
-	fseek(f, 0, SEEK_END);
-	long bytes = ftell(f);
-	rewind(f);
-	void *data = malloc((size_t)bytes);
-	if (!data || fread(data, 1, (size_t)bytes, f) != (size_t)bytes)
-		die(path);
-	fclose(f);
-	*count = (size_t)bytes / size;
-	return data;
 }
 
 static void build(const struct table *t, const char *path)

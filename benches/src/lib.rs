@@ -10,4 +10,5 @@ pub mod rounds;
 pub mod routes;
 pub mod rules;
 pub mod scenario;
+pub mod setup;
 pub mod table;
