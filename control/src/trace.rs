@@ -2,12 +2,13 @@
 //! classifier. Nothing is sent, counted or remembered.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use encap::l4;
 use fastpath::connections::Connections;
 use fastpath::policy::{Decider, End, Judgement};
 use fastpath::port::PortId;
+use fastpath::reason::DropReason;
 use fastpath::tables::{NextHop, Tables, Way};
 use flowtable::acl::{L4, Tuple};
 use flowtable::flow::{Key4, Key6, flag};
@@ -278,7 +279,7 @@ impl Tracer<'_> {
                 self.trace.staged.push(said);
             }
         }
-        self.conclude(packet, judgement, way);
+        self.conclude(packet, judgement, (way, out));
         Ok(())
     }
 
@@ -373,6 +374,16 @@ impl Tracer<'_> {
                 };
                 self.step("flow cache", said);
             }
+            Some((flags, generation, _))
+                if flags & flag::IS_REPLY == 0
+                    && self.tables.policies.reevaluate
+                    && generation != self.tables.generation as u32 =>
+            {
+                self.step(
+                    "flow cache",
+                    "hit: part of a connection of older tables; it is judged again (reevaluateEstablished)",
+                );
+            }
             Some(_) => {
                 self.step(
                     "flow cache",
@@ -451,11 +462,37 @@ impl Tracer<'_> {
         self.step(format!("{word} of {name}"), format!("{verb} {reason}"));
     }
 
-    fn conclude(&mut self, packet: &Packet, judgement: Judgement, way: Way) {
+    /// What becomes of the source of a packet that natOutgoing is for. Which port, and whether one is free, shows only then.
+    fn translation(&self, packet: &Packet, out: PortId) -> Result<String, DropReason> {
+        let port = self.tables.port(out);
+        let (address, icmp): (Option<IpAddr>, u8) = if packet.src.is_ipv4() {
+            let address = port.and_then(|port| port.nat4);
+            let address = address.map(|bits| Ipv4Addr::from_bits(bits).into());
+            (address, l4::ICMP)
+        } else {
+            let address = port.and_then(|port| port.nat6);
+            let address = address.map(|bits| Ipv6Addr::from_bits(bits).into());
+            (address, l4::ICMPV6)
+        };
+        let address = address.ok_or(DropReason::NatNoAddress)?;
+        let ports = self.tables.nat.ports_of(packet.protocol.0, icmp);
+        let ports = ports.ok_or(DropReason::NatProtocol)?;
+        if ports.is_empty() {
+            return Err(DropReason::NatPortsExhausted);
+        }
+        let what = if packet.icmp.is_some() {
+            "an identifier"
+        } else {
+            "a port"
+        };
+        Ok(format!("it leaves with {address} and {what} of ours"))
+    }
+
+    fn conclude(&mut self, packet: &Packet, judgement: Judgement, (way, out): (Way, PortId)) {
         let generation = self.tables.generation;
         match judgement {
             Judgement::Deny { reason, .. } => {
-                if reason != fastpath::reason::DropReason::PolicyDeny {
+                if reason != DropReason::PolicyDeny {
                     self.step("to the host", reason.meaning());
                 }
                 self.trace.reason = Some(reason.name().to_owned());
@@ -474,10 +511,14 @@ impl Tracer<'_> {
                         _ => false,
                     };
                 if masquerades {
-                    self.step(
-                        "natOutgoing",
-                        "it leaves with the uplink's address and a port of ours",
-                    );
+                    match self.translation(packet, out) {
+                        Ok(said) => self.step("natOutgoing", said),
+                        Err(reason) => {
+                            self.step("natOutgoing", reason.meaning());
+                            self.trace.reason = Some(reason.name().to_owned());
+                            return;
+                        }
+                    }
                 }
                 "ALLOW".clone_into(&mut self.trace.verdict);
                 let nat = if masquerades {

@@ -172,7 +172,7 @@ drop_reasons! {
     NoFrame "no-frame" "apply" "No free frame was left for a fragment."
         "Raise `frames` in caracal.yaml.";
     NoHeadroom "no-headroom" "apply" "No room in front of the packet for the encapsulation."
-        "A bug or an odd driver; please report it with `caracal version`.";
+        "A bug or an odd driver; please report it with `caracal --version`.";
     TxRingFull "tx-ring-full" "egress" "The port's transmit ring was full."
         "The receiver is slower than the sender; expected under overload.";
 }

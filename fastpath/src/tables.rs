@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
+use encap::l4;
 use encap::outer::Rewrite;
 use encap::vxlan::Vni;
 use flowtable::conn::Timeouts;
 use flowtable::lpm::{Lpm4, Lpm6, NextHopId};
-use flowtable::snat::{NatPools, Ports};
+use flowtable::snat::{NatPools, PortSet, Ports};
 use hashbrown::HashMap;
 
 use crate::batch::PeerId;
@@ -57,6 +58,20 @@ pub struct Nat {
     pub addresses6: Vec<u128>,
     /// The ports that the dataplane may use. None of them is the host's.
     pub ports: Arc<Ports>,
+}
+
+impl Nat {
+    /// The ports, or the identifiers of queries (`icmp` is the family's ICMP), that connections of a protocol draw from. `None`:
+    /// it is not translated, since its answers could not be told from the host's own.
+    pub fn ports_of(&self, protocol: u8, icmp: u8) -> Option<&PortSet> {
+        match protocol {
+            l4::TCP => Some(&self.ports.tcp),
+            l4::UDP => Some(&self.ports.udp),
+            l4::SCTP => Some(&self.ports.others),
+            _ if protocol == icmp => Some(&self.ports.identifiers),
+            _ => None,
+        }
+    }
 }
 
 /// How connections are tracked.

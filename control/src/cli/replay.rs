@@ -17,7 +17,7 @@ use crate::replay::{
 /// Arguments of `caracal replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory (or file) of projectcalico.org/v3 resources; may be repeated.
+    /// Directory (or file) of resources, Calico's and Kubernetes'; may be repeated.
     #[arg(long, required = true, value_name = "DIR")]
     config: Vec<PathBuf>,
     /// Name of the node that is replayed, as its Node resource has it.
@@ -36,7 +36,7 @@ pub struct Args {
     /// File for one JSON line a packet that came in: what became of it.
     #[arg(long, value_name = "FILE")]
     verdicts: Option<PathBuf>,
-    /// Chooses the outer UDP source ports, which are random on a real node.
+    /// Chooses what is random on a real node: the outer UDP source ports, and those of natOutgoing.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     seed: u64,
 }

@@ -10,7 +10,7 @@ use crate::config::{Diagnostics, Severity, compute, load_paths};
 /// Arguments of `caracal validate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File or directory of projectcalico.org/v3 resources; may be repeated.
+    /// File or directory of resources, Calico's and Kubernetes'; may be repeated.
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR")]
     filename: Vec<PathBuf>,
     /// Also check what concerns this node only.

@@ -59,20 +59,16 @@ impl HostPorts {
     pub(crate) fn left_for_nat(&self, felix: &FelixSettings) -> Ports {
         let chosen = felix.nat_port_range.map(|(first, last)| first..=last);
         let range = chosen.clone().unwrap_or(Ports::DEFAULT_RANGE);
-        let common = || {
-            let own = self.ephemeral.clone().into_iter().chain([NODE_PORTS]);
-            own.filter(|_| chosen.is_none())
-                .chain(self.reserved.iter().cloned())
-        };
+        let own = || self.ephemeral.clone().into_iter().chain([NODE_PORTS]);
+        let reserved = || self.reserved.iter().cloned();
+        let common = || own().filter(|_| chosen.is_none()).chain(reserved());
         let used = |ports: &[u16]| ports.iter().map(|&port| port..=port).collect::<Vec<_>>();
         let vxlan = felix.vxlan_port..=felix.vxlan_port;
         Ports {
             tcp: PortSet::new([range.clone()], common().chain(used(&self.tcp))),
             udp: PortSet::new([range], common().chain(used(&self.udp)).chain([vxlan])),
-            others: PortSet::new(
-                [Ports::DEFAULT_RANGE],
-                common().chain(self.ephemeral.clone()),
-            ),
+            // The range is for TCP and UDP, as in Calico's rules.
+            others: PortSet::new([Ports::DEFAULT_RANGE], own().chain(reserved())),
             identifiers: PortSet::new([0..=u16::MAX], []),
         }
     }

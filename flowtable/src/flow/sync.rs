@@ -38,7 +38,7 @@ mod model {
     use super::sabotage::{self, Sabotage};
 
     #[derive(Debug)]
-    pub(crate) struct AtomicU64(Model);
+    pub struct AtomicU64(Model);
 
     impl AtomicU64 {
         pub(crate) fn new(value: u64) -> Self {

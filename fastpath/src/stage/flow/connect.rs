@@ -314,7 +314,7 @@ impl Context<'_> {
         let table = &N::side(connections).table;
         snat::claim::<N>(
             table,
-            &self.tables.nat.ports,
+            &self.tables.nat,
             rng,
             N::protocol(packet),
             (key, forward),

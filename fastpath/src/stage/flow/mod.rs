@@ -4,7 +4,7 @@
 //! then: no route, no rule and no port is looked at again. What is new or was decided by older tables goes on to
 //! `resolve`; [`connect`] makes connections of the new ones that are to be sent, and renews the others.
 //!
-//! A packet's addresses and ports *as known* ([`Packet`](crate::batch::Packet)) become what it is translated to; its
+//! A packet's addresses and ports *as known* ([`Packet`]) become what it is translated to; its
 //! bytes stay as they came until `apply`. Who is dropped on the way is restored from them.
 
 mod connect;

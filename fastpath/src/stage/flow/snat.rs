@@ -1,15 +1,15 @@
 //! Source ports for translated connections.
 
-use encap::l4;
 use encap::nat::Tuple;
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::flow::{Action, FlowRef, FlowTable, InsertError};
-use flowtable::snat::{PortRng, Ports};
+use flowtable::snat::PortRng;
 
 use super::connect::Refused;
 use super::net::Net;
 use crate::reason::DropReason;
+use crate::tables::Nat;
 
 /// After so many places without room it is not the ports' fault.
 const FULL: u32 = 4;
@@ -18,20 +18,15 @@ const FULL: u32 = 4;
 /// unique to an address and port of the other side, as in the kernel's conntrack.
 pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
-    ports: &Ports,
+    nat: &Nat,
     rng: &mut PortRng,
     protocol: u8,
     (key, mut forward): (N::Key, Action<N::Addr>),
     reply: Action<N::Addr>,
     (now, dir): (Tick, u64),
 ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-    let set = match protocol {
-        l4::TCP => &ports.tcp,
-        l4::UDP => &ports.udp,
-        l4::SCTP => &ports.others,
-        _ if protocol == N::ICMP => &ports.identifiers,
-        _ => return Err(Refused::Drop(DropReason::NatProtocol)),
-    };
+    let set = nat.ports_of(protocol, N::ICMP);
+    let set = set.ok_or(Refused::Drop(DropReason::NatProtocol))?;
     let to = N::tuple_of(&key);
     let mut full = 0;
     for port in set.probes(rng) {
