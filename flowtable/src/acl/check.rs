@@ -146,7 +146,8 @@ impl<A: Address> Subject<'_, A> {
                 })
             }
             Check::PortIn(end, set) => self.port_is_in(*end, *set) == Some(true),
-            Check::PortNotIn(end, set) => self.port_is_in(*end, *set) == Some(false),
+            // What has no port is in no set of ports.
+            Check::PortNotIn(end, set) => self.port_is_in(*end, *set) != Some(true),
             Check::Icmp(icmp) => self
                 .icmp()
                 .is_some_and(|(kind, code)| icmp.matches(kind, code)),

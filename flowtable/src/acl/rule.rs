@@ -125,14 +125,14 @@ impl Side {
         !(self.ports.is_empty()
             && self.not_ports.is_empty()
             && self.named_ports.is_empty()
-            && self.not_named_ports.is_empty()
             && self.port_sets.is_empty())
     }
 }
 
 /// A rule: everything that it asks must hold.
 ///
-/// What is asked of ports, positive or negated, holds only for packets that have ports; what is asked of
+/// What is asked of ports, positive or negated, holds only for packets that have ports, but for `not_named_ports`, which are sets:
+/// what has no port is in none (`! --match-set` in Calico's rules). What is asked of
 /// ICMP only for packets that are ICMP (IPv4) or ICMPv6 (IPv6).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {

@@ -144,7 +144,6 @@ fn side_matches(
     let asks_for_ports = !side.ports.is_empty()
         || !side.not_ports.is_empty()
         || !side.named_ports.is_empty()
-        || !side.not_named_ports.is_empty()
         || !side.port_sets.is_empty();
     if asks_for_ports && port.is_none() {
         return false;

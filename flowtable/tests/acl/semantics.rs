@@ -234,3 +234,38 @@ fn sets_are_all_asked_for_and_ports_may_be_named_or_numbers() {
     assert!(!chain.classify(&writer.snapshot(), &tcp(80)).allow);
     assert!(allows(&tcp(80)), "the snapshot has not changed");
 }
+
+#[test]
+fn what_has_no_port_is_in_no_set_of_ports() {
+    let mut writer = SetWriter::with_limit(SetWriter::DEFAULT_LIMIT_BYTES);
+    let port = Member::Port {
+        addr: "10.0.0.2".parse().unwrap(),
+        protocol: 6,
+        port: 80,
+    };
+    writer.add(SetId(0), &port).unwrap();
+    let sets = writer.snapshot();
+    let lists = [vec![
+        Rule {
+            destination: Side {
+                not_named_ports: vec![SetId(0)],
+                ..Side::default()
+            },
+            ..rule(1, Action::Deny)
+        },
+        rule(2, Action::Allow),
+    ]];
+    let spec = ChainSpec {
+        tiers: vec![tier(lists, TierDefault::Deny)],
+        ..ChainSpec::default()
+    };
+    let chain = Compiler::default().chain(&spec).unwrap();
+    let query = Tuple {
+        protocol: 1,
+        l4: L4::Icmp { kind: 8, code: 0 },
+        ..tcp(0)
+    };
+    for (packet, allow) in [(tcp(80), true), (tcp(81), false), (query, false)] {
+        assert_eq!(chain.classify(&sets, &packet).allow, allow, "{packet:?}");
+    }
+}

@@ -529,6 +529,32 @@ fn a_profile_that_is_not_there_denies() {
 }
 
 #[test]
+fn a_namespace_that_another_one_names_first_is_there_all_the_same() {
+    let policy = "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: a, namespace: aa}\nspec: {node: n, \
+                  pod: a, ipNetworks: [10.0.0.8/32], profiles: [kns.bb]}\n---\napiVersion: projectcalico.org/v3\nkind: \
+                  WorkloadEndpoint\nmetadata: {name: b, namespace: bb}\nspec: {node: n, pod: b, ipNetworks: [10.0.0.9/32], \
+                  profiles: [kns.bb]}";
+    check(
+        policy,
+        &["192.0.2.1 bb/b TCP 1 Allow", "192.0.2.1 aa/a TCP 1 Allow"],
+    );
+}
+
+#[test]
+fn what_has_no_port_has_no_named_one() {
+    let deny = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: prod}\nspec: \
+                {selector: app == 'db', ingress: [{action: Deny, destination: {notPorts: [sql]}}, {action: Allow}]}";
+    check(
+        deny,
+        &[
+            "prod/web prod/db TCP 5432 Allow",
+            "prod/web prod/db TCP 91 Deny",
+            "prod/web prod/db ICMP - Deny",
+        ],
+    );
+}
+
+#[test]
 fn profiles_decide_where_policies_pass() {
     let policy = "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {name: own}\nspec: {labelsToApply: {x: y}, \
                   ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}}]}\n---\napiVersion: \
