@@ -78,6 +78,15 @@ impl<'r> Items<'r> {
             let name = profile.meta.name.value.clone();
             items.profiles.insert(name, (profile.clone(), true));
         }
+        // What exists, exists in a namespace that exists. All of them first: an endpoint may name the profile of another's.
+        for endpoint in &resources.base.endpoints {
+            items.namespace_of(endpoint);
+        }
+        for set in &resources.sets {
+            if let Some(namespace) = &set.meta.namespace {
+                items.need_namespace(namespace, &set.meta.name.at);
+            }
+        }
         for endpoint in &resources.base.endpoints {
             items.workload(endpoint, findings);
         }
@@ -105,7 +114,6 @@ impl<'r> Items<'r> {
             let mut profile = None;
             if let Some(namespace) = &set.meta.namespace {
                 labels.insert(NAMESPACE_LABEL.to_owned(), namespace.clone());
-                items.need_namespace(namespace, &set.meta.name.at);
                 profile = Some(format!("kns.{namespace}"));
             }
             let item = Item {
@@ -117,6 +125,18 @@ impl<'r> Items<'r> {
             items.all.insert(id, item);
         }
         items
+    }
+
+    /// The profiles of an endpoint's namespace and service account.
+    fn namespace_of(&mut self, endpoint: &WorkloadEndpoint) {
+        let namespace = endpoint.meta.namespace.as_deref().unwrap_or("default");
+        let at = &endpoint.meta.name.at;
+        self.need_namespace(namespace, at);
+        if let Some(account) = &endpoint.service_account {
+            let name = format!("ksa.{namespace}.{account}");
+            let bare = || Profile::of_bare_service_account(namespace, account, at);
+            self.profiles.entry(name).or_insert_with(|| (bare(), false));
+        }
     }
 
     fn workload(&mut self, endpoint: &'r WorkloadEndpoint, findings: &mut Diagnostics) {
@@ -132,17 +152,6 @@ impl<'r> Items<'r> {
             return;
         }
         let namespace = endpoint.meta.namespace.as_deref().unwrap_or("default");
-        // What exists, exists in a namespace that exists.
-        self.need_namespace(namespace, at);
-        if let Some(account) = &endpoint.service_account {
-            let name = format!("ksa.{namespace}.{account}");
-            self.profiles.entry(name).or_insert_with(|| {
-                (
-                    Profile::of_bare_service_account(namespace, account, at),
-                    false,
-                )
-            });
-        }
         for name in &endpoint.profiles {
             self.need_profile(name, at, &label, findings);
         }
