@@ -309,7 +309,7 @@ fn way(dice: &mut Dice) -> Way {
         node: NODE_NAME.to_owned(),
         endpoint: None,
     };
-    let (from, to, addresses) = match dice.below(8) {
+    let (from, to, addresses) = match dice.below(9) {
         0 => ((pod("a"), POD), pod("b"), (POD_ADDR, OTHER_ADDR)),
         1 => ((pod("b"), OTHER), pod("a"), (OTHER_ADDR, POD_ADDR)),
         2 => ((pod("a"), POD), outside(), (POD_ADDR, SERVER)),
@@ -317,6 +317,8 @@ fn way(dice: &mut Dice) -> Way {
         4 => ((pod("a"), POD), host(), (POD_ADDR, NODE)),
         5 => ((host(), HOST), pod("a"), (NODE, POD_ADDR)),
         6 => ((pod("a"), POD), outside(), (POD6, SERVER6)),
+        // Forwarded by the kernel.
+        7 => ((outside(), HOST), pod("a"), (SERVER, POD_ADDR)),
         _ => ((outside(), UPLINK), pod("a"), (SERVER6, POD6)),
     };
     Way {

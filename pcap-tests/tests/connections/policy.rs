@@ -318,6 +318,43 @@ fn a_pod_that_may_say_nothing_still_answers_the_host() {
 }
 
 #[test]
+fn what_the_kernel_forwards_has_no_rights_of_the_host() {
+    let mut rig = rig();
+    set(&mut rig, |policies| {
+        put(
+            policies,
+            POD,
+            endpoint(vec![rule(8, Action::Deny)], allow()),
+        );
+    });
+    // As a client's packet to a NodePort that kube-proxy translated.
+    let forwarded = segment4(SERVER, POD_ADDR, (50_000, 8080), SYN, 100, 0);
+    let forwarded = ethernet([2, 0, 0, 0, 0, 4], HOST_MAC, &forwarded);
+    let denied = one(&mut rig, HOST, forwarded);
+    assert_eq!(denied, Err(DropReason::PolicyDeny));
+    let own = segment4(NODE, POD_ADDR, (50_001, 8080), SYN, 100, 0);
+    let own = ethernet([2, 0, 0, 0, 0, 4], HOST_MAC, &own);
+    assert!(one(&mut rig, HOST, own).is_ok());
+}
+
+#[test]
+fn what_was_ended_stays_ended_while_the_other_end_sends_again() {
+    let mut rig = guarded();
+    establish(&mut rig);
+    set(&mut rig, |policies| policies.reevaluate = true);
+    set(&mut rig, deny_port_80);
+    let query = || tcp(POD_ADDR, OTHER_ADDR, (40_000, 80), ACK);
+    let answer = || tcp(OTHER_ADDR, POD_ADDR, (80, 40_000), ACK);
+    assert_eq!(one(&mut rig, POD, query()), Err(DropReason::PolicyDeny));
+    // Ever slower, as TCP does.
+    for seconds in [1, 2, 4, 8, 16, 32, 64, 120, 120, 120, 900] {
+        rig.pass(Duration::from_secs(seconds));
+        assert_eq!(one(&mut rig, OTHER, answer()), Err(DropReason::PolicyDeny));
+    }
+    assert_eq!(one(&mut rig, POD, query()), Err(DropReason::PolicyDeny));
+}
+
+#[test]
 fn an_endpoint_that_is_down_or_unknown_is_closed_both_ways() {
     let mut rig = guarded();
     set(&mut rig, |policies| {

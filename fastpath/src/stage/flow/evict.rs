@@ -28,7 +28,7 @@ pub(super) fn age_of<N: Net>(
     now: Tick,
 ) -> (Duration, Duration) {
     if policy::is_denial(&forward.action) {
-        return (idle(now, forward.last_seen), policy::DENIAL);
+        return policy::denial_age(forward, reply, now);
     }
     let (protocol, state) = state_of::<N>(forward, reply);
     let timeout = timeouts.of(protocol, state);

@@ -7,9 +7,10 @@
 use core::time::Duration;
 
 use encap::l4;
+use flowtable::Tick;
 use flowtable::acl::{L4, Tuple};
 use flowtable::conn::{Dir, Flags};
-use flowtable::flow::{Action, FlowKey, FlowRef, View, flag as action};
+use flowtable::flow::{Action, FlowKey, FlowRef, View, flag as action, idle};
 
 use super::connect::{Context, NOBODY};
 use super::net::Net;
@@ -22,7 +23,11 @@ use crate::reason::DropReason;
 use crate::tables::{Tables, Way};
 
 /// How long a denial is remembered after its last packet.
-pub(super) const DENIAL: Duration = Duration::from_secs(10);
+const DENIAL: Duration = Duration::from_secs(10);
+
+/// The same of one that ended a connection: longer than a stack sends again what was not acknowledged (Linux `tcp_retries2`,
+/// 924 s), so that nothing of it is taken for the middle of a new connection.
+const REVOCATION: Duration = Duration::from_secs(1000);
 
 /// Denials are remembered while a table is filled to less than this, of 256: the rest is for connections.
 const ROOM_FOR_DENIALS: u16 = 128;
@@ -35,6 +40,20 @@ const REVOKED: u8 = 1 << 5;
 #[inline(always)]
 pub(super) const fn is_denial<A>(action: &Action<A>) -> bool {
     action.flags & action::DENY != 0
+}
+
+/// How long a denial has had no packet of either direction, and how long it is remembered then.
+pub(super) fn denial_age<K: FlowKey>(
+    forward: &View<K>,
+    reply: &View<K>,
+    now: Tick,
+) -> (Duration, Duration) {
+    let since = idle(now, forward.last_seen).min(idle(now, reply.last_seen));
+    if forward.action.flags & REVOKED == 0 {
+        (since, DENIAL)
+    } else {
+        (since, REVOCATION)
+    }
 }
 
 /// Why packets of a denial's direction are dropped.
@@ -51,7 +70,7 @@ pub(super) fn repeat<N: Net>(
     action: &Action<N::Addr>,
     packet: &mut Packet,
     tables: &Tables,
-    now: flowtable::Tick,
+    now: Tick,
 ) -> bool {
     let holds = action.flags & action::IS_REPLY == 0
         && action.generation == short(tables.generation)
@@ -102,7 +121,7 @@ impl Context<'_> {
             protocol,
             l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
         };
-        let (from, to) = (self.came_from(packet), self.goes_to());
+        let (from, to) = (self.came_from::<N>(packet), self.goes_to());
         if matches!((from, to), (End::Pod(_), End::Host)) && is_neighbour_discovery(&tuple) {
             return Judgement::Allow {
                 source: Decider::NOBODY,
@@ -119,7 +138,7 @@ impl Context<'_> {
         packet: &Packet,
         l3: &[u8],
     ) -> Option<Judgement> {
-        let mut ends = (self.came_from(packet), self.goes_to());
+        let mut ends = (self.came_from::<N>(packet), self.goes_to());
         let key = if view.is_reply() {
             ends = (ends.1, ends.0);
             let table = &N::side(&self.tracker.connections).table;
@@ -142,12 +161,22 @@ impl Context<'_> {
         Some(self.tables.policies.judge(&tuple, ends.0, ends.1))
     }
 
-    fn came_from(&self, packet: &Packet) -> End {
-        if packet.peer == PeerId::NONE {
-            self.end_at(packet.in_port)
-        } else {
-            End::Outside
+    fn came_from<N: Net>(&self, packet: &Packet) -> End {
+        if packet.peer != PeerId::NONE {
+            return End::Outside;
         }
+        match self.end_at(packet.in_port) {
+            // What the kernel forwards comes by the host's port too, as from a client whose NodePort kube-proxy translated: it has
+            // the client's address, and none of the host's rights.
+            End::Host if !self.is_own::<N>(N::tuple(packet).src) => End::Outside,
+            end => end,
+        }
+    }
+
+    /// Whether an address is the node's own.
+    fn is_own<N: Net>(&self, addr: N::Addr) -> bool {
+        let hop = self.tables.next_hop(N::route(self.tables, addr));
+        matches!(hop.origin(), Some((Way::Host, ..)))
     }
 
     const fn goes_to(&self) -> End {
@@ -225,9 +254,9 @@ impl Context<'_> {
         let (there, back) = ((key, forward), (key.reversed(), reply));
         let dirs = (Dir::EMPTY.to_bits(), Dir::EMPTY.to_bits());
         let len = packet.ip_len() as u32;
-        if side.fill() < ROOM_FOR_DENIALS
-            && let Ok((flow, _)) = side.table.insert_pair(there, back, self.now, dirs)
-        {
+        // One that ended a connection takes no room that was not its own.
+        let has_room = flags & REVOKED != 0 || side.fill() < ROOM_FOR_DENIALS;
+        if has_room && let Ok((flow, _)) = side.table.insert_pair(there, back, self.now, dirs) {
             side.made(NOBODY);
             side.table.touch(flow, self.now, len);
         } else {
@@ -252,6 +281,7 @@ impl Context<'_> {
         let is_reply = action.flags & action::IS_REPLY != 0;
         let revoked = action.flags & REVOKED;
         if is_reply && revoked != 0 && is_mid_stream::<N>(packet, l3) {
+            side.table.touch(flow, self.now, packet.ip_len() as u32);
             packet.denied_by = Decider::from_bits(action.rule);
             return Err(reason_of(action));
         }
