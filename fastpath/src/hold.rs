@@ -7,6 +7,7 @@ use flowtable::Tick;
 
 use crate::batch::Packet;
 use crate::port::PortId;
+use crate::tables::Tables;
 
 /// The most packets that wait at one poller.
 pub const CAPACITY: usize = 512;
@@ -30,7 +31,32 @@ pub struct Hold {
 struct Waiting {
     packet: Packet,
     neighbour: Neighbour,
-    deadline: Tick,
+    terms: Terms,
+}
+
+/// How long a packet waits, and for whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// When it is dropped.
+    pub deadline: Tick,
+    /// The generation of the tables when it came: it is dropped when its port is another endpoint's since.
+    pub generation: u64,
+}
+
+impl Terms {
+    /// Those of a packet that begins to wait.
+    pub fn new(tables: &Tables, now: Tick) -> Self {
+        Self {
+            deadline: now + PATIENCE,
+            generation: tables.generation,
+        }
+    }
+
+    /// Whether the endpoint that sent a packet is gone, or has given its port to another.
+    pub fn sender_is_gone(&self, packet: &Packet, tables: &Tables) -> bool {
+        let port = tables.port(packet.in_port);
+        port.is_none_or(|port| port.since > self.generation)
+    }
 }
 
 impl Default for Hold {
@@ -53,21 +79,21 @@ impl Hold {
                 < PER_PORT
     }
 
-    /// Lets a packet wait until `deadline`. The caller asked [`has_room`](Self::has_room) before.
-    pub fn push(&mut self, packet: Packet, neighbour: Neighbour, deadline: Tick) {
+    /// Lets a packet wait. The caller asked [`has_room`](Self::has_room) before.
+    pub fn push(&mut self, packet: Packet, neighbour: Neighbour, terms: Terms) {
         self.waiting.push(Waiting {
             packet,
             neighbour,
-            deadline,
+            terms,
         });
     }
 
-    /// Takes out up to `count` packets, oldest first, with their deadlines.
-    pub fn take(&mut self, count: usize) -> impl Iterator<Item = (Packet, Tick)> {
+    /// Takes out up to `count` packets, oldest first.
+    pub fn take(&mut self, count: usize) -> impl Iterator<Item = (Packet, Terms)> {
         let count = count.min(self.waiting.len());
         self.waiting
             .drain(..count)
-            .map(|waiting| (waiting.packet, waiting.deadline))
+            .map(|waiting| (waiting.packet, waiting.terms))
     }
 
     /// How many packets wait.
@@ -82,6 +108,7 @@ impl Hold {
 
     /// The earliest deadline.
     pub fn next_deadline(&self) -> Option<Tick> {
-        self.waiting.iter().map(|waiting| waiting.deadline).min()
+        let waiting = self.waiting.iter();
+        waiting.map(|waiting| waiting.terms.deadline).min()
     }
 }

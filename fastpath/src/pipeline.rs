@@ -8,7 +8,7 @@ use crate::batch::{BATCH, Batch, Fate, Packet};
 use crate::connections::Tracker;
 use crate::counters::Counters;
 use crate::event::{Event, Events};
-use crate::hold::{self, Hold};
+use crate::hold::{self, Hold, Terms};
 use crate::io::PacketIo;
 use crate::limiter::IcmpLimiter;
 use crate::port::{Port, PortId};
@@ -221,19 +221,22 @@ impl Pipeline {
         now: Tick,
         observer: &mut O,
     ) {
-        let mut deadlines = [Tick(0); BATCH];
-        for ((mut packet, deadline), slot) in self.hold.take(count).zip(&mut deadlines) {
-            *slot = deadline;
+        let mut all = [Terms::default(); BATCH];
+        for ((mut packet, terms), slot) in self.hold.take(count).zip(&mut all) {
+            *slot = terms;
             packet.fate = Fate::Undecided;
+            if terms.sender_is_gone(&packet, tables) {
+                packet.drop(DropReason::FlowEnded);
+            }
             self.retry.push_packet(packet);
         }
-        self.retry_batch(Some(&deadlines), io, tables, now, observer);
+        self.retry_batch(Some(&all), io, tables, now, observer);
     }
 
     /// Takes the packets in `retry` from their decision on. Those whose deadline has come do not wait for a neighbour again.
     fn retry_batch<I: PacketIo, O: Observe>(
         &mut self,
-        deadlines: Option<&[Tick; BATCH]>,
+        terms: Option<&[Terms; BATCH]>,
         io: &mut I,
         tables: &Tables,
         now: Tick,
@@ -251,16 +254,12 @@ impl Pipeline {
             ..
         } = self;
         decide(tracker, retry, io, tables, None, now, counters);
-        for (packet, deadline) in retry
-            .packets()
-            .iter_mut()
-            .zip(deadlines.into_iter().flatten())
-        {
-            if packet.fate == Fate::Held && now >= *deadline {
+        for (packet, terms) in retry.packets().iter_mut().zip(terms.into_iter().flatten()) {
+            if packet.fate == Fate::Held && now >= terms.deadline {
                 packet.drop(DropReason::NeighbourUnresolved);
             }
         }
-        hold_back(retry, tables, hold, events, deadlines, now);
+        hold_back(retry, tables, hold, events, terms, now);
         icmp::run(retry, io, tables, limiter, now, own, counters);
         apply::run(retry, io, tables, outbox, counters);
         egress::run(retry, io, counters, observer);
@@ -348,7 +347,7 @@ fn hold_back(
     tables: &Tables,
     hold: &mut Hold,
     events: &mut Events,
-    deadlines: Option<&[Tick; BATCH]>,
+    terms: Option<&[Terms; BATCH]>,
     now: Tick,
 ) {
     for (index, packet) in batch.packets().iter_mut().enumerate() {
@@ -368,13 +367,11 @@ fn hold_back(
             packet.drop(DropReason::NeighbourQueueFull);
             continue;
         }
-        let deadline = deadlines
-            .and_then(|deadlines| deadlines.get(index))
-            .copied();
+        let terms = terms.and_then(|terms| terms.get(index)).copied();
         hold.push(
             packet.move_out(),
             neighbour,
-            deadline.unwrap_or(now + hold::PATIENCE),
+            terms.unwrap_or_else(|| Terms::new(tables, now)),
         );
     }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use fastpath::counters::Counter;
 use fastpath::port::PortKind;
 use fastpath::reason::DropReason;
-use fastpath::tables::Tables;
+use fastpath::tables::{Tables, Way};
 use pcap_tests::build::{self, ip4};
+use pcap_tests::rig::Rig;
+use pcap_tests::world::Hop;
 
 use crate::node::*;
 
@@ -215,4 +218,34 @@ fn connections_that_begin_again_count_once() {
     }
     rig.pass(Duration::from_secs(250));
     assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
+}
+
+#[test]
+fn what_waits_for_a_neighbour_does_not_outlive_its_sender() {
+    for replaced in [false, true] {
+        let mut world = world();
+        for (net, hop) in &mut world.routes {
+            if net.prefix_len() == 0 {
+                let (port, way) = (UPLINK, Way::Uplink);
+                *hop = Hop::Unresolved { port, way };
+            }
+        }
+        let mut waiting = Rig::new(world.tables()).with_connections();
+        let query = from_pod(&ip4(POD_ADDR, SERVER).udp(5000, 53, b"query"));
+        waiting.run_now(POD, &[query]);
+        assert_eq!(waiting.held(), 1);
+        // The pod goes, and then the next hop becomes known.
+        let mut tables = rig().tables().clone();
+        tables.generation = waiting.tables().generation + 1;
+        if let Some(port) = tables.ports.get_mut(usize::from(POD.0)) {
+            let next = tables.generation;
+            *port = port.take().filter(|_| replaced);
+            port.iter_mut().for_each(|port| port.since = next);
+        }
+        waiting.set_tables(tables);
+        waiting.pass(Duration::from_millis(100));
+        assert_eq!(waiting.sent(), vec![Vec::<Vec<u8>>::new(); 4]);
+        let drops = waiting.counters().drops(POD, DropReason::FlowEnded);
+        assert_eq!(drops.map(Counter::get), Some(1));
+    }
 }
