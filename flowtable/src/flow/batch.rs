@@ -83,6 +83,35 @@ impl<K: FlowKey> FlowTable<K> {
         hits
     }
 
+    /// Has the processor fetch what inserting these keys needs: their tags, and the entries that they would be in as things are.
+    /// At most [`BATCH`] keys; those beyond are not looked at.
+    #[inline]
+    pub fn prefetch_inserts(&self, keys: &[K]) {
+        let keys = &keys[..keys.len().min(BATCH)];
+        if size_of_val(self.entries()) > NEAR_BYTES {
+            dispatch!(self.hasher.level, _simd => self.prefetch_places(keys));
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_places(&self, keys: &[K]) {
+        let (mut blocks, mut hashes) = (K::Blocks::empty_batch(), [0; BATCH]);
+        for (at, key) in keys.iter().enumerate() {
+            key.blocks().put(&mut blocks, at);
+        }
+        let rounded = keys.len().next_multiple_of(VECTOR).min(BATCH);
+        K::Blocks::hash_batch(&blocks, rounded, self.hasher.seed, &mut hashes);
+        let homes = hashes.iter().map(|&hash| self.tags.home(hash));
+        for home in homes.clone().take(keys.len()) {
+            self.tags.prefetch(home);
+        }
+        for home in homes.take(keys.len()) {
+            if let Some(slot) = self.tags.free_slot(home) {
+                self.prefetch_entry(slot);
+            }
+        }
+    }
+
     /// The passes up to the entries. Compiled once for each kind of vectors, and chosen when it runs.
     #[inline(always)]
     fn find_candidates(&self, keys: &[K], candidates: &mut Candidates<K>) {

@@ -193,6 +193,13 @@ impl Tags {
         Word(self.word(word).load(Ordering::Acquire))
     }
 
+    /// The slot of the home word that would be claimed now.
+    #[inline(always)]
+    pub(super) fn free_slot(&self, home: Home) -> Option<usize> {
+        let lane = self.load(home.word).free().first();
+        (lane < LANES).then_some(home.word * LANES + lane)
+    }
+
     /// Locks the home word and claims an empty slot for its key, there if possible. `None` if somebody
     /// else holds the lock or keeps changing the word.
     ///

@@ -9,7 +9,7 @@ use super::lookup::{is_told, l3_of, translate_source};
 use super::net::{Net, V4, V6};
 use super::sweep::is_gone;
 use super::track::{self, Standing};
-use super::{Found, NOWHERE, evict, is_newer, origin_of, policy, related, short, snat};
+use super::{Found, NOWHERE, ahead, evict, is_newer, origin_of, policy, related, short, snat};
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
 use crate::connections::Tracker;
 use crate::counters::Counters;
@@ -29,6 +29,7 @@ pub fn run<I: PacketIo>(
     now: Tick,
     counters: &Counters,
 ) -> bool {
+    ahead::run(batch.packets(), io, tables, tracker);
     let mut told = false;
     for (at, packet) in batch.packets().iter_mut().enumerate() {
         let found = tracker.found.get(at).copied().unwrap_or(Found::Done);
@@ -163,7 +164,7 @@ impl Context<'_> {
             rule: destination.to_bits(),
             ..Action::default()
         };
-        let is_translated = self.is_translated::<N>(packet, &key);
+        let is_translated = is_translated::<N>(self.tables, self.adjacency, packet, &key);
         let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
@@ -261,13 +262,6 @@ impl Context<'_> {
         }
     }
 
-    /// Whether natOutgoing gives the connection another source.
-    fn is_translated<N: Net>(&self, packet: &Packet, key: &N::Key) -> bool {
-        self.adjacency.way == Way::Uplink
-            && !packet.has(flag::KEEP_TTL)
-            && N::is_masqueraded(self.tables, key)
-    }
-
     /// Inserts both directions, with another source where natOutgoing asks for it.
     fn insert<N: Net>(
         &mut self,
@@ -277,7 +271,7 @@ impl Context<'_> {
         reply: Action<N::Addr>,
         dir: Dir,
     ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-        if self.is_translated::<N>(packet, &key) {
+        if is_translated::<N>(self.tables, self.adjacency, packet, &key) {
             return self.insert_translated::<N>(packet, key, forward, reply, dir);
         }
         let table = &N::side(&self.tracker.connections).table;
@@ -407,6 +401,16 @@ impl Context<'_> {
         let port = self.tables.port(port);
         port.is_some_and(|port| port.since != 0 && is_newer(port.since, entry))
     }
+}
+
+/// Whether natOutgoing gives a new connection another source.
+pub(super) fn is_translated<N: Net>(
+    tables: &Tables,
+    adjacency: &Adjacency,
+    packet: &Packet,
+    key: &N::Key,
+) -> bool {
+    adjacency.way == Way::Uplink && !packet.has(flag::KEEP_TTL) && N::is_masqueraded(tables, key)
 }
 
 /// Why there is no connection.

@@ -7,6 +7,7 @@
 //! A packet's addresses and ports *as known* ([`Packet`]) become what it is translated to; its
 //! bytes stay as they came until `apply`. Who is dropped on the way is restored from them.
 
+mod ahead;
 mod connect;
 mod evict;
 mod fragments;

@@ -27,16 +27,11 @@ pub(super) fn claim<N: Net>(
 ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
     let set = nat.ports_of(protocol, N::ICMP);
     let set = set.ok_or(Refused::Drop(DropReason::NatProtocol))?;
-    let to = N::tuple_of(&key);
     let mut full = 0;
     for port in set.probes(rng) {
         forward.nat_port = port;
-        let answer = Tuple {
-            src: to.dst,
-            dst: forward.nat_addr,
-            ports: (to.ports.1, port),
-        };
-        let back = (N::make_key(answer, protocol), reply);
+        let back = answers::<N>(&key, protocol, (forward.nat_addr, port));
+        let back = (back, reply);
         match table.insert_pair((key, forward), back, now, (dir, Dir::EMPTY.to_bits())) {
             Ok((flow, _)) => return Ok((flow, forward)),
             // In use, or in a part of the table where somebody is at work: another port is elsewhere.
@@ -52,4 +47,26 @@ pub(super) fn claim<N: Net>(
         }
     }
     Err(Refused::Drop(DropReason::NatPortsExhausted))
+}
+
+/// The key of a connection's answers if its source is the first one that [`claim`] tries.
+pub(super) fn first_answers<N: Net>(
+    nat: &Nat,
+    rng: &mut PortRng,
+    protocol: u8,
+    key: &N::Key,
+    address: N::Addr,
+) -> Option<N::Key> {
+    let port = nat.ports_of(protocol, N::ICMP)?.probes(rng).next()?;
+    Some(answers::<N>(key, protocol, (address, port)))
+}
+
+fn answers<N: Net>(key: &N::Key, protocol: u8, (addr, port): (N::Addr, u16)) -> N::Key {
+    let to = N::tuple_of(key);
+    let answer = Tuple {
+        src: to.dst,
+        dst: addr,
+        ports: (to.ports.1, port),
+    };
+    N::make_key(answer, protocol)
 }

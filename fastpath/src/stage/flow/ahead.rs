@@ -1,0 +1,54 @@
+//! What a batch's new connections need, fetched before the first of them is made: their misses are under way at once.
+
+use flowtable::flow::FlowKey;
+
+use super::connect::is_translated;
+use super::lookup::l3_of;
+use super::net::{Net, V4, V6};
+use super::{Found, snat};
+use crate::batch::{BATCH, Fate, Packet};
+use crate::connections::Tracker;
+use crate::io::PacketIo;
+use crate::tables::{NextHop, Tables};
+
+/// Has the processor fetch where the connections of packets that belong to none will be. Changes nothing.
+pub(super) fn run<I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, tracker: &Tracker) {
+    family::<V4, I>(packets, io, tables, tracker);
+    family::<V6, I>(packets, io, tables, tracker);
+}
+
+fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, tracker: &Tracker) {
+    let (mut keys, mut answers) = ([N::Key::default(); BATCH], [N::Key::default(); BATCH]);
+    let mut count = 0;
+    // A copy draws what the other will draw.
+    let mut rng = None;
+    for (packet, found) in packets.iter().zip(&*tracker.found) {
+        let is_new = packet.family == N::FAMILY
+            && matches!(found, Found::Nothing)
+            && matches!(packet.fate, Fate::Transmit(_));
+        let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
+            continue;
+        };
+        let (true, Some(there), Some(back)) = (is_new, keys.get_mut(count), answers.get_mut(count))
+        else {
+            continue;
+        };
+        *there = N::key_in(packet, || l3_of(packet, io));
+        *back = there.reversed();
+        if is_translated::<N>(tables, adjacency, packet, there) {
+            let rng = rng.get_or_insert_with(|| tracker.rng.clone());
+            let address = tables.port(adjacency.port).and_then(N::nat_address);
+            let protocol = N::protocol(packet);
+            let first = address.and_then(|address| {
+                snat::first_answers::<N>(&tables.nat, rng, protocol, there, address)
+            });
+            *back = first.unwrap_or(*back);
+        }
+        count += 1;
+    }
+    if count > 1 {
+        let table = &N::side(&tracker.connections).table;
+        table.prefetch_inserts(answers.get(..count).unwrap_or_default());
+        table.prefetch_inserts(keys.get(..count).unwrap_or_default());
+    }
+}
