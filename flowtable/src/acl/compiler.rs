@@ -35,11 +35,12 @@ pub enum AclError {
     TooManyTiers(usize),
 }
 
-/// Rules of a segment after which it may end.
-const FEW_RULES: usize = 256;
+/// Rules of a segment after which it may end: a quarter of the tier's, but as many at least and at most. Fewer segments are
+/// searched sooner, and smaller ones compiled sooner after a change.
+const FEW_RULES: (usize, usize) = (256, 4096);
 
-/// Rules of a segment after which it does end.
-const MANY_RULES: usize = 1024;
+/// How many times as many rules there are when a segment does end.
+const MANY: usize = 4;
 
 /// Rules of one policy that are compiled together. A longer policy is cut, so that memory grows with
 /// its length and not with its square.
@@ -151,15 +152,18 @@ impl Compiler {
     }
 }
 
-/// Cuts a tier's policies into runs. Where a run ends depends on the policies near its end only, so that
-/// lists that differ in one policy have most runs in common.
+/// Cuts a tier's policies into runs. Where a run ends depends on the policies near its end only, and on how many rules there are to a
+/// power of two, so that lists that differ in one policy have most runs in common.
 fn runs(policies: &[Arc<Policy>]) -> Vec<Vec<Piece>> {
+    let total: usize = policies.iter().map(|policy| policy.rules.len()).sum();
+    let few = (total / 4).next_power_of_two();
+    let few = few.clamp(FEW_RULES.0, FEW_RULES.1);
     let mut runs = Vec::new();
     let (mut run, mut rules) = (Vec::new(), 0);
     for policy in policies.iter().filter(|policy| !policy.rules.is_empty()) {
         let len = policy.rules.len();
-        let may_end = rules >= FEW_RULES && starts_a_run(policy);
-        if rules > 0 && (may_end || rules + len > MANY_RULES) {
+        let may_end = rules >= few && starts_a_run(policy);
+        if rules > 0 && (may_end || rules + len > MANY * few) {
             runs.push(std::mem::take(&mut run));
             rules = 0;
         }
