@@ -240,7 +240,9 @@ fn what_waits_for_a_neighbour_does_not_outlive_its_sender() {
         if let Some(port) = tables.ports.get_mut(usize::from(POD.0)) {
             let next = tables.generation;
             *port = port.take().filter(|_| replaced);
-            port.iter_mut().for_each(|port| port.since = next);
+            if let Some(port) = port {
+                port.since = next;
+            }
         }
         waiting.set_tables(tables);
         waiting.pass(Duration::from_millis(100));
