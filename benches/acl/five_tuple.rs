@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use benches::peer::Peer;
+use benches::policies::rule_of;
 use benches::rounds::{Contender, Result, interleave};
 use benches::rules::{FiveTuple, Packet, five_tuples, packets};
 use benches::setup::Setup;
 use benches::table::Table;
 use benches::{alloc, cpu};
 use flowtable::acl::{
-    Action, Chain, ChainSpec, Compiler, L4, Net, Policy, PortRange, Reason, Rule, RuleId, Sets,
-    Side, Tier, Tuple, Verdict,
+    Action, Chain, ChainSpec, Compiler, L4, Policy, Reason, RuleId, Sets, Tier, Tuple, Verdict,
 };
-use flowtable::lpm::Prefix4;
 
 use crate::tuple_space::TupleSpace;
+
 /// Packets of a pass; a multiple of the batch.
 const PACKETS: usize = 1 << 18;
 
@@ -109,34 +109,10 @@ pub(crate) fn run(setup: &Setup, name: &str, count: usize) -> Result<()> {
 
 /// One tier with one policy of all `rules`; rule `n` is number `n + 1`.
 fn chain_of(rules: &[FiveTuple]) -> Result<Chain> {
-    let side = |(addr, len): (u32, u8), (first, last): (u16, u16)| -> Result<Side> {
-        Ok(Side {
-            nets: if len == 0 {
-                Vec::new()
-            } else {
-                vec![Net::V4(Prefix4::new(addr, len)?)]
-            },
-            ports: if (first, last) == (0, u16::MAX) {
-                Vec::new()
-            } else {
-                vec![PortRange { first, last }]
-            },
-            ..Side::default()
-        })
-    };
-    let rules: Vec<Rule> = (1..)
+    let rules = (1..)
         .zip(rules)
-        .map(|(id, rule)| {
-            Ok(Rule {
-                id: RuleId(id),
-                action: Action::Allow,
-                protocol: rule.protocol,
-                source: side(rule.source, rule.source_ports)?,
-                destination: side(rule.destination, rule.destination_ports)?,
-                ..Rule::default()
-            })
-        })
-        .collect::<Result<_>>()?;
+        .map(|(id, rule)| rule_of(id, rule, Action::Allow))
+        .collect();
     let policies = [Arc::new(Policy { rules })].into();
     Ok(Compiler::default().chain(&ChainSpec {
         tiers: vec![Tier {

@@ -7,7 +7,6 @@
 mod established;
 mod flows;
 mod minimal;
-mod ours;
 mod verify;
 
 use std::time::Duration;
@@ -19,7 +18,7 @@ use benches::scenario::{Chain, Scenario};
 use benches::table::Table;
 
 use crate::minimal::Minimal;
-use crate::ours::Ours;
+use benches::ours::Ours;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;

@@ -5,6 +5,7 @@
 //! no counters, no drops, no fragments, one shape of packet at one place of each frame. What it leaves out
 //! is what the pipeline is for; the ratio to it is what that costs.
 
+use benches::ours::CHUNK;
 use benches::scenario::{Chain, Scenario};
 use fastpath::io::HEADROOM;
 use fastpath::tables::NextHop;
@@ -13,8 +14,6 @@ use flowtable::lpm::NextHopId;
 use crate::established;
 use crate::flows::Flows;
 
-/// Bytes of a chunk.
-pub(crate) const CHUNK: usize = 2048;
 /// Where each packet's first byte lies in its chunk.
 pub(crate) const START: usize = HEADROOM as usize;
 /// The same of its IP header.

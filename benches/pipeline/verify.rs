@@ -9,7 +9,7 @@ use fastpath::counters::Counter;
 use fastpath::reason::DropReason;
 
 use crate::minimal::Minimal;
-use crate::ours::Ours;
+use benches::ours::Ours;
 
 /// Sends one packet of each flow through both and compares what comes out.
 pub(crate) fn run(scenario: &Scenario) -> Result<()> {

@@ -2,22 +2,13 @@
 //!
 //! `cargo bench -p benches --bench setup [-- [--rounds N] [--only CHAIN]]`
 
-use std::sync::Arc;
-
 use benches::alloc::{self, Counting};
 use benches::cpu;
+use benches::ours::Ours;
 use benches::rounds::{Contender, Result, interleave};
-use benches::scenario::{Chain, Scenario, UPLINK, no_connections};
+use benches::scenario::{Chain, Scenario, no_connections};
 use benches::table::Table;
-use crossbeam_queue::ArrayQueue;
-use fastpath::batch::{BATCH, Batch};
-use fastpath::connections::Tracker;
-use fastpath::counters::Counters;
-use fastpath::event::Events;
-use fastpath::io::PacketIo;
-use fastpath::io::mem::MemIo;
-use fastpath::pipeline::Pipeline;
-use flowtable::Tick;
+use fastpath::batch::BATCH;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;
@@ -85,38 +76,17 @@ fn main() -> Result<()> {
 
 /// Begins all connections in an empty table. The time that the pipeline takes, and receiving: not that of putting packets there.
 fn pass(scenario: &Scenario) -> Result<std::time::Duration> {
-    let connections = no_connections(scenario.chain, CONNECTIONS);
-    let ports = scenario.tables.ports.len();
-    let counters = Arc::new(Counters::new(ports));
-    let events = Events::new(Arc::new(ArrayQueue::new(64)));
-    let mut pipeline = Pipeline::new(Arc::clone(&counters), events).with_connections(Tracker::new(
-        connections,
-        (0, 1),
-        [7, 8],
-    ));
-    let mut io = MemIo::new(FRAMES as u32, 2048, ports, FRAMES);
-    let mut batch = Batch::default();
-    let port = scenario.in_ports()[0];
+    let connections = Some(no_connections(scenario.chain, CONNECTIONS));
+    let mut ours = Ours::with_connections(scenario, connections, FRAMES, (BATCH, 1));
     let mut took = std::time::Duration::ZERO;
     let mut allocations = 0;
     for first in (0..CONNECTIONS).step_by(FRAMES) {
-        for packet in scenario.packets(first, FRAMES) {
-            io.inject(port, packet);
-        }
-        let ((), footprint) = alloc::measure(|| {
-            let ((), time) = cpu::time(|| {
-                for _ in 0..FRAMES / BATCH {
-                    io.recv(port.0.into(), &mut batch);
-                    let tables = &scenario.tables;
-                    pipeline.run(&mut batch, &mut io, tables, port, Tick(0), &mut ());
-                }
-            });
-            took += time;
-        });
+        ours.put(scenario, first);
+        let ((), footprint) = alloc::measure(|| took += cpu::time(|| ours.run(scenario)).1);
         allocations += footprint.allocations;
-        io.discard_sent(UPLINK);
+        ours.take_back();
     }
-    let made = counters.connections_made.get();
+    let made = ours.counters().connections_made.get();
     if made != CONNECTIONS as u64 {
         return Err(format!("{made} connections were made of {CONNECTIONS}").into());
     }

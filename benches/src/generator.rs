@@ -16,7 +16,7 @@ const HEADERS: usize = 14 + 20 + 8;
 /// Where the UDP source port is.
 const SOURCE_PORT: usize = 14 + 20;
 /// The first flow's source port.
-const FIRST_PORT: u16 = 1024;
+pub const FIRST_PORT: u16 = 1024;
 
 /// What the packets say.
 #[derive(Clone, Copy, Debug)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use fastpath::connections::Connections;
+use fastpath::policy::Policies;
 use fastpath::port::PortId;
 use fastpath::tables::Tables;
 use flowtable::lpm::{NextHopId, Prefix4, Prefix6, Rib4, Rib6};
@@ -58,7 +59,16 @@ impl Scenario {
     /// Never: the routes are made to fit.
     #[must_use]
     pub fn new(chain: Chain, flows: usize) -> Self {
-        let mut scenario = Self::of(chain, flows, false);
+        Self::under(&Policies::allowing_all(usize::from(PODS) + 1), chain, flows)
+    }
+
+    /// The same under these policies, which allow the connections that it needs.
+    ///
+    /// # Panics
+    /// They do not.
+    #[must_use]
+    pub fn under(policies: &Policies, chain: Chain, flows: usize) -> Self {
+        let mut scenario = Self::of(chain, flows, false).judged_by(policies);
         if chain.is_stateful() {
             let firsts = chain.is_tcp().then(|| Self::of(chain, flows, true));
             let made = established::establish(&scenario, firsts.as_ref().unwrap_or(&scenario));
@@ -74,6 +84,13 @@ impl Scenario {
     #[must_use]
     pub fn beginning(chain: Chain, flows: usize) -> Self {
         Self::of(chain, flows, true)
+    }
+
+    /// The same under other policies.
+    #[must_use]
+    pub fn judged_by(mut self, policies: &Policies) -> Self {
+        self.tables.policies = policies.clone();
+        self
     }
 
     fn of(chain: Chain, flows: usize, begins: bool) -> Self {

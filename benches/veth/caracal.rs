@@ -11,6 +11,7 @@ use fastpath::io::xsk::test_support::Netns;
 
 use crate::lab::shell;
 use crate::nodes::{Node, Process, Running};
+use crate::policies;
 
 /// What the daemon is told, beside the resources. The rings are longer than what the generator has under way, as the
 /// bare forwarder's are.
@@ -67,6 +68,8 @@ pub(crate) enum Way {
     Plain,
     /// Puts them into VXLAN.
     Vxlan,
+    /// The same under the policies.
+    Policy,
     /// Gives them the node's address (natOutgoing).
     Snat,
 }
@@ -83,12 +86,16 @@ impl Node for Caracal {
         match self.way {
             Way::Plain => "Caracal plain",
             Way::Vxlan => "Caracal VXLAN",
+            Way::Policy => "Caracal VXLAN + 1000 policies",
             Way::Snat => "Caracal SNAT",
         }
     }
 
     fn growth(&self) -> usize {
-        if self.way == Way::Vxlan { 50 } else { 0 }
+        match self.way {
+            Way::Vxlan | Way::Policy => 50,
+            Way::Plain | Way::Snat => 0,
+        }
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
@@ -132,6 +139,7 @@ fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
     let resources = match node.way {
         Way::Plain => RESOURCES.to_owned(),
         Way::Vxlan => format!("{RESOURCES}{FAR_POOL}"),
+        Way::Policy => format!("{RESOURCES}{FAR_POOL}{}", policies::resources()),
         Way::Snat => RESOURCES.replace(
             "vxlanMode: Always}",
             "vxlanMode: Always, natOutgoing: true}",

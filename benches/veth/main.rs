@@ -4,18 +4,24 @@
 //! `measure` for how the figures are derived.
 
 mod caracal;
+mod kernel;
 mod lab;
 mod measure;
 mod nodes;
+mod policies;
 mod report;
 
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::{SinkHook, can_run};
 
 use crate::caracal::{Caracal, Way};
+use crate::kernel::Kernel;
 use crate::lab::Lab;
 use crate::measure::{Cores, Measured, Plan};
-use crate::nodes::{Bare, Direct, Kernel, Node, Spawned};
+use crate::nodes::{Bare, Direct, Node, Spawned};
+
+/// Flows that conntrack is told of, one call each, at most.
+const MOST_ANSWERED: u16 = 4096;
 
 const USAGE: &str = "\
 usage: cargo bench -p benches --bench veth [-- OPTIONS]
@@ -63,14 +69,22 @@ fn main() -> Result<()> {
             poll_mode,
         }),
         Box::new(Caracal {
+            way: Way::Policy,
+            poll_mode,
+        }),
+        Box::new(Caracal {
             way: Way::Snat,
             poll_mode,
         }),
         Box::new(Kernel::PLAIN),
         Box::new(Kernel::VXLAN),
         Box::new(Kernel::VXLAN_TRACKED),
+        Box::new(Kernel::VXLAN_POLICY),
         Box::new(Kernel::MASQUERADE),
     ];
+    if options.flows <= MOST_ANSWERED {
+        nodes.push(Box::new(Kernel::answered(options.flows)));
+    }
     nodes.extend(
         options
             .spawn

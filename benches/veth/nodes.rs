@@ -10,8 +10,6 @@ use benches::forwarder::Forwarder;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
 
-use crate::lab::shell;
-
 /// A way to forward from n0 to n1.
 pub(crate) trait Node {
     /// Its name in the table.
@@ -104,87 +102,6 @@ impl Node for Bare {
 
     fn start(&self, netns: &Netns) -> Result<Running> {
         Ok(Running::Here(Forwarder::start(netns, ["n0", "n1"])?))
-    }
-}
-
-/// The kernel's forwarding.
-pub(crate) struct Kernel {
-    name: &'static str,
-    growth: usize,
-    /// Commands of a shell, each after the other.
-    scripts: &'static [&'static str],
-}
-
-/// Addresses, the sink's MAC address, forwarding.
-const COMMON: &str = "ip addr add 10.1.0.1/24 dev n0
-     ip addr add 192.168.9.1/24 dev n1
-     ip neigh add 192.168.9.2 lladdr 02:00:00:00:09:02 nud permanent dev n1
-     echo 1 > /proc/sys/net/ipv4/ip_forward";
-
-/// The way to the destination by the sink as a router.
-const BY_ROUTER: &str = "ip route add 10.2.0.0/16 via 192.168.9.2";
-
-/// The way to the destination by a VXLAN device.
-const BY_VXLAN: &str =
-    "ip link add vx0 type vxlan id 4096 local 192.168.9.1 dstport 4789 dev n1 nolearning
-     ip link set vx0 up
-     bridge fdb append 02:00:00:00:0a:02 dev vx0 dst 192.168.9.2
-     ip addr add 10.9.0.1/24 dev vx0
-     ip neigh add 10.9.0.2 lladdr 02:00:00:00:0a:02 nud permanent dev vx0
-     ip route add 10.2.0.0/16 via 10.9.0.2 dev vx0";
-
-/// Connections tracked, those that are known let through, and invalid packets not: what Calico's chains begin with.
-const TRACKED: &str = "nft add table ip bench
-     nft 'add chain ip bench forward { type filter hook forward priority 0; policy accept; }'
-     nft add rule ip bench forward ct state established,related accept
-     nft add rule ip bench forward ct state invalid drop";
-
-/// As Calico's natOutgoing with random ports.
-const MASQUERADED: &str = "nft add table ip nat
-     nft 'add chain ip nat post { type nat hook postrouting priority 100; }'
-     nft add rule ip nat post ip saddr 10.1.0.0/16 ip daddr != 10.1.0.0/16 masquerade fully-random";
-
-impl Kernel {
-    /// Without conntrack or a rule.
-    pub(crate) const PLAIN: Self = Self {
-        name: "kernel plain",
-        growth: 0,
-        scripts: &[COMMON, BY_ROUTER],
-    };
-    /// Into its VXLAN device.
-    pub(crate) const VXLAN: Self = Self {
-        name: "kernel VXLAN",
-        growth: 50,
-        scripts: &[COMMON, BY_VXLAN],
-    };
-    /// The same, with connections tracked.
-    pub(crate) const VXLAN_TRACKED: Self = Self {
-        name: "kernel VXLAN + conntrack",
-        growth: 50,
-        scripts: &[COMMON, BY_VXLAN, TRACKED],
-    };
-    /// By the router, with the node's address.
-    pub(crate) const MASQUERADE: Self = Self {
-        name: "kernel masquerade",
-        growth: 0,
-        scripts: &[COMMON, BY_ROUTER, TRACKED, MASQUERADED],
-    };
-}
-
-impl Node for Kernel {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn growth(&self) -> usize {
-        self.growth
-    }
-
-    fn start(&self, netns: &Netns) -> Result<Running> {
-        for script in self.scripts {
-            shell(netns, script)?;
-        }
-        Ok(Running::InKernel)
     }
 }
 

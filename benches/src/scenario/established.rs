@@ -59,6 +59,7 @@ pub(super) fn establish(scenario: &Scenario, firsts: &Scenario) -> Established {
     let tables = Tables {
         fib4: scenario.tables.fib4.clone(),
         fib6: scenario.tables.fib6.clone(),
+        policies: scenario.tables.policies.clone(),
         ..tables(chain.plain())
     };
     let mut node = Node::new(&tables, Arc::clone(&connections));

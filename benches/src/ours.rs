@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use benches::scenario::Scenario;
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
-use fastpath::connections::Tracker;
+use fastpath::connections::{Connections, Tracker};
 use fastpath::counters::Counters;
 use fastpath::event::Events;
 use fastpath::io::PacketIo;
@@ -14,10 +13,14 @@ use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
 use flowtable::Tick;
 
-use crate::minimal::CHUNK;
+use crate::scenario::Scenario;
+
+/// Bytes of a frame.
+pub const CHUNK: usize = 2048;
 
 /// A pipeline and the frames that go through it again and again.
-pub(crate) struct Ours {
+#[derive(Debug)]
+pub struct Ours {
     io: MemIo,
     pipeline: Pipeline,
     batch: Batch,
@@ -28,8 +31,16 @@ pub(crate) struct Ours {
 
 impl Ours {
     /// Receives `batch` packets together, by `in_ports` ports in turn.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(scenario: &Scenario, frames: usize, batch: (usize, usize)) -> Self {
+        Self::with_connections(scenario, scenario.connections.clone(), frames, batch)
+    }
+
+    /// The same with other connections than the scenario's.
+    #[must_use]
+    pub fn with_connections(
         scenario: &Scenario,
+        connections: Option<Arc<Connections>>,
         frames: usize,
         (batch, in_ports): (usize, usize),
     ) -> Self {
@@ -39,8 +50,8 @@ impl Ours {
         let mut io = MemIo::new(frames as u32, CHUNK as u16, ports, frames);
         io.receive_together(batch);
         let mut pipeline = Pipeline::new(counters, events);
-        if let Some(connections) = &scenario.connections {
-            let tracker = Tracker::new(Arc::clone(connections), (0, 1), [7, 8]);
+        if let Some(connections) = connections {
+            let tracker = Tracker::new(connections, (0, 1), [7, 8]);
             pipeline = pipeline.with_connections(tracker);
         }
         Self {
@@ -54,7 +65,7 @@ impl Ours {
     }
 
     /// Puts the next packets into all frames.
-    pub(crate) fn put(&mut self, scenario: &Scenario, first: usize) {
+    pub fn put(&mut self, scenario: &Scenario, first: usize) {
         let (first_port, ports) = (self.in_ports[0], self.in_ports.len());
         for (index, packet) in scenario.packets(first, self.in_use).enumerate() {
             let port = if ports == 1 {
@@ -67,7 +78,7 @@ impl Ours {
     }
 
     /// Takes all frames through the pipeline, a batch of one port after the other.
-    pub(crate) fn run(&mut self, scenario: &Scenario) {
+    pub fn run(&mut self, scenario: &Scenario) {
         let mut received = 1;
         while received > 0 {
             received = 0;
@@ -87,7 +98,7 @@ impl Ours {
     }
 
     /// Takes back what was sent, and what was put but not run. Returns how many were sent.
-    pub(crate) fn take_back(&mut self) -> usize {
+    pub fn take_back(&mut self) -> usize {
         for &port in &self.in_ports {
             self.io.discard_arrived(port);
         }
@@ -98,7 +109,7 @@ impl Ours {
     }
 
     /// What was sent, port by port.
-    pub(crate) fn outputs(&mut self) -> Vec<Vec<u8>> {
+    pub fn outputs(&mut self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         for &port in &self.out_ports {
             all.extend(self.io.take_sent(port, <[u8]>::to_vec));
@@ -106,7 +117,9 @@ impl Ours {
         all
     }
 
-    pub(crate) fn counters(&self) -> &Counters {
+    /// What the pipeline counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
         self.pipeline.counters()
     }
 }
