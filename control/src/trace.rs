@@ -10,7 +10,7 @@ use fastpath::policy::{Decider, End, Judgement};
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::tables::{NextHop, Tables, Way};
-use flowtable::acl::{L4, Tuple};
+use flowtable::acl::{L4, Logs, Tuple};
 use flowtable::flow::{Key4, Key6, flag};
 use serde::{Deserialize, Serialize};
 
@@ -406,9 +406,9 @@ impl Tracer<'_> {
             (None, None) => L4::Other,
         };
         let protocol = packet.protocol.0;
-        let mut said: Vec<(Decider, bool)> = Vec::new();
+        let mut said: Vec<(Decider, bool, Logs)> = Vec::new();
         let policies = &self.tables.policies;
-        let note = |decider, allows| said.push((decider, allows));
+        let note = |decider, allows, logs: &Logs| said.push((decider, allows, *logs));
         let judgement = match (packet.src, packet.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let (source, destination) = (src.to_bits(), dst.to_bits());
@@ -440,11 +440,11 @@ impl Tracer<'_> {
             End::Pod(port) if from != End::Host => Some((word, port)),
             _ => None,
         });
-        for (decider, allows) in said {
+        for (decider, allows, logs) in said {
             let Some((word, port)) = legs.next() else {
                 break;
             };
-            self.leg(word, port, decider, allows);
+            self.leg(word, port, (decider, allows), &logs);
         }
         if from == End::Host && matches!(to, End::Pod(_)) {
             self.step("policy", "a host always reaches its own pods");
@@ -452,11 +452,16 @@ impl Tracer<'_> {
         judgement
     }
 
-    fn leg(&mut self, word: &str, port: PortId, decider: Decider, allows: bool) {
+    fn leg(&mut self, word: &str, port: PortId, (decider, allows): (Decider, bool), logs: &Logs) {
         let endpoint = self.compiler.ports().get(port);
         let endpoint = endpoint.and_then(|spec| self.compiler.policy().endpoint(&spec.name));
         let name = endpoint.map_or_else(|| "?".to_owned(), ToString::to_string);
-        let reason = self.compiler.reason(port, decider);
+        for rule in logs.rules() {
+            if let Some(rule) = self.compiler.policy().reason(Decider::rule(*rule)) {
+                self.step(format!("{word} of {name}"), format!("logged by {rule}"));
+            }
+        }
+        let reason = self.compiler.policy().reason(decider);
         let reason = reason.map_or_else(|| "nothing".to_owned(), |reason| reason.to_string());
         let verb = if allows { "allowed by" } else { "denied:" };
         self.step(format!("{word} of {name}"), format!("{verb} {reason}"));

@@ -10,6 +10,7 @@ use flowtable::fragments::Limits;
 use flowtable::snat::PortRng;
 
 use crate::batch::{BATCH, Packet};
+use crate::record::Records;
 pub use crate::stage::flow::{Connection, Direction, Origin, Removal, Walked};
 use crate::stage::flow::{Found, Held, Sweep};
 
@@ -127,6 +128,8 @@ pub struct Tracker {
     pub(crate) fragments: Held,
     /// Fragments that waited and go on now.
     pub(crate) released: Vec<Packet>,
+    /// Where it tells of connections; `None`: nowhere.
+    pub(crate) records: Option<Records>,
 }
 
 impl Tracker {
@@ -146,12 +149,28 @@ impl Tracker {
             sweep: Sweep::default(),
             released: Vec::with_capacity(limits.held.into()),
             fragments: Held::new(limits, [secret[1], !secret[0]]),
+            records: None,
         }
+    }
+
+    /// The same, which tells of connections as they are judged.
+    #[must_use]
+    pub fn with_records(mut self, records: Records) -> Self {
+        self.records = Some(records);
+        self
     }
 
     /// Whether connections of endpoints that are gone are still to be removed.
     pub(crate) const fn is_in_haste(&self) -> bool {
         self.sweep.is_in_haste()
+    }
+
+    /// Whether the ring of records filled up since the last call.
+    pub(crate) const fn take_pending(&mut self) -> bool {
+        match &mut self.records {
+            Some(records) => records.take_pending(),
+            None => false,
+        }
     }
 
     /// Whether fragments that waited are to go on.

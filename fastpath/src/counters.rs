@@ -85,6 +85,10 @@ pub struct Counters {
     pub connections_evicted: Counter,
     /// First packets that were forwarded without a connection being remembered: another poller was at work in the same place.
     pub connections_untracked: Counter,
+    /// Records of connections that were lost because the ring was full.
+    pub records_lost: Counter,
+    /// Matches of `Log` rules that were only counted, because of the rate limit.
+    pub logs_limited: Counter,
     /// Generation of the tables in force.
     pub generation: Counter,
 }
@@ -114,6 +118,8 @@ impl Counters {
             connections_ended: Counter::default(),
             connections_evicted: Counter::default(),
             connections_untracked: Counter::default(),
+            records_lost: Counter::default(),
+            logs_limited: Counter::default(),
             generation: Counter::default(),
         }
     }

@@ -26,6 +26,7 @@ pub mod policy;
 pub mod poller;
 pub mod port;
 pub mod reason;
+pub mod record;
 pub mod snapshot;
 pub mod stage;
 pub mod tables;

@@ -26,10 +26,11 @@ pub struct IcmpLimiter {
 
 /// A token bucket as a theoretical arrival time (the generic cell rate algorithm): one word, no timer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Bucket(Tick);
+pub(crate) struct Bucket(Tick);
 
 impl Bucket {
-    fn take(&mut self, now: Tick, rate: u64, burst: u64) -> bool {
+    /// Takes a token, if there is one: `rate` a second, and up to `burst` at once.
+    pub(crate) fn take(&mut self, now: Tick, rate: u64, burst: u64) -> bool {
         let interval = SECOND / rate;
         let earliest = self.0.max(now);
         if earliest.since(now) > Duration::from_nanos(interval * (burst - 1)) {

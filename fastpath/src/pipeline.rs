@@ -82,6 +82,15 @@ impl Pipeline {
         &mut self.events
     }
 
+    /// Whether there is something for control that it should not wait to look at.
+    pub const fn take_pending(&mut self) -> bool {
+        let records = match &mut self.tracker {
+            Some(tracker) => tracker.take_pending(),
+            None => false,
+        };
+        self.events.take_pending() | records
+    }
+
     /// How many packets wait: for a neighbour, or for the first fragment of their datagram.
     pub fn held(&self) -> usize {
         held(&self.hold, self.tracker.as_ref())

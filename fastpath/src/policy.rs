@@ -4,12 +4,17 @@
 //! one generation of it. A connection is judged once, by its first packet. RFC: none; the semantics are those of Calico.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use flowtable::acl::{Address, Chain, ChainSpec, Compiler, Members, RuleId, Sets, Tuple};
+use flowtable::acl::{
+    Address, Chain, ChainSpec, Compiler, Logs, Members, Reason, RuleId, Sets, Tuple,
+};
 
 use crate::port::PortId;
 use crate::reason::DropReason;
+
+mod counters;
+
+pub use counters::{RuleCount, RuleCounter, RuleCounters};
 
 /// The policy of a node.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +27,8 @@ pub struct Policies {
     pub to_host: ToHost,
     /// Whether connections are judged again when tables change (`reevaluateEstablished` in caracal.yaml).
     pub reevaluate: bool,
+    /// The numbers of denials by ports for whose endpoint no policy is known: ingress, egress. 0: none.
+    pub unknown: [RuleId; 2],
     /// What rules decided about.
     pub counters: RuleCounters,
 }
@@ -35,6 +42,19 @@ pub struct Endpoint {
     pub ingress: Chain,
     /// For packets from the endpoint.
     pub egress: Chain,
+    /// The numbers of what denies where no rule does: ingress, egress.
+    pub defaults: [Defaults; 2],
+}
+
+/// The numbers of denials that no rule decided: they are counted and named as rules are. 0: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// That the endpoint is administratively down.
+    pub inactive: RuleId,
+    /// That no rule of a tier matched, by the tier's index.
+    pub tiers: Arc<[RuleId]>,
+    /// That no tier decided, and no profile matched.
+    pub end: RuleId,
 }
 
 /// What becomes of a packet from a pod to its own host, after policy (`defaultEndpointToHostAction`).
@@ -100,6 +120,7 @@ impl Policies {
             active: true,
             ingress: chain.clone(),
             egress: chain,
+            defaults: <[Defaults; 2]>::default(),
         });
         Self {
             endpoints: vec![endpoint; ports],
@@ -109,18 +130,33 @@ impl Policies {
     }
 
     /// Judges a packet that no connection is known for, and counts what decided. `tuple` is what it is before its source is
-    /// translated.
-    pub fn judge<A: Address + Copy>(&self, tuple: &Tuple<A>, from: End, to: End) -> Judgement {
-        self.explain(tuple, from, to, |decider, _| self.counters.decided(decider))
+    /// translated; `log` is told which `Log` rules it meets.
+    pub fn judge<A: Address + Copy>(
+        &self,
+        tuple: &Tuple<A>,
+        from: End,
+        to: End,
+        mut log: impl FnMut(&Logs),
+    ) -> Judgement {
+        self.explain(tuple, from, to, |decider, _, logs| {
+            self.counters.decided(decider);
+            if logs.total() > 0 {
+                for rule in logs.rules() {
+                    self.counters.decided(Decider::rule(*rule));
+                }
+                log(logs);
+            }
+        })
     }
 
-    /// The same without counting; `note` is told what each endpoint's chain decides, and whether it allows.
+    /// The same without counting; `note` is told what each endpoint's chain decides, whether it allows, and which `Log` rules
+    /// matched.
     pub fn explain<A: Address + Copy>(
         &self,
         tuple: &Tuple<A>,
         from: End,
         to: End,
-        mut note: impl FnMut(Decider, bool),
+        mut note: impl FnMut(Decider, bool, &Logs),
     ) -> Judgement {
         let mut source = Decider::NOBODY;
         let mut destination = Decider::NOBODY;
@@ -140,7 +176,7 @@ impl Policies {
             .iter()
             .flatten()
             .flatten()
-            .any(|chain| chain.uses_sets());
+            .any(|(chain, _)| chain.uses_sets());
         let members = if uses_sets {
             let of = |addr| self.sets.members(addr);
             (of(tuple.source), of(tuple.destination))
@@ -151,19 +187,19 @@ impl Policies {
             (Direction::Egress, &mut source),
             (Direction::Ingress, &mut destination),
         ]) {
-            let allows = match chain {
+            let (allows, logs) = match chain {
                 None => continue,
                 Some(Err(closed)) => {
                     *decider = closed;
-                    false
+                    (false, Logs::default())
                 }
-                Some(Ok(chain)) => {
+                Some(Ok((chain, defaults))) => {
                     let verdict = chain.classify_known(&self.sets, tuple, &members.0, &members.1);
-                    *decider = Decider::of(verdict.reason, direction);
-                    verdict.allow
+                    *decider = defaults.decider(verdict.reason, direction);
+                    (verdict.allow, verdict.logs)
                 }
             };
-            note(*decider, allows);
+            note(*decider, allows, &logs);
             if !allows {
                 return Judgement::Deny {
                     reason: DropReason::PolicyDeny,
@@ -190,17 +226,40 @@ impl Policies {
         }
     }
 
-    fn chain(&self, port: PortId, direction: Direction) -> Result<&Chain, Decider> {
+    fn chain(&self, port: PortId, direction: Direction) -> Result<(&Chain, &Defaults), Decider> {
         let endpoint = self.endpoints.get(usize::from(port.0));
-        match endpoint.and_then(Option::as_ref) {
-            None => Err(Decider::special(Decided::Unknown(direction))),
-            Some(endpoint) if !endpoint.active => {
-                Err(Decider::special(Decided::Inactive(direction)))
-            }
-            Some(endpoint) => Ok(match direction {
-                Direction::Ingress => &endpoint.ingress,
-                Direction::Egress => &endpoint.egress,
-            }),
+        let Some(endpoint) = endpoint.and_then(Option::as_ref) else {
+            let [ingress, egress] = self.unknown;
+            let number = match direction {
+                Direction::Ingress => ingress,
+                Direction::Egress => egress,
+            };
+            return Err(Decider::numbered(number, Decided::Unknown(direction)));
+        };
+        let [ingress, egress] = &endpoint.defaults;
+        let (chain, defaults) = match direction {
+            Direction::Ingress => (&endpoint.ingress, ingress),
+            Direction::Egress => (&endpoint.egress, egress),
+        };
+        if endpoint.active {
+            Ok((chain, defaults))
+        } else {
+            let decided = Decided::Inactive(direction);
+            Err(Decider::numbered(defaults.inactive, decided))
+        }
+    }
+}
+
+impl Defaults {
+    fn decider(&self, reason: Reason, direction: Direction) -> Decider {
+        let number = match reason {
+            Reason::Rule(_) => None,
+            Reason::TierDefault(tier) => self.tiers.get(usize::from(tier)).copied(),
+            Reason::End => Some(self.end),
+        };
+        match number {
+            Some(number) if number.0 != 0 => Decider::rule(number),
+            _ => Decider::of(reason, direction),
         }
     }
 }
@@ -214,7 +273,7 @@ pub struct Decider(u32);
 pub enum Decided {
     /// No endpoint's policy was asked.
     Nobody,
-    /// A rule.
+    /// A rule, or what has a number as rules have: see [`Defaults`].
     Rule(RuleId),
     /// The default of the endpoint's tier with this index.
     TierDefault(Direction, u16),
@@ -241,16 +300,26 @@ impl Decider {
     /// Rules' numbers are above zero and below this.
     pub const MAX_RULES: u32 = SPECIAL;
 
+    /// A rule.
+    pub const fn rule(id: RuleId) -> Self {
+        Self::from_bits(id.0)
+    }
+
     /// What decided, for a chain of this direction.
-    pub const fn of(reason: flowtable::acl::Reason, direction: Direction) -> Self {
+    pub const fn of(reason: Reason, direction: Direction) -> Self {
         match reason {
-            flowtable::acl::Reason::Rule(id) if id.0 < Self::MAX_RULES => Self(id.0),
-            flowtable::acl::Reason::TierDefault(tier) => {
-                Self::special(Decided::TierDefault(direction, tier))
-            }
-            flowtable::acl::Reason::Rule(_) | flowtable::acl::Reason::End => {
-                Self::special(Decided::End(direction))
-            }
+            Reason::Rule(id) if id.0 < Self::MAX_RULES => Self(id.0),
+            Reason::TierDefault(tier) => Self::special(Decided::TierDefault(direction, tier)),
+            Reason::Rule(_) | Reason::End => Self::special(Decided::End(direction)),
+        }
+    }
+
+    /// What has a number, if it has one.
+    const fn numbered(number: RuleId, decided: Decided) -> Self {
+        if number.0 == 0 {
+            Self::special(decided)
+        } else {
+            Self::rule(number)
         }
     }
 
@@ -280,17 +349,6 @@ impl Decider {
         self.0
     }
 
-    /// Whose chain decided, as far as that is told: the number of a rule does not.
-    pub const fn direction(self) -> Option<Direction> {
-        match self.decided() {
-            Decided::Nobody | Decided::Rule(_) => None,
-            Decided::TierDefault(direction, _)
-            | Decided::End(direction)
-            | Decided::Inactive(direction)
-            | Decided::Unknown(direction) => Some(direction),
-        }
-    }
-
     /// What it says.
     pub const fn decided(self) -> Decided {
         if self.0 == 0 {
@@ -310,94 +368,6 @@ impl Decider {
             UNKNOWN => Decided::Unknown(direction),
             _ => Decided::End(direction),
         }
-    }
-}
-
-/// What rules decided about, by their numbers. Counts up for as long as the process lives and never wraps in practice:
-/// 64 bits. Shared by all pollers and by control, relaxed.
-///
-/// `connections` are decisions: once for each first packet that was judged. `packets` and `bytes` are those of the
-/// connections that the rule decided about, both directions, and of cached denials; added when an entry ends, so what is
-/// under way has to be added from the flow table.
-#[derive(Clone, Debug, Default)]
-pub struct RuleCounters {
-    chunks: Vec<Arc<[RuleCounter; CHUNK]>>,
-}
-
-/// What one rule decided about.
-#[derive(Debug, Default)]
-pub struct RuleCounter {
-    connections: AtomicU64,
-    packets: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// A copy of a [`RuleCounter`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCount {
-    /// First packets that were judged.
-    pub connections: u64,
-    /// Packets of connections.
-    pub packets: u64,
-    /// Their bytes, from the IP header on.
-    pub bytes: u64,
-}
-
-const CHUNK: usize = 256;
-
-impl RuleCounters {
-    /// Counters of no rule.
-    pub const fn new() -> Self {
-        Self { chunks: Vec::new() }
-    }
-
-    /// Makes room for rules up to this number. What was counted stays, also in clones.
-    pub fn grow(&mut self, last: RuleId) {
-        while self.chunks.len() * CHUNK <= last.0 as usize {
-            self.chunks
-                .push(Arc::new(std::array::from_fn(|_| RuleCounter::default())));
-        }
-    }
-
-    fn of(&self, decider: Decider) -> Option<&RuleCounter> {
-        let Decided::Rule(id) = decider.decided() else {
-            return None;
-        };
-        let id = id.0 as usize;
-        self.chunks.get(id / CHUNK)?.get(id % CHUNK)
-    }
-
-    fn decided(&self, decider: Decider) {
-        if let Some(counter) = self.of(decider) {
-            counter.connections.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Adds packets of a connection, in one direction.
-    pub(crate) fn add(&self, decider: Decider, packets: u64, bytes: u64) {
-        if let Some(counter) = self.of(decider) {
-            counter.packets.fetch_add(packets, Relaxed);
-            counter.bytes.fetch_add(bytes, Relaxed);
-        }
-    }
-
-    /// Begins to count anew, for another rule of this number.
-    pub fn reset(&self, rule: RuleId) {
-        if let Some(counter) = self.of(Decider::from_bits(rule.0)) {
-            counter.connections.store(0, Relaxed);
-            counter.packets.store(0, Relaxed);
-            counter.bytes.store(0, Relaxed);
-        }
-    }
-
-    /// The counts of a rule; zeros for one that there are none for.
-    pub fn get(&self, rule: RuleId) -> RuleCount {
-        let counter = self.of(Decider::from_bits(rule.0));
-        counter.map_or_else(RuleCount::default, |counter| RuleCount {
-            connections: counter.connections.load(Relaxed),
-            packets: counter.packets.load(Relaxed),
-            bytes: counter.bytes.load(Relaxed),
-        })
     }
 }
 
@@ -431,7 +401,10 @@ mod tests {
         let mut policies = Policies::allowing_all(1);
         let (known, unknown) = (End::Pod(PortId(0)), End::Pod(PortId(1)));
         let judge = |policies: &Policies, from, to| {
-            matches!(policies.judge(&tuple, from, to), Judgement::Allow { .. })
+            matches!(
+                policies.judge(&tuple, from, to, |_| ()),
+                Judgement::Allow { .. }
+            )
         };
         assert!(judge(&policies, known, End::Outside));
         assert!(!judge(&policies, unknown, End::Outside));
@@ -440,24 +413,5 @@ mod tests {
         policies.to_host = ToHost::Drop;
         assert!(!judge(&policies, known, End::Host));
         assert!(judge(&policies, End::Outside, End::Host));
-    }
-
-    #[test]
-    fn counters_are_kept_as_they_grow() {
-        let mut counters = RuleCounters::default();
-        counters.grow(RuleId(3));
-        let older = counters.clone();
-        counters.grow(RuleId(1000));
-        older.add(Decider::from_bits(3), 2, 100);
-        counters.decided(Decider::from_bits(1000));
-        assert_eq!(
-            (
-                counters.get(RuleId(3)).packets,
-                counters.get(RuleId(3)).bytes
-            ),
-            (2, 100)
-        );
-        assert_eq!(counters.get(RuleId(1000)).connections, 1);
-        assert_eq!(older.get(RuleId(1000)), RuleCount::default());
     }
 }

@@ -118,7 +118,7 @@ impl<I: PacketIo> Poller<I> {
         }
         self.io.flush();
         self.pipeline.counters().rounds.add(1);
-        if self.pipeline.events().take_pending() {
+        if self.pipeline.take_pending() {
             (self.notify.0)();
         }
         received

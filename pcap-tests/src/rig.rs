@@ -1,6 +1,7 @@
 //! The production pipeline in memory, with every packet and every frame accounted for.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -12,6 +13,7 @@ use fastpath::io::PacketIo as _;
 use fastpath::io::mem::MemIo;
 use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
+use fastpath::record::{Record, Records};
 use fastpath::stage::egress::Observe;
 use fastpath::tables::Tables;
 use flowtable::Tick;
@@ -38,6 +40,7 @@ pub struct Rig {
     received: u32,
     encapsulates: bool,
     connections: Option<Arc<Connections>>,
+    records: Option<Arc<ArrayQueue<Record>>>,
 }
 
 /// What became of the packets of one run.
@@ -107,6 +110,7 @@ impl Rig {
             received: 0,
             encapsulates: false,
             connections: None,
+            records: None,
         }
     }
 
@@ -137,6 +141,33 @@ impl Rig {
         self.connections = Some(connections);
         self.pipeline = self.pipeline.with_connections(tracker);
         self
+    }
+
+    /// The same, with a table of connections and room for so many records: of `Log` rules, and of each connection that is judged while
+    /// `observed`.
+    #[must_use]
+    pub fn with_records(mut self, room: usize, observed: &Arc<AtomicBool>) -> Self {
+        let sizes = Sizes {
+            v4: Capacity::MIN,
+            v6: Capacity::MIN,
+            ports: self.tables.ports.len() as u16,
+            share_percent: 50,
+        };
+        let connections = Arc::new(Connections::new(&sizes, SEED));
+        let ring = Arc::new(ArrayQueue::new(room));
+        let records = Records::new(Arc::clone(&ring), Arc::clone(observed));
+        let tracker = Tracker::new(Arc::clone(&connections), (0, 1), [5, 6]).with_records(records);
+        self.connections = Some(connections);
+        self.records = Some(ring);
+        self.pipeline = self.pipeline.with_connections(tracker);
+        self
+    }
+
+    /// What it told of connections since the last call.
+    pub fn records(&self) -> Vec<Record> {
+        let ring = self.records.iter();
+        ring.flat_map(|ring| std::iter::from_fn(|| ring.pop()))
+            .collect()
     }
 
     /// Its connections.

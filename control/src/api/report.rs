@@ -221,16 +221,19 @@ pub struct Drops {
     pub drops: Vec<DropCount>,
     /// What the kernel dropped before we saw it, by port.
     pub kernel: Vec<KernelDrops>,
-    /// Rules that deny, with what they denied, the most first; not all.
+    /// What denies, with what it denied, the most first: rules, and what does where no rule matches. Not all.
     #[serde(default)]
     pub rules: Vec<DenyingRule>,
 }
 
-/// A rule that denies.
+/// A rule that denies, or what does where no rule matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenyingRule {
-    /// Its tier, policy, number, and where it was written.
+    /// Its tier, policy, number, and where it was written; of a default why it denies.
     pub rule: String,
+    /// Whether it is no rule: the end of a tier or of the profiles, or a closed endpoint.
+    #[serde(default)]
+    pub default: bool,
     /// First packets that it denied.
     pub connections: u64,
     /// All packets.

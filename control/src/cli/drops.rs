@@ -84,7 +84,8 @@ fn render(drops: &Drops, by: Option<By>) -> String {
     for rule in &drops.rules {
         let _ = writeln!(
             out,
-            "Denied by {}: {} packets of {} connections",
+            "Denied{} {}: {} packets of {} connections",
+            if rule.default { ":" } else { " by" },
             one_line(&rule.rule),
             number(rule.packets),
             number(rule.connections)

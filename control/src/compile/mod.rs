@@ -25,7 +25,6 @@ use std::sync::Arc;
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use fastpath::batch::PeerId;
-use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::tables::Tables;
@@ -33,7 +32,6 @@ use flowtable::snat::Ports;
 use ipnet::IpNet;
 
 use crate::desired::{Desired, Endpoint, RouteTypes, Way};
-use crate::policy::verdict::Reason;
 use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
 use incarnation::Incarnations;
@@ -183,12 +181,6 @@ impl Compiler {
     /// The policy.
     pub const fn policy(&self) -> &PolicyCompiler {
         &self.policy
-    }
-
-    /// What decided about a packet to or from the endpoint of a port.
-    pub fn reason(&self, port: PortId, decider: Decider) -> Option<Reason> {
-        let name = self.ports.get(port).map(|spec| spec.name.as_str());
-        self.policy.reason(name.unwrap_or_default(), decider)
     }
 
     /// The policy, to be told how it is enforced.

@@ -11,8 +11,8 @@ use super::Node;
 use crate::api::report::{DenyingRule, PolicyShown};
 use crate::api::{ApiError, ErrorCode};
 use crate::policy::model::Direction;
-use crate::policy::show;
-use crate::policy::verdict::Owner;
+use crate::policy::show::{self, Counted};
+use crate::policy::verdict::{Owner, Reason};
 use crate::trace::find;
 
 /// So many rules are named with the drops.
@@ -27,12 +27,17 @@ impl Node {
         let endpoint = find(&self.compiler, endpoint).map_err(bad)?;
         let policy = self.compiler.policy();
         let under_way = self.under_way();
-        let counts = |owner: &Owner, direction: Direction, at: usize| {
-            let ids = match owner {
-                Owner::Policy { id, .. } => policy.rule_ids(id, direction),
-                Owner::Profile(name) => policy.profile_rule_ids(name, direction),
+        let counts = |what: Counted<'_>, direction: Direction| {
+            let id = match what {
+                Counted::Rule(Owner::Policy { id, .. }, at) => {
+                    policy.rule_ids(id, direction).get(at).copied()
+                }
+                Counted::Rule(Owner::Profile(name), at) => {
+                    policy.profile_rule_ids(name, direction).get(at).copied()
+                }
+                Counted::Default(denial) => policy.default_id(denial, direction),
             };
-            ids.get(at).map(|id| self.count(*id, &under_way))
+            id.map(|id| self.count(id, &under_way))
         };
         let id = policy.endpoint(&endpoint.interface);
         let shown = id.and_then(|id| show::workload(policy.model(), id, &counts));
@@ -43,15 +48,21 @@ impl Node {
         })
     }
 
-    /// The rules that denied most.
+    /// What denied most: rules, and what does where no rule matches.
     pub(super) fn denying_rules(&self) -> Vec<DenyingRule> {
         let under_way = self.under_way();
-        let rules = self.compiler.policy().denying_rules();
+        let rules = self.compiler.policy().denying();
         let mut rules: Vec<_> = rules
-            .map(|(id, name)| {
+            .map(|(id, reason, direction)| {
                 let count = self.count(id, &under_way);
+                let is_default = !matches!(reason, Reason::Rule(_));
                 DenyingRule {
-                    rule: name.to_string(),
+                    rule: if is_default {
+                        format!("{reason} ({})", direction.as_str())
+                    } else {
+                        reason.to_string()
+                    },
+                    default: is_default,
                     connections: count.connections,
                     packets: count.packets,
                 }

@@ -59,7 +59,7 @@ pub fn rule(rule: &RuleRef) -> Value {
 }
 
 /// Why, as one JSON object; `kind` says which fields there are.
-fn reason(reason: &Reason) -> Value {
+pub(crate) fn reason(reason: &Reason) -> Value {
     match reason {
         Reason::Rule(hit) => {
             let mut value = rule(hit);

@@ -9,11 +9,19 @@ use super::describe::Described;
 use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, WorkloadId};
 use super::report;
 use super::rule::Rule;
-use super::verdict::{Owner, RuleRef};
+use super::verdict::{DefaultDenial, Owner, Reason, RuleRef};
 use crate::cli::table::one_line;
 
-/// What a rule has decided about, where that is known.
-pub(crate) type Counts<'c> = &'c dyn Fn(&Owner, Direction, usize) -> Option<RuleCount>;
+/// What counts what it has decided about.
+pub(crate) enum Counted<'c> {
+    /// A rule of an owner, by its place in the direction's list.
+    Rule(&'c Owner, usize),
+    /// What denies where no rule does.
+    Default(DefaultDenial),
+}
+
+/// What something has decided about, where that is known.
+pub(crate) type Counts<'c> = &'c dyn Fn(Counted<'_>, Direction) -> Option<RuleCount>;
 
 /// What is shown of an endpoint.
 pub(crate) struct Shown {
@@ -29,12 +37,22 @@ struct Chain {
     profiles: Option<Vec<ShownRules>>,
     /// What becomes of a packet that nobody decides about.
     end: &'static str,
+    /// Why, if it is denied, and what was.
+    denial: Option<ShownDenial>,
 }
 
 struct Tier {
     name: String,
     default_action: DefaultAction,
     policies: Vec<ShownRules>,
+    /// What denies at its end, if anything does.
+    denial: Option<ShownDenial>,
+}
+
+/// What denies where no rule does.
+struct ShownDenial {
+    text: String,
+    count: Option<RuleCount>,
 }
 
 /// A policy or a profile.
@@ -60,6 +78,11 @@ pub(crate) fn workload(model: &Model, id: &WorkloadId, counts: Counts<'_>) -> Op
         tiers: tiers(model, &workload.tiers, direction, counts),
         profiles: Some(profiles(model, &workload.profiles, direction, counts)),
         end: "Deny",
+        denial: Some(denied(
+            DefaultDenial::NoProfileMatched(workload.profiles.clone()),
+            direction,
+            counts,
+        )),
     });
     Some(Shown {
         title: format!(
@@ -85,7 +108,7 @@ pub(crate) fn host(model: &Model, name: &str, host: &HostEndpoint) -> Shown {
 }
 
 /// Nothing is known of counts.
-const UNKNOWN: Counts<'static> = &|_, _, _| None;
+const UNKNOWN: Counts<'static> = &|_, _| None;
 
 fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
     let mut chains = Vec::new();
@@ -102,6 +125,7 @@ fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
                     tiers,
                     profiles: None,
                     end: "on to the next",
+                    denial: None,
                 });
             }
         }
@@ -110,12 +134,14 @@ fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
             tiers: tiers(model, &host.forward, direction, UNKNOWN),
             profiles: None,
             end: "Allow",
+            denial: None,
         });
         chains.push(Chain {
             name: format!("{}, the host's own", direction.as_str()),
             tiers: tiers(model, &host.normal, direction, UNKNOWN),
             profiles: Some(profiles(model, &host.profiles, direction, UNKNOWN)),
             end: "Deny, but for failsafe ports",
+            denial: None,
         });
     }
     chains
@@ -131,6 +157,9 @@ fn tiers(
     let shown = tiers.map(|tier| Tier {
         name: tier.name.to_string(),
         default_action: tier.default_action,
+        denial: tier
+            .default_denial(direction)
+            .map(|denial| denied(denial, direction, counts)),
         policies: tier
             .of(direction)
             .iter()
@@ -179,9 +208,16 @@ fn described(
     let one = |(at, rule): (usize, &Rule)| ShownRule {
         text: Described(rule).to_string(),
         name: RuleRef::new(owner.clone(), direction, rule),
-        count: counts(owner, direction, at),
+        count: counts(Counted::Rule(owner, at), direction),
     };
     rules.iter().enumerate().map(one).collect()
+}
+
+fn denied(denial: DefaultDenial, direction: Direction, counts: Counts<'_>) -> ShownDenial {
+    ShownDenial {
+        count: counts(Counted::Default(denial.clone()), direction),
+        text: Reason::from(denial).to_string(),
+    }
 }
 
 /// Text for people.
@@ -207,15 +243,31 @@ pub(crate) fn to_text(shown: &Shown) -> String {
                 DefaultAction::Deny => "Deny",
                 DefaultAction::Pass => "on to the next tier",
             };
-            let _ = writeln!(text, "    else: {end}");
+            let _ = writeln!(text, "    else: {end}{}", denial_text(tier.denial.as_ref()));
         }
         for profile in chain.profiles.iter().flatten() {
             let _ = writeln!(text, "  profile {}", one_line(&profile.name));
             rules_text(&mut text, profile, "    ");
         }
-        let _ = writeln!(text, "  else: {}", chain.end);
+        let denial = denial_text(chain.denial.as_ref());
+        let _ = writeln!(text, "  else: {}{denial}", chain.end);
     }
     text
+}
+
+fn denial_text(denial: Option<&ShownDenial>) -> String {
+    let Some(denial) = denial else {
+        return String::new();
+    };
+    let count = denial.count.map(count_text).unwrap_or_default();
+    format!(" ({}){count}", one_line(&denial.text))
+}
+
+fn count_text(count: RuleCount) -> String {
+    format!(
+        "  [{} connections, {} packets, {} bytes]",
+        count.connections, count.packets, count.bytes
+    )
 }
 
 fn rules_text(text: &mut String, shown: &ShownRules, indent: &str) {
@@ -224,12 +276,7 @@ fn rules_text(text: &mut String, shown: &ShownRules, indent: &str) {
     }
     for rule in &shown.rules {
         let place = rule.name.place().map(|place| format!("  {place}"));
-        let count = rule.count.map(|count| {
-            format!(
-                "  [{} connections, {} packets, {} bytes]",
-                count.connections, count.packets, count.bytes
-            )
-        });
+        let count = rule.count.map(count_text);
         let _ = writeln!(
             text,
             "{indent}{} {}{}{}",
@@ -241,20 +288,29 @@ fn rules_text(text: &mut String, shown: &ShownRules, indent: &str) {
     }
 }
 
+fn add_count(value: &mut Value, count: Option<RuleCount>) {
+    if let Some(count) = count {
+        value["connections"] = json!(count.connections);
+        value["packets"] = json!(count.packets);
+        value["bytes"] = json!(count.bytes);
+    }
+}
+
 /// The same for programs.
 pub(crate) fn to_json(shown: &Shown) -> Value {
     let rules = |shown: &ShownRules| {
         let rules = shown.rules.iter().map(|rule| {
             let mut value = report::rule(&rule.name);
             value["text"] = json!(rule.text);
-            if let Some(count) = rule.count {
-                value["connections"] = json!(count.connections);
-                value["packets"] = json!(count.packets);
-                value["bytes"] = json!(count.bytes);
-            }
+            add_count(&mut value, rule.count);
             value
         });
         json!({ "name": shown.name, "staged": shown.is_staged, "rules": rules.collect::<Vec<_>>() })
+    };
+    let denial = |denial: &ShownDenial| {
+        let mut value = json!({ "text": denial.text });
+        add_count(&mut value, denial.count);
+        value
     };
     let tier = |tier: &Tier| {
         let action = match tier.default_action {
@@ -265,6 +321,7 @@ pub(crate) fn to_json(shown: &Shown) -> Value {
             "name": tier.name,
             "defaultAction": action,
             "policies": tier.policies.iter().map(rules).collect::<Vec<_>>(),
+            "denial": tier.denial.as_ref().map(denial),
         })
     };
     let chain = |chain: &Chain| {
@@ -274,6 +331,7 @@ pub(crate) fn to_json(shown: &Shown) -> Value {
             "tiers": chain.tiers.iter().map(tier).collect::<Vec<_>>(),
             "profiles": profiles.map(|list| list.iter().map(rules).collect::<Vec<_>>()),
             "end": chain.end,
+            "denial": chain.denial.as_ref().map(denial),
         })
     };
     json!({

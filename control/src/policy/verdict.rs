@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::legs::Leg;
-use super::model::{Direction, PolicyId};
+use super::model::{DefaultAction, Direction, PolicyId, TierPolicies};
 use super::rule::{Action, Origin, Rule};
 use crate::desired::EndpointToHost;
 
@@ -146,6 +146,47 @@ impl fmt::Display for RuleRef {
             Some(place) => write!(f, ", {place}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What denies a packet to or from a pod that no rule decided about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DefaultDenial {
+    /// [`Reason::EndOfTier`].
+    EndOfTier {
+        /// The tier.
+        tier: Arc<str>,
+        /// The last policy that applies in it.
+        policy: PolicyId,
+    },
+    /// [`Reason::NoProfileMatched`].
+    NoProfileMatched(Vec<String>),
+    /// [`Reason::Inactive`].
+    Inactive,
+    /// [`Reason::UnknownEndpoint`].
+    UnknownEndpoint,
+}
+
+impl From<DefaultDenial> for Reason {
+    fn from(denial: DefaultDenial) -> Self {
+        match denial {
+            DefaultDenial::EndOfTier { tier, policy } => Self::EndOfTier { tier, policy },
+            DefaultDenial::NoProfileMatched(profiles) => Self::NoProfileMatched(profiles),
+            DefaultDenial::Inactive => Self::Inactive,
+            DefaultDenial::UnknownEndpoint => Self::UnknownEndpoint,
+        }
+    }
+}
+
+impl TierPolicies {
+    /// What denies at the end of the tier; nothing if no policy of it is enforced there, or it goes on to the next.
+    pub fn default_denial(&self, direction: Direction) -> Option<DefaultDenial> {
+        let mut policies = self.of(direction).iter();
+        let policy = policies.rfind(|id| !id.kind.is_staged())?;
+        (self.default_action == DefaultAction::Deny).then(|| DefaultDenial::EndOfTier {
+            tier: Arc::clone(&self.name),
+            policy: policy.clone(),
+        })
     }
 }
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
 use encap::outer::Macs;
-use fastpath::policy::Direction;
+use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::tables::Tables;
 use ipnet::IpNet;
 
 use super::kernel::Kernel;
 use super::kernel_file::{KernelFile, LinkFacts, LinkRole};
-use super::verdicts::Denial;
 use crate::compile::{CompileError, Compiler, PortRole, PortSpec};
 use crate::desired::Desired;
 use crate::node::HostPorts;
@@ -99,12 +98,8 @@ impl ReplayNode {
     }
 
     /// What denied a packet, in words.
-    pub(super) fn why(&self, tables: &Tables, denial: Denial) -> Option<String> {
-        let port = match denial.by.direction() {
-            Some(Direction::Egress) | None => denial.in_port,
-            Some(Direction::Ingress) => tables.next_hop(denial.next_hop).origin()?.2,
-        };
-        let reason = self.compiler.reason(port, denial.by)?;
+    pub(super) fn why(&self, by: Decider) -> Option<String> {
+        let reason = self.compiler.policy().reason(by)?;
         Some(reason.to_string())
     }
 

@@ -18,6 +18,7 @@ use fastpath::io::pcap::{Failure, PcapIo};
 use fastpath::io::{HEADROOM, PacketIo as _};
 use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
+use fastpath::record::{Record, Records, Verdict};
 use fastpath::tables::Tables;
 use flowtable::Tick;
 use flowtable::flow::Capacity;
@@ -31,6 +32,8 @@ use super::verdicts::Verdicts;
 const CHUNK: usize = 2048;
 /// Held packets, a batch, its fragments and its ICMP errors at once.
 const CHUNKS: u32 = 4096;
+/// What `Log` rules may tell of a batch and what waited: six for each packet.
+const RECORDS: usize = 8192;
 /// Entries of each table of connections.
 const CONNECTIONS: Capacity = match Capacity::new(1 << 16) {
     Ok(capacity) => capacity,
@@ -242,6 +245,7 @@ struct Replay<'a> {
     io: PcapIo,
     pipeline: Pipeline,
     events: Arc<ArrayQueue<Event>>,
+    records: Arc<ArrayQueue<Record>>,
     verdicts: Verdicts,
     unresolved: BTreeSet<Unresolved>,
 }
@@ -256,7 +260,9 @@ impl<'a> Replay<'a> {
     ) -> Self {
         let events = Arc::new(ArrayQueue::new(hold::CAPACITY));
         let counters = Arc::new(Counters::new(names.len()));
-        let tracker = tracker(names.len(), seed);
+        let records = Arc::new(ArrayQueue::new(RECORDS));
+        let told = Records::new(Arc::clone(&records), Arc::default()).without_limit();
+        let tracker = tracker(names.len(), seed).with_records(told);
         Self {
             tables: node.tables(),
             node,
@@ -266,6 +272,7 @@ impl<'a> Replay<'a> {
             pipeline: Pipeline::new(counters, Events::new(Arc::clone(&events)))
                 .with_connections(tracker),
             events,
+            records,
             unresolved: BTreeSet::new(),
         }
     }
@@ -305,13 +312,18 @@ impl<'a> Replay<'a> {
         self.pipeline
             .run_timers(&mut self.io, &self.tables, now, &mut self.verdicts);
         self.serve_events();
-        let (node, tables) = (&*self.node, &self.tables);
-        self.verdicts.write(&|denial| node.why(tables, denial));
+        while let Some(record) = self.records.pop() {
+            if let Verdict::Logged(rule) = record.verdict {
+                self.verdicts.log(record.tag, rule);
+            }
+        }
+        let node = &*self.node;
+        self.verdicts.write(&|by| node.why(by));
     }
 
     fn finish(&mut self) -> std::io::Result<()> {
-        let (node, tables) = (&*self.node, &self.tables);
-        self.verdicts.finish(&|denial| node.why(tables, denial))
+        let node = &*self.node;
+        self.verdicts.finish(&|by| node.why(by))
     }
 
     /// Lets the time pass until `until`, as far as somebody waits for it.

@@ -10,7 +10,7 @@ use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::stage::egress::Observe;
-use flowtable::lpm::NextHopId;
+use flowtable::acl::RuleId;
 use serde::Serialize;
 
 /// Collects fates and writes them in the order in which packets came in.
@@ -41,6 +41,8 @@ struct Waiting {
     port: PortId,
     index: u64,
     fate: Option<Sealed>,
+    /// `Log` rules that it met.
+    logged: Vec<RuleId>,
 }
 
 /// A final fate.
@@ -48,19 +50,11 @@ struct Waiting {
 enum Sealed {
     Transmit(PortId, u64),
     Punt,
-    Drop(DropReason, Denial),
+    Drop(DropReason, Decider),
 }
 
-/// What is known of a packet that policy denied: what decided, and where it came from and would have gone.
-#[derive(Clone, Copy)]
-pub(super) struct Denial {
-    pub(super) by: Decider,
-    pub(super) in_port: PortId,
-    pub(super) next_hop: NextHopId,
-}
-
-/// Puts a denial into words.
-type Why<'w> = &'w dyn Fn(Denial) -> Option<String>;
+/// Puts what decided, or logged, into words.
+type Why<'w> = &'w dyn Fn(Decider) -> Option<String>;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -72,6 +66,9 @@ struct Line<'a> {
     /// What denied it, if policy did.
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
+    /// `Log` rules that it met.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logged: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -104,7 +101,16 @@ impl Verdicts {
             port,
             index,
             fate: None,
+            logged: Vec::new(),
         });
+    }
+
+    /// A packet met a `Log` rule.
+    pub(super) fn log(&mut self, tag: u32, rule: RuleId) {
+        let at = tag.wrapping_sub(self.first) as usize;
+        if let Some(waiting) = self.waiting.get_mut(at) {
+            waiting.logged.push(rule);
+        }
     }
 
     /// Writes the lines of packets whose fates, and those of all before them, are known.
@@ -146,9 +152,9 @@ impl Verdicts {
                 ("transmit", Some(Out { port, index }), None)
             }
             Some(Sealed::Punt) => ("punt", None, None),
-            Some(Sealed::Drop(reason, denial)) => {
+            Some(Sealed::Drop(reason, by)) => {
                 policy = (reason == DropReason::PolicyDeny)
-                    .then(|| why(denial))
+                    .then(|| why(by))
                     .flatten();
                 ("drop", None, Some(reason.name()))
             }
@@ -161,6 +167,11 @@ impl Verdicts {
             out: leaves,
             reason,
             policy,
+            logged: waiting
+                .logged
+                .iter()
+                .filter_map(|rule| why(Decider::rule(*rule)))
+                .collect(),
         };
         let written = serde_json::to_writer(&mut *out, &line)
             .map_err(io::Error::from)
@@ -188,12 +199,7 @@ impl Observe for Verdicts {
             }
             Fate::Drop(reason) => {
                 self.tally.drop += 1;
-                let denial = Denial {
-                    by: packet.denied_by,
-                    in_port: packet.in_port,
-                    next_hop: packet.next_hop,
-                };
-                Sealed::Drop(reason, denial)
+                Sealed::Drop(reason, packet.denied_by)
             }
             Fate::Held | Fate::Undecided => return,
         };

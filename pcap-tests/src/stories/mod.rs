@@ -128,6 +128,7 @@ pub fn all() -> Vec<Story> {
         ways::neighbour_never_answers(),
         policy::policy_denies(),
         policy::staged_policy(),
+        policy::log_rule(),
         policy::no_egress_answers_the_host(),
         snat::out_and_back(),
         snat::icmp_error_comes_back(),

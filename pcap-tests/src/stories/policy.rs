@@ -54,6 +54,25 @@ pub(super) fn staged_policy() -> Story {
     }
 }
 
+pub(super) fn log_rule() -> Story {
+    let datagram = |port, ttl| ip4(A4, B4).ttl(ttl).udp(40_000, port, b"query");
+    Story {
+        name: "log-rule",
+        input: vec![
+            (A, 0, from_a(&datagram(5000, 64))),
+            (A, 1, from_a(&datagram(5000, 64))),
+            (A, 2, from_a(&datagram(5001, 64))),
+            (A, 3, from_a(&datagram(5001, 64))),
+            (A, 4, from_a(&ip4(A4, B4).tcp(40_000, 80, SYN, &[]))),
+        ],
+        output: vec![
+            (B, to_b(&datagram(5000, 63))),
+            (B, to_b(&datagram(5000, 63))),
+        ],
+        fates: vec![B, B, "policy-deny", "policy-deny", "policy-deny"],
+    }
+}
+
 pub(super) fn no_egress_answers_the_host() -> Story {
     let probe = ip4(NODE1_4, A4).tcp(50_000, 8080, SYN, &[]);
     let answer = ip4(A4, NODE1_4).tcp(8080, 50_000, SYN_ACK, &[]);

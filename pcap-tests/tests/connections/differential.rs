@@ -9,20 +9,22 @@ use control::desired::EndpointToHost;
 use control::policy::evaluate;
 use control::policy::legs::{Party, legs};
 use control::policy::model::{
-    DefaultAction, IpPort, IpSet, Model, Policy, PolicyId, PolicyKind, Profile, Rules, Settings,
-    TierPolicies, Workload, WorkloadId,
+    DefaultAction, Direction, IpPort, IpSet, Model, Policy, PolicyId, PolicyKind, Profile, Rules,
+    Settings, TierPolicies, Workload, WorkloadId,
 };
 use control::policy::packet::{Packet, State};
 use control::policy::rule::{
     Action, Families, Family, IcmpMatch, IpSetId, Matches, Origin, PortRange, Ports, Protocol,
     Rule, Side,
 };
-use control::policy::verdict::{Outcome, Reason};
+use control::policy::verdict::{Outcome, Reason, Verdict};
 use encap::eth::MacAddr;
 use fastpath::batch::Fate;
 use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
+use fastpath::record;
+use flowtable::acl::Logs;
 use flowtable::flow::{FlowKey, FlowTable, flag};
 use pcap_tests::build::{ethernet, ip4, ip6};
 use pcap_tests::rig::Rig;
@@ -410,19 +412,30 @@ fn in_table<K: FlowKey>(
     found
 }
 
+/// The `Log` rules that are told of: of each leg the first few.
+fn logs(verdict: &Verdict) -> Vec<Option<Reason>> {
+    let of = |direction| {
+        let logs = verdict.logs.iter();
+        logs.filter(move |rule| rule.direction == direction)
+            .take(Logs::MAX)
+    };
+    let all = of(Direction::Egress).chain(of(Direction::Ingress));
+    all.map(|rule| Some(Reason::Rule(rule.clone()))).collect()
+}
+
 #[test]
 fn the_pipeline_says_what_the_evaluator_says() {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let ports = ports_of_the_node();
     let mut compiler = PolicyCompiler::default();
-    let (mut allowed, mut denied) = (0, 0);
+    let (mut allowed, mut denied, mut logged) = (0, 0, 0);
     for round in 0..150 {
         // The same compiler goes on from model to model.
         let model = Arc::new(model(&mut dice));
         compiler.update(&model, NODE_NAME).expect("it fits");
         let mut tables = tables(1024..=65_535);
         tables.policies = compiler.policies(&ports);
-        let mut rig = Rig::new(tables).with_connections();
+        let mut rig = Rig::new(tables).with_records(64, &Arc::default());
         for own in 10_000..10_040 {
             let way = way(&mut dice);
             let (frame, packet) = packet(&mut dice, &way, own);
@@ -442,6 +455,16 @@ fn the_pipeline_says_what_the_evaluator_says() {
                 other => panic!("{other:?}: {what}"),
             };
             assert_eq!(fate, verdict.outcome, "{what}");
+            let told = rig
+                .records()
+                .into_iter()
+                .map(|record| match record.verdict {
+                    record::Verdict::Logged(rule) => compiler.reason(Decider::rule(rule)),
+                    other => panic!("{other:?}: {what}"),
+                });
+            let told: Vec<_> = told.collect();
+            assert_eq!(told, logs(&verdict), "{what}");
+            logged += told.len();
             *if fate == Outcome::Allow {
                 &mut allowed
             } else {
@@ -468,16 +491,12 @@ fn the_pipeline_says_what_the_evaluator_says() {
                 &said[..]
             };
             assert_eq!(entries.len(), told.len(), "{what}");
-            for (decider, (id, reason)) in entries.iter().zip(told) {
-                let interface = if **id == workload_id("a") {
-                    "calia"
-                } else {
-                    "calib"
-                };
-                let ours = compiler.reason(interface, *decider);
+            for (decider, (_, reason)) in entries.iter().zip(told) {
+                let ours = compiler.reason(*decider);
                 assert_eq!(ours.as_ref(), Some::<&Reason>(reason), "{what}");
             }
         }
     }
     assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
+    assert!(logged > 100, "{logged}");
 }

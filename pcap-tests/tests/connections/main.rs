@@ -9,6 +9,7 @@ mod judged;
 mod node;
 mod oracle;
 mod policy;
+mod records;
 mod same;
 mod schedule;
 mod snat;

@@ -15,7 +15,7 @@ use pcap_tests::rig::Rig;
 
 use crate::node::*;
 
-const SYN: u8 = 0x02;
+pub(crate) const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const SYN_ACK: u8 = 0x12;
 
@@ -32,7 +32,7 @@ fn chain(rules: Vec<Rule>) -> Chain {
     Compiler::default().chain(&spec).expect("small")
 }
 
-fn rule(id: u32, action: Action) -> Rule {
+pub(crate) fn rule(id: u32, action: Action) -> Rule {
     Rule {
         id: RuleId(id),
         action,
@@ -41,7 +41,7 @@ fn rule(id: u32, action: Action) -> Rule {
 }
 
 /// A rule about a destination port.
-fn to_port(id: u32, action: Action, port: u16) -> Rule {
+pub(crate) fn to_port(id: u32, action: Action, port: u16) -> Rule {
     Rule {
         destination: Side {
             ports: vec![PortRange::one(port)],
@@ -51,24 +51,25 @@ fn to_port(id: u32, action: Action, port: u16) -> Rule {
     }
 }
 
-fn endpoint(ingress: Vec<Rule>, egress: Vec<Rule>) -> Endpoint {
+pub(crate) fn endpoint(ingress: Vec<Rule>, egress: Vec<Rule>) -> Endpoint {
     Endpoint {
         active: true,
         ingress: chain(ingress),
         egress: chain(egress),
+        defaults: Default::default(),
     }
 }
 
-fn put(policies: &mut Policies, port: PortId, endpoint: impl Into<Option<Endpoint>>) {
+pub(crate) fn put(policies: &mut Policies, port: PortId, endpoint: impl Into<Option<Endpoint>>) {
     policies.endpoints[usize::from(port.0)] = endpoint.into();
 }
 
-fn allow() -> Vec<Rule> {
+pub(crate) fn allow() -> Vec<Rule> {
     vec![rule(99, Action::Allow)]
 }
 
 /// Puts another policy of the two pods in force.
-fn set(rig: &mut Rig, change: impl FnOnce(&mut Policies)) {
+pub(crate) fn set(rig: &mut Rig, change: impl FnOnce(&mut Policies)) {
     let mut tables = rig.tables().clone();
     tables.policies.counters.grow(RuleId(100));
     change(&mut tables.policies);
@@ -90,7 +91,7 @@ fn guarded() -> Rig {
     rig
 }
 
-fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: u8) -> Vec<u8> {
+pub(crate) fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: u8) -> Vec<u8> {
     let is_pod = src == POD_ADDR;
     let (own, others) = if is_pod { (100, 200) } else { (200, 100) };
     let seq = own + u32::from(flags & SYN == 0);
@@ -103,7 +104,7 @@ fn tcp(src: &str, dst: &str, ports: (u16, u16), flags: u8) -> Vec<u8> {
     )
 }
 
-fn syn(port: u16) -> Vec<u8> {
+pub(crate) fn syn(port: u16) -> Vec<u8> {
     tcp(POD_ADDR, OTHER_ADDR, (40_000, port), SYN)
 }
 

@@ -67,7 +67,7 @@ fn shown(args: &Args) -> Result<(Diagnostics, Shown), (Diagnostics, Exit)> {
         let error = Diagnostic::error(message).help(label);
         (Diagnostics(vec![error]), Exit::Failure)
     })?;
-    let shown = show::workload(&model, &id, &|_, _, _| None);
+    let shown = show::workload(&model, &id, &|_, _| None);
     let shown = shown.ok_or_else(|| {
         let error = Diagnostic::error(format!("unknown endpoint `{id}`"));
         (Diagnostics(vec![error]), Exit::Failure)

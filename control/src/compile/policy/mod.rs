@@ -4,6 +4,8 @@
 //! as it is; of IP sets only members that came or went are touched. All or nothing: what does not fit leaves the policy
 //! that is in force as it was.
 
+mod ask;
+mod defaults;
 mod numbers;
 mod sets;
 mod translate;
@@ -11,18 +13,19 @@ mod translate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use fastpath::policy::{Decided, Decider, Endpoint, Policies, RuleCounters, ToHost};
+use fastpath::policy::{Decider, Endpoint, Policies, ToHost};
 use flowtable::acl::{
     AclError, Chain, ChainSpec, Compiler, Policy, RuleId, SetError, Tier, TierDefault,
 };
 
-use self::numbers::Numbers;
+use self::defaults::DefaultNumbers;
+use self::numbers::{Name, Numbers};
 use self::sets::IpSets;
 use super::ports::{PortRole, PortTable};
 use crate::desired::EndpointToHost;
 use crate::policy::model::{DefaultAction, Direction, Model, PolicyId, Workload, WorkloadId};
 use crate::policy::rule::{Action, Rule};
-use crate::policy::verdict::{Owner, Reason, RuleRef};
+use crate::policy::verdict::{Owner, RuleRef};
 
 /// Why a policy can not be enforced. The one before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,7 @@ type Work = (
     HashMap<Key, Compiled>,
     HashMap<(WorkloadId, Direction), Line>,
     Lists,
+    DefaultNumbers,
 );
 
 /// One direction of an endpoint.
@@ -115,6 +119,7 @@ pub struct PolicyCompiler {
     compiler: Compiler,
     sets: IpSets,
     numbers: Numbers,
+    defaults: DefaultNumbers,
     compiled: HashMap<Key, Compiled>,
     lines: HashMap<(WorkloadId, Direction), Line>,
     lists: Lists,
@@ -169,10 +174,11 @@ impl PolicyCompiler {
         let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
         let change = self.sets.begin(model, named.collect())?;
         match self.compile(model, &local, &wanted) {
-            Ok((compiled, lines, lists)) => {
+            Ok((compiled, lines, lists, defaults)) => {
                 self.compiled = compiled;
                 self.lines = lines;
                 self.lists = lists;
+                self.defaults = defaults;
             }
             Err(error) => {
                 self.sets.undo(change);
@@ -180,8 +186,8 @@ impl PolicyCompiler {
             }
         }
         self.sets.commit(&change);
-        self.numbers
-            .retain(self.compiled.values().flat_map(|it| &it.ids));
+        let rules = self.compiled.values().flat_map(|it| &it.ids);
+        self.numbers.retain(rules.chain(self.defaults.ids()));
         self.endpoints = local
             .into_iter()
             .map(|(id, workload)| {
@@ -193,6 +199,7 @@ impl PolicyCompiler {
                     active: workload.active,
                     ingress: chain(Direction::Ingress),
                     egress: chain(Direction::Egress),
+                    defaults: self.defaults.of_endpoint(workload),
                 };
                 (workload.interface.clone(), (id.clone(), endpoint))
             })
@@ -211,8 +218,8 @@ impl PolicyCompiler {
         for ((owner, direction), compiled) in &mut self.compiled {
             let rules = rules_of(model, owner, *direction);
             for (rule, id) in rules.iter().zip(&compiled.ids) {
-                self.numbers
-                    .set_name(*id, name_of(model, owner, *direction, rule));
+                let name = name_of(model, owner, *direction, rule);
+                self.numbers.set_name(*id, Name::Rule(name));
             }
             compiled.rules = rules.to_vec();
         }
@@ -236,7 +243,9 @@ impl PolicyCompiler {
                 lines.insert(((*id).clone(), direction), line);
             }
         }
-        Ok((compiled, lines, lists))
+        let workloads = local.iter().map(|(_, workload)| *workload);
+        let defaults = DefaultNumbers::of(workloads, &self.defaults, &mut self.numbers)?;
+        Ok((compiled, lines, lists, defaults))
     }
 
     /// Compiles the rules of an owner in a direction, or takes what was compiled of the same.
@@ -249,8 +258,8 @@ impl PolicyCompiler {
             let known = known.clone();
             for (rule, id) in rules.iter().zip(&known.ids) {
                 // It may have moved in its file.
-                self.numbers
-                    .set_name(*id, name_of(model, owner, *direction, rule));
+                let name = name_of(model, owner, *direction, rule);
+                self.numbers.set_name(*id, Name::Rule(name));
             }
             return Ok(known);
         }
@@ -274,7 +283,7 @@ impl PolicyCompiler {
                 return Err(PolicyError::Unsupported { rule });
             };
             policy.rules.extend(translated);
-            self.numbers.set_name(id, name);
+            self.numbers.set_name(id, Name::Rule(name));
             ids.push(id);
         }
         Ok(Compiled {
@@ -369,68 +378,9 @@ impl PolicyCompiler {
             sets: self.sets.readers(),
             to_host: self.to_host,
             reevaluate: self.reevaluate,
+            unknown: self.defaults.unknown(),
             counters: self.numbers.counters().clone(),
         }
-    }
-
-    /// What decided, in words, about a packet to or from the endpoint of an interface. None where nothing did.
-    pub fn reason(&self, interface: &str, decider: Decider) -> Option<Reason> {
-        let endpoint = self.endpoints.get(interface);
-        let workload = endpoint.and_then(|(id, _)| self.model.workloads.get(id));
-        Some(match decider.decided() {
-            Decided::Nobody => return None,
-            Decided::Rule(id) => Reason::Rule(self.numbers.name(id)?.clone()),
-            Decided::TierDefault(direction, at) => {
-                let tier = workload?.tiers.get(usize::from(at))?;
-                let mut policies = tier.of(direction_of(direction)).iter();
-                Reason::EndOfTier {
-                    tier: tier.name.clone(),
-                    policy: policies.rfind(|id| !id.kind.is_staged())?.clone(),
-                }
-            }
-            Decided::End(_) => Reason::NoProfileMatched(workload?.profiles.clone()),
-            Decided::Inactive(_) => Reason::Inactive,
-            Decided::Unknown(_) => Reason::UnknownEndpoint,
-        })
-    }
-
-    /// The rules in force that deny.
-    pub fn denying_rules(&self) -> impl Iterator<Item = (RuleId, &RuleRef)> {
-        let ids = self.compiled.values().flat_map(|compiled| &compiled.ids);
-        let named = ids.filter_map(|id| Some((*id, self.numbers.name(*id)?)));
-        named.filter(|(_, name)| name.action == Action::Deny)
-    }
-
-    /// What rules have decided.
-    pub const fn counters(&self) -> &RuleCounters {
-        self.numbers.counters()
-    }
-
-    /// The endpoint of an interface.
-    pub fn endpoint(&self, interface: &str) -> Option<&WorkloadId> {
-        self.endpoints.get(interface).map(|(id, _)| id)
-    }
-
-    /// The numbers of the rules of a policy, in order; none of one that applies to no endpoint here.
-    pub fn rule_ids(&self, policy: &PolicyId, direction: Direction) -> &[RuleId] {
-        self.ids(OwnerId::Policy(policy.clone()), direction)
-    }
-
-    /// The same of a profile.
-    pub fn profile_rule_ids(&self, profile: &str, direction: Direction) -> &[RuleId] {
-        self.ids(OwnerId::Profile(profile.to_owned()), direction)
-    }
-
-    fn ids(&self, owner: OwnerId, direction: Direction) -> &[RuleId] {
-        let compiled = self.compiled.get(&(owner, direction));
-        compiled.map_or(&[], |compiled| &compiled.ids)
-    }
-}
-
-const fn direction_of(direction: fastpath::policy::Direction) -> Direction {
-    match direction {
-        fastpath::policy::Direction::Ingress => Direction::Ingress,
-        fastpath::policy::Direction::Egress => Direction::Egress,
     }
 }
 

@@ -1,19 +1,39 @@
-//! Rules' numbers: what pollers and connections know a rule by.
+//! Rules' numbers: what pollers and connections know a rule by. What denies where no rule does has numbers, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fastpath::policy::{Decider, RuleCounters};
 use flowtable::acl::RuleId;
 
-use crate::policy::verdict::RuleRef;
+use crate::policy::model::Direction;
+use crate::policy::verdict::{DefaultDenial, Reason, RuleRef};
 
 /// So many numbers rest before one is used again: connections may outlive the rules that allowed them.
 const REST: usize = 1 << 16;
 
+/// What has a number.
+#[derive(Clone, Debug)]
+pub(super) enum Name {
+    /// A rule.
+    Rule(RuleRef),
+    /// What denies where no rule does, for packets in a direction.
+    Default(DefaultDenial, Direction),
+}
+
+impl Name {
+    /// As the reason of what it decides, and for packets in which direction.
+    pub(super) fn decided(&self) -> (Reason, Direction) {
+        match self {
+            Self::Rule(rule) => (Reason::Rule(rule.clone()), rule.direction),
+            Self::Default(denial, direction) => (denial.clone().into(), *direction),
+        }
+    }
+}
+
 /// Who has which number.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    names: HashMap<RuleId, RuleRef>,
+    names: HashMap<RuleId, Name>,
     /// Numbers of rules that are gone, the oldest first. Their names and counts are still known.
     gone: VecDeque<RuleId>,
     last: u32,
@@ -39,12 +59,12 @@ impl Numbers {
         Some(id)
     }
 
-    pub(super) fn set_name(&mut self, id: RuleId, name: RuleRef) {
+    pub(super) fn set_name(&mut self, id: RuleId, name: Name) {
         self.names.insert(id, name);
     }
 
-    /// The rule of a number, also of one that is gone.
-    pub(super) fn name(&self, id: RuleId) -> Option<&RuleRef> {
+    /// Who has a number, or had it.
+    pub(super) fn name(&self, id: RuleId) -> Option<&Name> {
         self.names.get(&id)
     }
 

@@ -11,9 +11,10 @@ use super::*;
 use crate::compile::PortSpec;
 use crate::config::decode::Context;
 use crate::config::{Diagnostics, Source, load_sources, read, yaml};
-use crate::policy::packet::Packet;
+use crate::policy::packet::{Packet, State};
+use crate::policy::rule::Protocol;
 use crate::policy::testing::calculated;
-use crate::policy::verdict::Outcome;
+use crate::policy::verdict::{DefaultDenial, Outcome, Reason};
 
 const PODS: &str = "apiVersion: projectcalico.org/v3
 kind: Node
@@ -111,7 +112,7 @@ fn what_does_not_change_keeps_its_form_and_its_numbers() {
     assert_eq!(now[0], numbers[0]);
     assert_ne!(now[1], numbers[1]);
     let gone = Decider::of(flowtable::acl::Reason::Rule(numbers[1]), Dir::Ingress);
-    let reason = compiler.reason("calia", gone).unwrap().to_string();
+    let reason = compiler.reason(gone).unwrap().to_string();
     assert!(
         reason.contains("of-a, ingress rule 2 (Allow), all.yaml:"),
         "{reason}"
@@ -199,6 +200,7 @@ fn judged(compiler: &PolicyCompiler, interface: &str, packet: &Packet) -> (Outco
                 },
                 from,
                 to,
+                |_| (),
             )
         }
         (V6(src), V6(dst)) => {
@@ -212,6 +214,7 @@ fn judged(compiler: &PolicyCompiler, interface: &str, packet: &Packet) -> (Outco
                 },
                 from,
                 to,
+                |_| (),
             )
         }
         _ => panic!("two families"),
@@ -244,9 +247,54 @@ fn calicos_cases_have_the_verdicts_that_calico_expects() {
             let what = format!("{}: {}: {verdict:?}", group.name, check.way);
             assert_eq!(outcome, check.expected, "{what}");
             let reason = verdict.decided_by().map(|leg| leg.reason.clone());
-            assert_eq!(compiler.reason("", decider), reason, "{what}");
+            assert_eq!(compiler.reason(decider), reason, "{what}");
             count += 1;
         }
     }
     assert!(count > 100, "{count}");
+}
+
+#[test]
+fn what_denies_by_default_is_counted_and_keeps_its_number() {
+    let mut compiler = PolicyCompiler::default();
+    let policies = [policy("of-a", "a", ALLOW_B), policy("of-b", "b", ALLOW_ALL)];
+    compiler.update(&model(&policies), "n").unwrap();
+    let end = |name: &str| DefaultDenial::EndOfTier {
+        tier: "default".into(),
+        policy: named(name),
+    };
+    let number =
+        |compiler: &PolicyCompiler, denial| compiler.default_id(denial, Direction::Ingress);
+    let before = number(&compiler, end("of-a")).unwrap();
+    assert_ne!(number(&compiler, end("of-b")), Some(before));
+    let packet = Packet {
+        src: "192.0.2.9".parse().unwrap(),
+        dst: "10.0.0.1".parse().unwrap(),
+        protocol: Protocol::TCP,
+        ports: Some((40_000, 80)),
+        icmp: None,
+        original_dst: None,
+        state: State::New,
+    };
+    let (outcome, by) = judged(&compiler, "calia", &packet);
+    assert_eq!((outcome, by), (Outcome::Deny, Decider::rule(before)));
+    assert_eq!(compiler.counters().get(before).connections, 1);
+    let found = compiler.denying().find(|(id, ..)| *id == before);
+    let (_, reason, direction) = found.unwrap();
+    assert_eq!(
+        (reason.to_string().as_str(), direction),
+        (
+            "no rule matched in tier default; NetworkPolicy default/of-a selects this endpoint",
+            Direction::Ingress
+        )
+    );
+    // Another policy comes, and another interface has no policy at all.
+    compiler.update(&model(&policies[..1]), "n").unwrap();
+    assert_eq!(number(&compiler, end("of-a")), Some(before));
+    assert_eq!(number(&compiler, end("of-b")), None);
+    let (outcome, by) = judged(&compiler, "calix", &packet);
+    assert_eq!(outcome, Outcome::Deny);
+    assert_eq!(compiler.reason(by), Some(Reason::UnknownEndpoint));
+    let unknown = number(&compiler, DefaultDenial::UnknownEndpoint).unwrap();
+    assert_eq!(compiler.counters().get(unknown).connections, 1);
 }

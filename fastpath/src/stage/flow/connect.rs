@@ -17,6 +17,7 @@ use crate::io::PacketIo;
 use crate::policy::Judgement;
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
+use crate::record::Verdict;
 use crate::tables::{Adjacency, NextHop, Tables, Way};
 
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
@@ -31,6 +32,9 @@ pub fn run<I: PacketIo>(
 ) -> bool {
     ahead::run(batch.packets(), io, tables, tracker);
     let mut told = false;
+    if let Some(records) = &mut tracker.records {
+        records.look();
+    }
     for (at, packet) in batch.packets().iter_mut().enumerate() {
         let found = tracker.found.get(at).copied().unwrap_or(Found::Done);
         match packet.family {
@@ -91,7 +95,7 @@ fn one<N: Net, I: PacketIo>(
 pub(super) struct Context<'a> {
     pub(super) tables: &'a Tables,
     pub(super) tracker: &'a mut Tracker,
-    counters: &'a Counters,
+    pub(super) counters: &'a Counters,
     pub(super) now: Tick,
     pub(super) adjacency: &'a Adjacency,
 }
@@ -131,7 +135,8 @@ impl Context<'_> {
             Err(DropReason::CtInvalid) if !settings.drops_invalid => None,
             Err(reason) => return Err(reason),
         };
-        let (source, destination) = match self.judge::<N>(packet, l3) {
+        let subject = self.subject::<N>(packet, l3);
+        let (source, destination) = match self.judge::<N>(packet, &subject) {
             Judgement::Allow {
                 source,
                 destination,
@@ -139,6 +144,7 @@ impl Context<'_> {
             Judgement::Deny { reason, by } => {
                 self.remember_denied::<N>(key, packet, (reason, by), of_denial);
                 packet.denied_by = by;
+                self.tell::<N>(packet, &subject, || Verdict::Denied { reason, by });
                 return Err(reason);
             }
         };
@@ -182,6 +188,12 @@ impl Context<'_> {
                 side.made(owner);
                 self.counters.connections_made.add(1);
                 side.table.touch(flow, self.now, packet.ip_len() as u32);
+                self.tell::<N>(packet, &subject, || Verdict::Allowed {
+                    source,
+                    destination,
+                    snat: (action.flags & action::NAT_SRC != 0)
+                        .then(|| (N::ip(action.nat_addr), action.nat_port)),
+                });
                 translate_source::<N>(packet, &action);
                 Ok(())
             }
@@ -343,15 +355,19 @@ impl Context<'_> {
         let mut rule = was.rule;
         if self.tables.policies.reevaluate && was.generation != short(self.tables.generation) {
             match self.judge_again::<N>(&view, packet, l3) {
-                Some(Judgement::Deny { reason, by }) => {
+                Some((Judgement::Deny { reason, by }, subject)) => {
                     self.revoke::<N>(&view, packet, (reason, by));
                     packet.denied_by = by;
+                    self.tell::<N>(packet, &subject, || Verdict::Denied { reason, by });
                     return Err(reason);
                 }
-                Some(Judgement::Allow {
-                    source,
-                    destination,
-                }) => {
+                Some((
+                    Judgement::Allow {
+                        source,
+                        destination,
+                    },
+                    _,
+                )) => {
                     let decider = if view.is_reply() { destination } else { source };
                     rule = decider.to_bits();
                 }

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 use core::time::Duration;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use encap::nat::Tuple;
 use flowtable::Tick;
@@ -133,11 +133,9 @@ impl Connections {
         let lines4 = self.v4.table.lines();
         let first = lines.start.min(lines4)..lines.end.min(lines4);
         let second = lines.start.max(lines4) - lines4..lines.end.max(lines4) - lines4;
-        let v4 = |addr| Ipv4Addr::from_bits(addr).into();
-        let v6 = |addr| Ipv6Addr::from_bits(addr).into();
         let mut walked = Walked::default();
-        walked.add(side::<V4>(&self.v4, first, timeouts, now, v4, &mut visit));
-        walked.add(side::<V6>(&self.v6, second, timeouts, now, v6, &mut visit));
+        walked.add(side::<V4>(&self.v4, first, timeouts, now, &mut visit));
+        walked.add(side::<V6>(&self.v6, second, timeouts, now, &mut visit));
         walked
     }
 
@@ -179,7 +177,6 @@ fn side<N: Net>(
     lines: Range<usize>,
     timeouts: &Timeouts,
     now: Tick,
-    address: impl Fn(N::Addr) -> IpAddr,
     visit: &mut impl FnMut(&Connection, FlowRef),
 ) -> Walked {
     if side.is_empty() {
@@ -187,7 +184,7 @@ fn side<N: Net>(
     }
     let timeouts = timeouts.scaled(side.fill());
     let stats = side.table.visit(lines, |forward, reply| {
-        let connection = describe::<N>(forward, reply, &timeouts, now, &address);
+        let connection = describe::<N>(forward, reply, &timeouts, now);
         visit(&connection, forward.flow);
     });
     Walked {
@@ -201,7 +198,6 @@ fn describe<N: Net>(
     reply: &View<N::Key>,
     timeouts: &Timeouts,
     now: Tick,
-    address: impl Fn(N::Addr) -> IpAddr,
 ) -> Connection {
     let tuple = N::tuple_of(&forward.key);
     let (_, state) = state_of::<N>(forward, reply);
@@ -224,11 +220,11 @@ fn describe<N: Net>(
         protocol: N::protocol_of(&forward.key),
         state,
         denied: policy::is_denial(&forward.action),
-        src: address(tuple.src),
-        dst: address(tuple.dst),
+        src: N::ip(tuple.src),
+        dst: N::ip(tuple.dst),
         sport: tuple.ports.0,
         dport: tuple.ports.1,
-        snat: translated.then(|| (address(forward.action.nat_addr), forward.action.nat_port)),
+        snat: translated.then(|| (N::ip(forward.action.nat_addr), forward.action.nat_port)),
         owner: (owner != NOBODY).then_some(PortId(owner)),
         original: direction(forward),
         reply: direction(reply),

@@ -18,6 +18,7 @@ mod policy;
 mod related;
 mod snat;
 mod sweep;
+mod tell;
 mod track;
 
 use flowtable::flow::FlowRef;

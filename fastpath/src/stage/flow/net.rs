@@ -1,5 +1,7 @@
 //! What differs between IPv4 and IPv6.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use encap::l4;
 use encap::nat::{self, QuoteError, Tuple};
 use flowtable::acl::Address;
@@ -33,6 +35,7 @@ pub(super) trait Net: Sized {
     /// Its ICMP.
     const ICMP: u8;
 
+    fn ip(addr: Self::Addr) -> IpAddr;
     fn side(connections: &Connections) -> &Side<Self::Key>;
     fn key(packet: &Packet) -> Self::Key;
     fn make_key(tuple: Tuple<Self::Addr>, protocol: u8) -> Self::Key;
@@ -181,6 +184,10 @@ impl Net for V4 {
     const FAMILY: Family = Family::V4;
     const ICMP: u8 = l4::ICMP;
 
+    fn ip(addr: u32) -> IpAddr {
+        Ipv4Addr::from_bits(addr).into()
+    }
+
     #[inline(always)]
     fn side(connections: &Connections) -> &Side<Key4> {
         &connections.v4
@@ -315,6 +322,10 @@ impl Net for V6 {
     type Quoted = nat::Quoted6;
     const FAMILY: Family = Family::V6;
     const ICMP: u8 = l4::ICMPV6;
+
+    fn ip(addr: u128) -> IpAddr {
+        Ipv6Addr::from_bits(addr).into()
+    }
 
     #[inline(always)]
     fn side(connections: &Connections) -> &Side<Key6> {

@@ -110,9 +110,17 @@ fn is_neighbour_discovery<A>(tuple: &Tuple<A>) -> bool {
         )
 }
 
+/// A packet as policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<A> {
+    pub(super) tuple: Tuple<A>,
+    pub(super) from: End,
+    pub(super) to: End,
+}
+
 impl Context<'_> {
-    /// Judges a packet as the first of a connection. Its addresses and ports, as known, must be those that it came with.
-    pub(super) fn judge<N: Net>(&self, packet: &Packet, l3: &[u8]) -> Judgement {
+    /// A packet as the first of a connection. Its addresses and ports, as known, must be those that it came with.
+    pub(super) fn subject<N: Net>(&self, packet: &Packet, l3: &[u8]) -> Subject<N::Addr> {
         let known = N::tuple(packet);
         let protocol = N::protocol(packet);
         let tuple = Tuple {
@@ -121,23 +129,41 @@ impl Context<'_> {
             protocol,
             l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
         };
-        let (from, to) = (self.came_from::<N>(packet), self.goes_to());
-        if matches!((from, to), (End::Pod(_), End::Host)) && is_neighbour_discovery(&tuple) {
+        Subject {
+            tuple,
+            from: self.came_from::<N>(packet),
+            to: self.goes_to(),
+        }
+    }
+
+    /// Judges the first packet of a connection.
+    pub(super) fn judge<N: Net>(
+        &mut self,
+        packet: &Packet,
+        subject: &Subject<N::Addr>,
+    ) -> Judgement {
+        let &Subject {
+            ref tuple,
+            from,
+            to,
+        } = subject;
+        if matches!((from, to), (End::Pod(_), End::Host)) && is_neighbour_discovery(tuple) {
             return Judgement::Allow {
                 source: Decider::NOBODY,
                 destination: Decider::NOBODY,
             };
         }
-        self.tables.policies.judge(&tuple, from, to)
+        let policies = &self.tables.policies;
+        policies.judge(tuple, from, to, |logs| self.log::<N>(packet, subject, logs))
     }
 
-    /// Judges a connection anew, of which this packet may be of either direction.
+    /// Judges a connection anew, of which this packet may be of either direction: what is said, and about which first packet.
     pub(super) fn judge_again<N: Net>(
         &self,
         view: &View<N::Key>,
         packet: &Packet,
         l3: &[u8],
-    ) -> Option<Judgement> {
+    ) -> Option<(Judgement, Subject<N::Addr>)> {
         let mut ends = (self.came_from::<N>(packet), self.goes_to());
         let key = if view.is_reply() {
             ends = (ends.1, ends.0);
@@ -158,7 +184,11 @@ impl Context<'_> {
             protocol,
             l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
         };
-        Some(self.tables.policies.judge(&tuple, ends.0, ends.1))
+        let (from, to) = ends;
+        // `Log` rules are for what begins.
+        let policies = &self.tables.policies;
+        let judgement = policies.judge(&tuple, from, to, |_| ());
+        Some((judgement, Subject { tuple, from, to }))
     }
 
     fn came_from<N: Net>(&self, packet: &Packet) -> End {
