@@ -11,6 +11,7 @@ pub mod desired;
 pub mod flows;
 pub mod netlink;
 pub mod node;
+mod observe;
 pub mod policy;
 pub mod replay;
 pub mod trace;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::VERSION;
+use super::report::FlowVerdict;
 use crate::trace::Ask;
 
 /// What is asked.
@@ -43,6 +44,8 @@ pub enum Method {
     Flows(FlowsParams),
     /// [`Flushed`](super::report::Flushed).
     FlushFlows(FlushParams),
+    /// [`Observed`](super::report::Observed).
+    Observe(ObserveParams),
 }
 
 /// Which endpoint.
@@ -125,6 +128,36 @@ pub struct FlushParams {
     /// Where to go on: `next` of the part before.
     #[serde(default)]
     pub from: usize,
+}
+
+/// Which records of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObserveParams {
+    /// Those that are newer: `next` of the answer before. Without it the last ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Without `after` at most as many; default 20, maximum [`MAX_RECORDS`](super::MAX_RECORDS).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<usize>,
+    /// Have connections recorded for the next seconds, until the next question. `Log` rules always are.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only those of this verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<FlowVerdict>,
+    /// Only those with a pod of this name at either end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Only those with this port at either end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Only those of this protocol.
+    #[serde(default, rename = "proto", skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// Only those with an address of this network at either end.
+    #[serde(default, rename = "ip", skip_serializing_if = "Option::is_none")]
+    pub net: Option<IpNet>,
 }
 
 /// Why there is no result.
@@ -265,8 +298,13 @@ impl Method {
                     .map(Self::FlushFlows)
                     .map_err(bad);
             }
+            "observe" => {
+                return serde_json::from_value(given)
+                    .map(Self::Observe)
+                    .map_err(bad);
+            }
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }
@@ -348,6 +386,13 @@ mod tests {
             Method::FlushFlows(FlushParams {
                 all: true,
                 ..FlushParams::default()
+            }),
+            Method::Observe(ObserveParams {
+                after: Some(3),
+                follow: true,
+                verdict: Some(FlowVerdict::Denied),
+                net: Some("10.0.0.0/8".parse().unwrap()),
+                ..ObserveParams::default()
             }),
         ] {
             let request = Request { id: 9, method };

@@ -24,8 +24,8 @@ mod server;
 pub use bind::{BindError, Bound};
 pub use client::{Client, ClientError};
 pub use message::{
-    ApiError, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method, PageParams,
-    Request, Response, RoutesParams,
+    ApiError, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method, ObserveParams,
+    PageParams, Request, Response, RoutesParams,
 };
 pub use server::{Limits, Server, Ticket};
 
@@ -43,3 +43,6 @@ pub const MAX_PAGE: usize = 10_000;
 
 /// The most connections of one answer.
 pub const MAX_FLOWS: usize = 4096;
+
+/// The most records of one answer.
+pub const MAX_RECORDS: usize = 1000;

@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod flows;
+mod observed;
 
 pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
+pub use observed::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 
 pub use crate::compile::RouteView as Route;
 

@@ -7,6 +7,7 @@ mod explain;
 mod flows;
 #[cfg(test)]
 mod golden;
+mod observe;
 mod policy;
 mod ports;
 mod replay;
@@ -95,6 +96,8 @@ pub enum Command {
     Routes(routes::Args),
     /// Show connections, count them, or remove them.
     Flows(flows::Args),
+    /// Show connections as they begin: allowed, denied, logged.
+    Observe(observe::Args),
     /// Explain a reason for drops.
     Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
@@ -121,6 +124,7 @@ impl Cli {
             Command::Drops(args) => drops::run(args, &self),
             Command::Routes(args) => routes::run(args, &self),
             Command::Flows(args) => flows::run(args, &self),
+            Command::Observe(args) => observe::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(),
             Command::Validate(args) => validate::run(args, &self),

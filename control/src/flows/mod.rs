@@ -7,4 +7,6 @@ mod protocol;
 
 pub use filter::{Filter, Test, Which};
 pub use parse::FilterError;
-pub(crate) use protocol::{has_identifier, has_ports, name as protocol_name};
+pub(crate) use protocol::{
+    has_identifier, has_ports, name as protocol_name, number as protocol_number,
+};

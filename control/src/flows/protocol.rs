@@ -20,7 +20,7 @@ pub(crate) fn name(number: u8) -> Cow<'static, str> {
 }
 
 /// A protocol by its name or number.
-pub(super) fn number(name: &str) -> Option<u8> {
+pub(crate) fn number(name: &str) -> Option<u8> {
     let known = NAMES
         .iter()
         .find(|(known, _)| known.eq_ignore_ascii_case(name));

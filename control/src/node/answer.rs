@@ -32,7 +32,7 @@ const FULL_PERCENT: u64 = 90;
 
 impl Node {
     /// Answers a request, in a few milliseconds at most. Only [`Method::FlushFlows`] changes something.
-    pub(super) fn answer(&self, request: &Request) -> Response {
+    pub(super) fn answer(&mut self, request: &Request) -> Response {
         let outcome = match &request.method {
             Method::Status => value(&self.status()),
             Method::Ports => value(&Ports {
@@ -54,6 +54,7 @@ impl Node {
             Method::FlushFlows(params) => {
                 self.flush_flows(params).and_then(|flushed| value(&flushed))
             }
+            Method::Observe(params) => self.observed(params),
         };
         Response {
             id: Some(request.id),

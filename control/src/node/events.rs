@@ -47,6 +47,7 @@ impl Node {
             }
             // What was seen of a port counts before its number may go to another.
             self.hear_pollers();
+            self.take_records(Instant::now());
             self.collect_sockets();
             match self.mirror.drain() {
                 Ok(changes) => {

@@ -14,6 +14,7 @@ mod kernel;
 mod leftovers;
 mod lingering;
 mod neighbours;
+mod observe;
 mod pollers;
 mod ports;
 mod rules;
@@ -45,6 +46,7 @@ use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
 use lingering::Lingering;
 use neighbours::Neighbours;
+use observe::Observation;
 use pollers::Pollers;
 use ports::Served;
 
@@ -95,6 +97,8 @@ pub struct Node {
     connections: Arc<Connections>,
     /// When each tunnel was last told that its path is narrower than the uplink; by node, and whether it is over IPv6.
     path_mtus: HashMap<(PeerId, bool), Instant>,
+    /// What was told of connections.
+    observation: Observation,
     watch: Watch,
     api: api::Server,
     started: Instant,

@@ -12,6 +12,7 @@ use fastpath::event::{Event, Events};
 use fastpath::io::xsk::{ArenaPart, Command, Reply, XskControl, XskIo};
 use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
+use fastpath::record::{Record, Records};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 use flowtable::Tick;
@@ -24,10 +25,15 @@ use crate::config::daemon;
 /// Room for events of one poller.
 const EVENTS: usize = 1024;
 
+/// Room for records of connections of one poller: half a megabyte.
+const RECORDS: usize = 4096;
+
 /// All pollers of the process.
 pub(super) struct Pollers {
     handles: Vec<Handle>,
     stop: Arc<AtomicBool>,
+    /// Whether pollers tell of each connection.
+    observed: Arc<AtomicBool>,
     /// When they were started: where their clocks begin, some milliseconds more or less.
     started: Option<Instant>,
 }
@@ -37,6 +43,7 @@ struct Handle {
     control: XskControl,
     counters: Arc<Counters>,
     events: Arc<ArrayQueue<Event>>,
+    records: Arc<ArrayQueue<Record>>,
 }
 
 /// A poller that is set up and not started: sockets can be given to it already.
@@ -55,6 +62,7 @@ pub(super) fn plan(
     connections: &Arc<Connections>,
 ) -> Result<(Pollers, Vec<Planned>), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
+    let observed = Arc::new(AtomicBool::new(false));
     let mode = match config.poll_mode {
         daemon::PollMode::Adaptive => PollMode::DEFAULT,
         daemon::PollMode::Busy => PollMode::Busy,
@@ -70,7 +78,9 @@ pub(super) fn plan(
         let counters = Arc::new(Counters::new(max_ports));
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let secret = super::start::random_key()?;
-        let tracker = Tracker::new(Arc::clone(connections), (index, count), secret);
+        let records = Arc::new(ArrayQueue::new(RECORDS));
+        let tracker = Tracker::new(Arc::clone(connections), (index, count), secret)
+            .with_records(Records::new(Arc::clone(&records), Arc::clone(&observed)));
         let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)))
             .with_connections(tracker);
         let notify = {
@@ -98,11 +108,13 @@ pub(super) fn plan(
             control,
             counters,
             events,
+            records,
         });
     }
     let pollers = Pollers {
         handles,
         stop,
+        observed,
         started: None,
     };
     Ok((pollers, planned))
@@ -181,6 +193,23 @@ impl Pollers {
             .iter()
             .flat_map(|handle| std::iter::from_fn(|| handle.events.pop()))
             .collect()
+    }
+
+    /// Has pollers tell of each connection, or only of `Log` rules.
+    pub(super) fn set_observed(&self, observed: bool) {
+        self.observed.store(observed, Ordering::Relaxed);
+    }
+
+    /// What pollers told of connections since the last call; of one poller what was there at the beginning of the call, so that it
+    /// has an end.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for handle in &self.handles {
+            let there = handle.records.len();
+            records.extend(std::iter::from_fn(|| handle.records.pop()).take(there));
+        }
+        records.sort_by_key(|record| record.at);
+        records
     }
 
     /// Each poller's counters.

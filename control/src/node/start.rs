@@ -164,6 +164,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         lingering: super::lingering::Lingering::default(),
         connections,
         path_mtus: HashMap::new(),
+        observation: super::Observation::default(),
         watch,
         api,
         started: Instant::now(),

@@ -6,6 +6,7 @@ mod flows;
 mod host;
 mod kernel_state;
 mod lab;
+mod observe;
 mod packet;
 mod pods;
 mod process;

@@ -116,14 +116,16 @@ impl Daemon {
         }
     }
 
+    /// `caracal COMMAND` for it.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+        command.args(words).arg("--socket").arg(&self.socket);
+        command
+    }
+
     /// Runs `caracal COMMAND` for it.
     pub(crate) fn caracal(&self, words: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_caracal"))
-            .args(words)
-            .arg("--socket")
-            .arg(&self.socket)
-            .output()
-            .expect("caracal")
+        self.command(words).output().expect("caracal")
     }
 
     /// What `caracal COMMAND` says of it.
