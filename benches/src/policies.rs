@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fastpath::policy::{Endpoint, Policies};
+use fastpath::policy::Policies;
 use flowtable::acl::{
     Action, Chain, ChainSpec, Compiler, Net, Policy, PortRange, Rule, RuleId, Side, Tier,
     TierDefault,
@@ -49,12 +49,9 @@ pub fn with_rules(count: usize, last: Action) -> Policies {
 
 fn of_all_pods(chain: &Chain) -> Policies {
     let mut policies = Policies::allowing_all(usize::from(PODS) + 1);
-    for endpoint in policies.endpoints.iter_mut().skip(1) {
-        *endpoint = Some(Endpoint {
-            active: true,
-            ingress: chain.clone(),
-            egress: chain.clone(),
-        });
+    for endpoint in policies.endpoints.iter_mut().flatten() {
+        endpoint.ingress = chain.clone();
+        endpoint.egress = chain.clone();
     }
     policies
 }
