@@ -28,6 +28,7 @@ pub mod report;
 pub mod resources;
 pub mod scenario;
 pub mod snat;
+mod spoof;
 pub mod steps;
 pub mod topology;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Policies that come and go while the daemons run, as files of their resources.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::plan::{Node, POD_NAMESPACE, WEB};
 use super::resources::control_socket;
 use crate::api::report::{Drops, Status};
 use crate::api::{Client, ClientError, Method};
+use crate::trace::{Ask, Trace};
 
 /// How long a change may take until all pollers use it.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -138,13 +140,28 @@ fn status(lab: &Lab, node: Node) -> Result<Status> {
     ask(lab, node, Method::Status)
 }
 
-/// The rules that the daemon of `node` names as denying.
+/// What the daemon of `node` dropped so far.
 ///
 /// # Errors
 /// When it does not answer.
-pub(super) fn denying_rules(lab: &Lab, node: Node) -> Result<Vec<String>> {
-    let drops: Drops = ask(lab, node, Method::Drops)?;
-    Ok(drops.rules.into_iter().map(|rule| rule.rule).collect())
+pub(super) fn drops(lab: &Lab, node: Node) -> Result<Drops> {
+    ask(lab, node, Method::Drops)
+}
+
+/// What staged policies say of a new TCP connection from one pod to another, by a trace at the daemon of `node`.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) fn staged(lab: &Lab, node: Node, from: IpAddr, to: IpAddr) -> Result<Vec<String>> {
+    let packet = Ask {
+        from: from.to_string(),
+        to: to.to_string(),
+        protocol: "tcp".to_owned(),
+        port: 80,
+        source_port: 40_000,
+    };
+    let trace: Trace = ask(lab, node, Method::Trace(packet))?;
+    Ok(trace.staged)
 }
 
 fn ask<T: serde::de::DeserializeOwned>(lab: &Lab, node: Node, method: Method) -> Result<T> {

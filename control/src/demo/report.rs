@@ -44,6 +44,10 @@ pub enum What {
     Blocked,
     /// The daemon names the rule that denied.
     Named,
+    /// A trace says what a staged policy would do.
+    Staged,
+    /// A pod that sends from another's address gets nothing through.
+    Spoofed,
     /// The dataplane ended in order.
     Stop,
 }
@@ -67,6 +71,8 @@ impl What {
             Self::Flood => "flood",
             Self::Blocked => "blocked",
             Self::Named => "named",
+            Self::Staged => "staged",
+            Self::Spoofed => "spoofed",
             Self::Stop => "stop",
         }
     }
@@ -198,7 +204,8 @@ impl Figures {
                 self.flows.unwrap_or_default(),
                 self.refused.unwrap_or_default()
             ),
-            What::Start | What::Blocked | What::Named | What::Stop => self
+            What::Spoofed => format!("{} dropped", self.refused.unwrap_or_default()),
+            What::Start | What::Blocked | What::Named | What::Staged | What::Stop => self
                 .took_ms
                 .map_or(String::new(), |ms| format!("{ms:.0} ms")),
         }

@@ -15,6 +15,7 @@ use super::policy::{self, Policy};
 use super::report::{Figures, Outcome, Status, What};
 use super::resources::Options;
 use super::scenario::{Carriage, Family, Mode, Scenario};
+use super::spoof;
 use super::wire::Wire;
 use super::{daemon, kernel_node, resources, snat};
 
@@ -269,8 +270,8 @@ fn converse(
     Ok(())
 }
 
-/// Policies about `web`: a staged one changes nothing; one that lets only `db` in blocks `client`, and says so; one that lets
-/// nothing out leaves the host's probes answered.
+/// Policies about `web`: a staged one changes nothing, and a trace says what it would do; one that lets only `db` in blocks
+/// `client`, and says so; one that lets nothing out leaves the host's probes answered. Then a pod that spoofs.
 fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
     let from_db = Pair {
         name: "allowed pod to pod",
@@ -293,20 +294,26 @@ fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> 
     let (lab, cancel) = (bench.lab, bench.cancel);
     Policy::Staged.apply(lab, cancel)?;
     flows(&from_client, audience)?;
+    let named = |what, said: Vec<String>, policy: Policy| {
+        let told = if said.iter().any(|it| it.contains(policy.name())) {
+            Ok(Figures::default())
+        } else {
+            Err(format!("{} is not named, but {said:?}", policy.name()))
+        };
+        vec![bench.outcome(what, told)]
+    };
+    for family in &wishes.families {
+        let (client, web) = (CLIENT.address(*family), WEB.address(*family));
+        let said = policy::staged(lab, Node::One, client, web)?;
+        audience.results(named(What::Staged, said, Policy::Staged));
+    }
     Policy::Staged.withdraw(lab, cancel)?;
 
     Policy::OnlyDb.apply(lab, cancel)?;
     audience.results(bench.blocked(&[from_client], &wishes.families)?);
-    let named = policy::denying_rules(lab, Node::One)?;
-    let is_named = named
-        .iter()
-        .any(|rule| rule.contains(Policy::OnlyDb.name()));
-    let told = if is_named {
-        Ok(Figures::default())
-    } else {
-        Err(format!("the rule that denied is not named, but {named:?}"))
-    };
-    audience.results(vec![bench.outcome(What::Named, told)]);
+    let rules = policy::drops(lab, Node::One)?.rules;
+    let said = rules.into_iter().map(|rule| rule.rule).collect();
+    audience.results(named(What::Named, said, Policy::OnlyDb));
     flows(&from_db, audience)?;
     flows(&from_host, audience)?;
     Policy::OnlyDb.withdraw(lab, cancel)?;
@@ -315,7 +322,12 @@ fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> 
     audience.results(bench.blocked(&[back], &wishes.families)?);
     flows(&from_host, audience)?;
     Policy::Silence.withdraw(lab, cancel)?;
-    flows(&back, audience)
+    flows(&back, audience)?;
+
+    for family in &wishes.families {
+        audience.results(vec![spoof::check(bench, *family)?]);
+    }
+    Ok(())
 }
 
 /// Looks at the conversations across nodes and to outside, in short.
