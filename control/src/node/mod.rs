@@ -123,6 +123,8 @@ struct Store {
     loaded: Instant,
     /// Warnings and notes about them.
     remarks: usize,
+    /// Those as they were logged last.
+    said: String,
     /// What is wrong with the files as they are now.
     error: Option<String>,
 }
@@ -133,6 +135,7 @@ impl Store {
             resources,
             loaded: Instant::now(),
             remarks: remarks.0.len(),
+            said: remarks.render(false),
             error: None,
         }
     }
@@ -188,7 +191,9 @@ impl Node {
                     nodes = desired.nodes.len(),
                     "resources loaded"
                 );
-                log_remarks(&remarks);
+                if remarks.render(false) != self.store.said {
+                    log_remarks(&remarks);
+                }
                 if desired == *self.compiler.desired() {
                     self.compiler.follow_places(desired);
                     self.store = Store::new(resources, &remarks);

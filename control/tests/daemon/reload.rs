@@ -71,6 +71,35 @@ fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
 }
 
 #[test]
+fn a_file_that_is_not_read_is_named_once() {
+    let Some(mut lab) = Lab::new("reload::a_file_that_is_not_read_is_named_once") else {
+        return;
+    };
+    lab.pod(0);
+    lab.resource("pod-0.yaml.bak", "");
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("pod-0.yaml.bak: this file is not read");
+    let lines = daemon.log_len();
+    lab.resource("deny.YAML", "");
+    daemon.wait_after(lines, "deny.YAML: this file is not read");
+    for index in 1..3 {
+        let lines = daemon.log_len();
+        lab.write_endpoint(index, true);
+        daemon.wait_after(lines, "resources loaded");
+    }
+    // What follows the last load in the log is there when this is answered.
+    let lines = daemon.log_len();
+    lab.resource("web.Yml", "");
+    daemon.wait_after(lines, "web.Yml: this file is not read");
+    let log = daemon.log();
+    for (name, times) in [("pod-0.yaml.bak", 3), ("deny.YAML", 2), ("web.Yml", 1)] {
+        let said = format!("{name}: this file is not read");
+        assert_eq!(log.matches(&said).count(), times, "{name}:\n{log}");
+    }
+    daemon.finish();
+}
+
+#[test]
 fn a_pod_comes_and_goes_by_its_file() {
     let Some(mut lab) = Lab::new("reload::a_pod_comes_and_goes_by_its_file") else {
         return;
