@@ -506,6 +506,7 @@ impl Tracer<'_> {
             Judgement::Allow { .. } => {
                 let nat = &self.tables.nat;
                 let masquerades = way == Way::Uplink
+                    && !nat.untouched.contains(&out)
                     && match (packet.src, packet.dst) {
                         (IpAddr::V4(src), IpAddr::V4(dst)) => {
                             nat.rules4.masquerades(src.into(), dst.into())

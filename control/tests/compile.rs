@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use control::compile::{Compiler, KernelHop, KernelView, PortRole, PortSpec};
+use control::compile::{Compiler, KernelHop, KernelView, PolicyCompiler, PortRole, PortSpec};
 use control::config::{Source, compute, load_sources};
 use control::desired::Desired;
 use control::trace::{Ask, trace};
@@ -372,17 +372,47 @@ fn the_uplinks_take_the_pools_and_the_next_hops_are_kept_resolved() {
 }
 
 fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> String {
+    asked_by(compiler, kernel, (from, to), ("tcp", 80))
+}
+
+fn asked_by(
+    compiler: &mut Compiler,
+    kernel: &Kernel,
+    (from, to): (&str, &str),
+    (protocol, port): (&str, u16),
+) -> String {
     let tables = compiler.tables(kernel);
     let ask = Ask {
         from: from.to_owned(),
         to: to.to_owned(),
-        protocol: "tcp".to_owned(),
-        port: 80,
+        protocol: protocol.to_owned(),
+        port,
         source_port: 40_000,
     };
     match trace(compiler, &tables, None, &ask) {
         Ok(trace) => trace.to_string(),
         Err(error) => error,
+    }
+}
+
+#[test]
+fn natoutgoing_is_done_by_the_interfaces_that_are_meant() {
+    let kernel = kernel();
+    for (filter, done) in [("eth0", true), ("e+", true), ("ens+", false)] {
+        let felix = format!(
+            "---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {{name: default}}
+spec: {{iptablesNATOutgoingInterfaceFilter: {filter}}}
+"
+        );
+        let wanted = desired_with("natOutgoing: true", "192.168.0.12/24", &felix);
+        let mut compiler = compiler(wanted, &kernel);
+        let said = asked(&mut compiler, &kernel, "prod/web", "203.0.113.1");
+        // The uplink of this kernel has no address to translate to.
+        assert_eq!(said.contains("nat-no-address"), done, "{filter}: {said}");
+        assert_eq!(said.contains("Verdict ALLOW"), !done, "{filter}: {said}");
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Nat {
     pub addresses4: Vec<u32>,
     /// The same for IPv6.
     pub addresses6: Vec<u128>,
+    /// Uplinks by which connections leave as they are.
+    pub untouched: Vec<PortId>,
     /// The ports that the dataplane may use. None of them is the host's.
     pub ports: Arc<Ports>,
 }
