@@ -39,7 +39,7 @@ use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 
 use crate::api;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, FibError};
 use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
@@ -75,6 +75,8 @@ pub struct Node {
     closed: BTreeMap<u32, EndpointAttachment>,
     /// Numbers of ports that are gone, and how many pollers have yet to let go.
     retiring: HashMap<PortId, usize>,
+    /// Numbers that all pollers have let go, and that tables in force may name.
+    withheld: Vec<PortId>,
     mirror: Mirror,
     writer: Writer,
     host: HostPort,
@@ -111,6 +113,8 @@ pub struct Node {
     complaints: HashMap<String, String>,
     /// Whether tables must be made anew.
     stale: bool,
+    /// Why those in force are older than what is known.
+    refused: Option<String>,
     /// Keeps a second daemon out of this network namespace.
     _lock: leftovers::Lock,
 }
@@ -219,14 +223,20 @@ impl Node {
         }
     }
 
-    /// Makes tables of what is known and publishes them, if anything changed.
+    /// Makes tables of what is known and publishes them, if anything changed. What does not fit changes nothing, and is said once.
     fn publish(&mut self) {
         if !std::mem::take(&mut self.stale) {
             return;
         }
-        if let Err(error) = self.compiler.refresh_routes(&self.mirror) {
-            tracing::error!(%error, "routes refused");
+        let refused = self.try_publish().err().map(|error| error.to_string());
+        if let Some(error) = refused.as_ref().filter(|_| refused != self.refused) {
+            tracing::error!(%error, "routes refused; the tables before stay in force");
         }
+        self.refused = refused;
+    }
+
+    fn try_publish(&mut self) -> Result<(), FibError> {
+        self.compiler.refresh_routes(&self.mirror)?;
         self.neighbours.want(
             self.compiler.wanted_neighbours(&self.mirror),
             &self.mirror,
@@ -235,6 +245,10 @@ impl Node {
         let tables = self.compiler.tables(&self.mirror);
         self.publisher.publish(tables);
         self.pollers.wake();
+        for port in std::mem::take(&mut self.withheld) {
+            self.retire(port);
+        }
+        Ok(())
     }
 
     /// Tells the uplinks' XDP programs what is ours.

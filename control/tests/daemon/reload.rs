@@ -1,5 +1,6 @@
 //! Files and pods change while packets flow.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,47 @@ fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
     lab.write_endpoint(1, true);
     daemon.wait_after(lines, "resources loaded");
     reaches(&second.netns, second.v4(), outside.addr());
+    let (sent, lost) = stream.finish();
+    assert_eq!(lost, 0, "of {sent}");
+    daemon.finish();
+}
+
+#[test]
+fn more_routes_than_fit_change_nothing_and_are_refused_once() {
+    let test = "reload::more_routes_than_fit_change_nothing_and_are_refused_once";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let first = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&first.netns, first.v4(), outside.addr());
+    let stream = Stream::start(&first.netns, first.v4(), outside.addr(), PACE);
+
+    let mut blocks = String::from(
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: large}, spec: {cidr: 11.0.0.0/8}}\n",
+    );
+    for number in 0..=0x8000_u32 {
+        let (high, low) = (number >> 8, number & 0xff);
+        let _ = write!(
+            blocks,
+            "---\n{{apiVersion: projectcalico.org/v3, kind: BlockAffinity, metadata: {{name: b{number}}}, \
+             spec: {{cidr: 11.{high}.{low}.0/26, node: node2, state: confirmed}}}}\n"
+        );
+    }
+    lab.resource("blocks.yaml", &blocks);
+    let refused = "resources refused; the state before stays in force";
+    let line = daemon.wait_for(refused);
+    assert!(line.contains("32768 different /24"), "{line}");
+    let state = daemon.state();
+    let error = state["datastore"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("32768 different /24"), "{state}");
+
+    fs::remove_file(lab.dir.join("conf.d/blocks.yaml")).expect("remove");
+    let second = lab.pod(1);
+    reaches(&second.netns, second.v4(), outside.addr());
+    assert!(daemon.state()["datastore"]["error"].is_null());
+    assert_eq!(daemon.log().matches(refused).count(), 1, "{}", daemon.log());
     let (sent, lost) = stream.finish();
     assert_eq!(lost, 0, "of {sent}");
     daemon.finish();
