@@ -557,6 +557,41 @@ spec: {{iptablesNATOutgoingInterfaceFilter: {filter}}}
 }
 
 #[test]
+fn a_trace_says_that_pods_make_no_tunnels() {
+    let kernel = kernel();
+    let may = "---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {allowIPIPPacketsFromWorkloads: true, allowVXLANPacketsFromWorkloads: true}
+";
+    for (may, tunnels) in [("", false), (may, true)] {
+        let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", may);
+        let mut compiler = compiler(wanted, &kernel);
+        let mut said = |from, packet| asked_by(&mut compiler, &kernel, (from, "10.65.1.7"), packet);
+        for tunnel in [("udp", 4789), ("4", 0)] {
+            let said = said("prod/web", tunnel);
+            let refused = said.contains("parse                dropped: A pod sent VXLAN or IPIP.")
+                && said.contains("Verdict DROP  tunnel-from-pod")
+                && !said.contains("flow entry");
+            assert_eq!(refused, !tunnels, "{tunnel:?}: {said}");
+            assert_eq!(
+                said.contains("Verdict ALLOW"),
+                tunnels,
+                "{tunnel:?}: {said}"
+            );
+        }
+        // Nothing that another node of Calico's would open; and not a pod of this node.
+        for packet in [("udp", 4790), ("tcp", 4789), ("41", 0)] {
+            let said = said("prod/web", packet);
+            assert!(said.contains("Verdict ALLOW"), "{packet:?}: {said}");
+        }
+        let said = said("192.168.0.11", ("udp", 4789));
+        assert!(said.contains("Verdict ALLOW"), "{said}");
+    }
+}
+
+#[test]
 fn a_trace_says_each_step_and_who_decided() {
     let kernel = kernel();
     let policy = "---

@@ -17,3 +17,4 @@ mod stacks;
 mod state;
 mod traffic;
 mod tunnel_errors;
+mod tunnels_of_pods;
