@@ -9,6 +9,7 @@ mod judged;
 mod node;
 mod oracle;
 mod policy;
+mod random_packets;
 mod records;
 mod same;
 mod schedule;
