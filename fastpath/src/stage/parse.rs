@@ -123,10 +123,8 @@ fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
     }
     addresses4(ip.src, ip.dst)?;
     transport4(packet, l3)?;
-    if matches!(port.kind, PortKind::Pod(_)) {
-        if tunnels.refuse_of_pod(ip.protocol, packet.ports.1) {
-            return Err(DropReason::TunnelFromPod);
-        }
+    if matches!(port.kind, PortKind::Pod(_)) && tunnels.refuse_of_pod(ip.protocol, packet.ports.1) {
+        return Err(DropReason::TunnelFromPod);
     }
     Ok(())
 }

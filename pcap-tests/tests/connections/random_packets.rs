@@ -58,7 +58,7 @@ pub(crate) fn any(dice: &mut Dice, (src, dst): (&str, &str), own: u16) -> Sent {
     };
     let ports = Some((own, dport));
     let kind = if v4 { dice.of(&[8, 13, 15, 17]) } else { 128 };
-    let icmp = Some((kind, dice.of(&[0, 0, 1, 2])));
+    let code = dice.of(&[0, 0, 1, 2]);
     let word = u32::from(own) << 16 | 1;
     let (bytes, ports, icmp) = match protocol {
         Protocol::TCP if v4 => (ip4(src, dst).tcp(own, dport, 2, &[]), ports, None),
@@ -66,14 +66,13 @@ pub(crate) fn any(dice: &mut Dice, (src, dst): (&str, &str), own: u16) -> Sent {
         Protocol::UDP if v4 => (ip4(src, dst).udp(own, dport, b"data"), ports, None),
         Protocol::UDP => (ip6(src, dst).udp(own, dport, b"data"), ports, None),
         Protocol::ICMP => {
-            let (kind, code) = icmp.unwrap_or_default();
             let data = [0; 12];
             let bytes = if v4 {
                 ip4(src, dst).icmp(kind, code, word, &data)
             } else {
                 ip6(src, dst).icmp(kind, code, word, &data)
             };
-            (bytes, None, icmp)
+            (bytes, None, Some((kind, code)))
         }
         Protocol(number) => {
             let bytes = if v4 {

@@ -62,7 +62,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
         vec(any::<u8>(), 4),
         vec(any::<u8>(), 6),
         vec(any::<u8>(), 16),
-        vec(b'a'..b'z', 1..15),
+        vec(b'a'..=b'z', 1..15),
     ];
     plain.prop_recursive(2, 12, 4, |inner| {
         let attributes = vec((0..32_u16, inner).prop_map(attribute), 0..4);
