@@ -82,11 +82,11 @@ impl Fib {
             routes: Vec::new(),
         };
         for (prefix, hop) in gone.chain(asked) {
-            let had = self.ask(layer, prefix, hop.clone());
-            if had == hop {
+            let had = self.layers.get(&prefix);
+            if had.and_then(|had| had[index].as_ref()) == hop.as_ref() {
                 continue;
             }
-            before.routes.push((prefix, had));
+            before.routes.push((prefix, self.ask(layer, prefix, hop)));
             if let Err(error) = self.settle(prefix, hops, kernel) {
                 self.put_back(before, hops, kernel);
                 return Err(error);

@@ -348,9 +348,9 @@ fn failsafe(node: &Node, cx: &mut Context<'_>) -> Option<Failsafe> {
     })
 }
 
-/// `iptablesNATOutgoingInterfaceFilter`: what iptables' `-o` takes, in Felix's letters.
+/// `iptablesNATOutgoingInterfaceFilter`: what iptables' `-o` takes, in Felix's letters; empty: nothing is asked for.
 fn interface_filter(node: &Node, cx: &mut Context<'_>) -> Option<String> {
-    let given = decode::text(node, cx)?;
+    let given = decode::text(node, cx).filter(|given| !given.is_empty())?;
     let known = |c: char| c.is_ascii_alphanumeric() || ":._+-".contains(c);
     if !(1..=15).contains(&given.len()) || !given.chars().all(known) {
         let label = "such as `eth0`, or `eth+` for all that begin so";
