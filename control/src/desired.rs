@@ -423,6 +423,10 @@ pub struct FelixSettings {
     pub nat_outgoing_address: Option<Ipv4Addr>,
     /// First and last source port of natOutgoing.
     pub nat_port_range: Option<(u16, u16)>,
+    /// Interfaces by which natOutgoing is done, as iptables says it: a name, or `prefix+`; `None`: all.
+    pub nat_outgoing_interfaces: Option<String>,
+    /// First and last NodePort of each range: natOutgoing draws none of them (30000 to 32767).
+    pub node_ports: Vec<(u16, u16)>,
     /// Destinations that natOutgoing leaves alone.
     pub nat_exclusions: NatExclusions,
     /// Packets from pods to their own node.
@@ -463,6 +467,8 @@ impl Default for FelixSettings {
             external_nodes: Vec::new(),
             nat_outgoing_address: None,
             nat_port_range: None,
+            nat_outgoing_interfaces: None,
+            node_ports: vec![(30_000, 32_767)],
             nat_exclusions: NatExclusions::default(),
             endpoint_to_host: EndpointToHost::default(),
             workload_source_spoofing: false,

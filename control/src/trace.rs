@@ -220,6 +220,14 @@ impl Tracer<'_> {
         connections: Option<&Connections>,
     ) -> Result<(), String> {
         let (from_end, from_party) = self.origin(from)?;
+        let to_port = packet.ports.map_or(0, |(_, dst)| dst);
+        let tunnels = &self.tables.tunnels;
+        if matches!(from_end, End::Pod(_)) && tunnels.refuse_of_pod(packet.protocol.0, to_port) {
+            let reason = DropReason::TunnelFromPod;
+            self.step("parse", format!("dropped: {}", reason.meaning()));
+            self.trace.reason = Some(reason.name().to_owned());
+            return Ok(());
+        }
         let ports = id.or(packet.ports).unwrap_or_default();
         if let Some(connections) = connections
             && self.is_known(packet, ports, connections)
@@ -506,6 +514,7 @@ impl Tracer<'_> {
             Judgement::Allow { .. } => {
                 let nat = &self.tables.nat;
                 let masquerades = way == Way::Uplink
+                    && !nat.untouched.contains(&out)
                     && match (packet.src, packet.dst) {
                         (IpAddr::V4(src), IpAddr::V4(dst)) => {
                             nat.rules4.masquerades(src.into(), dst.into())

@@ -15,6 +15,11 @@ use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, NextHop, Tables, Way};
 use ipnet::IpNet;
 
+#[path = "compile/traces.rs"]
+mod traces;
+#[path = "compile/whole.rs"]
+mod whole;
+
 const UPLINK: u32 = 2;
 const GATEWAY: &str = "192.168.0.1";
 const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -372,12 +377,21 @@ fn the_uplinks_take_the_pools_and_the_next_hops_are_kept_resolved() {
 }
 
 fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> String {
+    asked_by(compiler, kernel, (from, to), ("tcp", 80))
+}
+
+fn asked_by(
+    compiler: &mut Compiler,
+    kernel: &Kernel,
+    (from, to): (&str, &str),
+    (protocol, port): (&str, u16),
+) -> String {
     let tables = compiler.tables(kernel);
     let ask = Ask {
         from: from.to_owned(),
         to: to.to_owned(),
-        protocol: "tcp".to_owned(),
-        port: 80,
+        protocol: protocol.to_owned(),
+        port,
         source_port: 40_000,
     };
     match trace(compiler, &tables, None, &ask) {

@@ -25,6 +25,40 @@ fn a_good_directory_is_accepted() {
 }
 
 #[test]
+fn what_a_directory_holds_and_is_not_read_is_named() {
+    let dir = std::env::temp_dir().join(format!("caracal-validate-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(dir.join("more")).unwrap();
+    for file in ["cluster.yaml", "web.yaml"] {
+        std::fs::copy(format!("examples/conf.d/{file}"), dir.join(file)).unwrap();
+    }
+    for file in ["deny.YAML", "web.yaml.bak", "web.yaml~", ".web.yaml.swp"] {
+        std::fs::copy("examples/conf.d/web.yaml", dir.join(file)).unwrap();
+    }
+    let output = validate(&["-f", dir.to_str().unwrap()]);
+    let _ = std::fs::remove_dir_all(&dir);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let warning = |name: &str, what: &str| {
+        format!(
+            "warning: {}: this {what} is not read\n   = of a directory `*.yaml`, `*.yml` and `*.json` are read, \
+             in small letters, and nothing below it; rename it, or move it away\n",
+            dir.join(name).display()
+        )
+    };
+    let expected = [
+        warning("deny.YAML", "file"),
+        warning("more", "directory"),
+        warning("web.yaml.bak", "file"),
+    ];
+    assert_eq!(said, expected.join("\n"));
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "7 resources valid, 3 warnings\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn a_bad_file_ends_with_exit_code_3_and_says_where() {
     let output = validate(&["-f", "tests/bad-config/pools.yaml"]);
     assert_eq!(output.status.code(), Some(3));

@@ -71,6 +71,15 @@ fn scratch_files_of_editors_are_not_noticed() {
 }
 
 #[test]
+fn a_file_that_will_not_be_read_is_noticed_so_that_it_is_said() {
+    let temp = Temp::new("skipped");
+    let mut watch = Watch::new(temp.dir()).unwrap();
+    for name in ["a.YAML", "a.yaml.bak"] {
+        assert!(reported(&mut watch, || write(&temp.dir().join(name))));
+    }
+}
+
+#[test]
 fn a_config_map_that_is_swapped_is_noticed() {
     let temp = Temp::new("configmap");
     let dir = temp.dir();

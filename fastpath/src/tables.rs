@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
+use encap::ipv4;
 use encap::l4;
 use encap::outer::Rewrite;
 use encap::vxlan::Vni;
@@ -56,6 +57,8 @@ pub struct Nat {
     pub addresses4: Vec<u32>,
     /// The same for IPv6.
     pub addresses6: Vec<u128>,
+    /// Uplinks by which connections leave as they are.
+    pub untouched: Vec<PortId>,
     /// The ports that the dataplane may use. None of them is the host's.
     pub ports: Arc<Ports>,
 }
@@ -242,6 +245,17 @@ impl Tunnels {
                 .then_some(PeerId::EXTERNAL)
         };
         self.peers4.get(&src).copied().or_else(external)
+    }
+
+    /// Whether a packet of a pod is one that pods may not send: a tunnel of Calico's own kinds, which other nodes would open.
+    /// Other tunnels are a matter of policy, like any protocol.
+    #[inline]
+    pub const fn refuse_of_pod(&self, protocol: u8, dst_port: u16) -> bool {
+        match protocol {
+            l4::UDP => dst_port == self.vxlan_port && !self.pods_may_vxlan,
+            ipv4::PROTOCOL_IPIP => !self.pods_may_ipip,
+            _ => false,
+        }
     }
 
     /// The node behind an outer IPv6 source.

@@ -122,6 +122,7 @@ fn masquerade() -> Nat {
             [],
             [vxlan::DEFAULT_PORT..=vxlan::DEFAULT_PORT],
         )),
+        ..Nat::default()
     }
 }
 

@@ -49,15 +49,23 @@ pub(super) struct Fib {
     pub(super) layers: BTreeMap<IpNet, [Option<Hop>; LAYERS]>,
 }
 
+/// What a layer asked for before it was replaced: each prefix that changed, in order.
+#[derive(Debug)]
+#[must_use = "what was replaced can be put back"]
+pub(super) struct Before {
+    layer: Layer,
+    routes: Vec<(IpNet, Option<Hop>)>,
+}
+
 impl Fib {
-    /// Makes `routes` all that `layer` asks for.
+    /// Makes `routes` all that `layer` asks for. On an error nothing changes.
     pub(super) fn replace_layer(
         &mut self,
         layer: Layer,
         routes: BTreeMap<IpNet, Hop>,
         hops: &mut HopTable,
         kernel: &dyn KernelView,
-    ) -> Result<(), FibError> {
+    ) -> Result<Before, FibError> {
         let index = layer as usize;
         let had = self
             .layers
@@ -67,23 +75,48 @@ impl Fib {
             .map(|(prefix, _)| *prefix)
             .filter(|prefix| !routes.contains_key(prefix))
             .collect();
-        for prefix in gone {
-            if let Some(by_layer) = self.layers.get_mut(&prefix) {
-                by_layer[index] = None;
-                if by_layer.iter().all(Option::is_none) {
-                    self.layers.remove(&prefix);
-                }
+        let gone = gone.into_iter().map(|prefix| (prefix, None));
+        let asked = routes.into_iter().map(|(prefix, hop)| (prefix, Some(hop)));
+        let mut before = Before {
+            layer,
+            routes: Vec::new(),
+        };
+        for (prefix, hop) in gone.chain(asked) {
+            let had = self.layers.get(&prefix);
+            if had.and_then(|had| had[index].as_ref()) == hop.as_ref() {
+                continue;
             }
-            self.settle(prefix, hops, kernel)?;
-        }
-        for (prefix, hop) in routes {
-            let by_layer = self.layers.entry(prefix).or_default();
-            if by_layer[index].as_ref() != Some(&hop) {
-                by_layer[index] = Some(hop);
-                self.settle(prefix, hops, kernel)?;
+            before.routes.push((prefix, self.ask(layer, prefix, hop)));
+            if let Err(error) = self.settle(prefix, hops, kernel) {
+                self.put_back(before, hops, kernel);
+                return Err(error);
             }
         }
-        Ok(())
+        Ok(before)
+    }
+
+    /// Undoes [`replace_layer`](Self::replace_layer), if nothing was changed since.
+    pub(super) fn put_back(
+        &mut self,
+        before: Before,
+        hops: &mut HopTable,
+        kernel: &dyn KernelView,
+    ) {
+        // Backwards, so that each step needs the room that it needed a moment ago.
+        for (prefix, hop) in before.routes.into_iter().rev() {
+            self.ask(before.layer, prefix, hop);
+            let _ = self.settle(prefix, hops, kernel);
+        }
+    }
+
+    /// Notes what a layer asks for, and returns what it asked for before.
+    fn ask(&mut self, layer: Layer, prefix: IpNet, hop: Option<Hop>) -> Option<Hop> {
+        let by_layer = self.layers.entry(prefix).or_default();
+        let had = std::mem::replace(&mut by_layer[layer as usize], hop);
+        if by_layer.iter().all(Option::is_none) {
+            self.layers.remove(&prefix);
+        }
+        had
     }
 
     /// Takes the kernel's best route to a prefix, or that there is none. Counts only where no layer asks for another.

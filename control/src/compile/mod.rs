@@ -198,35 +198,42 @@ impl Compiler {
         desired: Desired,
         kernel: &dyn KernelView,
     ) -> Result<(), CompileError> {
-        let mut next_peer = self.peers.len() as u16;
-        for name in desired.nodes.keys() {
-            if !self.peers.contains_key(name) {
-                next_peer += 1;
-                if next_peer == PeerId::EXTERNAL.0 {
-                    return Err(FibError::TooManyNodes.into());
-                }
-                self.peers.insert(name.clone(), PeerId(next_peer));
-            }
-        }
+        let peers = self.peers_of(&desired)?;
         let before = std::mem::replace(&mut self.desired, desired);
         let routes = self.calico_routes();
-        if let Err(error) = self
+        let outcome = self
             .fib
             .replace_layer(Layer::Calico, routes, &mut self.hops, kernel)
-        {
-            self.desired = before;
-            return Err(error.into());
+            .map_err(CompileError::from)
+            .and_then(|routes| {
+                let Desired {
+                    policy, node_name, ..
+                } = &self.desired;
+                self.policy.update(policy, node_name).map_err(|error| {
+                    self.fib.put_back(routes, &mut self.hops, kernel);
+                    error.into()
+                })
+            });
+        match outcome {
+            Ok(()) => self.peers = peers,
+            Err(_) => self.desired = before,
         }
-        let Desired {
-            policy, node_name, ..
-        } = &self.desired;
-        if let Err(error) = self.policy.update(policy, node_name) {
-            self.desired = before;
-            // What was there a moment ago fits.
-            let _ = self.refresh_routes(kernel);
-            return Err(error.into());
+        outcome
+    }
+
+    /// The nodes' numbers, with one for each node that is new.
+    fn peers_of(&self, desired: &Desired) -> Result<BTreeMap<String, PeerId>, FibError> {
+        let mut peers = self.peers.clone();
+        for name in desired.nodes.keys() {
+            if !peers.contains_key(name) {
+                let next = peers.len() + 1;
+                if next >= usize::from(PeerId::EXTERNAL.0) {
+                    return Err(FibError::TooManyNodes);
+                }
+                peers.insert(name.clone(), PeerId(next as u16));
+            }
         }
-        Ok(())
+        Ok(peers)
     }
 
     /// Takes a wanted state that differs from the one in force in nothing but where in its files policy is written.
@@ -238,13 +245,14 @@ impl Compiler {
     /// Recomputes the routes that depend on which ports there are.
     ///
     /// # Errors
-    /// When the routes do not fit the tables.
+    /// When the routes do not fit the tables. Then they are those from before, and no tables should be made: the ports are not.
     pub fn refresh_routes(&mut self, kernel: &dyn KernelView) -> Result<(), FibError> {
         let live = self.ports.iter().map(|(id, _)| id).collect::<BTreeSet<_>>();
         self.learned.retain(|port, _| live.contains(port));
         let routes = self.calico_routes();
         self.fib
             .replace_layer(Layer::Calico, routes, &mut self.hops, kernel)
+            .map(drop)
     }
 
     /// Takes changes of the kernel's main table: the best route of each prefix, or that there is none any more.
@@ -289,7 +297,8 @@ impl Compiler {
                 }
             }
         }
-        self.fib
+        let _ = self
+            .fib
             .replace_layer(Layer::Own, own, &mut self.hops, kernel)?;
         let near = neighbours
             .into_iter()
@@ -305,6 +314,7 @@ impl Compiler {
             .collect();
         self.fib
             .replace_layer(Layer::Neighbour, near, &mut self.hops, kernel)
+            .map(drop)
     }
 
     /// The tables as they follow from all of this, with the next generation number.

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use fastpath::port::PortId;
 use fastpath::tables::{Nat, Tracking};
 use flowtable::snat::{NatPools, Pool as Range, Ports};
 use ipnet::IpNet;
 
+use super::{Compiler, PortRole};
 use crate::desired::{AllowedUse, Desired, NatExclusions, Node, Pool};
 
 /// Which connections are masqueraded, with which ports (`felix/rules/nat.go`, `felix/dataplane/linux/masq_mgr.go`).
@@ -45,6 +47,26 @@ pub(super) fn nat(desired: &Desired, ports: &Arc<Ports>) -> Nat {
         ),
         ports: Arc::clone(ports),
         ..Nat::default()
+    }
+}
+
+/// The uplinks that `iptablesNATOutgoingInterfaceFilter` leaves out.
+pub(super) fn untouched(compiler: &Compiler) -> Vec<PortId> {
+    let Some(filter) = &compiler.desired.felix.nat_outgoing_interfaces else {
+        return Vec::new();
+    };
+    let uplinks = compiler.ports.iter();
+    uplinks
+        .filter(|(_, spec)| spec.role == PortRole::Uplink && !is_meant(filter, &spec.name))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Whether an interface is the one that iptables' `-o` names: all those that begin so, with a `+` at the end.
+fn is_meant(filter: &str, interface: &str) -> bool {
+    match filter.strip_suffix('+') {
+        Some(prefix) => interface.starts_with(prefix),
+        None => interface == filter,
     }
 }
 
@@ -128,6 +150,20 @@ mod tests {
         let pod6 = "fd00:1::7".parse::<std::net::Ipv6Addr>().unwrap().to_bits();
         assert!(nat.rules6.masquerades(pod6, 1 << 125));
         assert!(!nat.rules6.masquerades(pod6, pod6 + 1));
+    }
+
+    #[test]
+    fn interfaces_are_named_as_iptables_names_them() {
+        for (filter, interface, meant) in [
+            ("eth0", "eth0", true),
+            ("eth0", "eth01", false),
+            ("eth+", "eth01", true),
+            ("eth+", "ens1", false),
+            ("+", "ens1", true),
+            ("e+h0", "eth0", false),
+        ] {
+            assert_eq!(is_meant(filter, interface), meant, "{filter} {interface}");
+        }
     }
 
     #[test]

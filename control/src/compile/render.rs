@@ -50,6 +50,7 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
         tunnels: tunnels(compiler),
         hash_key: compiler.hash_key,
         nat: Nat {
+            untouched: nat::untouched(compiler),
             addresses4: ports
                 .iter()
                 .flatten()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::check;
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::files;
 use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
 };
@@ -95,8 +96,8 @@ impl Cluster {
     }
 }
 
-/// Loads all `*.yaml`, `*.yml` and `*.json` of a directory (not of its subdirectories; names that start with a
-/// dot are left out), in the order of their names.
+/// Loads all `*.yaml`, `*.yml` and `*.json` of a directory, in the order of their names. Names that start with a dot and
+/// editors' backups are left out; of whatever else is left out, subdirectories too, there is a warning.
 ///
 /// # Errors
 /// All that is wrong in all files, warnings included.
@@ -114,13 +115,15 @@ pub fn load_paths(paths: &[PathBuf]) -> Result<Cluster, Diagnostics> {
     load(&sources, diagnostics)
 }
 
-/// Reads files, and the files of directories; reports what can not be read.
+/// Reads files, and the files of directories; reports what can not be read, and what of a directory is not.
 pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<Arc<Source>> {
     let mut sources = Vec::new();
     for path in paths {
-        match files_of(path) {
+        match files::of(path) {
             Ok(files) => {
-                for file in files {
+                let skipped = files.skipped.iter();
+                diagnostics.0.extend(skipped.map(|it| files::warning(it)));
+                for file in files.read {
                     match read(&file) {
                         Ok(source) => sources.push(source),
                         Err(diagnostic) => diagnostics.push(*diagnostic),
@@ -169,29 +172,6 @@ pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
     Diagnostic::error(format!("cannot read {}: {error}", path.display()))
-}
-
-fn files_of(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let file = entry?.path();
-        let hidden = file
-            .file_name()
-            .is_none_or(|name| name.to_string_lossy().starts_with('.'));
-        let known = file.extension().is_some_and(|extension| {
-            ["yaml", "yml", "json"]
-                .iter()
-                .any(|known| extension == *known)
-        });
-        if known && !hidden && !file.is_dir() {
-            files.push(file);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn load(sources: &[Arc<Source>], diagnostics: Diagnostics) -> Result<Cluster, Diagnostics> {

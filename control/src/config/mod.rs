@@ -8,6 +8,7 @@ pub mod compute;
 pub mod daemon;
 pub mod decode;
 pub mod diagnostic;
+mod files;
 pub mod kinds;
 mod load;
 pub mod resource;

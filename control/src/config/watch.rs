@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
+use super::files;
+
 /// How long nothing may change before a change is reported.
 pub const QUIET: Duration = Duration::from_millis(100);
 /// How long a change is held back at most while more keep coming.
@@ -135,15 +137,8 @@ impl Watch {
     }
 }
 
-/// Whether a name in the directory concerns us: what the loader reads, and the ConfigMap's symlink.
+/// Whether a name in the directory concerns us: what the loader reads, what it says that it does not read, and the
+/// ConfigMap's symlink. A name without a dot may be an editor's, for a moment.
 fn is_ours(name: &OsStr) -> bool {
-    let text = name.to_string_lossy();
-    if text.starts_with('.') {
-        return text == "..data";
-    }
-    Path::new(name).extension().is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension == *known)
-    })
+    name == "..data" || !files::is_scratch(name) && Path::new(name).extension().is_some()
 }

@@ -358,3 +358,5 @@ fn unknown<'a>(what: &str, token: Token<'_>, known: impl Iterator<Item = &'a str
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words;

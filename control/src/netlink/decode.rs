@@ -372,4 +372,6 @@ fn nexthop_id(payload: &[u8]) -> Option<u32> {
 }
 
 #[cfg(test)]
+mod malformed;
+#[cfg(test)]
 mod tests;

@@ -375,7 +375,7 @@ fn dump_all(requests: &mut Requests) -> Result<(State, Consistent)> {
 }
 
 /// What is dumped, in an order in which nothing refers to what comes later.
-fn dumps() -> [(&'static str, RouteNetlinkMessage); 5] {
+pub(super) fn dumps() -> [(&'static str, RouteNetlinkMessage); 5] {
     let mut links = LinkMessage::default();
     links
         .attributes

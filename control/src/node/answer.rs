@@ -141,7 +141,12 @@ impl Node {
             interface: None,
             message: format!("bad files; the state before is in force\n{error}"),
         };
-        error.map(problem).into_iter().collect()
+        let refused = self.refused.as_ref().map(|error| Problem {
+            part: Part::Datastore,
+            interface: None,
+            message: format!("routes refused; the tables before are in force\n{error}"),
+        });
+        error.map(problem).into_iter().chain(refused).collect()
     }
 
     /// What should be served and is not, with the reason where there is one.

@@ -9,9 +9,6 @@ use flowtable::snat::{PortSet, Ports};
 use crate::desired::FelixSettings;
 use crate::xdp::{NatPorts, no_ports};
 
-/// NodePorts, which kube-proxy serves without a listening socket (`--service-node-port-range`).
-const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
-
 /// What the host's stack uses ports for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HostPorts {
@@ -54,12 +51,14 @@ impl HostPorts {
 
     /// The ports that are left for translated connections.
     ///
-    /// By default those that the host gives nobody: outside of its ephemeral range, without NodePorts. `natPortRange` is
+    /// By default those that the host gives nobody: outside of its ephemeral range, without NodePorts, which kube-proxy serves
+    /// without a listening socket. `natPortRange` is
     /// taken as it is: who sets it has made room for it. What somebody listens on, or reserved, is never taken, nor VXLAN's port.
     pub(crate) fn left_for_nat(&self, felix: &FelixSettings) -> Ports {
         let chosen = felix.nat_port_range.map(|(first, last)| first..=last);
         let range = chosen.clone().unwrap_or(Ports::DEFAULT_RANGE);
-        let own = || self.ephemeral.clone().into_iter().chain([NODE_PORTS]);
+        let node_ports = || felix.node_ports.iter().map(|&(first, last)| first..=last);
+        let own = || self.ephemeral.clone().into_iter().chain(node_ports());
         let reserved = || self.reserved.iter().cloned();
         let common = || own().filter(|_| chosen.is_none()).chain(reserved());
         let used = |ports: &[u16]| ports.iter().map(|&port| port..=port).collect::<Vec<_>>();
@@ -164,6 +163,22 @@ mod tests {
             ports.others.contains(61_000),
             "the range is for TCP and UDP"
         );
+    }
+
+    #[test]
+    fn node_ports_are_where_they_are_said_to_be() {
+        let felix = FelixSettings {
+            node_ports: vec![(20_000, 20_010), (25_000, 25_000)],
+            ..FelixSettings::default()
+        };
+        let ports = host().left_for_nat(&felix);
+        for port in [20_000, 20_010, 25_000] {
+            assert!(!ports.tcp.contains(port), "{port}");
+            assert!(!ports.others.contains(port), "{port}");
+        }
+        for port in [19_999, 20_011, 24_999, 30_000, 32_767] {
+            assert!(ports.tcp.contains(port), "{port}");
+        }
     }
 
     #[test]

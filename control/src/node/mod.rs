@@ -39,7 +39,7 @@ use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 
 use crate::api;
-use crate::compile::Compiler;
+use crate::compile::{Compiler, FibError};
 use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
@@ -75,6 +75,8 @@ pub struct Node {
     closed: BTreeMap<u32, EndpointAttachment>,
     /// Numbers of ports that are gone, and how many pollers have yet to let go.
     retiring: HashMap<PortId, usize>,
+    /// Numbers that all pollers have let go, and that tables in force may name.
+    withheld: Vec<PortId>,
     mirror: Mirror,
     writer: Writer,
     host: HostPort,
@@ -111,6 +113,8 @@ pub struct Node {
     complaints: HashMap<String, String>,
     /// Whether tables must be made anew.
     stale: bool,
+    /// Why those in force are older than what is known.
+    refused: Option<String>,
     /// Keeps a second daemon out of this network namespace.
     _lock: leftovers::Lock,
 }
@@ -123,6 +127,8 @@ struct Store {
     loaded: Instant,
     /// Warnings and notes about them.
     remarks: usize,
+    /// Those as they were logged last.
+    said: String,
     /// What is wrong with the files as they are now.
     error: Option<String>,
 }
@@ -133,6 +139,7 @@ impl Store {
             resources,
             loaded: Instant::now(),
             remarks: remarks.0.len(),
+            said: remarks.render(false),
             error: None,
         }
     }
@@ -188,7 +195,9 @@ impl Node {
                     nodes = desired.nodes.len(),
                     "resources loaded"
                 );
-                log_remarks(&remarks);
+                if remarks.render(false) != self.store.said {
+                    log_remarks(&remarks);
+                }
                 if desired == *self.compiler.desired() {
                     self.compiler.follow_places(desired);
                     self.store = Store::new(resources, &remarks);
@@ -214,14 +223,20 @@ impl Node {
         }
     }
 
-    /// Makes tables of what is known and publishes them, if anything changed.
+    /// Makes tables of what is known and publishes them, if anything changed. What does not fit changes nothing, and is said once.
     fn publish(&mut self) {
         if !std::mem::take(&mut self.stale) {
             return;
         }
-        if let Err(error) = self.compiler.refresh_routes(&self.mirror) {
-            tracing::error!(%error, "routes refused");
+        let refused = self.try_publish().err().map(|error| error.to_string());
+        if let Some(error) = refused.as_ref().filter(|_| refused != self.refused) {
+            tracing::error!(%error, "routes refused; the tables before stay in force");
         }
+        self.refused = refused;
+    }
+
+    fn try_publish(&mut self) -> Result<(), FibError> {
+        self.compiler.refresh_routes(&self.mirror)?;
         self.neighbours.want(
             self.compiler.wanted_neighbours(&self.mirror),
             &self.mirror,
@@ -230,6 +245,10 @@ impl Node {
         let tables = self.compiler.tables(&self.mirror);
         self.publisher.publish(tables);
         self.pollers.wake();
+        for port in std::mem::take(&mut self.withheld) {
+            self.retire(port);
+        }
+        Ok(())
     }
 
     /// Tells the uplinks' XDP programs what is ours.

@@ -406,17 +406,21 @@ impl Node {
                 }
             }
         }
-        self.retiring.insert(served.id, self.pollers.len());
-        for index in 0..self.pollers.len() {
-            self.pollers
-                .send(index, Command::Detach { port: served.id });
-        }
+        self.retire(served.id);
         // Said when it is true: nothing more comes in; what the pollers hold still goes its way.
         tracing::info!(
             interface = name,
             ifindex = served.ifindex,
             "no longer serving"
         );
+    }
+
+    /// Has the pollers let go of a port; its number may go to another when all have, and when no table in force names it.
+    pub(super) fn retire(&mut self, port: PortId) {
+        self.retiring.insert(port, self.pollers.len());
+        for index in 0..self.pollers.len() {
+            self.pollers.send(index, Command::Detach { port });
+        }
     }
 
     /// Closes interfaces of pods that no endpoint is known for, and forgets those that are gone.
@@ -469,7 +473,11 @@ impl Node {
                         *left -= 1;
                         if *left == 0 {
                             self.retiring.remove(&port);
-                            self.compiler.ports_mut().release(port);
+                            if self.refused.is_some() {
+                                self.withheld.push(port);
+                            } else {
+                                self.compiler.ports_mut().release(port);
+                            }
                         }
                     }
                 }

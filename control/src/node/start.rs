@@ -150,6 +150,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         served: BTreeMap::new(),
         closed: BTreeMap::new(),
         retiring: HashMap::new(),
+        withheld: Vec::new(),
         mirror,
         writer,
         host,
@@ -173,6 +174,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         retry_at: None,
         complaints: HashMap::new(),
         stale: true,
+        refused: None,
         _lock: lock,
     };
     if let Err(error) = node.begin(planned) {
@@ -201,8 +203,8 @@ impl Node {
         self.follow_addresses()?;
         self.choose_nat_ports();
         self.sync_taken();
-        self.stale = true;
-        self.publish();
+        self.stale = false;
+        self.try_publish()?;
         self.pollers.start(planned)
     }
 

@@ -20,7 +20,8 @@ fn error_of(daemon: &Daemon) -> String {
     log[log.find("\nerror").map_or(0, |at| at + 1)..].to_owned()
 }
 
-fn refused_by(lab: &Lab, command: &mut Command, code: i32, words: &[&str]) {
+/// Lets the daemon fail with this code and an error that holds these words. What is attached is then what was before; its log.
+fn fails(lab: &Lab, command: &mut Command, code: i32, words: &[&str]) -> String {
     let before = lab.attached();
     let mut daemon = Daemon::spawn_by(lab, command);
     let status = daemon.wait();
@@ -30,12 +31,34 @@ fn refused_by(lab: &Lab, command: &mut Command, code: i32, words: &[&str]) {
         assert!(error.contains(word), "{word:?} is missing in: {error}");
     }
     assert_eq!(lab.attached(), before, "after: {error}");
+    daemon.log()
 }
 
-/// The daemon must end with this code and an error that holds these words, and leave everything as it was.
+/// Whether the log says that an interface was served, and so attached to.
+fn is_served(log: &str, interface: &str) -> bool {
+    let name = format!("interface=\"{interface}\"");
+    log.lines()
+        .any(|line| line.contains("serving") && line.contains(&name))
+}
+
+fn refused_by(lab: &Lab, command: &mut Command, code: i32, words: &[&str]) {
+    let log = fails(lab, command, code, words);
+    assert!(!log.contains("serving"), "it was found out late: {log}");
+}
+
+/// The daemon must end with this code and an error that holds these words, before it has attached anything.
 fn refused(lab: &Lab, code: i32, words: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
     refused_by(lab, &mut command, code, words);
+}
+
+/// The same where it is found out late: all that was attached by then, the uplink among it, is taken off again.
+fn undone(lab: &Lab, code: i32, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    let log = fails(lab, &mut command, code, words);
+    for interface in ["eth0", "caracal0-dp"] {
+        assert!(is_served(&log, interface), "{interface}: {log}");
+    }
 }
 
 fn replace_in_config(lab: &Lab, from: &str, to: &str) {
@@ -64,16 +87,27 @@ fn an_uplink_that_another_program_holds() {
         return;
     };
     lab.pod(0);
+    // Behind a good one, which is served by then.
+    run(&lab.node, || {
+        ip("link add eth1 type veth peer name eth1-peer");
+        ip("link set eth1 up");
+    });
+    replace_in_config(
+        &lab,
+        "interface: eth0\n",
+        "interface: eth0\n  - interface: eth1\n",
+    );
     let program = NicProgram::load(&NicConfig::default()).expect("load");
-    let held = run(&lab.node, || program.attach("eth0", NicMode::Native)).expect("attach");
-    refused(
+    let held = run(&lab.node, || program.attach("eth1", NicMode::Native)).expect("attach");
+    assert_eq!(lab.attached(), ["XDP on eth1"]);
+    undone(
         &lab,
         RUNTIME,
         &[
-            "eth0",
+            "eth1",
             "held by another XDP program",
             "caracal_nic",
-            "ip link set dev eth0 xdp off",
+            "ip link set dev eth1 xdp off",
         ],
     );
     assert!(held.is_alive());
@@ -237,7 +271,7 @@ fn a_core_that_is_not_there() {
     };
     lab.pod(0);
     replace_in_config(&lab, "nodeName", "pollers:\n  cores: [1000]\nnodeName");
-    refused(
+    undone(
         &lab,
         RUNTIME,
         &["core 1000", "pollers.cores", "caracal.yaml"],
@@ -270,5 +304,5 @@ fn a_failed_start_leaves_closed_what_was_closed() {
     assert!(left.contains(&"link caracal0".to_owned()), "{left:?}");
     assert!(left.contains(&"XDP on cali0".to_owned()), "{left:?}");
     replace_in_config(&lab, "nodeName", "pollers:\n  cores: [1000]\nnodeName");
-    refused(&lab, RUNTIME, &["core 1000"]);
+    undone(&lab, RUNTIME, &["core 1000"]);
 }

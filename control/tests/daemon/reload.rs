@@ -1,5 +1,6 @@
 //! Files and pods change while packets flow.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,76 @@ fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
     reaches(&second.netns, second.v4(), outside.addr());
     let (sent, lost) = stream.finish();
     assert_eq!(lost, 0, "of {sent}");
+    daemon.finish();
+}
+
+#[test]
+fn more_routes_than_fit_change_nothing_and_are_refused_once() {
+    let test = "reload::more_routes_than_fit_change_nothing_and_are_refused_once";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let first = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&first.netns, first.v4(), outside.addr());
+    let stream = Stream::start(&first.netns, first.v4(), outside.addr(), PACE);
+
+    let mut blocks = String::from(
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: large}, spec: {cidr: 11.0.0.0/8}}\n",
+    );
+    for number in 0..=0x8000_u32 {
+        let (high, low) = (number >> 8, number & 0xff);
+        let _ = write!(
+            blocks,
+            "---\n{{apiVersion: projectcalico.org/v3, kind: BlockAffinity, metadata: {{name: b{number}}}, \
+             spec: {{cidr: 11.{high}.{low}.0/26, node: node2, state: confirmed}}}}\n"
+        );
+    }
+    lab.resource("blocks.yaml", &blocks);
+    let refused = "resources refused; the state before stays in force";
+    let line = daemon.wait_for(refused);
+    assert!(line.contains("32768 different /24"), "{line}");
+    let state = daemon.state();
+    let error = state["datastore"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("32768 different /24"), "{state}");
+
+    fs::remove_file(lab.dir.join("conf.d/blocks.yaml")).expect("remove");
+    let second = lab.pod(1);
+    reaches(&second.netns, second.v4(), outside.addr());
+    assert!(daemon.state()["datastore"]["error"].is_null());
+    assert_eq!(daemon.log().matches(refused).count(), 1, "{}", daemon.log());
+    let (sent, lost) = stream.finish();
+    assert_eq!(lost, 0, "of {sent}");
+    daemon.finish();
+}
+
+#[test]
+fn a_file_that_is_not_read_is_named_once() {
+    let Some(mut lab) = Lab::new("reload::a_file_that_is_not_read_is_named_once") else {
+        return;
+    };
+    lab.pod(0);
+    lab.resource("pod-0.yaml.bak", "");
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("pod-0.yaml.bak: this file is not read");
+    let lines = daemon.log_len();
+    lab.resource("deny.YAML", "");
+    daemon.wait_after(lines, "deny.YAML: this file is not read");
+    for index in 1..3 {
+        let lines = daemon.log_len();
+        lab.write_endpoint(index, true);
+        daemon.wait_after(lines, "resources loaded");
+    }
+    // What follows the last load in the log is there when this is answered.
+    let lines = daemon.log_len();
+    lab.resource("web.Yml", "");
+    daemon.wait_after(lines, "web.Yml: this file is not read");
+    let log = daemon.log();
+    for (name, times) in [("pod-0.yaml.bak", 3), ("deny.YAML", 2), ("web.Yml", 1)] {
+        let said = format!("{name}: this file is not read");
+        assert_eq!(log.matches(&said).count(), times, "{name}:\n{log}");
+    }
     daemon.finish();
 }
 

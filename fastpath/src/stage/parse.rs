@@ -123,8 +123,8 @@ fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
     }
     addresses4(ip.src, ip.dst)?;
     transport4(packet, l3)?;
-    if matches!(port.kind, PortKind::Pod(_)) {
-        refuse_tunnels_of_pods(ip.protocol, packet.ports.1, tunnels)?;
+    if matches!(port.kind, PortKind::Pod(_)) && tunnels.refuse_of_pod(ip.protocol, packet.ports.1) {
+        return Err(DropReason::TunnelFromPod);
     }
     Ok(())
 }
@@ -218,7 +218,9 @@ fn ip6(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result
         if ip.upper.is_unknown() {
             return Err(DropReason::Ip6Extension);
         }
-        refuse_tunnels_of_pods(ip.upper.protocol, packet.ports.1, tunnels)?;
+        if tunnels.refuse_of_pod(ip.upper.protocol, packet.ports.1) {
+            return Err(DropReason::TunnelFromPod);
+        }
     }
     Ok(false)
 }
@@ -278,26 +280,6 @@ fn unusual_ports6(ip: &Ipv6Info, payload: &[u8]) -> Result<(u16, u16), DropReaso
         Ok(l4::parse(ip.upper.protocol, payload).unwrap_or(l4::Transport::Other))
     };
     Ok(parsed?.ports())
-}
-
-/// Pods make no tunnels: whatever they put in one would be believed by the other nodes.
-#[inline]
-fn refuse_tunnels_of_pods(
-    protocol: u8,
-    dst_port: u16,
-    tunnels: &Tunnels,
-) -> Result<(), DropReason> {
-    const IPV6_IN_IP: u8 = 41;
-    let refused = match protocol {
-        l4::UDP => dst_port == tunnels.vxlan_port && !tunnels.pods_may_vxlan,
-        ipv4::PROTOCOL_IPIP | IPV6_IN_IP => !tunnels.pods_may_ipip,
-        _ => false,
-    };
-    if refused {
-        Err(DropReason::TunnelFromPod)
-    } else {
-        Ok(())
-    }
 }
 
 /// The reason that stands for a parser's verdict.

@@ -290,7 +290,7 @@ fn transport(mut packet: Packet) -> Judged<Packet> {
     Ok(packet)
 }
 
-/// Pods make no tunnels.
+/// Pods make no tunnels of Calico's kinds.
 fn from_pod(world: &World, port: &Port, packet: &Packet) -> Judged<()> {
     if !matches!(port.kind, PortKind::Pod(_)) {
         return Ok(());
@@ -298,7 +298,7 @@ fn from_pod(world: &World, port: &Port, packet: &Packet) -> Judged<()> {
     let (vxlan, ipip) = world.pods_may;
     let refused = match packet.protocol {
         UDP => packet.dst_port == VXLAN_PORT && !vxlan,
-        IPIP | 41 => !ipip,
+        IPIP => !ipip,
         _ => false,
     };
     if refused {

@@ -143,6 +143,7 @@ pub(crate) fn nat(range: RangeInclusive<u16>, masquerades: bool) -> Nat {
         addresses4: vec![v4(NODE).into()],
         addresses6: vec![v6(NODE6).into()],
         ports: Arc::new(Ports::new(range, [], [4789..=4789])),
+        ..Nat::default()
     }
 }
 

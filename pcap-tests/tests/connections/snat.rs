@@ -103,6 +103,19 @@ fn pods_and_nodes_of_the_cluster_see_the_pods_address() {
 }
 
 #[test]
+fn by_an_uplink_that_is_left_out_the_pods_address_leaves() {
+    let mut tables = tables(1024..=65_535);
+    tables.nat.untouched = vec![POD, UPLINK];
+    let mut rig = Rig::new(tables).with_connections();
+    let syn = from_pod(&segment4(POD_ADDR, SERVER, (40_000, 80), SYN, 100, 0));
+    let (out, frame) = one(&mut rig, POD, syn).expect("it leaves");
+    assert_eq!((out, seen(&frame).src), (UPLINK, addr(POD_ADDR)));
+    assert_eq!(seen(&frame).ports, (40_000, 80));
+    let answer = from_outside(&segment4(SERVER, POD_ADDR, (80, 40_000), SYN_ACK, 200, 101));
+    assert_eq!(one(&mut rig, UPLINK, answer).map(|(to, _)| to), Ok(POD));
+}
+
+#[test]
 fn what_nobody_asked_for_goes_to_the_host_and_leaves_no_trace() {
     let mut rig = rig();
     let stray = from_outside(&ip4(SERVER, NODE).tcp(80, 33_333, SYN, &[]));

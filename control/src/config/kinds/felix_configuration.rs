@@ -6,7 +6,7 @@ use std::time::Duration;
 use flowtable::conn::Timeouts;
 use ipnet::IpNet;
 
-use super::felix_fields;
+use super::felix_fields::{self, without_effect};
 use crate::config::decode::{self, Context, Fields};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::resource::Meta;
@@ -34,6 +34,8 @@ pub struct FelixConfiguration {
     external_nodes: Option<Vec<IpNet>>,
     nat_outgoing_address: Option<Ipv4Addr>,
     nat_port_range: Option<(u16, u16)>,
+    nat_outgoing_interfaces: Option<String>,
+    node_ports: Option<Vec<(u16, u16)>>,
     nat_exclusions: Option<NatExclusions>,
     endpoint_to_host: Option<EndpointToHost>,
     workload_source_spoofing: Option<bool>,
@@ -104,6 +106,13 @@ impl FelixConfiguration {
             .map(|list| list.into_iter().map(|net| net.value.trunc()).collect()),
             nat_outgoing_address: value(spec.get("natOutgoingAddress", cx, decode::ipv4)),
             nat_port_range: value(spec.get("natPortRange", cx, decode::port_range)),
+            nat_outgoing_interfaces: value(spec.get(
+                "iptablesNATOutgoingInterfaceFilter",
+                cx,
+                interface_filter,
+            )),
+            node_ports: value(spec.get("kubeNodePortRanges", cx, decode::list(decode::port_range)))
+                .map(|list| list.into_iter().map(|range| range.value).collect()),
             nat_exclusions: value(spec.get(
                 "natOutgoingExclusions",
                 cx,
@@ -119,24 +128,26 @@ impl FelixConfiguration {
                 cx,
                 decode::choice(&spoofing, false),
             )),
-            device_route_source: value(spec.get("deviceRouteSourceAddress", cx, decode::ipv4)),
-            device_route_source_v6: value(spec.get(
+            device_route_source: without_effect(spec, "deviceRouteSourceAddress", cx, decode::ipv4),
+            device_route_source_v6: without_effect(
+                spec,
                 "deviceRouteSourceAddressIPv6",
                 cx,
                 decode::ipv6,
-            )),
+            ),
             device_route_protocol: value(spec.get(
                 "deviceRouteProtocol",
                 cx,
                 decode::number(1..=255u8),
             )),
             remove_external_routes: value(spec.get("removeExternalRoutes", cx, decode::boolean)),
-            service_loop_prevention: value(spec.get(
+            service_loop_prevention: without_effect(
+                spec,
                 "serviceLoopPrevention",
                 cx,
                 decode::choice(&LOOPS, false),
-            )),
-            ipv6_support: value(spec.get("ipv6Support", cx, decode::boolean)),
+            ),
+            ipv6_support: without_effect(spec, "ipv6Support", cx, decode::boolean),
             disable_conntrack_invalid_check: value(spec.get(
                 "disableConntrackInvalidCheck",
                 cx,
@@ -206,6 +217,11 @@ impl FelixConfiguration {
             self.nat_outgoing_address.as_ref(),
         );
         override_with(&mut settings.nat_port_range, self.nat_port_range.as_ref());
+        override_with(
+            &mut settings.nat_outgoing_interfaces,
+            self.nat_outgoing_interfaces.as_ref(),
+        );
+        set(&mut settings.node_ports, self.node_ports.as_ref());
         set(&mut settings.nat_exclusions, self.nat_exclusions.as_ref());
         set(
             &mut settings.endpoint_to_host,
@@ -330,6 +346,18 @@ fn failsafe(node: &Node, cx: &mut Context<'_>) -> Option<Failsafe> {
         port: port?.value,
         net: net.map(|net| net.value.trunc()),
     })
+}
+
+/// `iptablesNATOutgoingInterfaceFilter`: what iptables' `-o` takes, in Felix's letters; empty: nothing is asked for.
+fn interface_filter(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let given = decode::text(node, cx).filter(|given| !given.is_empty())?;
+    let known = |c: char| c.is_ascii_alphanumeric() || ":._+-".contains(c);
+    if !(1..=15).contains(&given.len()) || !given.chars().all(known) {
+        let label = "such as `eth0`, or `eth+` for all that begin so";
+        cx.error(&node.at, "not an interface's name", label);
+        return None;
+    }
+    Some(given)
 }
 
 /// An MTU; 0 means "choose", as in Calico. IPv4 needs 68 at least (RFC 791).

@@ -2,7 +2,8 @@
 //! WireGuard or Felix itself. Their types are checked, so that a slip is found here and not in production.
 
 use crate::config::decode::{self, Context, Fields};
-use crate::config::yaml::Node;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::yaml::{Node, Value};
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -16,7 +17,6 @@ enum Type {
     Word(&'static [&'static str]),
     Texts,
     Cidrs,
-    PortList,
     TextMap,
     TableRange,
     TableRanges,
@@ -141,7 +141,6 @@ const FIELDS: &[(&str, Type)] = &[
     ("iptablesLockTimeout", Type::Duration),
     ("iptablesMangleAllowAction", VERDICT),
     ("iptablesMarkMask", MASK),
-    ("iptablesNATOutgoingInterfaceFilter", Type::Text),
     ("iptablesPostWriteCheckInterval", Type::Duration),
     ("iptablesRefreshInterval", Type::Duration),
     ("ipv4ElevatedRoutePriority", COUNT),
@@ -150,7 +149,6 @@ const FIELDS: &[(&str, Type)] = &[
     ("ipv6NormalRoutePriority", COUNT),
     ("istioAmbientMode", SWITCH),
     ("istioDSCPMark", Type::Any),
-    ("kubeNodePortRanges", Type::PortList),
     ("liveMigrationRouteConvergenceTime", Type::Duration),
     ("logActionRateLimit", Type::Text),
     ("logActionRateLimitBurst", COUNT),
@@ -220,11 +218,126 @@ const FIELDS: &[(&str, Type)] = &[
     ("xdpRefreshInterval", Type::Duration),
 ];
 
+/// Fields with values (none: any) that ask for what a user would miss, and what is done instead.
+const MISSED: &[(&str, &[&str], &str)] = &[
+    (
+        "awsSrcDstCheck",
+        &["Enable", "Disable"],
+        "the instance's source/destination check stays as it is: set it by hand",
+    ),
+    (
+        "bpfEnabled",
+        &["true"],
+        "services are not translated here as by Calico's BPF dataplane: kube-proxy has to run",
+    ),
+    (
+        "deviceRouteSourceAddress",
+        &[],
+        "the host speaks to its pods from the address that the kernel chooses",
+    ),
+    (
+        "deviceRouteSourceAddressIPv6",
+        &[],
+        "the host speaks to its pods from the address that the kernel chooses",
+    ),
+    (
+        "floatingIPs",
+        &["Enabled"],
+        "floating addresses are not translated: nothing answers at them",
+    ),
+    (
+        "iptablesFilterAllowAction",
+        &["Return"],
+        "pods' packets do not pass the host's own rules: what policy allows is sent on",
+    ),
+    (
+        "iptablesFilterDenyAction",
+        &["Reject"],
+        "what policy denies is dropped silently: senders wait until they give up",
+    ),
+    (
+        "iptablesMangleAllowAction",
+        &["Return"],
+        "pods' packets do not pass the host's own rules: what policy allows is sent on",
+    ),
+    (
+        "ipv6Support",
+        &["false"],
+        "IPv6 is forwarded and judged all the same, for pods that have IPv6 addresses",
+    ),
+    (
+        "istioAmbientMode",
+        &["Enabled"],
+        "pods' packets do not pass the mesh's proxy",
+    ),
+    (
+        "nftablesFilterAllowAction",
+        &["Return"],
+        "pods' packets do not pass the host's own rules: what policy allows is sent on",
+    ),
+    (
+        "nftablesFilterDenyAction",
+        &["Reject"],
+        "what policy denies is dropped silently: senders wait until they give up",
+    ),
+    (
+        "nftablesMangleAllowAction",
+        &["Return"],
+        "pods' packets do not pass the host's own rules: what policy allows is sent on",
+    ),
+    (
+        "routeSyncDisabled",
+        &["true"],
+        "routes to pods are made all the same, in a table of ours",
+    ),
+    (
+        "serviceLoopPrevention",
+        &["Drop", "Reject"],
+        "packets to service addresses that nobody translated follow the routes",
+    ),
+];
+
+/// Warns of a field that nothing acts on, where that is not what its value asks for.
+fn warn_if_missed(name: &str, node: &Node, cx: &mut Context<'_>) {
+    let given = match &node.value {
+        Value::Text(text) => text.as_str(),
+        Value::Bool(true) => "true",
+        Value::Bool(false) => "false",
+        _ => return,
+    };
+    let asks = |values: &[&str]| {
+        values.is_empty() || values.iter().any(|it| it.eq_ignore_ascii_case(given))
+    };
+    let missed = MISSED
+        .iter()
+        .find(|(field, values, _)| *field == name && asks(values));
+    if let Some((_, _, instead)) = missed {
+        let warning = Diagnostic::warning(format!("`{name}: {given}` has no effect"));
+        cx.report(warning.at(&node.at, *instead));
+    }
+}
+
+/// A field that is part of the model, and that nothing acts on yet.
+pub(super) fn without_effect<T>(
+    spec: &mut Fields<'_>,
+    name: &'static str,
+    cx: &mut Context<'_>,
+    decode: impl Fn(&Node, &mut Context<'_>) -> Option<T>,
+) -> Option<T> {
+    let decode = |node: &Node, cx: &mut Context<'_>| {
+        let value = decode(node, cx)?;
+        warn_if_missed(name, node, cx);
+        Some(value)
+    };
+    spec.get(name, cx, decode).map(|located| located.value)
+}
+
 /// Takes and checks all fields that nothing acts on.
 pub(super) fn check(spec: &mut Fields<'_>, cx: &mut Context<'_>) {
     for (name, kind) in FIELDS {
         if let Some(node) = spec.take(name) {
             check_one(node, *kind, cx);
+            warn_if_missed(name, node, cx);
         }
     }
 }
@@ -246,6 +359,8 @@ fn check_one(node: &Node, kind: Type, cx: &mut Context<'_>) {
         Type::Ports => {
             let _ = decode::port_range(node, cx);
         }
+        // What `calicoctl get` prints where nothing is set.
+        Type::Word(_) if matches!(&node.value, Value::Text(text) if text.is_empty()) => {}
         Type::Word(words) => {
             let words: Vec<(&'static str, ())> = words.iter().map(|word| (*word, ())).collect();
             let _ = decode::choice(&words, false)(node, cx);
@@ -255,9 +370,6 @@ fn check_one(node: &Node, kind: Type, cx: &mut Context<'_>) {
         }
         Type::Cidrs => {
             let _ = decode::list(decode::address_in_subnet)(node, cx);
-        }
-        Type::PortList => {
-            let _ = decode::list(decode::port_range)(node, cx);
         }
         Type::TextMap => {
             let _ = decode::text_map(node, cx);

@@ -17,7 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::*;
 
-fn bytes(message: &RouteNetlinkMessage) -> Vec<u8> {
+pub(super) fn bytes(message: &RouteNetlinkMessage) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
@@ -41,7 +41,7 @@ fn addr(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn a_link() -> LinkMessage {
+pub(super) fn a_link() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = 7;
     message.header.flags = LinkFlags::Up | LinkFlags::Running;
@@ -59,7 +59,7 @@ fn a_link() -> LinkMessage {
     message
 }
 
-fn a_route() -> RouteMessage {
+pub(super) fn a_route() -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 16;
@@ -82,7 +82,7 @@ fn entry(message: RouteMessage) -> Option<RouteEntry> {
     }
 }
 
-fn a_neighbour() -> NeighbourMessage {
+pub(super) fn a_neighbour() -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = 3;
@@ -96,7 +96,7 @@ fn a_neighbour() -> NeighbourMessage {
     message
 }
 
-fn an_address() -> AddressMessage {
+pub(super) fn an_address() -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.index = 3;
@@ -313,35 +313,4 @@ fn proxies_and_bridges_forwarding_entries_are_passed_over() {
     let mut forwarding = a_neighbour();
     forwarding.header.family = AddressFamily::Bridge;
     assert_eq!(read(&RouteNetlinkMessage::NewNeighbour(forwarding)), None);
-}
-
-#[test]
-fn messages_cut_anywhere_do_not_panic() {
-    let messages = [
-        RouteNetlinkMessage::NewLink(a_link()),
-        RouteNetlinkMessage::NewAddress(an_address()),
-        RouteNetlinkMessage::NewRoute(a_route()),
-        RouteNetlinkMessage::NewNeighbour(a_neighbour()),
-    ];
-    for message in &messages {
-        let whole = bytes(message);
-        for len in 0..whole.len() {
-            let payload = &whole[..len];
-            for kind in 0..120 {
-                let _ = decode(&Message {
-                    kind,
-                    flags: 0,
-                    sequence: 0,
-                    payload,
-                });
-            }
-        }
-    }
-}
-
-proptest::proptest! {
-    #[test]
-    fn noise_does_not_panic(kind in 16u16..120, payload in proptest::collection::vec(0u8..40, 0..200)) {
-        let _ = decode(&Message { kind, flags: 0, sequence: 0, payload: &payload });
-    }
 }

@@ -146,6 +146,8 @@ impl fmt::Display for Expr {
             Self::Contains(key, text) => write!(f, "{key} contains {}", Quoted(text)),
             Self::StartsWith(key, text) => write!(f, "{key} starts with {}", Quoted(text)),
             Self::EndsWith(key, text) => write!(f, "{key} ends with {}", Quoted(text)),
+            // Two signs in a row would take each other away.
+            Self::Not(inner) if matches!(**inner, Self::Not(_)) => write!(f, "!({inner})"),
             Self::Not(inner) => write!(f, "!{inner}"),
             Self::And(parts) => joined(f, parts, " && "),
             Self::Or(parts) => joined(f, parts, " || "),

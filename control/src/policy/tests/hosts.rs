@@ -226,6 +226,12 @@ fn pods_do_not_tunnel_unless_they_may() {
         reason(&judge(&model, &a, &b, &ipip)),
         &Reason::IpipFromWorkload
     );
+    // Only Calico's two kinds: IPv6 in IP is a protocol like any other.
+    let ipv6_in_ip = Packet {
+        protocol: Protocol(41),
+        ..ipip
+    };
+    assert_eq!(judge(&model, &a, &b, &ipv6_in_ip).outcome, Outcome::Allow);
     // Only what pods send.
     let out = outside(None);
     assert_eq!(judge(&model, &out, &b, &vxlan).outcome, Outcome::Allow);

@@ -426,7 +426,10 @@ pub(super) fn is_translated<N: Net>(
     packet: &Packet,
     key: &N::Key,
 ) -> bool {
-    adjacency.way == Way::Uplink && !packet.has(flag::KEEP_TTL) && N::is_masqueraded(tables, key)
+    adjacency.way == Way::Uplink
+        && !packet.has(flag::KEEP_TTL)
+        && N::is_masqueraded(tables, key)
+        && !tables.nat.untouched.contains(&adjacency.port)
 }
 
 /// Why there is no connection.
