@@ -2,6 +2,7 @@
 //! becomes of them when endpoints go, and how control sees them.
 
 mod attacks;
+mod changes;
 mod differential;
 mod fragments;
 mod inspect;
