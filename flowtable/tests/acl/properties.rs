@@ -193,20 +193,26 @@ fn verdicts_equal_the_naive_ones() {
     assert!(verdicts as u64 > seeds * 500, "{verdicts}");
 }
 
+/// In one policy, and in as many as users have.
 #[test]
 fn verdicts_of_thousands_of_rules_equal_the_naive_ones() {
     for seed in 0..4 {
         let mut random = Random::new(seed);
-        let spec = ChainSpec {
-            tiers: vec![Tier {
-                policies: [random.long_policy(11_000)].into(),
-                default: TierDefault::Deny,
-            }],
-            ..ChainSpec::default()
-        };
-        let chain = Compiler::default().chain(&spec).unwrap();
+        let mut ids = 0;
+        let one = [random.long_policy(11_000)].into();
+        let many = (0..2000).map(|_| random.policy(&mut ids, 10)).collect();
         let packets: Vec<_> = (0..300).map(|_| random.packet()).collect();
-        let naive = NaiveSets::new();
-        assert_chain(&chain, &Sets::default(), &spec, &naive, &packets, seed);
+        for policies in [one, many] {
+            let spec = ChainSpec {
+                tiers: vec![Tier {
+                    policies,
+                    default: TierDefault::Deny,
+                }],
+                ..ChainSpec::default()
+            };
+            let chain = Compiler::default().chain(&spec).unwrap();
+            let naive = NaiveSets::new();
+            assert_chain(&chain, &Sets::default(), &spec, &naive, &packets, seed);
+        }
     }
 }
