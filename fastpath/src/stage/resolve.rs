@@ -14,8 +14,9 @@ use crate::tables::{Adjacency, NO_ROUTE, NextHop, Tables, Way};
 /// Chooses each packet's next hop. Returns whether any packet needs more than being sent: an ICMP error, or waiting
 /// for a neighbour.
 ///
-/// `port` is the port that the whole batch came in by; `None` for packets of the dataplane's own and for those that
-/// waited, whose sources were checked before.
+/// `port` is the port that the whole batch came in by; `None` for packets of the dataplane's own, whose sources are not checked,
+/// and for those that waited, each of which came in by a port of its own: what waited for the first fragment of its datagram was
+/// not checked before, and of what was, the routes may have changed.
 pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
     let packets = batch.packets();
     let mut hops = [NextHopId::NONE; BATCH];
@@ -28,13 +29,16 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         *way = tables.next_hop(hop);
         prefetch(*way);
     }
-    if let Some(port) = port
-        && !matches!(port.kind, PortKind::Pod(_))
-    {
+    if port.is_none_or(|port| !matches!(port.kind, PortKind::Pod(_))) {
         lookup(packets, tables, |ip4| ip4.src, |ip6| ip6.src, &mut hops);
         for (packet, source) in packets.iter_mut().zip(hops) {
-            if packet.is_undecided()
-                && let Err(reason) = check_source(packet, tables.next_hop(source), tables, port)
+            if !packet.is_undecided() || packet.has(flag::ORIGINATED) {
+                continue;
+            }
+            let own = port.or_else(|| tables.port(packet.in_port));
+            let checked = own.ok_or(DropReason::FlowEnded);
+            let source = tables.next_hop(source);
+            if let Err(reason) = checked.and_then(|port| check_source(packet, source, tables, port))
             {
                 packet.drop(reason);
             }

@@ -148,3 +148,29 @@ fn what_later_fragments_of_a_ping_begin_with_is_no_type() {
         assert!(out.iter().all(to_pod), "{byte}: {out:x?}");
     }
 }
+
+#[test]
+fn what_waited_for_a_first_fragment_is_checked_for_its_source() {
+    let mut rig = rig();
+    let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(5000, 53, b"query"));
+    one(&mut rig, POD, query).expect("local");
+    // From outside, in the pod's name: a later fragment, its first, then a whole datagram.
+    let pieces = fragments(POD_ADDR, OTHER_ADDR, (5000, 53));
+    let spoofed = [
+        pieces[1].clone(),
+        pieces[0].clone(),
+        ip4(POD_ADDR, OTHER_ADDR).udp(5000, 53, b"mine"),
+    ];
+    for packet in spoofed {
+        let outcome = rig.run_without_waiting(UPLINK, &[from_outside(&packet)]);
+        assert_eq!(outcome.all().count(), 0, "{:?}", outcome.fates);
+    }
+    assert_eq!(rig.held(), 0);
+    let drops = rig.counters().drops(UPLINK, DropReason::SourceMisplaced);
+    assert_eq!(drops.map(fastpath::counters::Counter::get), Some(3));
+    // The connection is the pod's still, and counted as its own.
+    let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(5000, 53, b"query"));
+    one(&mut rig, POD, query).expect("local");
+    rig.pass(Duration::from_secs(200));
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
+}
