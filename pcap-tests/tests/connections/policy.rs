@@ -477,3 +477,43 @@ fn a_flood_of_denials_leaves_room_for_connections() {
     assert!(rig.connections().v4.fill() <= 130);
     assert!(one(&mut rig, POD, syn(80)).is_ok());
 }
+
+#[test]
+fn what_hides_behind_more_headers_than_are_walked_reaches_no_pod() {
+    let mut rig = rig();
+    set(&mut rig, |policies| {
+        let ingress = vec![to_port(1, Action::Deny, 53), rule(2, Action::Allow)];
+        put(policies, POD, endpoint(ingress, allow()));
+    });
+    // Destination options of 264 bytes, all of one that a receiver skips, and a query to port 53.
+    let mut options = vec![17, 32, 0x1e, 255];
+    options.resize(3 + 256, 0);
+    options.extend([1, 3, 0, 0, 0]);
+    let mut hidden = options;
+    hidden.extend(&ip6(SERVER6, POD6).udp(5000, 53, b"query")[40..]);
+    let packet = ip6(SERVER6, POD6).packet(60, &hidden);
+    let passed = one(&mut rig, UPLINK, from_outside(&packet));
+    assert_eq!(passed.map(|_| ()), Err(DropReason::Ip6Extension));
+}
+
+#[test]
+fn what_nobody_answered_is_judged_again_when_policy_changes() {
+    let mut rig = guarded();
+    let query = || from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(5000, 80, b"query"));
+    let answer = || {
+        let answer = ip4(OTHER_ADDR, POD_ADDR).udp(80, 5000, b"answer");
+        ethernet(GATEWAY_MAC, OTHER_MAC, &answer)
+    };
+    assert!(one(&mut rig, POD, query()).is_ok());
+    set(&mut rig, deny_port_80);
+    assert_eq!(one(&mut rig, POD, query()), Err(DropReason::PolicyDeny));
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
+    assert_ne!(forward(&rig).action.flags & flag::DENY, 0);
+    // Allowed again, and answered: now a change leaves it alone.
+    let mut again = guarded();
+    std::mem::swap(&mut rig, &mut again);
+    assert!(one(&mut rig, POD, query()).is_ok());
+    assert!(one(&mut rig, OTHER, answer()).is_ok());
+    set(&mut rig, deny_port_80);
+    assert!(one(&mut rig, POD, query()).is_ok());
+}

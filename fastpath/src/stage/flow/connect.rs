@@ -3,8 +3,9 @@
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
-use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, flag as action};
+use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, View, flag as action};
 
+use super::evict::state_of;
 use super::lookup::{is_told, l3_of, translate_source};
 use super::net::{Net, V4, V6};
 use super::sweep::is_gone;
@@ -127,6 +128,10 @@ impl Context<'_> {
         }
         if N::is_later_fragment(packet) {
             return Err(DropReason::FragmentNoFirst);
+        }
+        if N::is_upper_unknown(packet) {
+            // No rule about protocols or ports can be answered, and the receiver may find what we did not.
+            return Err(DropReason::Ip6Extension);
         }
         let settings = &self.tables.tracking;
         let dir = match track::first::<N>(packet, l3, settings.pick_up, self.counters) {
@@ -353,10 +358,13 @@ impl Context<'_> {
             return Err(DropReason::FlowEnded);
         }
         let mut rule = was.rule;
-        if self.tables.policies.reevaluate && was.generation != short(self.tables.generation) {
+        let reevaluates = self.tables.policies.reevaluate;
+        if was.generation != short(self.tables.generation)
+            && (reevaluates || self.is_unanswered::<N>(&view))
+        {
             match self.judge_again::<N>(&view, packet, l3) {
                 Some((Judgement::Deny { reason, by }, subject)) => {
-                    self.revoke::<N>(&view, packet, (reason, by));
+                    self.revoke::<N>(&view, packet, (reason, by), reevaluates);
                     packet.denied_by = by;
                     self.tell::<N>(packet, &subject, || Verdict::Denied { reason, by });
                     return Err(reason);
@@ -404,12 +412,21 @@ impl Context<'_> {
             rule,
             ..was
         };
-        if renewed != was {
+        // A later fragment shows neither where its connection's packets come in nor, of ping, what is asked.
+        if renewed != was && !N::is_later_fragment(packet) {
             // Should another poller be at work on it, the next packet tries again.
             let _ = side.table.update_action(flow, &renewed);
         }
         translate_source::<N>(packet, &renewed);
         Ok(())
+    }
+
+    /// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.
+    fn is_unanswered<N: Net>(&self, view: &View<N::Key>) -> bool {
+        let table = &N::side(&self.tracker.connections).table;
+        let reply = || table.view(table.partner(view.flow)?);
+        !view.is_reply()
+            && reply().is_some_and(|reply| state_of::<N>(view, &reply).1.is_embryonic())
     }
 
     /// Whether a port belongs to another endpoint than when an entry was decided.

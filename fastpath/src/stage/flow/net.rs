@@ -49,6 +49,8 @@ pub(super) trait Net: Sized {
     fn len(packet: &Packet) -> u32;
     fn is_later_fragment(packet: &Packet) -> bool;
     fn is_fragment(packet: &Packet) -> bool;
+    /// Whether what the packet carries is behind more headers than are walked.
+    fn is_upper_unknown(packet: &Packet) -> bool;
     fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
     fn set_tuple(packet: &mut Packet, tuple: Tuple<Self::Addr>);
     /// Makes the packet's addresses as known those of its bytes again.
@@ -255,6 +257,10 @@ impl Net for V4 {
         packet.ip4.is_fragment()
     }
 
+    fn is_upper_unknown(_: &Packet) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn tuple(packet: &Packet) -> Tuple<u32> {
         Tuple {
@@ -392,6 +398,10 @@ impl Net for V6 {
 
     fn is_fragment(packet: &Packet) -> bool {
         packet.ip6.is_fragment()
+    }
+
+    fn is_upper_unknown(packet: &Packet) -> bool {
+        packet.ip6.upper.is_unknown()
     }
 
     #[inline(always)]

@@ -173,7 +173,7 @@ impl Context<'_> {
             view.key
         };
         let protocol = N::protocol_of(&key);
-        if protocol == N::ICMP && view.is_reply() {
+        if protocol == N::ICMP && (view.is_reply() || N::is_later_fragment(packet)) {
             // What was asked is not seen here: the next query tells.
             return None;
         }
@@ -237,12 +237,13 @@ impl Context<'_> {
         self.deny_key::<N>(key, origin_of(packet), packet, denied, flags);
     }
 
-    /// Removes a connection that is no longer allowed, and remembers that.
+    /// Removes a connection that is no longer allowed, and remembers that: as one that was ended, or one that never began.
     pub(super) fn revoke<N: Net>(
         &self,
         view: &View<N::Key>,
         packet: &Packet,
         denied: (DropReason, Decider),
+        was_established: bool,
     ) {
         let side = N::side(&self.tracker.connections);
         let table = &side.table;
@@ -255,7 +256,8 @@ impl Context<'_> {
         if let Some(View { key, action, .. }) = forward
             && evict::remove::<N>(side, view.flow, counters)
         {
-            self.deny_key::<N>(key, action.origin, packet, denied, REVOKED);
+            let flags = if was_established { REVOKED } else { 0 };
+            self.deny_key::<N>(key, action.origin, packet, denied, flags);
         }
     }
 
