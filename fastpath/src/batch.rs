@@ -98,6 +98,8 @@ pub struct PeerId(pub u16);
 impl PeerId {
     /// No node.
     pub const NONE: Self = Self(0);
+    /// The last number of a node: connections remember a node in 15 bits, of which [`Self::EXTERNAL`] fills all.
+    pub const LAST: Self = Self(0x7ffe);
     /// A tunnel end outside the cluster (FelixConfiguration `externalNodesList`).
     pub const EXTERNAL: Self = Self(u16::MAX);
 }

@@ -15,7 +15,7 @@ pub enum FibError {
     #[error("more than 32767 different next hops; fewer gateways or nodes are needed on this node")]
     TooManyNextHops,
     /// There are more nodes than numbers for them.
-    #[error("more than 65534 nodes")]
+    #[error("more than 32,766 nodes, counted since the start")]
     TooManyNodes,
     /// The lookup table refuses a route.
     #[error("route to {prefix}: {source}")]

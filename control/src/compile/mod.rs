@@ -227,7 +227,7 @@ impl Compiler {
         for name in desired.nodes.keys() {
             if !peers.contains_key(name) {
                 let next = peers.len() + 1;
-                if next >= usize::from(PeerId::EXTERNAL.0) {
+                if next > usize::from(PeerId::LAST.0) {
                     return Err(FibError::TooManyNodes);
                 }
                 peers.insert(name.clone(), PeerId(next as u16));

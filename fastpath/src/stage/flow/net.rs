@@ -19,6 +19,8 @@ use crate::tables::Tables;
 pub(super) struct Quote<N: Net> {
     /// The key of the direction that the error travels with.
     pub(super) key: N::Key,
+    /// The sequence number of a TCP segment.
+    pub(super) sequence: Option<u32>,
     quoted: N::Quoted,
 }
 
@@ -308,7 +310,11 @@ impl Net for V4 {
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error4(l3, &packet.ip4)?;
         let key = Self::key_against(quoted.tuple, quoted.protocol, quoted.icmp_type);
-        Ok(Quote { key, quoted })
+        Ok(Quote {
+            key,
+            sequence: quoted.tcp_sequence,
+            quoted,
+        })
     }
 
     fn translate_error(
@@ -451,7 +457,11 @@ impl Net for V6 {
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError> {
         let quoted = nat::icmp_error6(l3, &packet.ip6)?;
         let key = Self::key_against(quoted.tuple, quoted.protocol, quoted.icmp_type);
-        Ok(Quote { key, quoted })
+        Ok(Quote {
+            key,
+            sequence: quoted.tcp_sequence,
+            quoted,
+        })
     }
 
     fn translate_error(

@@ -2,6 +2,7 @@
 //! and changing nothing about it.
 
 use encap::nat::Tuple;
+use flowtable::conn::{self, Dir};
 use flowtable::flow::{Action, FlowRef, FlowTable, flag as action};
 
 use super::net::Net;
@@ -28,12 +29,30 @@ pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &
     if N::destination_of(&quote.key) != tuple.dst {
         return Found::Unrelated;
     }
+    if let Some(sequence) = quote.sequence
+        && !quotes_what_is_under_way::<N>(table, flow, sequence)
+    {
+        return Found::Unrelated;
+    }
     if action.flags & action::NAT_DST != 0 {
         tuple.dst = action.nat_addr;
         N::set_tuple(packet, tuple);
         packet.flags |= flag::TRANSLATE;
     }
     Found::Related(flow)
+}
+
+/// Whether a segment with this sequence number, of the direction against `flow`, may be on its way: who guesses addresses and ports
+/// has to guess that, too (RFC 5927 section 4.1).
+fn quotes_what_is_under_way<N: Net>(
+    table: &FlowTable<N::Key>,
+    flow: FlowRef,
+    sequence: u32,
+) -> bool {
+    let dir = |flow| Dir::from_bits(table.dir(flow));
+    table
+        .partner(flow)
+        .is_some_and(|quoted| conn::is_under_way(dir(quoted), dir(flow), sequence))
 }
 
 /// Translates an ICMP error that is to be sent, and what it quotes, as the connection's packets are.
