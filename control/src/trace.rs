@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use encap::l4;
 use fastpath::connections::Connections;
-use fastpath::policy::{Decider, End, Judgement};
+use fastpath::policy::{Decider, Direction, End, Judgement, Leg};
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::tables::{NextHop, Tables, Way};
@@ -20,6 +20,7 @@ use crate::policy::evaluate;
 use crate::policy::legs::{Party, legs};
 use crate::policy::packet::{Packet, State};
 use crate::policy::rule::Protocol;
+use crate::policy::verdict::Reason;
 
 /// Which packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,15 +261,16 @@ impl Tracer<'_> {
             Way::Tunnel => format!("{name}, in a tunnel"),
         };
         self.step("route", format!("{} by {to_what}{waits}", packet.dst));
-        let node = self.compiler.desired().node_name.clone();
-        let outside = Party::Outside {
-            node: node.clone(),
-            endpoint: None,
+        let to_end = match way {
+            Way::Pod => End::Pod(out),
+            Way::Host => End::Host,
+            Way::Uplink => End::Uplink(out),
+            Way::Tunnel => End::Elsewhere,
         };
-        let (to_end, to_party) = match way {
-            Way::Pod => (End::Pod(out), self.party(&name).unwrap_or(outside)),
-            Way::Host => (End::Host, Party::Host(node)),
-            Way::Uplink | Way::Tunnel => (End::Outside, outside),
+        let to_party = match way {
+            Way::Pod => self.party(&name).unwrap_or_else(|| self.outside(to_end)),
+            Way::Host => Party::Host(self.compiler.desired().node_name.clone()),
+            Way::Uplink | Way::Tunnel => self.outside(to_end),
         };
         let _ = to;
         let judgement = self.judge(packet, from_end, to_end);
@@ -310,14 +312,31 @@ impl Tracer<'_> {
             IpAddr::V4(src) => self.tables.fib4.lookup(src.into()),
             IpAddr::V6(src) => self.tables.fib6.lookup(src.into()),
         };
-        let node = desired.node_name.clone();
-        if let Some((Way::Host, ..)) = self.tables.next_hop(hop).origin() {
-            self.step("port of the host", "the host's own packet");
-            return Ok((End::Host, Party::Host(node)));
-        }
+        let end = match self.tables.next_hop(hop).origin() {
+            Some((Way::Host, ..)) => {
+                self.step("port of the host", "the host's own packet");
+                let node = desired.node_name.clone();
+                return Ok((End::Host, Party::Host(node)));
+            }
+            // It comes in where answers leave, as far as can be told.
+            Some((Way::Uplink, _, port)) => End::Uplink(port),
+            Some((Way::Tunnel | Way::Pod, ..)) | None => End::Elsewhere,
+        };
         self.step("uplink", format!("{} is not of this node", from.address));
-        let endpoint = None;
-        Ok((End::Outside, Party::Outside { node, endpoint }))
+        Ok((end, self.outside(end)))
+    }
+
+    /// Beyond the node, behind the host endpoint that is there.
+    fn outside(&self, end: End) -> Party {
+        Party::Outside {
+            node: self.compiler.desired().node_name.clone(),
+            endpoint: self.host_endpoint(end).map(str::to_owned),
+        }
+    }
+
+    fn host_endpoint(&self, end: End) -> Option<&str> {
+        let hosts = self.tables.policies.hosts.as_ref()?;
+        hosts.of(end).map(|endpoint| &*endpoint.name)
     }
 
     fn party(&self, interface: &str) -> Option<Party> {
@@ -414,9 +433,9 @@ impl Tracer<'_> {
             (None, None) => L4::Other,
         };
         let protocol = packet.protocol.0;
-        let mut said: Vec<(Decider, bool, Logs)> = Vec::new();
+        let mut said: Vec<(Leg, Decider, bool, Logs)> = Vec::new();
         let policies = &self.tables.policies;
-        let note = |decider, allows, logs: &Logs| said.push((decider, allows, *logs));
+        let note = |leg, decider, allows, logs: &Logs| said.push((leg, decider, allows, *logs));
         let judgement = match (packet.src, packet.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let (source, destination) = (src.to_bits(), dst.to_bits());
@@ -443,16 +462,8 @@ impl Tracer<'_> {
                 policies.explain(&tuple, from, to, note)
             }
         };
-        let legs = [("egress", from), ("ingress", to)];
-        let mut legs = legs.into_iter().filter_map(|(word, end)| match end {
-            End::Pod(port) if from != End::Host => Some((word, port)),
-            _ => None,
-        });
-        for (decider, allows, logs) in said {
-            let Some((word, port)) = legs.next() else {
-                break;
-            };
-            self.leg(word, port, (decider, allows), &logs);
+        for (leg, decider, allows, logs) in said {
+            self.leg(leg, (from, to), (decider, allows), &logs);
         }
         if from == End::Host && matches!(to, End::Pod(_)) {
             self.step("policy", "a host always reaches its own pods");
@@ -460,19 +471,46 @@ impl Tracer<'_> {
         judgement
     }
 
-    fn leg(&mut self, word: &str, port: PortId, (decider, allows): (Decider, bool), logs: &Logs) {
-        let endpoint = self.compiler.ports().get(port);
-        let endpoint = endpoint.and_then(|spec| self.compiler.policy().endpoint(&spec.name));
-        let name = endpoint.map_or_else(|| "?".to_owned(), ToString::to_string);
+    fn leg(
+        &mut self,
+        leg: Leg,
+        (from, to): (End, End),
+        (decider, allows): (Decider, bool),
+        logs: &Logs,
+    ) {
+        let host = |end, what: &str| {
+            let name = self.host_endpoint(end).unwrap_or("?");
+            format!("{what} of host endpoint {name}")
+        };
+        let stage = match leg {
+            Leg::Pod(port, direction) => {
+                let endpoint = self.compiler.ports().get(port);
+                let endpoint =
+                    endpoint.and_then(|spec| self.compiler.policy().endpoint(&spec.name));
+                let name = endpoint.map_or_else(|| "?".to_owned(), ToString::to_string);
+                match direction {
+                    Direction::Ingress => format!("ingress of {name}"),
+                    Direction::Egress => format!("egress of {name}"),
+                }
+            }
+            Leg::Untracked => host(from, "untracked ingress"),
+            Leg::PreDnat => host(from, "ingress before DNAT"),
+            Leg::Forward(Direction::Ingress) => host(from, "forwarded ingress"),
+            Leg::Forward(Direction::Egress) => host(to, "forwarded egress"),
+        };
         for rule in logs.rules() {
             if let Some(rule) = self.compiler.policy().reason(Decider::rule(*rule)) {
-                self.step(format!("{word} of {name}"), format!("logged by {rule}"));
+                self.step(stage.clone(), format!("logged by {rule}"));
             }
         }
-        let reason = self.compiler.policy().reason(decider);
-        let reason = reason.map_or_else(|| "nothing".to_owned(), |reason| reason.to_string());
-        let verb = if allows { "allowed by" } else { "denied:" };
-        self.step(format!("{word} of {name}"), format!("{verb} {reason}"));
+        let said = match (self.compiler.policy().reason(decider), allows) {
+            (Some(reason), true) => format!("allowed by {reason}"),
+            (Some(reason), false) => format!("denied: {reason}"),
+            // A host endpoint's, which leaves it to what follows.
+            (None, true) => Reason::Undecided.to_string(),
+            (None, false) => "denied: nothing".to_owned(),
+        };
+        self.step(stage, said);
     }
 
     /// What becomes of the source of a packet that natOutgoing is for. Which port, and whether one is free, shows only then.

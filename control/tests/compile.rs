@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use control::compile::{Compiler, KernelHop, KernelView, PortRole, PortSpec};
-use control::config::{Source, compute, load_sources};
+use control::config::{HostEndpoints, Source, compute_with, load_sources};
 use control::desired::Desired;
 use control::trace::{Ask, trace};
 use encap::eth::MacAddr;
@@ -131,7 +131,7 @@ spec: {{orchestrator: k8s, node: b, pod: guest, endpoint: eth0, interfaceName: c
 "
     );
     let resources = load_sources(&[Source::new("all.yaml", text + more)]).unwrap();
-    compute(&resources, "a").unwrap()
+    compute_with(&resources, "a", HostEndpoints::ForwardedOnly).unwrap()
 }
 
 fn port(name: &str, ifindex: u32, role: PortRole) -> PortSpec {
@@ -449,4 +449,93 @@ spec: {selector: all(), order: 1, types: [Egress], egress: [{action: Deny}]}
         said.contains("no endpoint of this node is called `nobody`"),
         "{said}"
     );
+}
+
+#[test]
+fn a_trace_says_what_host_endpoints_decide() {
+    let kernel = kernel();
+    let policy = "---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-eth0, labels: {at: edge}}
+spec: {node: a, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-all, labels: {at: all}}
+spec: {node: a, interfaceName: '*'}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: at == 'edge'
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, source: {nets: [203.0.113.0/28]}}]
+  egress: [{action: Deny, destination: {nets: [203.0.113.8/32]}}, {action: Pass}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: early}
+spec: {selector: at == 'all', preDNAT: true, applyOnForward: true, types: [Ingress], ingress: [{action: Deny, destination: {nets: [10.65.1.9/32]}}]}
+";
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", policy);
+    let mut compiler = compiler(wanted, &kernel);
+    for (from, to, parts) in [
+        (
+            "203.0.113.1",
+            "web",
+            &[
+                "forwarded ingress of host endpoint a-eth0 allowed by tier default: GlobalNetworkPolicy edge, ingress rule 1 (Allow)",
+                "ingress of prod/web",
+                "Verdict ALLOW",
+            ][..],
+        ),
+        (
+            "203.0.113.99",
+            "web",
+            &[
+                "forwarded ingress of host endpoint a-eth0 denied: no rule matched in tier default; GlobalNetworkPolicy edge selects",
+                "Verdict DROP  policy-deny",
+            ],
+        ),
+        (
+            "web",
+            "203.0.113.8",
+            &[
+                "ingress before DNAT of host endpoint a-all no policy decided, and none needs to",
+                "egress of prod/web",
+                "forwarded egress of host endpoint a-eth0 denied: tier default: GlobalNetworkPolicy edge, egress rule 1 (Deny), all.yaml:",
+                "Verdict DROP  policy-deny",
+            ],
+        ),
+        (
+            "web",
+            "203.0.113.9",
+            &[
+                "forwarded egress of host endpoint a-eth0 no policy decided, and none needs to",
+                "Verdict ALLOW",
+            ],
+        ),
+        // A tunnel hides it from the uplink's endpoint, and not from that for all interfaces.
+        ("web", "10.65.1.7", &["Verdict ALLOW"]),
+        (
+            "web",
+            "10.65.1.9",
+            &[
+                "ingress before DNAT of host endpoint a-all denied: tier default: GlobalNetworkPolicy early",
+            ],
+        ),
+    ] {
+        let said = asked(&mut compiler, &kernel, from, to);
+        let mut rest = said.as_str();
+        for part in parts {
+            let at = rest.find(part).unwrap_or_else(|| panic!("{part}: {said}"));
+            rest = &rest[at..];
+        }
+        if to.starts_with("10.65") {
+            assert!(!said.contains("a-eth0"), "{said}");
+        }
+    }
 }

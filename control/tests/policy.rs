@@ -168,11 +168,11 @@ fn policies_are_validated_without_tests() {
 }
 
 #[test]
-fn the_daemon_takes_policies_but_not_host_endpoints_of_its_node() {
-    let validate = |node: &str| {
+fn host_endpoints_of_the_node_are_refused_unless_forwarded_only_will_do() {
+    let validate = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
-            .args(["validate", "-f", "tests/bad-config/policies.yaml"])
-            .args((!node.is_empty()).then(|| format!("--node={node}")))
+            .args(["validate", "-f", "tests/policy-tests/hosts.yaml"])
+            .args(arguments)
             .output()
             .unwrap();
         (
@@ -180,12 +180,29 @@ fn the_daemon_takes_policies_but_not_host_endpoints_of_its_node() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let (code, said) = validate("");
+    let (code, said) = validate(&[]);
     assert_eq!(code, Some(0), "{said}");
-    let (code, said) = validate("node1");
-    assert_eq!(code, Some(3));
-    assert!(
-        said.contains("policy of host endpoints is not enforced yet by this version"),
+    let (code, said) = validate(&["--node=node1"]);
+    assert_eq!(code, Some(3), "{said}");
+    for part in [
+        "a host endpoint of this node: the host's own traffic would not be judged",
+        "tests/policy-tests/hosts.yaml:14:14",
+        "set `hostEndpoints: forwarded-only` in caracal.yaml",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let (code, said) = validate(&["--node=node1", "--host-endpoints=forwarded-only"]);
+    assert_eq!(code, Some(0), "{said}");
+    let message = "warning: a host endpoint is enforced on forwarded traffic only";
+    // One each, and none of the other node's.
+    assert_eq!(said.matches(message).count(), 2, "{said}");
+    assert_eq!(
+        said.matches("of its doNotTrack policies").count(),
+        1,
         "{said}"
     );
+    let (code, said) = validate(&["--node=node2"]);
+    assert_eq!(code, Some(0), "{said}");
+    // Without a node there is nobody whose they could be.
+    assert_eq!(validate(&["--host-endpoints=forwarded-only"]).0, Some(2));
 }

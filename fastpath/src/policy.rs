@@ -5,22 +5,25 @@
 
 use std::sync::Arc;
 
-use flowtable::acl::{
-    Address, Chain, ChainSpec, Compiler, Logs, Members, Reason, RuleId, Sets, Tuple,
-};
+use flowtable::acl::{Chain, ChainSpec, Compiler, Reason, RuleId, Sets};
 
 use crate::port::PortId;
-use crate::reason::DropReason;
 
 mod counters;
+mod hosts;
+mod judge;
 
 pub use counters::{RuleCount, RuleCounter, RuleCounters};
+pub use hosts::{HostEndpoint, HostEndpoints};
+pub use judge::{End, Judgement, Leg};
 
 /// The policy of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     /// By port number. A pod's port that has none is closed.
     pub endpoints: Vec<Option<Endpoint>>,
+    /// What host endpoints say about what the node forwards; `None` where none says anything.
+    pub hosts: Option<Arc<HostEndpoints>>,
     /// The IP sets that chains ask for.
     pub sets: Sets,
     /// What becomes of pods' packets to their own host that policy allows.
@@ -69,17 +72,6 @@ pub enum ToHost {
     Deliver,
 }
 
-/// One end of a packet's way, as policy sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// An endpoint of this node, by its port.
-    Pod(PortId),
-    /// This node's own stack.
-    Host,
-    /// Anything else.
-    Outside,
-}
-
 /// Which way a packet goes, seen from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
@@ -87,25 +79,6 @@ pub enum Direction {
     Ingress,
     /// From it.
     Egress,
-}
-
-/// What policy says about the first packet of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// It may go on.
-    Allow {
-        /// What decided for the endpoint that it comes from.
-        source: Decider,
-        /// What decided for the endpoint that it goes to.
-        destination: Decider,
-    },
-    /// It is dropped.
-    Deny {
-        /// For this reason.
-        reason: DropReason,
-        /// What decided.
-        by: Decider,
-    },
 }
 
 impl Policies {
@@ -126,103 +99,6 @@ impl Policies {
             endpoints: vec![endpoint; ports],
             to_host: ToHost::Deliver,
             ..Self::default()
-        }
-    }
-
-    /// Judges a packet that no connection is known for, and counts what decided. `tuple` is what it is before its source is
-    /// translated; `log` is told which `Log` rules it meets.
-    pub fn judge<A: Address + Copy>(
-        &self,
-        tuple: &Tuple<A>,
-        from: End,
-        to: End,
-        mut log: impl FnMut(&Logs),
-    ) -> Judgement {
-        self.explain(tuple, from, to, |decider, _, logs| {
-            self.counters.decided(decider);
-            if logs.total() > 0 {
-                for rule in logs.rules() {
-                    self.counters.decided(Decider::rule(*rule));
-                }
-                log(logs);
-            }
-        })
-    }
-
-    /// The same without counting; `note` is told what each endpoint's chain decides, whether it allows, and which `Log` rules
-    /// matched.
-    pub fn explain<A: Address + Copy>(
-        &self,
-        tuple: &Tuple<A>,
-        from: End,
-        to: End,
-        mut note: impl FnMut(Decider, bool, &Logs),
-    ) -> Judgement {
-        let mut source = Decider::NOBODY;
-        let mut destination = Decider::NOBODY;
-        if from == End::Host {
-            // A host always reaches its own pods, and what it says to others is for host endpoints' policies.
-            return Judgement::Allow {
-                source,
-                destination,
-            };
-        }
-        let of = |end, direction| match end {
-            End::Host | End::Outside => None,
-            End::Pod(port) => Some(self.chain(port, direction)),
-        };
-        let chains = [of(from, Direction::Egress), of(to, Direction::Ingress)];
-        let uses_sets = chains
-            .iter()
-            .flatten()
-            .flatten()
-            .any(|(chain, _)| chain.uses_sets());
-        let members = if uses_sets {
-            let of = |addr| self.sets.members(addr);
-            (of(tuple.source), of(tuple.destination))
-        } else {
-            (Members::NONE, Members::NONE)
-        };
-        for (chain, (direction, decider)) in chains.into_iter().zip([
-            (Direction::Egress, &mut source),
-            (Direction::Ingress, &mut destination),
-        ]) {
-            let (allows, logs) = match chain {
-                None => continue,
-                Some(Err(closed)) => {
-                    *decider = closed;
-                    (false, Logs::default())
-                }
-                Some(Ok((chain, defaults))) => {
-                    let verdict = chain.classify_known(&self.sets, tuple, &members.0, &members.1);
-                    *decider = defaults.decider(verdict.reason, direction);
-                    (verdict.allow, verdict.logs)
-                }
-            };
-            note(*decider, allows, &logs);
-            if !allows {
-                return Judgement::Deny {
-                    reason: DropReason::PolicyDeny,
-                    by: *decider,
-                };
-            }
-        }
-        if matches!((from, to), (End::Pod(_), End::Host)) {
-            let reason = match self.to_host {
-                ToHost::Deliver => {
-                    return Judgement::Allow {
-                        source,
-                        destination,
-                    };
-                }
-                ToHost::Drop => DropReason::EndpointToHost,
-                ToHost::Reject => DropReason::EndpointToHostRejected,
-            };
-            return Judgement::Deny { reason, by: source };
-        }
-        Judgement::Allow {
-            source,
-            destination,
         }
     }
 
@@ -373,6 +249,8 @@ impl Decider {
 
 #[cfg(test)]
 mod tests {
+    use flowtable::acl::Tuple;
+
     use super::*;
 
     #[test]
@@ -406,12 +284,13 @@ mod tests {
                 Judgement::Allow { .. }
             )
         };
-        assert!(judge(&policies, known, End::Outside));
-        assert!(!judge(&policies, unknown, End::Outside));
+        let outside = End::Uplink(PortId(2));
+        assert!(judge(&policies, known, outside));
+        assert!(!judge(&policies, unknown, outside));
         assert!(!judge(&policies, known, unknown));
         assert!(judge(&policies, End::Host, unknown));
         policies.to_host = ToHost::Drop;
         assert!(!judge(&policies, known, End::Host));
-        assert!(judge(&policies, End::Outside, End::Host));
+        assert!(judge(&policies, outside, End::Host));
     }
 }

@@ -148,7 +148,7 @@ mod tests {
             l4: L4::Other,
             in_port: PortId(1),
             peer: PeerId::NONE,
-            from: End::Outside,
+            from: End::Elsewhere,
             to: End::Host,
             tag: 0,
         }

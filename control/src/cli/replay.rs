@@ -7,7 +7,7 @@ use fastpath::port::PortId;
 
 use super::{Cli, Exit, Output};
 use crate::config::suggest::nearest;
-use crate::config::{Diagnostic, Diagnostics, compute, load_paths};
+use crate::config::{Diagnostic, Diagnostics, HostEndpoints, compute_with, load_paths};
 use crate::desired::Desired;
 use crate::replay::{
     AssumedUplink, HOST_PORT, Job, KernelFile, LinkRole, ReplayNode, Scan, Summary, run as replay,
@@ -39,6 +39,9 @@ pub struct Args {
     /// Chooses what is random on a real node: the outer UDP source ports, and those of natOutgoing.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     seed: u64,
+    /// What the node's caracal.yaml says about its host endpoints (`hostEndpoints`).
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    host_endpoints: HostEndpoints,
 }
 
 /// A capture and its port.
@@ -84,7 +87,8 @@ fn try_run(args: &Args, cli: &Cli) -> Result<Summary, Failure> {
         (error.render(cli.color_stderr()) + "\n", exit)
     };
     let resources = load_paths(&args.config).map_err(invalid)?;
-    let desired = compute(&resources, &args.node).map_err(|all| invalid(Diagnostics(all)))?;
+    let desired = compute_with(&resources, &args.node, args.host_endpoints);
+    let desired = desired.map_err(|all| invalid(Diagnostics(all)))?;
     let kernel = match &args.kernel {
         Some(path) => KernelFile::load(path).map_err(invalid)?,
         None => KernelFile::default(),

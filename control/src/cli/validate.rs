@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Cli, Exit, Output};
-use crate::config::{Diagnostics, Severity, compute, load_paths};
+use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
 
 /// Arguments of `caracal validate`.
 #[derive(Debug, clap::Args)]
@@ -16,13 +16,28 @@ pub struct Args {
     /// Also check what concerns this node only.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+    /// What the node's caracal.yaml says about its host endpoints (`hostEndpoints`).
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        requires = "node"
+    )]
+    host_endpoints: HostEndpoints,
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
-    let result = load_paths(&args.filename).and_then(|cluster| match &args.node {
+    let how = args.host_endpoints;
+    let result = load_paths(&args.filename).and_then(|mut cluster| match &args.node {
         None => Ok(cluster),
-        Some(node) => match compute(&cluster, node) {
-            Ok(_) => Ok(cluster),
+        Some(node) => match compute_with(&cluster, node, how) {
+            Ok(_) => {
+                let warnings = how.warnings(&cluster, node, None);
+                cluster.base.remarks.0.extend(warnings);
+                cluster.base.remarks.sort();
+                Ok(cluster)
+            }
             Err(errors) => {
                 let mut all = cluster.base.remarks;
                 all.0.extend(errors);

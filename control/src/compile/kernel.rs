@@ -44,4 +44,9 @@ pub trait KernelView {
     fn source(&self, _ifindex: u32, _v6: bool) -> Option<IpAddr> {
         None
     }
+
+    /// All addresses of an interface.
+    fn addresses(&self, _ifindex: u32) -> Vec<IpAddr> {
+        Vec::new()
+    }
 }

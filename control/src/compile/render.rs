@@ -64,7 +64,9 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
             ..nat::nat(&compiler.desired, &compiler.nat_ports)
         },
         tracking: nat::tracking(&compiler.desired, compiler.pick_up),
-        policies: compiler.policy.policies(&compiler.ports),
+        policies: compiler
+            .policy
+            .policies(&compiler.ports, &|ifindex| kernel.addresses(ifindex)),
         endpoints_since: compiler.incarnations.changed(),
         ports,
     }

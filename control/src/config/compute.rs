@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
+use super::hosts::HostEndpoints;
 use super::kinds;
 use super::load::{Cluster, Resources};
 use super::routes::routes;
@@ -16,12 +17,24 @@ use crate::desired::{
     Desired, Endpoint, EndpointId, FelixSettings, Node, Pool, PoolType, ServiceCidrs, Vtep,
 };
 
+/// What the node called `node_name` should do, where host endpoints of it are refused.
+///
+/// # Errors
+/// As [`compute_with`].
+pub fn compute(cluster: &Cluster, node_name: &str) -> Result<Desired, Vec<Diagnostic>> {
+    compute_with(cluster, node_name, HostEndpoints::Refuse)
+}
+
 /// What the node called `node_name` should do.
 ///
 /// # Errors
 /// What is wrong for this node: it is not among the nodes, has no address, or one of its endpoints cannot be
 /// attached. Checks that concern all nodes alike were made at load.
-pub fn compute(cluster: &Cluster, node_name: &str) -> Result<Desired, Vec<Diagnostic>> {
+pub fn compute_with(
+    cluster: &Cluster,
+    node_name: &str,
+    host_endpoints: HostEndpoints,
+) -> Result<Desired, Vec<Diagnostic>> {
     let resources = &cluster.base;
     let mut errors = Vec::new();
     let nodes = nodes(resources);
@@ -37,7 +50,7 @@ pub fn compute(cluster: &Cluster, node_name: &str) -> Result<Desired, Vec<Diagno
     let felix = felix(resources, node_name);
     let pools = pools(resources);
     let endpoints = endpoints(resources, node_name, &felix, &mut errors);
-    errors.extend(unenforced(cluster, node_name));
+    errors.extend(host_endpoints.errors(cluster, node_name));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -51,21 +64,6 @@ pub fn compute(cluster: &Cluster, node_name: &str) -> Result<Desired, Vec<Diagno
         pools,
         endpoints,
         felix,
-    })
-}
-
-/// Host endpoints of this node: their policies are not enforced yet, and one that is not is a hole that nobody sees.
-fn unenforced(cluster: &Cluster, node_name: &str) -> impl Iterator<Item = Diagnostic> {
-    let ours = cluster.host_endpoints.iter();
-    let ours = ours.filter(move |endpoint| endpoint.node.value == node_name);
-    ours.map(|endpoint| {
-        Diagnostic::error("policy of host endpoints is not enforced yet by this version")
-            .at(
-                &endpoint.node.at,
-                "refused: traffic that it forbids would pass",
-            )
-            .about(endpoint.meta.label())
-            .help("remove it, or keep this node on a dataplane that enforces it")
     })
 }
 

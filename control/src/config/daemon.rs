@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Diagnostics};
+use super::hosts::HostEndpoints;
 use super::load;
 use super::source::{Located, Source};
 use super::yaml::{self, Node};
@@ -34,6 +35,8 @@ pub struct DaemonConfig {
     /// `reevaluateEstablished`: whether connections that are under way are judged again when policy or routes change.
     /// Default: false, as with Calico.
     pub reevaluate_established: bool,
+    /// `hostEndpoints`. Default: `refuse`.
+    pub host_endpoints: HostEndpoints,
     /// `controlSocket`. Default: `/run/caracal/control.sock`.
     pub control_socket: PathBuf,
 }
@@ -174,6 +177,7 @@ impl Default for DaemonConfig {
             frames: Frames::default(),
             connections: Connections::default(),
             reevaluate_established: false,
+            host_endpoints: HostEndpoints::default(),
             control_socket: PathBuf::from("/run/caracal/control.sock"),
         }
     }
@@ -287,6 +291,10 @@ impl DaemonConfig {
         }
         if let Some(given) = fields.get("reevaluateEstablished", cx, decode::boolean) {
             self.reevaluate_established = given.value;
+        }
+        let choice = decode::choice(&HostEndpoints::WORDS, true);
+        if let Some(given) = fields.get("hostEndpoints", cx, choice) {
+            self.host_endpoints = given.value;
         }
         if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
             self.control_socket = path.value;
@@ -432,7 +440,7 @@ mod tests {
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
              frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\
              connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false}\n\
-             controlSocket: /s\n",
+             hostEndpoints: forwarded-only\ncontrolSocket: /s\n",
         )
         .unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "n");
@@ -466,6 +474,7 @@ mod tests {
             pick_up: false,
         };
         assert_eq!(config.connections, connections);
+        assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);
         assert_eq!(config.control_socket, Path::new("/s"));
     }
 

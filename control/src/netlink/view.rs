@@ -35,7 +35,12 @@ impl KernelView for Mirror {
             }) if via == ifindex => Some(gateway),
             _ => None,
         };
-        source(self.addresses(ifindex), v6, gateway)
+        source(Mirror::addresses(self, ifindex), v6, gateway)
+    }
+
+    fn addresses(&self, ifindex: u32) -> Vec<IpAddr> {
+        let all = Mirror::addresses(self, ifindex).iter();
+        all.map(|address| address.ip).collect()
     }
 }
 

@@ -168,23 +168,32 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 
 impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
-    fn load(dir: &Path, node: &str) -> Result<Loaded, Diagnostics> {
-        let cluster = config::load_dir(dir)?;
-        let desired = config::compute(&cluster, node).map_err(|errors| {
+    fn load(config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
+        let cluster = config::load_dir(&config.resources)?;
+        let how = config.host_endpoints;
+        let desired = config::compute_with(&cluster, node, how).map_err(|errors| {
             let mut all = Diagnostics(errors);
             all.sort();
             all
         })?;
+        let uplinks = config.uplinks.iter();
+        let uplinks: Vec<_> = uplinks
+            .map(|uplink| uplink.interface.value.as_str())
+            .collect();
+        let warnings = how.warnings(&cluster, node, Some(&uplinks));
+        let mut remarks = cluster.base.remarks;
+        remarks.0.extend(warnings);
+        remarks.sort();
         Ok(Loaded {
             desired,
             resources: cluster.len,
-            remarks: cluster.base.remarks,
+            remarks,
         })
     }
 
     /// Takes the files' state anew. Bad files change nothing.
     fn reload(&mut self) {
-        match Self::load(&self.config.resources, &self.name) {
+        match Self::load(&self.config, &self.name) {
             Ok(Loaded {
                 desired,
                 resources,

@@ -11,7 +11,7 @@ use super::Node;
 use crate::api::report::{DenyingRule, PolicyShown};
 use crate::api::{ApiError, ErrorCode};
 use crate::policy::model::Direction;
-use crate::policy::show::{self, Counted};
+use crate::policy::show::{self, Counted, Counts, Shown};
 use crate::policy::verdict::{Owner, Reason};
 use crate::trace::find;
 
@@ -24,7 +24,6 @@ type UnderWay = HashMap<RuleId, (u64, u64)>;
 impl Node {
     pub(super) fn policy_shown(&self, endpoint: &str) -> Result<Value, ApiError> {
         let bad = |message| ApiError::new(ErrorCode::BadParams, message);
-        let endpoint = find(&self.compiler, endpoint).map_err(bad)?;
         let policy = self.compiler.policy();
         let under_way = self.under_way();
         let counts = |what: Counted<'_>, direction: Direction| {
@@ -39,13 +38,32 @@ impl Node {
             };
             id.map(|id| self.count(id, &under_way))
         };
-        let id = policy.endpoint(&endpoint.interface);
-        let shown = id.and_then(|id| show::workload(policy.model(), id, &counts));
-        let shown = shown.ok_or_else(|| bad(format!("no policy is known of {}", endpoint.id)))?;
+        let shown = if let Some(shown) = self.host_endpoint_shown(endpoint, &counts) {
+            shown
+        } else {
+            let endpoint = find(&self.compiler, endpoint).map_err(bad)?;
+            let id = policy.endpoint(&endpoint.interface);
+            let shown = id.and_then(|id| show::workload(policy.model(), id, &counts));
+            shown.ok_or_else(|| bad(format!("no policy is known of {}", endpoint.id)))?
+        };
         super::answer::value(&PolicyShown {
             text: show::to_text(&shown),
             policy: show::to_json(&shown),
         })
+    }
+
+    /// What applies to a host endpoint of this node, and by which uplinks.
+    fn host_endpoint_shown(&self, name: &str, counts: Counts<'_>) -> Option<Shown> {
+        let policy = self.compiler.policy();
+        let host = policy.model().host_endpoints.get(name);
+        let host = host.filter(|host| host.node == self.name)?;
+        let uplinks = policy.uplinks_of(name, self.compiler.ports(), &self.mirror);
+        Some(show::enforced_host(
+            policy.model(),
+            (name, host),
+            &uplinks,
+            counts,
+        ))
     }
 
     /// What denied most: rules, and what does where no rule matches.

@@ -42,7 +42,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         desired,
         resources,
         remarks,
-    } = Node::load(&config.resources, &name).map_err(RunError::Config)?;
+    } = Node::load(&config, &name).map_err(RunError::Config)?;
     log_remarks(&remarks);
     probe::probe()?;
     let lock = super::leftovers::lock()?;

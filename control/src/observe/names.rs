@@ -104,7 +104,7 @@ impl Names {
                 id.map(|id| id.workload.clone())
             }
             End::Host => Some("host".to_owned()),
-            End::Outside => self.pods.get(&addr).map(ToString::to_string),
+            End::Uplink(_) | End::Elsewhere => self.pods.get(&addr).map(ToString::to_string),
         };
         FlowEnd {
             addr,

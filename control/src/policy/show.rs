@@ -101,41 +101,8 @@ pub(crate) fn host(model: &Model, name: &str, host: &HostEndpoint) -> Shown {
     } else {
         &host.interface
     };
-    Shown {
-        title: format!("HostEndpoint {name} ({interface}, node {})", host.node),
-        chains: host_chains(model, host),
-    }
-}
-
-/// Nothing is known of counts.
-const UNKNOWN: Counts<'static> = &|_, _| None;
-
-fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
-    let mut chains = Vec::new();
-    for direction in [Direction::Ingress, Direction::Egress] {
-        let early = [
-            ("untracked", &host.untracked),
-            ("before DNAT", &host.pre_dnat),
-        ];
-        for (name, list) in early {
-            let tiers = tiers(model, list, direction, UNKNOWN);
-            if !tiers.is_empty() {
-                chains.push(Chain {
-                    name: format!("{}, {name}", direction.as_str()),
-                    tiers,
-                    profiles: None,
-                    end: "on to the next",
-                    denial: None,
-                });
-            }
-        }
-        chains.push(Chain {
-            name: format!("{}, forwarded", direction.as_str()),
-            tiers: tiers(model, &host.forward, direction, UNKNOWN),
-            profiles: None,
-            end: "Allow",
-            denial: None,
-        });
+    let chains = [Direction::Ingress, Direction::Egress].map(|direction| {
+        let mut chains = forwarded_chains(model, host, direction, UNKNOWN);
         chains.push(Chain {
             name: format!("{}, the host's own", direction.as_str()),
             tiers: tiers(model, &host.normal, direction, UNKNOWN),
@@ -143,7 +110,71 @@ fn host_chains(model: &Model, host: &HostEndpoint) -> Vec<Chain> {
             end: "Deny, but for failsafe ports",
             denial: None,
         });
+        chains
+    });
+    Shown {
+        title: format!("HostEndpoint {name} ({interface}, node {})", host.node),
+        chains: chains.into_iter().flatten().collect(),
     }
+}
+
+/// What is enforced of a host endpoint of this node, whose interfaces `uplinks` are.
+pub(crate) fn enforced_host(
+    model: &Model,
+    (name, host): (&str, &HostEndpoint),
+    uplinks: &[String],
+    counts: Counts<'_>,
+) -> Shown {
+    let mut on = uplinks.to_vec();
+    if host.is_wildcard() {
+        on.push("pods' interfaces and tunnels".to_owned());
+    }
+    let on = if on.is_empty() {
+        "no uplink, so not enforced".to_owned()
+    } else {
+        on.join(", ")
+    };
+    let chains = [Direction::Ingress, Direction::Egress]
+        .map(|direction| forwarded_chains(model, host, direction, counts));
+    Shown {
+        title: format!(
+            "HostEndpoint {name} ({on}, node {}), for what is forwarded",
+            host.node
+        ),
+        chains: chains.into_iter().flatten().collect(),
+    }
+}
+
+/// Nothing is known of counts.
+const UNKNOWN: Counts<'static> = &|_, _| None;
+
+/// The chains for what is forwarded, and those before that is known.
+fn forwarded_chains(
+    model: &Model,
+    host: &HostEndpoint,
+    direction: Direction,
+    counts: Counts<'_>,
+) -> Vec<Chain> {
+    let early = [
+        ("untracked", &host.untracked),
+        ("before DNAT", &host.pre_dnat),
+    ];
+    let early = early.map(|(name, list)| Chain {
+        name: format!("{}, {name}", direction.as_str()),
+        tiers: tiers(model, list, direction, counts),
+        profiles: None,
+        end: "on to the next",
+        denial: None,
+    });
+    let mut chains: Vec<_> = early.into();
+    chains.retain(|chain| !chain.tiers.is_empty());
+    chains.push(Chain {
+        name: format!("{}, forwarded", direction.as_str()),
+        tiers: tiers(model, &host.forward, direction, counts),
+        profiles: None,
+        end: "Allow",
+        denial: None,
+    });
     chains
 }
 
@@ -339,4 +370,54 @@ pub(crate) fn to_json(shown: &Shown) -> Value {
         "endpoint": shown.title,
         "chains": shown.chains.iter().map(chain).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, load_sources};
+
+    #[test]
+    fn of_a_host_endpoint_here_only_what_is_enforced_is_shown() {
+        let text = include_str!("../../tests/policy-tests/hosts.yaml");
+        let cluster = load_sources(&[Source::new("hosts.yaml", text)]).unwrap();
+        let model = &cluster.policy;
+        let counts = |what: Counted<'_>, direction: Direction| {
+            let connections = match what {
+                Counted::Rule(_, at) => at as u64 + 7,
+                Counted::Default(_) => 99,
+            };
+            (direction == Direction::Egress).then_some(RuleCount {
+                connections,
+                ..RuleCount::default()
+            })
+        };
+        let shown = |name: &str, uplinks: &[String]| {
+            let host = &model.host_endpoints[name];
+            to_text(&enforced_host(model, (name, host), uplinks, &counts))
+        };
+        let edge = shown("node1-eth0", &["eth0".to_owned()]);
+        for part in [
+            "HostEndpoint node1-eth0 (eth0, node node1), for what is forwarded\n",
+            "\ningress, untracked\n",
+            "\ningress, forwarded\n",
+            "\negress, forwarded\n",
+            "8 connections",
+            "99 connections",
+        ] {
+            assert!(edge.contains(part), "{part}: {edge}");
+        }
+        assert!(!edge.contains("the host's own"), "{edge}");
+        let nowhere = shown("node1-eth0", &[]);
+        assert!(
+            nowhere.contains("(no uplink, so not enforced, "),
+            "{nowhere}"
+        );
+        let others = shown("node1-others", &["eth1".to_owned()]);
+        assert!(
+            others.contains("(eth1, pods' interfaces and tunnels, node"),
+            "{others}"
+        );
+        assert!(others.contains("\ningress, before DNAT\n"), "{others}");
+    }
 }

@@ -96,4 +96,9 @@ impl KernelView for Kernel {
         let found = on_link.find(|(_, net)| net.addr().is_ipv6() == v6);
         found.map(|(_, net)| net.addr())
     }
+
+    fn addresses(&self, ifindex: u32) -> Vec<IpAddr> {
+        let on_link = self.addresses.iter().filter(|(index, _)| *index == ifindex);
+        on_link.map(|(_, net)| net.addr()).collect()
+    }
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod crash;
 mod flows;
 mod host;
+mod host_endpoints;
 mod kernel_state;
 mod lab;
 mod observe;

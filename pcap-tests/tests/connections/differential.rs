@@ -8,18 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::compile::{PolicyCompiler, PortRole, PortSpec, PortTable};
-use control::desired::EndpointToHost;
 use control::policy::evaluate;
-use control::policy::legs::{Party, legs};
-use control::policy::model::{
-    DefaultAction, Direction, IpPort, IpSet, Model, Policy, PolicyId, PolicyKind, Profile, Rules,
-    Settings, TierPolicies, Workload, WorkloadId,
-};
+use control::policy::legs::{Leg, Party, host_endpoint, legs, wildcard};
+use control::policy::model::{Direction, Model};
 use control::policy::packet::{Packet, State};
-use control::policy::rule::{
-    Action, Families, Family, IcmpMatch, IpSetId, Matches, Origin, PortRange, Ports, Protocol,
-    Rule, Side,
-};
+use control::policy::rule::Protocol;
 use control::policy::verdict::{Outcome, Reason, Verdict};
 use encap::eth::MacAddr;
 use fastpath::batch::Fate;
@@ -34,281 +27,29 @@ use pcap_tests::rig::Rig;
 
 use crate::node::*;
 use crate::random_packets;
-
-const OTHER6: &str = "fd00:65::3";
-const NODE_NAME: &str = "n";
-
-/// Numbers that look random, the same each time.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    pub(crate) fn of<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize].clone()
-    }
-}
-
-fn workload_id(name: &str) -> WorkloadId {
-    WorkloadId {
-        orchestrator: "k8s".to_owned(),
-        workload: format!("default/{name}"),
-        endpoint: "eth0".to_owned(),
-    }
-}
-
-fn net(dice: &mut Dice) -> ipnet::IpNet {
-    let nets = [
-        "10.65.0.2/32",
-        "10.65.0.2/31",
-        "10.65.0.0/16",
-        "0.0.0.0/0",
-        "198.51.100.0/24",
-        "172.18.0.2/32",
-        "fd00:65::2/128",
-        "fd00:65::/64",
-        "::/0",
-        "2001:db8:99::/48",
-    ];
-    dice.of(&nets).parse().expect("a prefix")
-}
-
-fn nets(dice: &mut Dice) -> Vec<ipnet::IpNet> {
-    (0..=dice.below(2)).map(|_| net(dice)).collect()
-}
-
-fn ports(dice: &mut Dice) -> Ports {
-    let mut ports = Ports::default();
-    for _ in 0..=dice.below(2) {
-        let first = dice.of(&[53, 80, 81, 443, 10_000, 20_000]);
-        let last = first + dice.of(&[0, 1, 5000]);
-        ports.ranges.push(PortRange { first, last });
-    }
-    if dice.one_in(3) {
-        ports.named.push(set_id(dice, "ports"));
-    }
-    ports
-}
-
-fn set_id(dice: &mut Dice, kind: &str) -> IpSetId {
-    // Sometimes one that is not there.
-    IpSetId::from(format!("{kind}{}", dice.below(4)).as_str())
-}
-
-fn side(dice: &mut Dice, has_ports: bool) -> Side {
-    let mut side = Side::default();
-    if dice.one_in(4) {
-        side.nets = Some(if dice.one_in(8) {
-            Vec::new()
-        } else {
-            nets(dice)
-        });
-    }
-    if dice.one_in(6) {
-        side.not_nets = nets(dice);
-    }
-    if dice.one_in(4) {
-        side.ip_sets.push(set_id(dice, "nets"));
-    }
-    if dice.one_in(6) {
-        side.not_ip_sets.push(set_id(dice, "nets"));
-    }
-    if has_ports {
-        if dice.one_in(3) {
-            side.ports = Some(ports(dice));
-        }
-        if dice.one_in(6) {
-            side.not_ports = Some(ports(dice));
-        }
-        if dice.one_in(10) {
-            side.ip_port_sets.push(set_id(dice, "ports"));
-        }
-    }
-    side
-}
-
-fn rule(dice: &mut Dice, index: usize) -> Rule {
-    let protocol = dice.of(&random_packets::OF_RULES);
-    let has_ports = protocol.map_or_else(|| dice.one_in(2), Protocol::has_ports);
-    let mut matches = Matches {
-        families: dice.of(&[
-            Families::Any,
-            Families::Any,
-            Families::Any,
-            Families::Only(Family::V4),
-            Families::Only(Family::V6),
-            Families::Never,
-        ]),
-        protocol,
-        src: side(dice, has_ports),
-        dst: side(dice, has_ports),
-        ..Matches::default()
-    };
-    let icmp = IcmpMatch {
-        kind: dice.of(&[8, 13, 17, 128]),
-        code: dice.of(&[None, Some(0), Some(1)]),
-    };
-    if !has_ports && dice.one_in(3) {
-        matches.icmp = Some(icmp);
-    }
-    if dice.one_in(5) {
-        matches.not_icmp = Some(icmp);
-    } else if dice.one_in(6) {
-        matches.not_protocol = Some(dice.of(&[Protocol::TCP, Protocol::UDP, Protocol::ICMP]));
-    }
-    Rule {
-        action: dice.of(&[
-            Action::Allow,
-            Action::Allow,
-            Action::Allow,
-            Action::Allow,
-            Action::Allow,
-            Action::Deny,
-            Action::Pass,
-            Action::Log,
-        ]),
-        matches,
-        origin: Origin {
-            index,
-            ..Origin::default()
-        },
-    }
-}
-
-fn rules(dice: &mut Dice) -> Rules {
-    let mut list = || -> Vec<Rule> {
-        (0..dice.below(5) as usize)
-            .map(|at| rule(dice, at))
-            .collect()
-    };
-    Rules {
-        inbound: list(),
-        outbound: list(),
-    }
-}
-
-fn model(dice: &mut Dice) -> Model {
-    let mut model = Model::default();
-    let to_host = [
-        EndpointToHost::Accept,
-        EndpointToHost::Drop,
-        EndpointToHost::Return,
-        EndpointToHost::Reject,
-    ];
-    model.settings = Settings {
-        endpoint_to_host: dice.of(&to_host),
-        ..Settings::default()
-    };
-    for at in 0..3 {
-        let members = (0..dice.below(4)).map(|_| net(dice)).collect();
-        model.ip_sets.insert(
-            IpSetId::from(format!("nets{at}").as_str()),
-            IpSet::Nets(members),
-        );
-        let members = (0..dice.below(4)).map(|_| IpPort {
-            address: net(dice).addr(),
-            protocol: dice.of(&[Protocol::TCP, Protocol::UDP, Protocol::SCTP]),
-            port: dice.of(&[80, 443]),
-        });
-        let members = members.collect();
-        model.ip_sets.insert(
-            IpSetId::from(format!("ports{at}").as_str()),
-            IpSet::IpPorts(members),
-        );
-    }
-    let mut ids = Vec::new();
-    for at in 0..6 {
-        let kind = dice.of(&[
-            PolicyKind::Global,
-            PolicyKind::Namespaced,
-            PolicyKind::StagedGlobal,
-        ]);
-        let id = PolicyId {
-            kind,
-            namespace: None,
-            name: format!("p{at}").as_str().into(),
-        };
-        let tier = ["first", "second"][at / 3].into();
-        model.policies.insert(
-            id.clone(),
-            Policy {
-                tier,
-                rules: rules(dice),
-            },
-        );
-        ids.push(id);
-    }
-    for name in ["kns.x", "ksa.x"] {
-        model
-            .profiles
-            .insert(name.to_owned(), Profile { rules: rules(dice) });
-    }
-    for (name, interface, addresses) in [
-        ("a", "calia", [POD_ADDR, POD6]),
-        ("b", "calib", [OTHER_ADDR, OTHER6]),
-    ] {
-        let tiers = [&ids[..3], &ids[3..]].into_iter().zip(["first", "second"]);
-        let mut some = |of: &[PolicyId]| -> Vec<PolicyId> {
-            of.iter().filter(|_| !dice.one_in(3)).cloned().collect()
-        };
-        let tiers = tiers
-            .map(|(of, name)| (name, some(of), some(of)))
-            .collect::<Vec<_>>();
-        let tiers = tiers
-            .into_iter()
-            .map(|(name, ingress, egress)| TierPolicies {
-                name: name.into(),
-                default_action: dice.of(&[DefaultAction::Deny, DefaultAction::Pass]),
-                ingress,
-                egress,
-            });
-        let tiers = tiers.collect();
-        let workload = Workload {
-            node: NODE_NAME.to_owned(),
-            interface: interface.to_owned(),
-            active: !dice.one_in(20),
-            nets: addresses
-                .iter()
-                .map(|it| it.parse::<IpAddr>().expect("an address").into())
-                .collect(),
-            // One of them is not there.
-            profiles: ["kns.x", "nobody", "ksa.x"]
-                .into_iter()
-                .filter(|_| !dice.one_in(3))
-                .map(str::to_owned)
-                .collect(),
-            tiers,
-            ..Workload::default()
-        };
-        model.workloads.insert(workload_id(name), workload);
-    }
-    model
-}
+use crate::random_policy::{Dice, NODE_NAME, model, workload_id};
 
 /// Where a packet comes in, and how.
 struct Way {
     from: (Party, PortId),
     to: Party,
     addresses: (&'static str, &'static str),
+    by_tunnel: bool,
 }
 
-fn way(dice: &mut Dice) -> Way {
+fn way(dice: &mut Dice, model: &Model) -> Way {
     let pod = |name| Party::Workload(workload_id(name));
     let host = || Party::Host(NODE_NAME.to_owned());
-    let outside = || Party::Outside {
+    let by = |endpoint: Option<&str>| Party::Outside {
         node: NODE_NAME.to_owned(),
-        endpoint: None,
+        endpoint: endpoint.map(str::to_owned),
     };
-    let (from, to, addresses) = match dice.below(9) {
+    let own = NODE.parse().expect("an address");
+    let outside = || by(host_endpoint(model, NODE_NAME, "eth0", &[own]));
+    // By an interface that is none of the uplinks: tunnels, and those that only the kernel serves.
+    let elsewhere = || by(wildcard(model, NODE_NAME));
+    let mut by_tunnel = false;
+    let (from, to, addresses) = match dice.below(11) {
         0 => ((pod("a"), POD), pod("b"), (POD_ADDR, OTHER_ADDR)),
         1 => ((pod("b"), OTHER), pod("a"), (OTHER_ADDR, POD_ADDR)),
         2 => ((pod("a"), POD), outside(), (POD_ADDR, SERVER)),
@@ -317,13 +58,19 @@ fn way(dice: &mut Dice) -> Way {
         5 => ((host(), HOST), pod("a"), (NODE, POD_ADDR)),
         6 => ((pod("a"), POD), outside(), (POD6, SERVER6)),
         // Forwarded by the kernel.
-        7 => ((outside(), HOST), pod("a"), (SERVER, POD_ADDR)),
+        7 => ((elsewhere(), HOST), pod("a"), (SERVER, POD_ADDR)),
+        8 => ((pod("a"), POD), elsewhere(), (POD_ADDR, REMOTE)),
+        9 => {
+            by_tunnel = true;
+            ((elsewhere(), UPLINK), pod("a"), (REMOTE, POD_ADDR))
+        }
         _ => ((outside(), UPLINK), pod("a"), (SERVER6, POD6)),
     };
     Way {
         from,
         to,
         addresses,
+        by_tunnel,
     }
 }
 
@@ -333,6 +80,7 @@ fn packet(dice: &mut Dice, way: &Way, own: u16) -> (Vec<u8>, Packet) {
     let sent = random_packets::any(dice, (src, dst), own);
     let bytes = sent.bytes;
     let (macs, frame_of) = match way.from.1 {
+        UPLINK if way.by_tunnel => ((UPLINK_MAC, ROUTER_MAC), tunnelled(&bytes)),
         UPLINK => ((UPLINK_MAC, ROUTER_MAC), bytes),
         POD => ((GATEWAY_MAC, POD_MAC), bytes),
         OTHER => ((GATEWAY_MAC, OTHER_MAC), bytes),
@@ -403,14 +151,47 @@ fn in_table<K: FlowKey>(
 }
 
 /// The `Log` rules that are told of: of each leg the first few.
-fn logs(verdict: &Verdict) -> Vec<Option<Reason>> {
-    let of = |direction| {
-        let logs = verdict.logs.iter();
-        logs.filter(move |rule| rule.direction == direction)
-            .take(Logs::MAX)
-    };
-    let all = of(Direction::Egress).chain(of(Direction::Ingress));
-    all.map(|rule| Some(Reason::Rule(rule.clone()))).collect()
+fn logs(model: &Model, packet: &Packet, legs: &[Leg]) -> Vec<Option<Reason>> {
+    let (mut told, mut before) = (Vec::new(), 0);
+    for len in 1..=legs.len() {
+        let all = evaluate(model, packet, &legs[..len]).logs;
+        let of_leg = all[before..].iter().take(Logs::MAX);
+        told.extend(of_leg.map(|rule| Some(Reason::Rule(rule.clone()))));
+        before = all.len();
+    }
+    told
+}
+
+/// What decided on the sending and on the receiving side, for pods the pod's policy; or what denied.
+fn told<'v>(verdict: &'v Verdict, way: &Way) -> Vec<(&'v Leg, &'v Reason)> {
+    let (mut source, mut destination) = (None, None);
+    let is_pod = |party: &Party| matches!(party, Party::Workload(_));
+    for leg in &verdict.legs {
+        let said = Some((&leg.leg, &leg.reason));
+        match &leg.leg {
+            Leg::Workload(_, Direction::Egress) => source = said,
+            Leg::HostForward(_, Direction::Egress) if is_pod(&way.to) => {}
+            Leg::Workload(_, Direction::Ingress) | Leg::HostForward(_, Direction::Egress) => {
+                destination = said;
+            }
+            Leg::HostUntracked(..) | Leg::HostPreDnat(_) | Leg::HostForward(..)
+                if !is_pod(&way.from.0) =>
+            {
+                source = said;
+            }
+            _ => {}
+        }
+    }
+    if verdict.outcome == Outcome::Deny {
+        let last = verdict.legs.last().expect("one that denied");
+        return match last.leg {
+            Leg::EndpointToHost(_) => source.into_iter().collect(),
+            _ => vec![(&last.leg, &last.reason)],
+        };
+    }
+    let is_named = |said: &(&Leg, &Reason)| !matches!(said.1, Reason::NoPolicy | Reason::Undecided);
+    let both = [source, destination].into_iter().flatten();
+    both.filter(is_named).collect()
 }
 
 /// What was compared.
@@ -420,6 +201,8 @@ struct Tally {
     fates: BTreeMap<Protocol, [usize; 2]>,
     /// How many `Log` rules were told of.
     logged: usize,
+    /// What host endpoints decided.
+    hosts: Decided,
 }
 
 impl Tally {
@@ -431,19 +214,21 @@ impl Tally {
 fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
     let mut dice = Dice(seed | 1);
     let ports = ports_of_the_node();
+    let own_address = NODE.parse().expect("an address");
     let mut compiler = PolicyCompiler::default();
     for round in 0..rounds {
         // The same compiler goes on from model to model.
         let model = Arc::new(model(&mut dice));
         compiler.update(&model, NODE_NAME).expect("it fits");
         let mut tables = tables(1024..=65_535);
-        tables.policies = compiler.policies(&ports);
+        tables.policies = compiler.policies(&ports, &|_| vec![own_address]);
         let mut rig = Rig::new(tables).with_records(64, &Arc::default());
         let mut without_ports = BTreeSet::new();
         for own in 10_000..10_040 {
-            let way = way(&mut dice);
+            let way = way(&mut dice, &model);
             let (frame, packet) = packet(&mut dice, &way, own);
-            let verdict = evaluate(&model, &packet, &legs(&model, &way.from.0, &way.to));
+            let legs = legs(&model, &way.from.0, &way.to);
+            let verdict = evaluate(&model, &packet, &legs);
             let is_known = packet.ports.is_none()
                 && packet.icmp.is_none()
                 && !without_ports
@@ -457,16 +242,6 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
                 way.from.0, way.to
             );
             let outcome = rig.run(way.from.1, &[frame]);
-            let told = rig
-                .records()
-                .into_iter()
-                .map(|record| match record.verdict {
-                    record::Verdict::Logged(rule) => compiler.reason(Decider::rule(rule)),
-                    other => panic!("{other:?}: {what}"),
-                });
-            let told: Vec<_> = told.collect();
-            assert_eq!(told, logs(&verdict), "{what}");
-            tally.logged += told.len();
             let fate = match outcome.fates[0] {
                 Fate::Transmit(_) => Outcome::Allow,
                 Fate::Drop(
@@ -476,57 +251,64 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
                 ) => Outcome::Deny,
                 // Found out before policy is asked, and after: neither leaves an entry.
                 Fate::Drop(DropReason::TunnelFromPod) => {
-                    let said = verdict.decided_by().map(|leg| &leg.reason);
-                    assert!(
-                        matches!(
-                            said,
-                            Some(
-                                Reason::VxlanFromWorkload
-                                    | Reason::IpipFromWorkload
-                                    | Reason::Inactive
-                            )
-                        ),
-                        "{what}"
-                    );
+                    assert!(is_tunnels(&verdict), "{what}");
+                    rig.records();
                     tally.note(packet.protocol, Outcome::Deny);
                     continue;
                 }
                 Fate::Drop(DropReason::NatProtocol) => {
                     assert_eq!(verdict.outcome, Outcome::Allow, "{what}");
+                    rig.records();
                     tally.note(packet.protocol, Outcome::Allow);
                     continue;
                 }
                 other => panic!("{other:?}: {what}"),
             };
             assert_eq!(fate, verdict.outcome, "{what}");
+            let records = rig.records().into_iter();
+            let records = records.map(|record| match record.verdict {
+                record::Verdict::Logged(rule) => compiler.reason(Decider::rule(rule)),
+                other => panic!("{other:?}: {what}"),
+            });
+            let records: Vec<_> = records.collect();
+            assert_eq!(records, logs(&model, &packet, &legs), "{what}");
+            tally.logged += records.len();
             tally.note(packet.protocol, fate);
             let (denies, [source, destination]) =
                 deciders(&rig, &packet, own).unwrap_or_else(|| panic!("no entry: {what}"));
             assert_eq!(denies, fate == Outcome::Deny, "{what}");
-            let said = verdict.legs.iter().filter_map(|leg| match &leg.leg {
-                control::policy::legs::Leg::Workload(id, _) => Some((id, &leg.reason)),
-                _ => None,
-            });
-            let said: Vec<_> = said.collect();
             let entries: Vec<Decider> = if denies {
                 vec![source]
             } else {
                 let both = [source, destination].into_iter();
                 both.filter(|it| *it != Decider::NOBODY).collect()
             };
-            // A denial has the one that denied, else each leg has its own.
-            let told = if denies {
-                &said[said.len() - 1..]
-            } else {
-                &said[..]
-            };
+            // A denial has the one that denied, else each side has its own.
+            let told = told(&verdict, &way);
             assert_eq!(entries.len(), told.len(), "{what}");
-            for (decider, (_, reason)) in entries.iter().zip(told) {
+            for (decider, (leg, reason)) in entries.iter().zip(told) {
                 let ours = compiler.reason(*decider);
-                assert_eq!(ours.as_ref(), Some::<&Reason>(reason), "{what}");
+                assert_eq!(ours.as_ref(), Some(reason), "{what}");
+                tally.hosts.note(leg, reason);
             }
         }
     }
+}
+
+/// Whether a packet that a pod may not send is denied for that, or before policy is asked about that.
+fn is_tunnels(verdict: &Verdict) -> bool {
+    let Some(by) = verdict.decided_by() else {
+        return false;
+    };
+    let early = matches!(
+        by.leg,
+        Leg::HostPreDnat(_) | Leg::HostForward(_, Direction::Ingress)
+    );
+    let reasons = matches!(
+        by.reason,
+        Reason::VxlanFromWorkload | Reason::IpipFromWorkload | Reason::Inactive
+    );
+    verdict.outcome == Outcome::Deny && (early || reasons)
 }
 
 #[test]
@@ -546,6 +328,7 @@ fn the_pipeline_says_what_the_evaluator_says() {
         // IPIP is allowed from elsewhere only.
         assert!(*allowed > 20 && *denied > 100, "{protocol}: {tally:?}");
     }
+    tally.hosts.each_more_than(5);
 }
 
 /// Another seed each time; `DIFFERENTIAL_SEED` repeats one that a failure names.
@@ -559,4 +342,45 @@ fn with_a_seed_of_chance_too() {
         },
     );
     compare(seed, 50, &mut Tally::default());
+}
+
+/// How often which kind of a host endpoint's policy decided.
+#[derive(Debug, Default)]
+struct Decided {
+    untracked: usize,
+    pre_dnat: usize,
+    failsafe: usize,
+    /// By the source port of a failsafe.
+    answers: usize,
+    ingress: usize,
+    egress: usize,
+    ends_of_tiers: usize,
+}
+
+impl Decided {
+    fn note(&mut self, leg: &Leg, reason: &Reason) {
+        match (leg, reason) {
+            (_, Reason::Failsafe(port)) if port.starts_with("UDP 100") => self.answers += 1,
+            (_, Reason::Failsafe(_)) => self.failsafe += 1,
+            (Leg::HostForward(..), Reason::EndOfTier { .. }) => self.ends_of_tiers += 1,
+            (Leg::HostUntracked(..), _) => self.untracked += 1,
+            (Leg::HostPreDnat(_), _) => self.pre_dnat += 1,
+            (Leg::HostForward(_, Direction::Ingress), _) => self.ingress += 1,
+            (Leg::HostForward(_, Direction::Egress), _) => self.egress += 1,
+            _ => {}
+        }
+    }
+
+    fn each_more_than(&self, least: usize) {
+        let all = [
+            self.untracked,
+            self.pre_dnat,
+            self.failsafe,
+            self.answers,
+            self.ingress,
+            self.egress,
+            self.ends_of_tiers,
+        ];
+        assert!(all.iter().all(|count| *count > least), "{self:?}");
+    }
 }

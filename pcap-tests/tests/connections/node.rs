@@ -24,6 +24,8 @@ pub(crate) const NODE: &str = "172.18.0.2";
 pub(crate) const POD_ADDR: &str = "10.65.0.2";
 pub(crate) const OTHER_ADDR: &str = "10.65.0.3";
 pub(crate) const SERVER: &str = "198.51.100.7";
+/// A pod of the other node, behind VXLAN.
+pub(crate) const REMOTE: &str = "10.65.1.5";
 pub(crate) const NODE6: &str = "2001:db8:18::2";
 pub(crate) const POD6: &str = "fd00:65::2";
 pub(crate) const OTHER6: &str = "fd00:65::3";
@@ -171,6 +173,13 @@ pub(crate) fn from_pod(packet: &[u8]) -> Vec<u8> {
 /// A frame that comes in by the uplink.
 pub(crate) fn from_outside(packet: &[u8]) -> Vec<u8> {
     build::ethernet(UPLINK_MAC, ROUTER_MAC, packet)
+}
+
+/// A packet of the other node's pods in VXLAN, but for the outer Ethernet header.
+pub(crate) fn tunnelled(inner: &[u8]) -> Vec<u8> {
+    let frame = build::ethernet([0x66, 0, 0, 0, 0, 2], [0x66, 0, 0, 0, 0, 3], inner);
+    let vxlan = build::vxlan(4096, &frame);
+    build::ip4("172.18.0.3", NODE).udp(50_000, 4789, &vxlan)
 }
 
 /// Lets one packet come in, and returns what was sent in its turn, if anything.

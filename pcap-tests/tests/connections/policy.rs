@@ -16,8 +16,8 @@ use pcap_tests::rig::Rig;
 use crate::node::*;
 
 pub(crate) const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-const SYN_ACK: u8 = 0x12;
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const SYN_ACK: u8 = 0x12;
 
 fn chain(rules: Vec<Rule>) -> Chain {
     let policy = Arc::new(Policy { rules });
@@ -108,13 +108,13 @@ pub(crate) fn syn(port: u16) -> Vec<u8> {
     tcp(POD_ADDR, OTHER_ADDR, (40_000, port), SYN)
 }
 
-fn entries(rig: &Rig) -> Vec<View<Key4>> {
+pub(crate) fn entries(rig: &Rig) -> Vec<View<Key4>> {
     let mut all = Vec::new();
     rig.connections().v4.table.for_each(|view| all.push(*view));
     all
 }
 
-fn forward(rig: &Rig) -> View<Key4> {
+pub(crate) fn forward(rig: &Rig) -> View<Key4> {
     let all = entries(rig);
     *all.iter().find(|view| !view.is_reply()).expect("an entry")
 }

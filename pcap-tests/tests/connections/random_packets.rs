@@ -4,7 +4,7 @@ use control::policy::packet::Packet;
 use control::policy::rule::Protocol;
 use pcap_tests::build::{ip4, ip6};
 
-use crate::differential::Dice;
+use crate::random_policy::Dice;
 
 /// IPv6 in IP, which policy judges like any protocol.
 const IPV6_IN_IP: Protocol = Protocol(41);

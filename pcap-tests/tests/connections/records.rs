@@ -167,7 +167,10 @@ fn translation_and_icmp_are_told_as_the_sender_sees_them() {
         panic!("{record:?}");
     };
     assert_eq!(snat, Some((v4(NODE).into(), id)));
-    assert_eq!((record.src, record.to), (v4(POD_ADDR).into(), End::Outside));
+    assert_eq!(
+        (record.src, record.to),
+        (v4(POD_ADDR).into(), End::Uplink(UPLINK))
+    );
     assert_eq!(record.l4, L4::Icmp { kind: 8, code: 0 });
     let syn = ip6(SERVER6, OTHER6).tcp(40_000, 80, SYN, &[]);
     assert!(one(&mut rig, UPLINK, from_outside(&syn)).is_err());
@@ -176,7 +179,7 @@ fn translation_and_icmp_are_told_as_the_sender_sees_them() {
     };
     assert_eq!(
         (record.src, record.from),
-        (v6(SERVER6).into(), End::Outside)
+        (v6(SERVER6).into(), End::Uplink(UPLINK))
     );
 }
 

@@ -3,8 +3,9 @@
 use fastpath::policy::{Decided, Decider, RuleCounters};
 use flowtable::acl::RuleId;
 
+use super::PolicyCompiler;
 use super::numbers::Name;
-use super::{OwnerId, PolicyCompiler};
+use super::owners::OwnerId;
 use crate::policy::model::{Direction, PolicyId, WorkloadId};
 use crate::policy::rule::Action;
 use crate::policy::verdict::{DefaultDenial, Reason};

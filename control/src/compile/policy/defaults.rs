@@ -1,13 +1,14 @@
 //! What denies where no rule does: numbered, so that it is counted and named as rules are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use fastpath::policy::Defaults;
 use flowtable::acl::RuleId;
 
 use super::PolicyError;
 use super::numbers::{Name, Numbers};
-use crate::policy::model::{Direction, Workload};
+use crate::policy::model::{Direction, HostEndpoint, TierPolicies, Workload};
 use crate::policy::verdict::DefaultDenial;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
@@ -17,9 +18,10 @@ const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 pub(super) struct DefaultNumbers(HashMap<(DefaultDenial, Direction), RuleId>);
 
 impl DefaultNumbers {
-    /// The numbers that endpoints need, the same as before where there was one.
+    /// The numbers that endpoints need, and tiers of host endpoints; the same as before where there was one.
     pub(super) fn of<'w>(
         workloads: impl Iterator<Item = &'w Workload>,
+        hosts: impl Iterator<Item = &'w HostEndpoint>,
         before: &Self,
         numbers: &mut Numbers,
     ) -> Result<Self, PolicyError> {
@@ -34,6 +36,11 @@ impl DefaultNumbers {
                 let all = ends.chain([no_profile(workload)]);
                 wanted.extend(all.map(|denial| (denial, direction)));
             }
+        }
+        for tier in hosts.flat_map(|host| &host.forward) {
+            let ends =
+                DIRECTIONS.map(|direction| Some((tier.default_denial(direction)?, direction)));
+            wanted.extend(ends.into_iter().flatten());
         }
         let mut now = HashMap::new();
         for key in wanted {
@@ -64,16 +71,25 @@ impl DefaultNumbers {
     pub(super) fn of_endpoint(&self, workload: &Workload) -> [Defaults; 2] {
         DIRECTIONS.map(|direction| Defaults {
             inactive: self.get(DefaultDenial::Inactive, direction),
-            tiers: workload
-                .tiers
-                .iter()
-                .map(|tier| {
-                    let denial = tier.default_denial(direction);
-                    denial.map_or(RuleId(0), |denial| self.get(denial, direction))
-                })
-                .collect(),
+            tiers: self.of_tiers(&workload.tiers, direction),
             end: self.get(no_profile(workload), direction),
         })
+    }
+
+    /// The same for a host endpoint, of what is forwarded.
+    pub(super) fn of_host(&self, host: &HostEndpoint) -> [Defaults; 2] {
+        DIRECTIONS.map(|direction| Defaults {
+            tiers: self.of_tiers(&host.forward, direction),
+            ..Defaults::default()
+        })
+    }
+
+    fn of_tiers(&self, tiers: &[TierPolicies], direction: Direction) -> Arc<[RuleId]> {
+        let number = |tier: &TierPolicies| {
+            let denial = tier.default_denial(direction);
+            denial.map_or(RuleId(0), |denial| self.get(denial, direction))
+        };
+        tiers.iter().map(number).collect()
     }
 
     /// The numbers of denials by ports of which no policy is known: ingress, egress.

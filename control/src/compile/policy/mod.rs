@@ -6,11 +6,14 @@
 
 mod ask;
 mod defaults;
+mod hosts;
 mod numbers;
+mod owners;
 mod sets;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use fastpath::policy::{Decider, Endpoint, Policies, ToHost};
@@ -19,13 +22,15 @@ use flowtable::acl::{
 };
 
 use self::defaults::DefaultNumbers;
+use self::hosts::Hosts;
 use self::numbers::{Name, Numbers};
+use self::owners::{Key, OwnerId, keys_of, name_of, rules_of};
 use self::sets::IpSets;
 use super::ports::{PortRole, PortTable};
 use crate::desired::EndpointToHost;
-use crate::policy::model::{DefaultAction, Direction, Model, PolicyId, Workload, WorkloadId};
+use crate::policy::model::{DefaultAction, Direction, Model, TierPolicies, Workload, WorkloadId};
 use crate::policy::rule::{Action, Rule};
-use crate::policy::verdict::{Owner, RuleRef};
+use crate::policy::verdict::RuleRef;
 
 /// Why a policy can not be enforced. The one before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +39,7 @@ pub enum PolicyError {
     #[error("policy of {endpoint}: {source}")]
     Rules {
         /// The endpoint whose chain was compiled.
-        endpoint: WorkloadId,
+        endpoint: String,
         /// Why.
         source: AclError,
     },
@@ -54,13 +59,6 @@ pub enum PolicyError {
     },
 }
 
-/// What rules belong to, as a key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum OwnerId {
-    Policy(PolicyId),
-    Profile(String),
-}
-
 /// The rules of one owner in one direction, compiled.
 #[derive(Clone, Debug)]
 struct Compiled {
@@ -74,8 +72,6 @@ struct Compiled {
     /// Whether a rule passes.
     passes: bool,
 }
-
-type Key = (OwnerId, Direction);
 
 /// Policies that stand together. Endpoints that apply the same ones share one list.
 type List = Arc<[Arc<Policy>]>;
@@ -101,6 +97,7 @@ impl Lists {
 type Work = (
     HashMap<Key, Compiled>,
     HashMap<(WorkloadId, Direction), Line>,
+    Hosts,
     Lists,
     DefaultNumbers,
 );
@@ -122,7 +119,9 @@ pub struct PolicyCompiler {
     defaults: DefaultNumbers,
     compiled: HashMap<Key, Compiled>,
     lines: HashMap<(WorkloadId, Direction), Line>,
+    hosts: Hosts,
     lists: Lists,
+    node: String,
     /// Endpoints by interface.
     endpoints: BTreeMap<String, (WorkloadId, Endpoint)>,
     to_host: ToHost,
@@ -169,14 +168,16 @@ impl PolicyCompiler {
         for (_, workload) in &local {
             wanted.extend(keys_of(workload));
         }
+        wanted.extend(hosts::keys(model, node));
         let rules_of = |(owner, direction): &Key| rules_of(model, owner, *direction);
         let named = wanted.iter().flat_map(rules_of);
         let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
         let change = self.sets.begin(model, named.collect())?;
-        match self.compile(model, &local, &wanted) {
-            Ok((compiled, lines, lists, defaults)) => {
+        match self.compile(model, node, &local, &wanted) {
+            Ok((compiled, lines, hosts, lists, defaults)) => {
                 self.compiled = compiled;
                 self.lines = lines;
+                self.hosts = hosts;
                 self.lists = lists;
                 self.defaults = defaults;
             }
@@ -187,7 +188,8 @@ impl PolicyCompiler {
         }
         self.sets.commit(&change);
         let rules = self.compiled.values().flat_map(|it| &it.ids);
-        self.numbers.retain(rules.chain(self.defaults.ids()));
+        let made = self.defaults.ids().chain(self.hosts.ids());
+        self.numbers.retain(rules.chain(made));
         self.endpoints = local
             .into_iter()
             .map(|(id, workload)| {
@@ -210,6 +212,7 @@ impl PolicyCompiler {
             EndpointToHost::Reject => ToHost::Reject,
         };
         self.model = Arc::clone(model);
+        node.clone_into(&mut self.node);
         Ok(())
     }
 
@@ -229,6 +232,7 @@ impl PolicyCompiler {
     fn compile(
         &mut self,
         model: &Model,
+        node: &str,
         local: &[(&WorkloadId, &Workload)],
         wanted: &BTreeSet<Key>,
     ) -> Result<Work, PolicyError> {
@@ -243,9 +247,12 @@ impl PolicyCompiler {
                 lines.insert(((*id).clone(), direction), line);
             }
         }
+        let hosts = hosts::of_node(model, node);
         let workloads = local.iter().map(|(_, workload)| *workload);
-        let defaults = DefaultNumbers::of(workloads, &self.defaults, &mut self.numbers)?;
-        Ok((compiled, lines, lists, defaults))
+        let ours = hosts.iter().map(|(_, host)| *host);
+        let defaults = DefaultNumbers::of(workloads, ours, &self.defaults, &mut self.numbers)?;
+        let hosts = self.compile_hosts(model.settings_of(node), &hosts, &compiled, &mut lists)?;
+        Ok((compiled, lines, hosts, lists, defaults))
     }
 
     /// Compiles the rules of an owner in a direction, or takes what was compiled of the same.
@@ -305,12 +312,6 @@ impl PolicyCompiler {
     ) -> Result<Line, PolicyError> {
         let mut list = |policies| lists.of(policies, &self.lists);
         let of = |owner: OwnerId| compiled.get(&(owner, direction));
-        let enforced = |ids: &[PolicyId]| -> Vec<Arc<Policy>> {
-            let ids = ids.iter().filter(|id| !id.kind.is_staged());
-            ids.filter_map(|id| of(OwnerId::Policy(id.clone())))
-                .map(|compiled| Arc::clone(&compiled.policy))
-                .collect()
-        };
         let mut tiers: Vec<_> = workload
             .tiers
             .iter()
@@ -319,7 +320,7 @@ impl PolicyCompiler {
                     DefaultAction::Deny => TierDefault::Deny,
                     DefaultAction::Pass => TierDefault::Pass,
                 };
-                (default, list(enforced(tier.of(direction))))
+                (default, list(enforced(tier, direction, compiled)))
             })
             .collect();
         let profiles: Vec<_> = workload
@@ -354,7 +355,7 @@ impl PolicyCompiler {
         };
         let chain = self.compiler.chain(&spec);
         let chain = chain.map_err(|source| PolicyError::Rules {
-            endpoint: id.clone(),
+            endpoint: id.to_string(),
             source,
         })?;
         Ok(Line {
@@ -364,8 +365,8 @@ impl PolicyCompiler {
         })
     }
 
-    /// The policy in force, by port.
-    pub fn policies(&self, ports: &PortTable) -> Policies {
+    /// The policy in force, by port. `addresses` are those of an interface, by its index.
+    pub fn policies(&self, ports: &PortTable, addresses: &dyn Fn(u32) -> Vec<IpAddr>) -> Policies {
         let mut endpoints = vec![None; ports.len()];
         for (id, spec) in ports.iter().filter(|(_, spec)| spec.role == PortRole::Pod) {
             if let Some(slot) = endpoints.get_mut(usize::from(id.0)) {
@@ -375,6 +376,7 @@ impl PolicyCompiler {
         }
         Policies {
             endpoints,
+            hosts: self.host_endpoints(ports, addresses).map(Arc::new),
             sets: self.sets.readers(),
             to_host: self.to_host,
             reevaluate: self.reevaluate,
@@ -384,46 +386,16 @@ impl PolicyCompiler {
     }
 }
 
-/// What is compiled for an endpoint.
-fn keys_of(workload: &Workload) -> impl Iterator<Item = Key> {
-    [Direction::Ingress, Direction::Egress]
-        .into_iter()
-        .flat_map(|direction| {
-            let tiers = workload.tiers.iter();
-            let policies = tiers.flat_map(move |tier| tier.of(direction));
-            let enforced = policies.filter(|id| !id.kind.is_staged());
-            let policies = enforced.map(move |id| (OwnerId::Policy(id.clone()), direction));
-            let profiles = workload.profiles.iter();
-            policies.chain(profiles.map(move |name| (OwnerId::Profile(name.clone()), direction)))
-        })
-}
-
-/// The rules of an owner; of one that is not there none, so that nothing is allowed.
-fn rules_of<'m>(model: &'m Model, owner: &OwnerId, direction: Direction) -> &'m [Rule] {
-    match owner {
-        OwnerId::Policy(id) => {
-            let policy = model.policies.get(id);
-            policy.map_or(&[], |policy| policy.rules.of(direction))
-        }
-        OwnerId::Profile(name) => {
-            let profile = model.profiles.get(name);
-            profile.map_or(&[], |profile| profile.rules.of(direction))
-        }
-    }
-}
-
-fn name_of(model: &Model, owner: &OwnerId, direction: Direction, rule: &Rule) -> RuleRef {
-    let owner = match owner {
-        OwnerId::Policy(id) => Owner::Policy {
-            tier: model
-                .policies
-                .get(id)
-                .map_or_else(|| "".into(), |policy| Arc::clone(&policy.tier)),
-            id: id.clone(),
-        },
-        OwnerId::Profile(name) => Owner::Profile(name.clone()),
-    };
-    RuleRef::new(owner, direction, rule)
+/// The policies of a tier that decide about packets.
+fn enforced(
+    tier: &TierPolicies,
+    direction: Direction,
+    compiled: &HashMap<Key, Compiled>,
+) -> Vec<Arc<Policy>> {
+    let ids = tier.of(direction).iter().filter(|id| !id.kind.is_staged());
+    ids.filter_map(|id| compiled.get(&(OwnerId::Policy(id.clone()), direction)))
+        .map(|compiled| Arc::clone(&compiled.policy))
+        .collect()
 }
 
 fn are_same(one: &[(TierDefault, List)], other: &[(TierDefault, List)]) -> bool {

@@ -18,6 +18,8 @@ pub(super) enum Name {
     Rule(RuleRef),
     /// What denies where no rule does, for packets in a direction.
     Default(DefaultDenial, Direction),
+    /// A failsafe port of the host, as text.
+    Failsafe(String),
 }
 
 impl Name {
@@ -26,6 +28,7 @@ impl Name {
         match self {
             Self::Rule(rule) => (Reason::Rule(rule.clone()), rule.direction),
             Self::Default(denial, direction) => (denial.clone().into(), *direction),
+            Self::Failsafe(port) => (Reason::Failsafe(port.clone()), Direction::Ingress),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fastpath::policy::{Decider, Direction as Dir, End, Judgement};
+use fastpath::policy::{Decided, Decider, Direction as Dir, End, Judgement};
 use fastpath::port::PortId;
 use flowtable::acl::{L4, Tuple};
 
@@ -11,6 +11,8 @@ use super::*;
 use crate::compile::PortSpec;
 use crate::config::decode::Context;
 use crate::config::{Diagnostics, Source, load_sources, read, yaml};
+use crate::policy::legs::Leg;
+use crate::policy::model::PolicyId;
 use crate::policy::packet::{Packet, State};
 use crate::policy::rule::Protocol;
 use crate::policy::testing::calculated;
@@ -166,18 +168,12 @@ fn other_nodes_endpoints_are_not_compiled() {
     assert!(compiler.lines.is_empty() && compiler.endpoint("calia").is_none());
 }
 
-fn judged(compiler: &PolicyCompiler, interface: &str, packet: &Packet) -> (Outcome, Decider) {
+/// The verdict on a packet that comes in by one interface, an uplink or none, and goes to a pod.
+fn judged(compiler: &PolicyCompiler, interface: (&str, PortRole), packet: &Packet) -> Judgement {
     use std::net::IpAddr::{V4, V6};
     let mut ports = PortTable::default();
-    ports.insert(PortSpec {
-        name: interface.to_owned(),
-        ifindex: 1,
-        mac: encap::eth::MacAddr([2; 6]),
-        mtu: 1500,
-        partial_checksums: false,
-        role: PortRole::Pod,
-    });
-    let policies = compiler.policies(&ports);
+    ports.insert(port(interface.0, interface.1));
+    let policies = compiler.policies(&ports, &|_| Vec::new());
     let l4 = match (packet.ports, packet.icmp) {
         (Some((source, destination)), _) => L4::Ports {
             source,
@@ -187,45 +183,48 @@ fn judged(compiler: &PolicyCompiler, interface: &str, packet: &Packet) -> (Outco
         (None, None) => L4::Other,
     };
     let protocol = packet.protocol.0;
-    let (from, to) = (End::Outside, End::Pod(PortId(0)));
-    let judgement = match (packet.src, packet.dst) {
+    let (from, to) = match interface.1 {
+        PortRole::Pod => (End::Elsewhere, End::Pod(PortId(0))),
+        _ => (End::Uplink(PortId(0)), End::Elsewhere),
+    };
+    match (packet.src, packet.dst) {
         (V4(src), V4(dst)) => {
             let (source, destination) = (src.to_bits(), dst.to_bits());
-            policies.judge(
-                &Tuple {
-                    source,
-                    destination,
-                    protocol,
-                    l4,
-                },
-                from,
-                to,
-                |_| (),
-            )
+            let tuple = Tuple {
+                source,
+                destination,
+                protocol,
+                l4,
+            };
+            policies.judge(&tuple, from, to, |_| ())
         }
         (V6(src), V6(dst)) => {
             let (source, destination) = (src.to_bits(), dst.to_bits());
-            policies.judge(
-                &Tuple {
-                    source,
-                    destination,
-                    protocol,
-                    l4,
-                },
-                from,
-                to,
-                |_| (),
-            )
+            let tuple = Tuple {
+                source,
+                destination,
+                protocol,
+                l4,
+            };
+            policies.judge(&tuple, from, to, |_| ())
         }
         _ => panic!("two families"),
-    };
-    match judgement {
-        Judgement::Allow { destination, .. } => (Outcome::Allow, destination),
-        Judgement::Deny { by, .. } => (Outcome::Deny, by),
     }
 }
 
-/// Calico's own cases, those about workloads: compiled, with the verdict and the reason that they have in the evaluator.
+fn port(name: &str, role: PortRole) -> PortSpec {
+    PortSpec {
+        name: name.to_owned(),
+        ifindex: 1,
+        mac: encap::eth::MacAddr([2; 6]),
+        mtu: 1500,
+        partial_checksums: false,
+        role,
+    }
+}
+
+/// Calico's own cases, but for those about the host's own packets: compiled, with the verdict and the reason that they
+/// have in the evaluator.
 #[test]
 fn calicos_cases_have_the_verdicts_that_calico_expects() {
     let source = read(Path::new("tests/policy-cases/cases.json")).unwrap();
@@ -235,23 +234,157 @@ fn calicos_cases_have_the_verdicts_that_calico_expects() {
         diagnostics: &mut diagnostics,
         resource: String::new(),
     };
-    let (mut count, mut compiler) = (0, PolicyCompiler::default());
+    let (mut pods, mut hosts, mut compiler) = (0, 0, PolicyCompiler::default());
     for group in calculated::decode(&documents[0], &mut cx) {
-        if group.model.workloads.is_empty() {
-            continue;
-        }
         compiler.update(&Arc::new(group.model.clone()), "").unwrap();
         for check in &group.checks {
+            let is_hosts_own = |leg: &Leg| matches!(leg, Leg::HostNormal(..));
+            if check.legs.iter().any(is_hosts_own) {
+                continue;
+            }
+            let interface = if group.model.workloads.is_empty() {
+                hosts += 1;
+                ("eth0", PortRole::Uplink)
+            } else {
+                pods += 1;
+                ("", PortRole::Pod)
+            };
             let verdict = check.run(&group.model);
-            let (outcome, decider) = judged(&compiler, "", &check.packet);
+            let (outcome, decider) = match judged(&compiler, interface, &check.packet) {
+                Judgement::Allow { source, .. } if interface.1 == PortRole::Uplink => {
+                    (Outcome::Allow, source)
+                }
+                Judgement::Allow { destination, .. } => (Outcome::Allow, destination),
+                Judgement::Deny { by, .. } => (Outcome::Deny, by),
+            };
             let what = format!("{}: {}: {verdict:?}", group.name, check.way);
             assert_eq!(outcome, check.expected, "{what}");
             let reason = verdict.decided_by().map(|leg| leg.reason.clone());
+            let decided = |it: &Reason| !matches!(it, Reason::NoPolicy | Reason::Undecided);
+            let reason = reason.filter(decided);
             assert_eq!(compiler.reason(decider), reason, "{what}");
-            count += 1;
         }
     }
-    assert!(count > 100, "{count}");
+    assert!(pods > 100 && hosts > 10, "{pods} {hosts}");
+}
+
+fn hosts(default: &str) -> String {
+    format!(
+        "---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {{name: named, labels: {{is: host}}}}
+spec: {{node: n, interfaceName: eth0}}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {{name: by-address, labels: {{is: host}}}}
+spec: {{node: n, expectedIPs: [192.0.2.1]}}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {{name: others}}
+spec: {{node: n, interfaceName: '*'}}
+---
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {{name: t}}
+spec: {{order: 1, defaultAction: {default}}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: t.forward}}
+spec: {{tier: t, selector: is == 'host', applyOnForward: true, types: [Ingress], ingress: [{{action: Allow, protocol: TCP}}]}}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {{name: t.early}}
+spec: {{tier: t, selector: is == 'host', preDNAT: true, applyOnForward: true, types: [Ingress], ingress: [{{action: Deny, protocol: SCTP}}]}}
+"
+    )
+}
+
+#[test]
+fn host_endpoints_belong_to_interfaces_by_name_or_address_or_all() {
+    let mut compiler = PolicyCompiler::default();
+    let before = model(&[hosts("Deny")]);
+    compiler.update(&before, "n").unwrap();
+    let mut ports = PortTable::default();
+    for (at, name) in ["eth0", "eth1", "eth2", "calia"].into_iter().enumerate() {
+        let role = if name == "calia" {
+            PortRole::Pod
+        } else {
+            PortRole::Uplink
+        };
+        ports.insert(PortSpec {
+            ifindex: at as u32 + 1,
+            ..port(name, role)
+        });
+    }
+    let addresses = |ifindex| match ifindex {
+        1 | 2 => vec!["192.0.2.1".parse().unwrap()],
+        _ => Vec::new(),
+    };
+    let hosts_of = |compiler: &PolicyCompiler| compiler.policies(&ports, &addresses).hosts;
+    let hosts = hosts_of(&compiler).expect("they have a say");
+    let name = |end| hosts.of(end).map(|endpoint| endpoint.name.to_string());
+    let uplink = |at| End::Uplink(PortId(at));
+    assert_eq!(name(uplink(0)).as_deref(), Some("named"));
+    assert_eq!(name(uplink(1)).as_deref(), Some("by-address"));
+    for end in [uplink(2), End::Pod(PortId(3)), End::Elsewhere] {
+        assert_eq!(name(end).as_deref(), Some("others"));
+    }
+    let named = hosts.of(uplink(0)).unwrap();
+    assert!(named.ingress.is_some() && named.pre_dnat.is_some());
+    assert!(named.egress.is_none() && named.untracked.is_none());
+    let others = hosts.of(End::Elsewhere).unwrap();
+    assert!(others.ingress.is_none(), "no policy selects it");
+    // On another node, and where none has a say, there is nothing to ask.
+    compiler.update(&before, "elsewhere").unwrap();
+    assert!(hosts_of(&compiler).is_none());
+    compiler.update(&model(&[]), "n").unwrap();
+    assert!(hosts_of(&compiler).is_none());
+}
+
+#[test]
+fn ends_of_tiers_keep_their_numbers_and_are_counted() {
+    let mut compiler = PolicyCompiler::default();
+    compiler.update(&model(&[hosts("Deny")]), "n").unwrap();
+    let eth0 = ("eth0", PortRole::Uplink);
+    let by = |compiler: &PolicyCompiler| {
+        let packet = Packet {
+            src: "203.0.113.1".parse().unwrap(),
+            dst: "10.0.0.1".parse().unwrap(),
+            protocol: Protocol::UDP,
+            ports: Some((40_000, 53)),
+            icmp: None,
+            original_dst: None,
+            state: State::New,
+        };
+        match judged(compiler, eth0, &packet) {
+            Judgement::Deny { by, .. } => Some(by),
+            Judgement::Allow { .. } => None,
+        }
+    };
+    let end = by(&compiler).expect("the end of the tier");
+    let said = compiler.reason(end).unwrap().to_string();
+    assert_eq!(
+        said,
+        "no rule matched in tier t; GlobalNetworkPolicy t.forward selects this endpoint"
+    );
+    // Something else changes, and what does not is as it was.
+    let more = model(&[hosts("Deny"), policy("p", "a", ALLOW_ALL)]);
+    let before = compiler.policies(&PortTable::default(), &|_| Vec::new());
+    compiler.update(&more, "n").unwrap();
+    assert_eq!(by(&compiler), Some(end));
+    assert!(before.hosts.is_some());
+    let Decided::Rule(id) = end.decided() else {
+        panic!("a number")
+    };
+    assert_eq!(compiler.counters().get(id).connections, 2);
+    assert!(compiler.denying().any(|(it, ..)| it == id));
+    compiler.update(&model(&[hosts("Pass")]), "n").unwrap();
+    assert_eq!(by(&compiler), None);
 }
 
 #[test]
@@ -276,8 +409,12 @@ fn what_denies_by_default_is_counted_and_keeps_its_number() {
         original_dst: None,
         state: State::New,
     };
-    let (outcome, by) = judged(&compiler, "calia", &packet);
-    assert_eq!((outcome, by), (Outcome::Deny, Decider::rule(before)));
+    let denied = |judgement| match judgement {
+        Judgement::Deny { by, .. } => Some(by),
+        Judgement::Allow { .. } => None,
+    };
+    let by = denied(judged(&compiler, ("calia", PortRole::Pod), &packet));
+    assert_eq!(by, Some(Decider::rule(before)));
     assert_eq!(compiler.counters().get(before).connections, 1);
     let found = compiler.denying().find(|(id, ..)| *id == before);
     let (_, reason, direction) = found.unwrap();
@@ -292,9 +429,11 @@ fn what_denies_by_default_is_counted_and_keeps_its_number() {
     compiler.update(&model(&policies[..1]), "n").unwrap();
     assert_eq!(number(&compiler, end("of-a")), Some(before));
     assert_eq!(number(&compiler, end("of-b")), None);
-    let (outcome, by) = judged(&compiler, "calix", &packet);
-    assert_eq!(outcome, Outcome::Deny);
-    assert_eq!(compiler.reason(by), Some(Reason::UnknownEndpoint));
+    let by = denied(judged(&compiler, ("calix", PortRole::Pod), &packet));
+    assert_eq!(
+        compiler.reason(by.expect("a denial")),
+        Some(Reason::UnknownEndpoint)
+    );
     let unknown = number(&compiler, DefaultDenial::UnknownEndpoint).unwrap();
     assert_eq!(compiler.counters().get(unknown).connections, 1);
 }

@@ -98,18 +98,6 @@ fn l4_of<N: Net>(protocol: u8, ports: (u16, u16), l4: &[u8]) -> L4 {
     }
 }
 
-/// Multicast listener discovery and neighbour discovery: from a pod to its host always allowed.
-fn is_neighbour_discovery<A>(tuple: &Tuple<A>) -> bool {
-    tuple.protocol == l4::ICMPV6
-        && matches!(
-            tuple.l4,
-            L4::Icmp {
-                kind: 130..=133 | 135 | 136,
-                ..
-            }
-        )
-}
-
 /// A packet as policy sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<A> {
@@ -147,12 +135,6 @@ impl Context<'_> {
             from,
             to,
         } = subject;
-        if matches!((from, to), (End::Pod(_), End::Host)) && is_neighbour_discovery(tuple) {
-            return Judgement::Allow {
-                source: Decider::NOBODY,
-                destination: Decider::NOBODY,
-            };
-        }
         let policies = &self.tables.policies;
         policies.judge(tuple, from, to, |logs| self.log::<N>(packet, subject, logs))
     }
@@ -193,12 +175,12 @@ impl Context<'_> {
 
     fn came_from<N: Net>(&self, packet: &Packet) -> End {
         if packet.peer != PeerId::NONE {
-            return End::Outside;
+            return End::Elsewhere;
         }
         match self.end_at(packet.in_port) {
             // What the kernel forwards comes by the host's port too, as from a client whose NodePort kube-proxy translated: it has
-            // the client's address, and none of the host's rights.
-            End::Host if !self.is_own::<N>(N::tuple(packet).src) => End::Outside,
+            // the client's address, and none of the host's rights. By which interface it came is not known.
+            End::Host if !self.is_own::<N>(N::tuple(packet).src) => End::Elsewhere,
             end => end,
         }
     }
@@ -213,14 +195,15 @@ impl Context<'_> {
         match self.adjacency.way {
             Way::Pod => End::Pod(self.adjacency.port),
             Way::Host => End::Host,
-            Way::Uplink | Way::Tunnel => End::Outside,
+            Way::Uplink => End::Uplink(self.adjacency.port),
+            Way::Tunnel => End::Elsewhere,
         }
     }
 
     fn end_at(&self, port: PortId) -> End {
         match self.tables.port(port).map(|port| &port.kind) {
             Some(PortKind::Host) => End::Host,
-            Some(PortKind::Uplink) => End::Outside,
+            Some(PortKind::Uplink) => End::Uplink(port),
             // A port that is gone: closed, as no endpoint is known for it.
             Some(PortKind::Pod(_)) | None => End::Pod(port),
         }

@@ -1,0 +1,117 @@
+//! What is done with host endpoints of this node, of whose traffic only a part passes the dataplane.
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::load::Cluster;
+use crate::policy::resource::HostEndpoint;
+
+/// `hostEndpoints` in `caracal.yaml`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum HostEndpoints {
+    /// Files with one are refused: a policy that is not enforced is a hole that nobody sees.
+    #[default]
+    Refuse,
+    /// They are enforced on what is forwarded. What the host itself sends and gets is not judged.
+    ForwardedOnly,
+}
+
+impl HostEndpoints {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 2] = [
+        ("refuse", Self::Refuse),
+        ("forwarded-only", Self::ForwardedOnly),
+    ];
+
+    pub(super) fn errors(self, cluster: &Cluster, node: &str) -> Vec<Diagnostic> {
+        let refused = |endpoint: &HostEndpoint| {
+            Diagnostic::error("a host endpoint of this node: the host's own traffic would not be judged")
+                .at(&endpoint.node.at, "refused: traffic that it forbids would pass")
+                .about(endpoint.meta.label())
+                .help(
+                    "remove it; or set `hostEndpoints: forwarded-only` in caracal.yaml, to have it enforced on traffic between pods \
+                     and the outside only, and guard the host itself by rules in the kernel",
+                )
+        };
+        match self {
+            Self::Refuse => ours(cluster, node).map(refused).collect(),
+            Self::ForwardedOnly => Vec::new(),
+        }
+    }
+
+    /// What is not enforced of each host endpoint of `node`. `uplinks` are their interfaces, where they are known.
+    pub fn warnings(
+        self,
+        cluster: &Cluster,
+        node: &str,
+        uplinks: Option<&[&str]>,
+    ) -> Vec<Diagnostic> {
+        let warn = |endpoint: &HostEndpoint| {
+            let message = "a host endpoint is enforced on forwarded traffic only";
+            let interface = endpoint.interface.as_ref();
+            let elsewhere = interface.filter(|interface| {
+                interface.value != "*"
+                    && uplinks.is_some_and(|all| !all.contains(&interface.value.as_str()))
+            });
+            let warning = Diagnostic::new(Severity::Warning, message).about(endpoint.meta.label());
+            let warning = match elsewhere {
+                Some(interface) => warning.at(
+                    &interface.at,
+                    "no uplink of caracal.yaml: nothing of it is enforced",
+                ),
+                None => warning.at(
+                    &endpoint.node.at,
+                    "traffic of the host itself is not judged on this node",
+                ),
+            };
+            let policy = cluster.policy.host_endpoints.get(&endpoint.meta.name.value);
+            if policy.is_some_and(|endpoint| !endpoint.untracked.is_empty()) {
+                warning.help(
+                    "of its doNotTrack policies ingress is judged, with the first packet of a connection; connections are tracked all \
+                     the same",
+                )
+            } else {
+                warning
+            }
+        };
+        match self {
+            Self::Refuse => Vec::new(),
+            Self::ForwardedOnly => ours(cluster, node).map(warn).collect(),
+        }
+    }
+}
+
+fn ours<'c>(cluster: &'c Cluster, node: &'c str) -> impl Iterator<Item = &'c HostEndpoint> {
+    let all = cluster.host_endpoints.iter();
+    all.filter(move |endpoint| endpoint.node.value == node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, load_sources};
+
+    fn warnings(how: HostEndpoints, node: &str, uplinks: Option<&[&str]>) -> String {
+        let text = include_str!("../../tests/policy-tests/hosts.yaml");
+        let cluster = load_sources(&[Source::new("hosts.yaml", text)]).unwrap();
+        let all = how.warnings(&cluster, node, uplinks);
+        crate::config::Diagnostics(all).render(false)
+    }
+
+    #[test]
+    fn each_of_the_node_is_warned_about_once() {
+        let forwarded = HostEndpoints::ForwardedOnly;
+        let said = warnings(forwarded, "node1", Some(&["eth0"]));
+        assert_eq!(said.matches("warning:").count(), 2, "{said}");
+        assert!(!said.contains("no uplink of caracal.yaml"), "{said}");
+        let said = warnings(forwarded, "node1", Some(&["eth1"]));
+        assert_eq!(said.matches("warning:").count(), 2, "{said}");
+        // That for all interfaces is of whatever uplinks there are.
+        assert_eq!(
+            said.matches("no uplink of caracal.yaml").count(),
+            1,
+            "{said}"
+        );
+        assert!(said.contains("hosts.yaml:14:36"), "{said}");
+        assert_eq!(warnings(forwarded, "node2", None), "");
+        assert_eq!(warnings(HostEndpoints::Refuse, "node1", None), "");
+    }
+}

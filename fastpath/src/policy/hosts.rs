@@ -1,0 +1,44 @@
+//! Policy of host endpoints: what the node's interfaces say about packets that the node forwards.
+
+use std::sync::Arc;
+
+use flowtable::acl::Chain;
+
+use super::{Defaults, End};
+
+/// The host endpoints of a node.
+#[derive(Clone, Debug, Default)]
+pub struct HostEndpoints {
+    /// By port number, of uplinks: the endpoint of the interface, be it its own or the one for all interfaces.
+    pub uplinks: Vec<Option<HostEndpoint>>,
+    /// The one for all interfaces that have none of their own: pods', tunnels', and those that only the kernel serves.
+    pub wildcard: Option<HostEndpoint>,
+}
+
+/// What one host endpoint says about packets that are forwarded. A chain that is not there has no say.
+#[derive(Clone, Debug, Default)]
+pub struct HostEndpoint {
+    /// Its name.
+    pub name: Arc<str>,
+    /// For packets that come in, before connections are tracked. What it allows skips the two that follow.
+    pub untracked: Option<Chain>,
+    /// For packets that come in, before destinations are translated. What it allows skips the one that follows.
+    pub pre_dnat: Option<Chain>,
+    /// For packets that come in.
+    pub ingress: Option<Chain>,
+    /// For packets that leave.
+    pub egress: Option<Chain>,
+    /// The numbers of the ends of tiers that deny: ingress, egress.
+    pub ends: [Defaults; 2],
+}
+
+impl HostEndpoints {
+    /// The endpoint of the interface towards an end.
+    pub fn of(&self, end: End) -> Option<&HostEndpoint> {
+        match end {
+            End::Uplink(port) => self.uplinks.get(usize::from(port.0))?.as_ref(),
+            End::Pod(_) | End::Elsewhere => self.wildcard.as_ref(),
+            End::Host => None,
+        }
+    }
+}
