@@ -73,10 +73,13 @@ impl Hold {
         let waiting = || self.waiting.iter();
         self.waiting.len() < CAPACITY
             && waiting().filter(|one| one.neighbour == neighbour).count() < PER_NEIGHBOUR
-            && waiting()
-                .filter(|one| one.packet.in_port == in_port)
-                .count()
-                < PER_PORT
+            && self.has_share(in_port)
+    }
+
+    /// Whether a port has fewer packets waiting than one may have.
+    pub fn has_share(&self, in_port: PortId) -> bool {
+        let of_port = self.waiting.iter();
+        of_port.filter(|one| one.packet.in_port == in_port).count() < PER_PORT
     }
 
     /// Lets a packet wait. The caller asked [`has_room`](Self::has_room) before.

@@ -368,10 +368,13 @@ fn hold_back(
             packet.drop(DropReason::NoRoute);
             continue;
         };
-        events.push(Event::MissingNeighbour {
-            port: neighbour.0,
-            addr: neighbour.1,
-        });
+        // Who scans has his share of questions, too; for others it is asked though there is no room.
+        if hold.has_share(packet.in_port) {
+            events.push(Event::MissingNeighbour {
+                port: neighbour.0,
+                addr: neighbour.1,
+            });
+        }
         if !hold.has_room(neighbour, packet.in_port) {
             packet.drop(DropReason::NeighbourQueueFull);
             continue;

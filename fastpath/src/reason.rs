@@ -87,7 +87,7 @@ drop_reasons! {
         "Look at the sender.";
     Multicast "multicast" "parse" "Multicast and broadcast are not forwarded."
         "Nothing, unless an application needs multicast between pods, which Calico does not offer either.";
-    LinkLocal "link-local" "parse" "A link-local source or destination is never forwarded (RFC 4291 section 2.5.6, RFC 3927)."
+    LinkLocal "link-local" "parse" "An IPv6 link-local source or destination is never forwarded (RFC 4291 section 2.5.6)."
         "Use the pod's or the host's own address.";
     SourceSpoofed "source-spoofed" "parse" "A pod sent from an address that is not one of its own."
         "The pod spoofs; or the WorkloadEndpoint misses an address or needs allowedSourcePrefixes.";

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fastpath::batch::Fate;
 use fastpath::policy::{Decided, Decider, Direction, Endpoint, Policies, ToHost};
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
+use fastpath::tables::Way;
 use flowtable::acl::{
     Action, Chain, ChainSpec, Compiler, Icmp, Policy, PortRange, Rule, RuleId, Side, Tier,
 };
 use flowtable::flow::{Key4, View, flag};
 use pcap_tests::build::{counted, ethernet, ip4, ip6};
 use pcap_tests::rig::Rig;
+use pcap_tests::world::Hop;
 
 use crate::node::*;
 
@@ -516,4 +519,36 @@ fn what_nobody_answered_is_judged_again_when_policy_changes() {
     assert!(one(&mut rig, OTHER, answer()).is_ok());
     set(&mut rig, deny_port_80);
     assert!(one(&mut rig, POD, query()).is_ok());
+}
+
+#[test]
+fn who_may_not_send_has_no_neighbour_asked_for() {
+    let mut world = world();
+    for (net, hop) in &mut world.routes {
+        if net.prefix_len() == 0 {
+            let (port, way) = (UPLINK, Way::Uplink);
+            *hop = Hop::Unresolved { port, way };
+        }
+    }
+    let mut rig = Rig::new(world.tables()).with_connections();
+    let query = |port| [from_pod(&ip4(POD_ADDR, SERVER).udp(5000, port, b"query"))];
+    set(&mut rig, |policies| {
+        let egress = vec![to_port(3, Action::Allow, 53)];
+        put(policies, POD, endpoint(allow(), egress));
+    });
+    let outcome = rig.run_without_waiting(POD, &query(80));
+    assert_eq!(outcome.fates, [Fate::Drop(DropReason::PolicyDeny)]);
+    assert_eq!((rig.held(), rig.events()), (0, vec![]));
+    let outcome = rig.run_without_waiting(POD, &query(53));
+    assert_eq!(outcome.fates, [Fate::Held]);
+    assert_eq!((rig.held(), rig.events().len()), (1, 1));
+    // Judged, and counted, when it goes on.
+    let allowed = |rig: &Rig| rig.tables().policies.counters.get(RuleId(3)).connections;
+    assert_eq!(allowed(&rig), 0);
+    let mut known = tables(1024..=65_535);
+    known.policies = rig.tables().policies.clone();
+    known.generation = rig.tables().generation + 1;
+    rig.set_tables(known);
+    rig.pass(Duration::from_millis(100));
+    assert_eq!((rig.held(), allowed(&rig)), (0, 1));
 }

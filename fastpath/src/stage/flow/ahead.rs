@@ -2,14 +2,14 @@
 
 use flowtable::flow::FlowKey;
 
-use super::connect::is_translated;
+use super::connect::{Onward, is_translated};
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
 use super::{Found, snat};
 use crate::batch::{BATCH, Fate, Packet};
 use crate::connections::Tracker;
 use crate::io::PacketIo;
-use crate::tables::{NextHop, Tables};
+use crate::tables::Tables;
 
 /// Has the processor fetch where the connections of packets that belong to none will be. Changes nothing.
 pub(super) fn run<I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, tracker: &Tracker) {
@@ -26,7 +26,7 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
         let is_new = packet.family == N::FAMILY
             && matches!(found, Found::Nothing)
             && matches!(packet.fate, Fate::Transmit(_));
-        let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
+        let Some(onward) = Onward::by(tables.next_hop(packet.next_hop)) else {
             continue;
         };
         let (true, Some(there), Some(back)) = (is_new, keys.get_mut(count), answers.get_mut(count))
@@ -35,9 +35,9 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
         };
         *there = N::key_in(packet, || l3_of(packet, io));
         *back = there.reversed();
-        if is_translated::<N>(tables, adjacency, packet, there) {
+        if is_translated::<N>(tables, onward, packet, there) {
             let rng = rng.get_or_insert_with(|| tracker.rng.clone());
-            let address = tables.port(adjacency.port).and_then(N::nat_address);
+            let address = tables.port(onward.port).and_then(N::nat_address);
             let protocol = N::protocol(packet);
             let first = address.and_then(|address| {
                 snat::first_answers::<N>(&tables.nat, rng, protocol, there, address)

@@ -19,7 +19,7 @@ use crate::policy::Judgement;
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
 use crate::record::Verdict;
-use crate::tables::{Adjacency, NextHop, Tables, Way};
+use crate::tables::{NextHop, Tables, Way};
 
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
 /// Returns whether a sender has to be told that its packet is dropped.
@@ -58,18 +58,22 @@ fn one<N: Net, I: PacketIo>(
     now: Tick,
     counters: &Counters,
 ) {
+    let hop = tables.next_hop(packet.next_hop);
+    let waits = packet.fate == Fate::Held && !packet.frame.is_none();
     let l3 = l3_of(packet, io);
-    if matches!(packet.fate, Fate::Transmit(_))
-        && let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop)
+    if (waits || matches!(packet.fate, Fate::Transmit(_)))
+        && let Some(onward) = Onward::by(hop)
     {
         let mut context = Context {
             tables,
             tracker,
             counters,
             now,
-            adjacency,
+            onward,
         };
         let done = match found {
+            Found::Nothing if waits => context.may_wait::<N>(packet, l3),
+            _ if waits => Ok(()),
             Found::Nothing => context.begin::<N>(packet, l3),
             Found::Stale(flow) => context.renew::<N>(flow, packet, l3),
             Found::Related(flow) => {
@@ -77,9 +81,7 @@ fn one<N: Net, I: PacketIo>(
                 related::translate::<N>(&N::side(connections).table, flow, packet, l3, tables)
             }
             // About what the host itself began, as far as we know.
-            Found::Unrelated if adjacency.way == Way::Host && !context.is_from_pod(packet) => {
-                Ok(())
-            }
+            Found::Unrelated if onward.way == Way::Host && !context.is_from_pod(packet) => Ok(()),
             Found::Unrelated => Err(DropReason::IcmpUnrelated),
             Found::Done => Ok(()),
         };
@@ -92,13 +94,29 @@ fn one<N: Net, I: PacketIo>(
     }
 }
 
+/// Where a packet goes, whether its next hop's MAC address is known or not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Onward {
+    pub(super) way: Way,
+    pub(super) peer: PeerId,
+    pub(super) port: PortId,
+}
+
+impl Onward {
+    /// By a next hop; `None` for one that drops.
+    pub(super) fn by(hop: &NextHop) -> Option<Self> {
+        let (way, peer, port) = hop.origin()?;
+        Some(Self { way, peer, port })
+    }
+}
+
 /// What a packet's connection depends on beside the packet.
 pub(super) struct Context<'a> {
     pub(super) tables: &'a Tables,
     pub(super) tracker: &'a mut Tracker,
     pub(super) counters: &'a Counters,
     pub(super) now: Tick,
-    pub(super) adjacency: &'a Adjacency,
+    pub(super) onward: Onward,
 }
 
 /// On a forward entry: the connection counts for the endpoint that its replies come from.
@@ -108,6 +126,26 @@ pub(super) const OWNED_BY_REPLY: u8 = 1 << 4;
 pub(super) const NOBODY: u16 = u16::MAX;
 
 impl Context<'_> {
+    /// Whether a packet of no known connection may wait for its next hop. It will be judged when it goes on; but no neighbour is asked
+    /// for, and nothing kept, for who may not send at all.
+    #[cold]
+    fn may_wait<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+        let key = N::key_in(packet, || &*l3);
+        let known = N::side(&self.tracker.connections).table.lookup(&key);
+        let is_known = known.is_some_and(|(_, action)| !policy::is_denial(&action));
+        // Later fragments wait behind their first.
+        if is_known || N::is_later_fragment(packet) || self.is_hosts_own::<N>(packet) {
+            return Ok(());
+        }
+        let subject = self.subject::<N>(packet, l3);
+        let policies = &self.tables.policies;
+        match policies.explain(&subject.tuple, subject.from, subject.to, |_, _, _, _| ()) {
+            Judgement::Allow { .. } => Ok(()),
+            // Denies again, counts and remembers.
+            Judgement::Deny { .. } => self.begin::<N>(packet, l3),
+        }
+    }
+
     /// The first packet of a connection.
     fn begin<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
@@ -175,7 +213,7 @@ impl Context<'_> {
             rule: destination.to_bits(),
             ..Action::default()
         };
-        let is_translated = is_translated::<N>(self.tables, self.adjacency, packet, &key);
+        let is_translated = is_translated::<N>(self.tables, self.onward, packet, &key);
         let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
@@ -220,7 +258,7 @@ impl Context<'_> {
     /// Whether a packet is between the outside and the host itself: no connection of ours, whatever it is. What is not
     /// remembered can take no port from a pod (CVE-2021-3773).
     fn is_hosts_own<N: Net>(&self, packet: &Packet) -> bool {
-        if self.adjacency.way != Way::Host || packet.peer != PeerId::NONE {
+        if self.onward.way != Way::Host || packet.peer != PeerId::NONE {
             return false;
         }
         let by_uplink = self.tables.port(packet.in_port);
@@ -246,8 +284,8 @@ impl Context<'_> {
     fn owner(&self, packet: &Packet) -> (u16, bool) {
         if self.is_from_pod(packet) {
             (packet.in_port.0, false)
-        } else if self.adjacency.way == Way::Pod {
-            (self.adjacency.port.0, true)
+        } else if self.onward.way == Way::Pod {
+            (self.onward.port.0, true)
         } else {
             (NOBODY, true)
         }
@@ -255,10 +293,10 @@ impl Context<'_> {
 
     /// Where the answers come in, if they come back the way that the packet goes.
     const fn reply_origin(&self) -> u16 {
-        match self.adjacency.way {
-            Way::Tunnel if self.adjacency.peer.0 == PeerId::NONE.0 => NOWHERE,
-            Way::Tunnel => super::BY_TUNNEL | self.adjacency.peer.0,
-            Way::Uplink | Way::Pod | Way::Host => self.adjacency.port.0,
+        match self.onward.way {
+            Way::Tunnel if self.onward.peer.0 == PeerId::NONE.0 => NOWHERE,
+            Way::Tunnel => super::BY_TUNNEL | self.onward.peer.0,
+            Way::Uplink | Way::Pod | Way::Host => self.onward.port.0,
         }
     }
 
@@ -288,7 +326,7 @@ impl Context<'_> {
         reply: Action<N::Addr>,
         dir: Dir,
     ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-        if is_translated::<N>(self.tables, self.adjacency, packet, &key) {
+        if is_translated::<N>(self.tables, self.onward, packet, &key) {
             return self.insert_translated::<N>(packet, key, forward, reply, dir);
         }
         let table = &N::side(&self.tracker.connections).table;
@@ -307,7 +345,7 @@ impl Context<'_> {
         reply: Action<N::Addr>,
         dir: Dir,
     ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-        let port = self.tables.port(self.adjacency.port);
+        let port = self.tables.port(self.onward.port);
         let address = port.and_then(N::nat_address);
         let address = address.ok_or(Refused::Drop(DropReason::NatNoAddress))?;
         let forward = Action {
@@ -351,7 +389,7 @@ impl Context<'_> {
         let rules = &self.tables.policies.counters;
         let is_over = is_gone(self.tables, (was.origin, was.generation))
             || self.endpoint_is_newer(packet.in_port, was.generation)
-            || self.endpoint_is_newer(self.adjacency.port, was.generation)
+            || self.endpoint_is_newer(self.onward.port, was.generation)
             || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
         if is_over {
             evict::remove::<N>(side, flow, rules);
@@ -439,14 +477,14 @@ impl Context<'_> {
 /// Whether natOutgoing gives a new connection another source.
 pub(super) fn is_translated<N: Net>(
     tables: &Tables,
-    adjacency: &Adjacency,
+    onward: Onward,
     packet: &Packet,
     key: &N::Key,
 ) -> bool {
-    adjacency.way == Way::Uplink
+    onward.way == Way::Uplink
         && !packet.has(flag::KEEP_TTL)
         && N::is_masqueraded(tables, key)
-        && !tables.nat.untouched.contains(&adjacency.port)
+        && !tables.nat.untouched.contains(&onward.port)
 }
 
 /// Why there is no connection.

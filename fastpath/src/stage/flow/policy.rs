@@ -192,10 +192,10 @@ impl Context<'_> {
     }
 
     const fn goes_to(&self) -> End {
-        match self.adjacency.way {
-            Way::Pod => End::Pod(self.adjacency.port),
+        match self.onward.way {
+            Way::Pod => End::Pod(self.onward.port),
             Way::Host => End::Host,
-            Way::Uplink => End::Uplink(self.adjacency.port),
+            Way::Uplink => End::Uplink(self.onward.port),
             Way::Tunnel => End::Elsewhere,
         }
     }
