@@ -108,10 +108,4 @@ impl Hold {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
-
-    /// The earliest deadline.
-    pub fn next_deadline(&self) -> Option<Tick> {
-        let waiting = self.waiting.iter();
-        waiting.map(|waiting| waiting.terms.deadline).min()
-    }
 }

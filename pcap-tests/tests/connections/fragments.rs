@@ -174,3 +174,23 @@ fn what_waited_for_a_first_fragment_is_checked_for_its_source() {
     rig.pass(Duration::from_secs(200));
     assert_eq!(rig.connections().v4.quota.count(POD.0), 0);
 }
+
+#[test]
+fn fragments_do_not_outlive_their_sender() {
+    let mut rig = rig();
+    let pieces = fragments(POD_ADDR, SERVER, (5000, 53));
+    let outcome = rig.run_without_waiting(POD, &[from_pod(&pieces[1])]);
+    assert_eq!((outcome.fates, rig.held()), (vec![Fate::Held], 1));
+    // Another pod's port, before the first comes.
+    let mut tables = rig.tables().clone();
+    tables.generation += 1;
+    tables.endpoints_since = tables.generation;
+    if let Some(Some(port)) = tables.ports.get_mut(usize::from(POD.0)) {
+        port.since = tables.generation;
+    }
+    rig.set_tables(tables);
+    rig.pass(Duration::from_millis(100));
+    assert_eq!(rig.held(), 0);
+    let drops = rig.counters().drops(POD, DropReason::FlowEnded);
+    assert_eq!(drops.map(fastpath::counters::Counter::get), Some(1));
+}

@@ -9,7 +9,9 @@ use super::origin_of;
 use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::connections::Tracker;
 use crate::io::PacketIo;
+use crate::port::Port;
 use crate::reason::DropReason;
+use crate::tables::Tables;
 
 /// Gives later fragments the ports of their first, and lets those wait that came before it. Those that waited for what
 /// came now are in the tracker's `released` afterwards, to go behind this batch.
@@ -33,6 +35,24 @@ pub(crate) fn expire(tracker: &mut Tracker, now: Tick) {
         fragments.expire(now, |packet, outcome| {
             released.push(settle(packet, outcome));
         });
+    }
+}
+
+/// Forgets fragments of endpoints that are gone, or whose port is another's since `generation`.
+#[cold]
+pub(super) fn end(
+    fragments: &mut Held,
+    released: &mut Vec<Packet>,
+    tables: &Tables,
+    generation: u64,
+) {
+    for (origin, port) in (0..).zip(&tables.ports) {
+        let is_other = |port: &Port| port.since > generation;
+        if port.as_ref().is_none_or(is_other) {
+            fragments.remove_origin(origin, |packet, outcome| {
+                released.push(settle(packet, outcome));
+            });
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use flowtable::Tick;
 use flowtable::flow::{Cursor, FlowKey, FlowTable, View};
 
 use super::evict::{age_of, owner_of, settle};
+use super::fragments::end as end_fragments;
 use super::net::{Net, V4, V6};
 use super::{BY_TUNNEL, is_newer, policy};
 use crate::connections::{Side, Tracker};
@@ -49,11 +50,14 @@ pub fn run(tracker: &mut Tracker, tables: &Tables, now: Tick, counters: &Counter
         cursors,
         sweep,
         pollers,
+        fragments,
+        released,
         ..
     } = tracker;
     let lines =
         (lines_of(&connections.v4.table) + lines_of(&connections.v6.table)).div_ceil(*pollers);
     if tables.endpoints_since > sweep.ended {
+        end_fragments(fragments, released, tables, sweep.ended);
         sweep.ended = tables.generation;
         sweep.in_haste = lines;
     }
