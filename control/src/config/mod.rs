@@ -12,6 +12,7 @@ mod files;
 pub mod kinds;
 mod load;
 pub mod resource;
+pub(crate) mod regular;
 mod routes;
 pub mod source;
 pub mod suggest;

@@ -247,6 +247,20 @@ fn an_address_claimed_by_two_endpoints() {
 }
 
 #[test]
+fn a_configuration_that_is_a_fifo() {
+    let Some(lab) = Lab::new("bad_input::a_configuration_that_is_a_fifo") else {
+        return;
+    };
+    fs::remove_file(lab.config()).expect("remove");
+    nix::unistd::mkfifo(&lab.config(), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    refused(
+        &lab,
+        FILES,
+        &["caracal.yaml", "a FIFO", "only regular files"],
+    );
+}
+
+#[test]
 fn a_missing_directory_of_resources() {
     let Some(lab) = Lab::new("bad_input::a_missing_directory_of_resources") else {
         return;
