@@ -86,7 +86,7 @@ impl Node {
             until(self.host_due),
             until(Some(self.guard_at)),
             until(Some(self.host_ports_due)),
-            self.watch.timeout(now),
+            Some(self.watch.timeout(now)),
             self.api.timeout(now),
         ];
         let timeout = dues.into_iter().flatten().fold(LONGEST, Duration::min);
