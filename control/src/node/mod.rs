@@ -89,6 +89,8 @@ pub struct Node {
     /// What the kernel said when it could not be.
     host_error: Option<String>,
     /// Attachments are looked at then.
+    /// Its rules and routes are looked at then.
+    host_guard_at: Instant,
     guard_at: Instant,
     neighbours: Neighbours,
     /// What the host uses ports for, and when that is looked at again.

@@ -156,6 +156,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host,
         host_config,
         host_due: None,
+        host_guard_at: Instant::now(),
         host_looked: Instant::now(),
         host_error: None,
         guard_at: Instant::now(),
