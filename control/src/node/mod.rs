@@ -40,7 +40,7 @@ use fastpath::tables::Tables;
 
 use crate::api;
 use crate::compile::{Compiler, FibError};
-use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
+use crate::config::{self, DaemonConfig, Diagnostics, daemon::FailMode, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
@@ -319,7 +319,7 @@ impl Node {
         }
     }
 
-    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed.
+    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed, unless they are to be open.
     fn stop(self) {
         let Self {
             mut pollers,
@@ -331,6 +331,8 @@ impl Node {
         for (_, served) in served {
             served.leave();
         }
+            mut host,
+            config,
         for (_, attachment) in closed {
             attachment.leave_pinned();
         }
@@ -340,6 +342,12 @@ impl Node {
 
 /// Logs warnings and notes about resources.
 fn log_remarks(remarks: &Diagnostics) {
+        // The kernel forwards what pods send; the answers must not end at the host's port.
+        if config.fail_mode == FailMode::Open
+            && let Err(error) = host.remove_rules()
+        {
+            tracing::error!(%error, "the kernel does not forward to pods; `caracal cleanup` mends that");
+        }
     if !remarks.0.is_empty() {
         tracing::warn!("about the resources\n{}", remarks.render(false));
     }
