@@ -185,6 +185,30 @@ fn with_fail_mode_open_the_kernel_forwards_after_an_orderly_stop() {
 }
 
 #[test]
+fn pins_that_end_with_the_daemon_are_warned_of() {
+    let test = "crash::pins_that_end_with_the_daemon_are_warned_of";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.pod(0);
+    let warning = "pods are OPEN, without policy, after a stop";
+    let mut daemon = Daemon::start(&lab);
+    assert!(!daemon.log().contains(warning), "{}", daemon.log());
+    daemon.finish();
+    assert_eq!(lab.cleanup().status.code(), Some(0));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.args([
+        "umount /sys/fs/bpf && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_caracal"),
+    ]);
+    let mut daemon = Daemon::spawn_by(&lab, &mut command);
+    daemon.wait_for("ready");
+    assert_eq!(daemon.log().matches(warning).count(), 1, "{}", daemon.log());
+    daemon.finish();
+}
+
+#[test]
 fn cleanup_refuses_while_a_daemon_runs() {
     let Some(mut lab) = Lab::new("crash::cleanup_refuses_while_a_daemon_runs") else {
         return;
