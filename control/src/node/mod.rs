@@ -4,6 +4,7 @@
 
 mod answer;
 mod budget;
+mod connections;
 mod error;
 mod events;
 mod flows;

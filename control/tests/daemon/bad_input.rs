@@ -247,6 +247,27 @@ fn an_address_claimed_by_two_endpoints() {
 }
 
 #[test]
+fn more_connections_than_the_machine_has_memory_for() {
+    let test = "bad_input::more_connections_than_the_machine_has_memory_for";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let text = fs::read_to_string(lab.config()).expect("read");
+    let settings = "connections:\n  entries: 1073741824\n  entriesV6: 1073741824\n";
+    fs::write(lab.config(), text + settings).expect("write");
+    refused(
+        &lab,
+        FILES,
+        &[
+            "caracal.yaml",
+            "connections.entries: 1073741824",
+            "198656 MiB",
+            "this machine has",
+        ],
+    );
+}
+
+#[test]
 fn a_configuration_that_is_a_fifo() {
     let Some(lab) = Lab::new("bad_input::a_configuration_that_is_a_fifo") else {
         return;
