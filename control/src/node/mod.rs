@@ -89,9 +89,9 @@ pub struct Node {
     host_looked: Instant,
     /// What the kernel said when it could not be.
     host_error: Option<String>,
-    /// Attachments are looked at then.
     /// Its rules and routes are looked at then.
     host_guard_at: Instant,
+    /// Attachments are looked at then.
     guard_at: Instant,
     neighbours: Neighbours,
     /// What the host uses ports for, and when that is looked at again.
@@ -171,13 +171,18 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 
 impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
-    fn load(dir: &Path, node: &str) -> Result<Loaded, Diagnostics> {
-        let cluster = config::load_dir(dir)?;
-        let desired = config::compute(&cluster, node).map_err(|errors| {
+    fn load(config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
+        let cluster = config::load_dir(&config.resources)?;
+        let sorted = |errors| {
             let mut all = Diagnostics(errors);
             all.sort();
             all
-        })?;
+        };
+        let taken = config::check::uplinks_are_no_pods(&cluster.base, node, &config.uplinks);
+        if !taken.is_empty() {
+            return Err(sorted(taken));
+        }
+        let desired = config::compute(&cluster, node).map_err(sorted)?;
         Ok(Loaded {
             desired,
             resources: cluster.len,
@@ -187,7 +192,7 @@ impl Node {
 
     /// Takes the files' state anew. Bad files change nothing.
     fn reload(&mut self) {
-        match Self::load(&self.config.resources, &self.name) {
+        match Self::load(&self.config, &self.name) {
             Ok(Loaded {
                 desired,
                 resources,
@@ -326,16 +331,22 @@ impl Node {
             mut pollers,
             served,
             closed,
+            mut host,
+            config,
             ..
         } = self;
         pollers.stop();
         for (_, served) in served {
             served.leave();
         }
-            mut host,
-            config,
         for (_, attachment) in closed {
             attachment.leave_pinned();
+        }
+        // The kernel forwards what pods send; the answers must not end at the host's port.
+        if config.fail_mode == FailMode::Open
+            && let Err(error) = host.remove_rules()
+        {
+            tracing::error!(%error, "the kernel does not forward to pods; `caracal cleanup` mends that");
         }
         tracing::info!("stopped");
     }
@@ -343,12 +354,6 @@ impl Node {
 
 /// Logs warnings and notes about resources.
 fn log_remarks(remarks: &Diagnostics) {
-        // The kernel forwards what pods send; the answers must not end at the host's port.
-        if config.fail_mode == FailMode::Open
-            && let Err(error) = host.remove_rules()
-        {
-            tracing::error!(%error, "the kernel does not forward to pods; `caracal cleanup` mends that");
-        }
     if !remarks.0.is_empty() {
         tracing::warn!("about the resources\n{}", remarks.render(false));
     }

@@ -40,7 +40,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         desired,
         resources,
         remarks,
-    } = Node::load(&config.resources, &name).map_err(RunError::Config)?;
+    } = Node::load(&config, &name).map_err(RunError::Config)?;
     log_remarks(&remarks);
     probe::probe()?;
     let lock = super::leftovers::lock()?;
@@ -154,9 +154,9 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host,
         host_config,
         host_due: None,
-        host_guard_at: Instant::now(),
         host_looked: Instant::now(),
         host_error: None,
+        host_guard_at: Instant::now(),
         guard_at: Instant::now(),
         neighbours: Neighbours::default(),
         host_ports,
