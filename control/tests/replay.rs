@@ -297,3 +297,17 @@ fn an_output_never_overwrites_an_input() {
     assert!(said(&output).contains("would overwrite an input"));
     assert_eq!(fs::read(file).unwrap(), bytes);
 }
+
+#[test]
+fn a_capture_that_is_a_fifo_is_refused_and_not_waited_for() {
+    let scratch = Scratch::new("fifo");
+    let fifo = scratch.path("in.pcap");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let input = format!("eth0={fifo}");
+    let out = scratch.path("out");
+    let output = replay(&["--node", "node1", "--in", &input, "--out", &out]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let start = format!("error: {fifo}: it is a FIFO, and only regular files are read");
+    assert!(said(&output).starts_with(&start), "{}", said(&output));
+    assert!(!Path::new(&out).exists());
+}

@@ -98,3 +98,28 @@ fn a_missing_file_and_a_missing_argument_are_told_apart() {
     );
     assert_eq!(validate(&[]).status.code(), Some(2));
 }
+
+#[test]
+fn what_is_no_regular_file_is_named_and_not_waited_for() {
+    let dir = std::env::temp_dir().join(format!("caracal-validate-fifo-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let fifo = dir.join("policies.yaml");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let by_directory = validate(&["-f", dir.to_str().unwrap()]);
+    let by_name = validate(&["-f", fifo.to_str().unwrap()]);
+    let device = validate(&["-f", "/dev/zero"]);
+    let _ = std::fs::remove_dir_all(&dir);
+    for (output, file, what) in [
+        (by_directory, fifo.to_str().unwrap(), "a FIFO"),
+        (by_name, fifo.to_str().unwrap(), "a FIFO"),
+        (device, "/dev/zero", "a device"),
+    ] {
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let start =
+            format!("error: cannot read {file}: it is {what}, and only regular files are read");
+        assert!(said.starts_with(&start), "{said}");
+        assert!(said.ends_with("\n1 error, 0 warnings\n"), "{said}");
+    }
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use control::config::watch::{LONGEST, QUIET, Watch};
+use control::config::watch::{LONGEST, LOOK, QUIET, Watch};
 
 /// A directory that goes with the test.
 struct Temp(PathBuf);
@@ -38,6 +38,19 @@ fn reported(watch: &mut Watch, change: impl FnOnce()) -> bool {
     let reported = watch.drain(now + QUIET);
     assert!(!watch.drain(now + QUIET + LONGEST), "reported twice");
     reported
+}
+
+/// Whether `change`, which nothing tells of, is reported: when the directory is looked at again, and only once.
+fn found(watch: &mut Watch, change: impl FnOnce()) -> bool {
+    // When it is looked at next.
+    let now = Instant::now();
+    let now = now + watch.timeout(now);
+    assert!(!watch.drain(now), "something is pending");
+    change();
+    assert!(!watch.drain(now + LOOK), "reported before it was quiet");
+    let found = watch.drain(now + LOOK + QUIET);
+    assert!(!watch.drain(now + 3 * LOOK), "reported twice");
+    found
 }
 
 fn write(path: &Path) {
@@ -124,8 +137,51 @@ fn changes_that_never_end_are_reported_all_the_same() {
     while now < start + LONGEST + QUIET {
         write(&temp.dir().join("a.yaml"));
         reports += u32::from(watch.drain(now));
-        assert!(watch.timeout(now).is_none_or(|timeout| timeout <= QUIET));
+        assert!(watch.timeout(now) <= LOOK);
         now += QUIET / 2;
     }
     assert_eq!(reports, 1);
+}
+
+#[test]
+fn what_is_behind_a_symlink_is_noticed() {
+    let temp = Temp::new("behind");
+    let (dir, target) = (temp.dir(), temp.0.join("elsewhere.yaml"));
+    write(&target);
+    symlink(&target, dir.join("a.yaml")).unwrap();
+    let mut watch = Watch::new(&dir).unwrap();
+    assert!(!found(&mut watch, || {}));
+    assert!(found(&mut watch, || fs::write(&target, "a: 10\n").unwrap()));
+    let other = temp.0.join("other.yaml");
+    assert!(found(&mut watch, || {
+        fs::write(&other, "a: 20\n").unwrap();
+        fs::rename(&other, &target).unwrap();
+    }));
+    assert!(found(&mut watch, || fs::remove_file(&target).unwrap()));
+    // Nobody reads what is in there.
+    let below = temp.0.join("below");
+    fs::create_dir(&below).unwrap();
+    assert!(found(&mut watch, || symlink(&below, &target).unwrap()));
+    assert!(!found(&mut watch, || write(&below.join("a.yaml"))));
+}
+
+#[test]
+fn a_directory_on_the_way_that_is_switched_is_noticed_and_the_new_one_watched() {
+    let temp = Temp::new("switched");
+    for release in ["r1", "r2"] {
+        fs::create_dir_all(temp.0.join(release).join("conf.d")).unwrap();
+    }
+    let current = temp.0.join("current");
+    symlink("r1", &current).unwrap();
+    let mut watch = Watch::new(current.join("conf.d")).unwrap();
+    assert!(found(&mut watch, || {
+        let new = temp.0.join("new");
+        symlink("r2", &new).unwrap();
+        fs::rename(&new, &current).unwrap();
+    }));
+    let file = temp.0.join("r2/conf.d/a.yaml");
+    let now = Instant::now();
+    write(&file);
+    assert!(!watch.drain(now));
+    assert!(watch.drain(now + QUIET), "the old directory is watched");
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::daemon::Uplink;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::load::Resources;
 use super::resource::Meta;
@@ -173,6 +174,34 @@ fn interfaces_are_unique(resources: &Resources, diagnostics: &mut Diagnostics) {
             owners.insert(key, (&endpoint.meta, &interface.at));
         }
     }
+}
+
+/// Endpoints of a node whose interface is one of its uplinks. Pods would be given what is the node's.
+pub(crate) fn uplinks_are_no_pods(
+    resources: &Resources,
+    node: &str,
+    uplinks: &[Uplink],
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for endpoint in resources
+        .endpoints
+        .iter()
+        .filter(|it| it.node.value == node)
+    {
+        let Some(interface) = &endpoint.interface else {
+            continue;
+        };
+        if let Some(uplink) = uplinks.iter().find(|it| it.interface == *interface) {
+            let message = format!("interface {} is an uplink of this node", interface.value);
+            found.push(
+                Diagnostic::error(message)
+                    .at(&interface.at, "must be the host's end of the pod's veth")
+                    .about(endpoint.meta.label())
+                    .see("an uplink by this line", &uplink.interface.at),
+            );
+        }
+    }
+    found
 }
 
 fn references_are_met(resources: &Resources, diagnostics: &mut Diagnostics) {

@@ -342,7 +342,7 @@ fn uplink(node: &Node, cx: &mut Context<'_>) -> Option<Uplink> {
         ("zero-copy", UplinkMode::ZeroCopy),
         ("generic", UplinkMode::Generic),
     ];
-    let interface = fields.require("interface", cx, decode::interface);
+    let interface = fields.require("interface", cx, decode::foreign_interface);
     let queues = fields.get("queues", cx, decode::number(1..=1024u16));
     let mode = fields.get("mode", cx, decode::choice(&modes, true));
     fields.finish(cx);
@@ -431,6 +431,17 @@ mod tests {
         );
         assert_eq!(all.cores.len(), 2);
         assert_eq!(all.control_socket, DaemonConfig::default().control_socket);
+    }
+
+    #[test]
+    fn our_own_interfaces_are_no_uplinks() {
+        for name in ["caracal0", "caracal0-dp"] {
+            let errors = parse(&format!("uplinks:\n  - interface: {name}\n")).unwrap_err();
+            let said = errors.render(false);
+            assert_eq!(errors.0.len(), 1, "{said}");
+            assert!(said.contains("caracal.yaml:2:16"), "{said}");
+            assert!(said.contains("is Caracal's own"), "{said}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::source::{Located, Span};
 use super::suggest::nearest;
 use super::yaml::{Key, Node, Value};
 use crate::desired::MacAddr;
+use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
 
 /// Where findings go, and what resource they are about.
 #[derive(Debug)]
@@ -583,6 +584,21 @@ pub fn interface(node: &Node, cx: &mut Context<'_>) -> Option<String> {
     };
     cx.error(&node.at, format!("not an interface name: `{given}`"), label);
     None
+}
+
+/// As [`interface`], and none that is made by the daemon itself.
+pub fn foreign_interface(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let name = interface(node, cx)?;
+    if [HOST_END, DATAPLANE_END].contains(&name.as_str()) {
+        let label = "an end of the host's port, which Caracal makes; name another interface";
+        cx.error(
+            &node.at,
+            format!("interface {name} is Caracal's own"),
+            label,
+        );
+        return None;
+    }
+    Some(name)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Files to checked resources.
 
 use std::collections::HashMap;
-use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::files;
 use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
 };
+use super::regular;
 use super::resource::{Meta, Resource};
 use super::source::{Source, Span};
 use super::yaml;
@@ -144,19 +145,17 @@ pub fn load_sources(sources: &[Arc<Source>]) -> Result<Cluster, Diagnostics> {
     load(sources, Diagnostics::default())
 }
 
-/// Reads one file, within the limit of size.
+/// Reads one regular file, within the limit of size.
 pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
-    let fail = |error: &std::io::Error| Box::new(unreadable(path, error));
-    let size = fs::metadata(path).map_err(|error| fail(&error))?.len();
-    if size > yaml::MAX_FILE_BYTES {
+    let bytes = read_bytes(path).map_err(|error| Box::new(unreadable(path, &error)))?;
+    if bytes.len() as u64 > yaml::MAX_FILE_BYTES {
         let message = format!(
-            "{}: {size} bytes; a file may have {} at most",
+            "{}: too long; a file may have {} bytes at most",
             path.display(),
             yaml::MAX_FILE_BYTES
         );
         return Err(Box::new(Diagnostic::error(message)));
     }
-    let bytes = fs::read(path).map_err(|error| fail(&error))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
@@ -168,6 +167,15 @@ pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
         Box::new(Diagnostic::error("not UTF-8 text").at(&span, "this byte is no character"))
     })?;
     Ok(Source::new(path, text))
+}
+
+/// At most one byte more than a file may have, however much it grows meanwhile.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = regular::open(path)?;
+    file.take(yaml::MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {

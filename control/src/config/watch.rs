@@ -3,6 +3,9 @@
 //! The directory is watched, not its files: editors replace files by renaming over them, and a Kubernetes
 //! ConfigMap swaps the symlink `..data`. Its parent is watched as well, so that a directory that is deleted and
 //! made again is found again. A change is reported once it has been quiet for a moment.
+//!
+//! What is behind symlinks, of a file or on the way to the directory, inotify does not tell of. So the directory is also
+//! looked at now and then, and compared with what it was.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,11 +16,17 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use super::files;
+use super::glance::Glance;
 
 /// How long nothing may change before a change is reported.
 pub const QUIET: Duration = Duration::from_millis(100);
 /// How long a change is held back at most while more keep coming.
 pub const LONGEST: Duration = Duration::from_secs(1);
+
+/// How often the directory is looked at.
+pub const LOOK: Duration = Duration::from_secs(1);
+/// Entries that add another [`LOOK`] to the time until the next one: a stat call takes about a microsecond.
+const ENTRIES_A_LOOK: u32 = 4096;
 
 /// A watched directory.
 #[derive(Debug)]
@@ -27,6 +36,9 @@ pub struct Watch {
     armed: Option<WatchDescriptor>,
     /// First and last change not yet reported.
     pending: Option<(Instant, Instant)>,
+    /// What the directory was when it was looked at last.
+    seen: Glance,
+    look_at: Instant,
 }
 
 impl Watch {
@@ -41,6 +53,8 @@ impl Watch {
             dir: dir.as_ref().to_path_buf(),
             armed: None,
             pending: None,
+            seen: Glance::at(dir.as_ref(), is_ours),
+            look_at: Instant::now() + LOOK,
         };
         let parent = watch
             .dir
@@ -78,22 +92,40 @@ impl Watch {
                 Err(_) => break,
             }
         }
+        if now >= self.look_at && self.look(now) {
+            self.touch(now);
+        }
         let Some((first, last)) = self.pending else {
             return false;
         };
         let due = now.saturating_duration_since(last) >= QUIET
             || now.saturating_duration_since(first) >= LONGEST;
         if due {
+            // Before the files are read: what changes while they are is seen the next time.
+            self.look(now);
             self.pending = None;
         }
         due
     }
 
-    /// How long poll may sleep before [`Watch::drain`] must be called though nothing came; `None`: for ever.
-    pub fn timeout(&self, now: Instant) -> Option<Duration> {
-        let (first, last) = self.pending?;
-        let due = (last + QUIET).min(first + LONGEST);
-        Some(due.saturating_duration_since(now))
+    /// How long poll may sleep before [`Watch::drain`] must be called though nothing came.
+    pub fn timeout(&self, now: Instant) -> Duration {
+        let pending = self
+            .pending
+            .map(|(first, last)| (last + QUIET).min(first + LONGEST));
+        let due = pending.map_or(self.look_at, |due| due.min(self.look_at));
+        due.saturating_duration_since(now)
+    }
+
+    /// Looks at the directory. True if it is not what it was.
+    fn look(&mut self, now: Instant) -> bool {
+        let glance = Glance::at(&self.dir, is_ours);
+        self.look_at = now + LOOK * (1 + glance.entries / ENTRIES_A_LOOK);
+        let seen = std::mem::replace(&mut self.seen, glance);
+        if seen.dir != glance.dir {
+            self.arm();
+        }
+        seen != glance
     }
 
     fn note(&mut self, event: &InotifyEvent, now: Instant) {

@@ -13,7 +13,7 @@
 //! no program is attached, finds no way on.
 //!
 //! All of it outlives the process on purpose: after a crash the host's packets to pods end at the pair instead of passing by
-//! policy, and [`HostPort::ensure`] takes over what is there.
+//! policy, and [`HostPort::ensure`] takes over what is there. With `failMode: open` an orderly stop takes the rules away.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -98,10 +98,32 @@ impl HostPort {
         port.prepare_dataplane_end(config)?;
         port.prepare_host_end(config)?;
         port.set_addresses(&config.addresses)?;
-        for family in port.families() {
-            port.writer.add_rule(family, RULE_PREFERENCE, TABLE)?;
-        }
+        port.ensure_rules()?;
         Ok(port)
+    }
+
+    /// Puts the rules that send the host's packets here, where they are missing; returns how many were.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ensure_rules(&mut self) -> Result<usize> {
+        let mut missing = 0;
+        for family in self.families() {
+            let was_missing = self.writer.add_rule(family, RULE_PREFERENCE, TABLE)?;
+            missing += usize::from(was_missing);
+        }
+        Ok(missing)
+    }
+
+    /// Takes the rules away: the host's and forwarded packets to pods go by table main again. The rest stays.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove_rules(&mut self) -> Result<()> {
+        for family in self.families() {
+            self.writer.delete_rule(family, RULE_PREFERENCE, TABLE)?;
+        }
+        Ok(())
     }
 
     /// Makes these the addresses of the host's end, beside [`PLACEHOLDER_V4`], and no others.
@@ -153,8 +175,8 @@ impl HostPort {
                 changes += 1;
             }
         }
-        // Afterwards, so that a packet finds its way at every moment.
-        for route in &present {
+        // Afterwards, so that a packet finds its way at every moment. What others put there is theirs.
+        for route in present.iter().filter(|route| route.protocol == PROTOCOL) {
             let replaced = |wanted: &HostRoute| self.kernel_route(wanted).metric == route.metric;
             if !wanted.get(&route.dst).is_some_and(replaced) {
                 self.writer.delete_route(TABLE, route.dst, route.metric)?;
@@ -169,9 +191,7 @@ impl HostPort {
     /// # Errors
     /// What the kernel says.
     pub fn remove(mut self) -> Result<()> {
-        for family in self.families() {
-            self.writer.delete_rule(family, RULE_PREFERENCE, TABLE)?;
-        }
+        self.remove_rules()?;
         self.writer.flush_table(TABLE)?;
         self.writer.delete_link(self.host_ifindex)
     }

@@ -60,6 +60,7 @@ impl Node {
             }
             let now = Instant::now();
             self.look_after_host(now);
+            self.guard_host(now);
             self.look_after_ports(now);
             self.forget_path_mtus(now);
             self.guard(now);
@@ -85,8 +86,9 @@ impl Node {
             until(self.mirror.resync_due()),
             until(self.host_due),
             until(Some(self.guard_at)),
+            until(Some(self.host_guard_at)),
             until(Some(self.host_ports_due)),
-            self.watch.timeout(now),
+            Some(self.watch.timeout(now)),
             self.api.timeout(now),
         ];
         let timeout = dues.into_iter().flatten().fold(LONGEST, Duration::min);

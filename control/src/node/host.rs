@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Node;
 use crate::netlink::host_port::HOST_END;
-use crate::netlink::{HostPort, HostPortConfig, HostRoute};
+use crate::netlink::{self, HostPort, HostPortConfig, HostRoute};
 
 /// The host's port is repaired at most this often: a repair changes links, too.
 const REPAIR: Duration = Duration::from_secs(1);
@@ -41,14 +41,50 @@ impl Node {
                 self.sync_host();
             }
             Err(error) => {
-                let error = format!("not as it should be, and tried again every second: {error}");
-                if self.host_error.as_ref() != Some(&error) {
-                    tracing::error!("the host's port is {error}");
-                }
-                self.host_error = Some(error);
+                self.host_fails(&error);
                 self.host_due = Some(now + REPAIR);
             }
         }
+    }
+
+    /// Puts back the rules and routes of the host's port that somebody deleted, if it is time to look.
+    pub(super) fn guard_host(&mut self, now: Instant) {
+        if now < self.host_guard_at {
+            return;
+        }
+        self.host_guard_at = now + REPAIR;
+        // Then all of it is looked after.
+        if self.host_due.is_some() {
+            return;
+        }
+        let routes = self.host_routes();
+        let put_back = self
+            .host
+            .ensure_rules()
+            .and_then(|rules| Ok((rules, self.host.sync_routes(&routes)?)));
+        match put_back {
+            Ok(put_back) => {
+                self.host_error = None;
+                if let (1.., _) | (_, 1..) = put_back {
+                    let (rules, routes) = put_back;
+                    tracing::warn!(
+                        rules,
+                        routes,
+                        "somebody changed rules or routes of the host's port (`ip rule`, table 4242); they are put back"
+                    );
+                }
+            }
+            Err(error) => self.host_fails(&error),
+        }
+    }
+
+    /// Says once what is the matter with the host's port.
+    fn host_fails(&mut self, error: &netlink::Error) {
+        let error = format!("not as it should be, and tried again every second: {error}");
+        if self.host_error.as_ref() != Some(&error) {
+            tracing::error!("the host's port is {error}");
+        }
+        self.host_error = Some(error);
     }
 
     /// The host's addresses and routes on its port: tunnel addresses, and every pool and pod.

@@ -4,6 +4,7 @@
 
 mod answer;
 mod budget;
+mod connections;
 mod error;
 mod events;
 mod flows;
@@ -40,7 +41,7 @@ use fastpath::tables::Tables;
 
 use crate::api;
 use crate::compile::{Compiler, FibError};
-use crate::config::{self, DaemonConfig, Diagnostics, watch::Watch};
+use crate::config::{self, DaemonConfig, Diagnostics, daemon::FailMode, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
@@ -88,6 +89,8 @@ pub struct Node {
     host_looked: Instant,
     /// What the kernel said when it could not be.
     host_error: Option<String>,
+    /// Its rules and routes are looked at then.
+    host_guard_at: Instant,
     /// Attachments are looked at then.
     guard_at: Instant,
     neighbours: Neighbours,
@@ -170,12 +173,17 @@ impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
     fn load(config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
         let cluster = config::load_dir(&config.resources)?;
-        let how = config.host_endpoints;
-        let desired = config::compute_with(&cluster, node, how).map_err(|errors| {
+        let sorted = |errors| {
             let mut all = Diagnostics(errors);
             all.sort();
             all
-        })?;
+        };
+        let taken = config::check::uplinks_are_no_pods(&cluster.base, node, &config.uplinks);
+        if !taken.is_empty() {
+            return Err(sorted(taken));
+        }
+        let how = config.host_endpoints;
+        let desired = config::compute_with(&cluster, node, how).map_err(sorted)?;
         let uplinks = config.uplinks.iter();
         let uplinks: Vec<_> = uplinks
             .map(|uplink| uplink.interface.value.as_str())
@@ -326,12 +334,14 @@ impl Node {
         }
     }
 
-    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed.
+    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed, unless they are to be open.
     fn stop(self) {
         let Self {
             mut pollers,
             served,
             closed,
+            mut host,
+            config,
             ..
         } = self;
         pollers.stop();
@@ -340,6 +350,12 @@ impl Node {
         }
         for (_, attachment) in closed {
             attachment.leave_pinned();
+        }
+        // The kernel forwards what pods send; the answers must not end at the host's port.
+        if config.fail_mode == FailMode::Open
+            && let Err(error) = host.remove_rules()
+        {
+            tracing::error!(%error, "the kernel does not forward to pods; `caracal cleanup` mends that");
         }
         tracing::info!("stopped");
     }

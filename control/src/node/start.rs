@@ -3,19 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use encap::flow_hash::HashKey;
-use fastpath::connections::{Connections, Sizes};
 use fastpath::io::xsk::{UmemArea, ethtool, probe};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
-use flowtable::flow::Capacity;
 
 use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, kernel, log_remarks, pollers, ports};
+use super::{Budget, Node, RunError, connections, kernel, log_remarks, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, watch::Watch};
@@ -32,6 +29,7 @@ const LARGEST_FRAME: u32 = 4096;
 /// Sets everything up and starts the pollers.
 pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let config = DaemonConfig::load(path).map_err(RunError::Config)?;
+    connections::check_memory(path, &config.connections)?;
     let name = config
         .node_name_or_host()
         .map_err(|source| RunError::System {
@@ -92,7 +90,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         source,
     })?;
     let max_ports = usize::from(config.max_pods) + config.uplinks.len() + 1;
-    let connections = connections(&config, 2 * max_ports)?;
+    let connections = connections::connections(&config, 2 * max_ports)?;
     compiler.set_pick_up(config.connections.pick_up);
     let wake = pollers::wake()?;
     // Twice as many numbers as ports: those of ports that are gone rest for a while.
@@ -158,6 +156,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host_due: None,
         host_looked: Instant::now(),
         host_error: None,
+        host_guard_at: Instant::now(),
         guard_at: Instant::now(),
         neighbours: Neighbours::default(),
         host_ports,
@@ -268,33 +267,6 @@ pub(super) fn vxlan_port(desired: &Desired) -> Option<u16> {
         .vxlan_enabled
         .unwrap_or(used)
         .then_some(desired.felix.vxlan_port)
-}
-
-/// Sixteen random bytes.
-/// The table of connections, with room for those of `ports` ports.
-fn connections(config: &DaemonConfig, ports: usize) -> Result<Arc<Connections>, RunError> {
-    let capacity = |entries: u32| {
-        let capacity = Capacity::new(entries as usize);
-        capacity.map_err(|error| RunError::System {
-            what: "make the table of connections",
-            source: std::io::Error::other(error),
-        })
-    };
-    let sizes = Sizes {
-        v4: capacity(config.connections.entries)?,
-        v6: capacity(config.connections.entries_v6)?,
-        ports: u16::try_from(ports).unwrap_or(u16::MAX),
-        share_percent: config.connections.per_endpoint_percent,
-    };
-    let ([a, b], [c, d]) = (random_key()?, random_key()?);
-    let connections = Connections::new(&sizes, [a, b, c, d]);
-    tracing::info!(
-        "connections: {} IPv4 and {} IPv6 entries, {} MiB",
-        config.connections.entries,
-        config.connections.entries_v6,
-        connections.memory_bytes() >> 20
-    );
-    Ok(Arc::new(connections))
 }
 
 /// Sixteen random bytes.

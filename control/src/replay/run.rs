@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::Batch;
-use fastpath::capture::{CaptureError, Reader};
+use fastpath::capture::CaptureError;
 use fastpath::connections::{Connections, Sizes, Tracker};
 use fastpath::counters::Counters;
 use fastpath::event::{Event, Events};
@@ -24,7 +24,7 @@ use flowtable::Tick;
 use flowtable::flow::Capacity;
 
 use super::node::ReplayNode;
-use super::scan::Scan;
+use super::scan::{self, Scan};
 use super::summary::{Accounting, PortSummary, SCHEMA, Summary, Unresolved};
 use super::verdicts::Verdicts;
 
@@ -123,7 +123,7 @@ pub fn run(node: &mut ReplayNode, job: &Job<'_>) -> Result<Summary, ReplayError>
     };
     let mut io = PcapIo::new(CHUNKS, chunk_len, names.len(), Box::new(open));
     for (port, file, _) in &job.inputs {
-        io.add_input(*port, Reader::open(file)?, node.macs_in(*port))?;
+        io.add_input(*port, scan::open(file)?, node.macs_in(*port))?;
     }
     let verdicts = match job.verdicts {
         Some(path) => {

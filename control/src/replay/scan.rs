@@ -1,11 +1,14 @@
 //! A first look at a capture, so that nothing is written when one of several is damaged.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::net::IpAddr;
 use std::path::Path;
 
 use encap::eth::{HEADER_LEN, MacAddr};
-use fastpath::capture::{CaptureError, Link, Reader};
+use fastpath::capture::{CaptureError, Link, Problem, Reader};
+
+use crate::config::regular;
 
 /// What a capture holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,12 +23,22 @@ pub struct Scan {
     pub our_mac: Option<MacAddr>,
 }
 
+/// Opens a capture. Only a regular file will do: it is read twice, once by [`scan`] and once by the replay.
+pub(super) fn open(path: &Path) -> Result<Reader, CaptureError> {
+    let file = regular::open(path).map_err(|error| CaptureError {
+        file: path.to_owned(),
+        offset: 0,
+        problem: Problem::Io(error),
+    })?;
+    Reader::new(path, Box::new(BufReader::with_capacity(1 << 16, file)))
+}
+
 /// Reads a capture to its end. `is_ours` says whether an address is the node's own or a pod's.
 ///
 /// # Errors
 /// When the capture is truncated, damaged, or of a link type that is not forwarded.
 pub fn scan(path: &Path, is_ours: impl Fn(IpAddr) -> bool) -> Result<Scan, CaptureError> {
-    let mut reader = Reader::open(path)?;
+    let mut reader = open(path)?;
     let mut scan = Scan::default();
     let mut macs: BTreeMap<[u8; 6], u64> = BTreeMap::new();
     while let Some(record) = reader.next_record()? {

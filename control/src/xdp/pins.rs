@@ -193,10 +193,30 @@ fn ensure_bpffs(path: &Path) -> Result<(), PinError> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700")).map_err(|e| PinError::NoBpffs {
-        path: path.into(),
-        source: e.into(),
-    })
+    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700")).map_err(|e| {
+        PinError::NoBpffs {
+            path: path.into(),
+            source: e.into(),
+        }
+    })?;
+    let namespace_of = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if !outlives_us(
+        namespace_of("self").as_deref(),
+        namespace_of("1").as_deref(),
+    ) {
+        tracing::warn!(
+            "bpffs was not mounted at {path}, and is now in a mount namespace that may end with this process: the pins end \
+             with it, and pods are OPEN, without policy, after a stop or a crash; mount bpffs on the host \
+             (`mount -t bpf bpf {path}`) and start again where that mount is seen",
+            path = path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether what is mounted in our mount namespace is there without us: in that of init it is. Who may not look can not know.
+fn outlives_us(own: Option<&Path>, of_init: Option<&Path>) -> bool {
+    own.is_some() && own == of_init
 }
 
 fn make_dir(path: &Path) -> Result<(), PinError> {
@@ -218,6 +238,15 @@ fn io_error(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_mount_in_the_namespace_of_init_is_known_to_stay() {
+        let [one, two] = ["mnt:[1]", "mnt:[2]"].map(|namespace| Some(Path::new(namespace)));
+        assert!(outlives_us(one, one));
+        assert!(!outlives_us(two, one));
+        assert!(!outlives_us(one, None));
+        assert!(!outlives_us(None, None));
+    }
 
     #[test]
     fn a_pin_name_tells_name_and_index() {

@@ -247,6 +247,81 @@ fn an_address_claimed_by_two_endpoints() {
 }
 
 #[test]
+fn an_endpoint_on_an_uplink_or_on_our_own_port() {
+    let Some(mut lab) = Lab::new("bad_input::an_endpoint_on_an_uplink_or_on_our_own_port") else {
+        return;
+    };
+    lab.pod(0);
+    let good = fs::read_to_string(lab.dir.join("conf.d/pod-0.yaml")).expect("read");
+    for (name, said) in [
+        ("eth0", "interface eth0 is an uplink of this node"),
+        ("caracal0", "interface caracal0 is Caracal's own"),
+        ("caracal0-dp", "interface caracal0-dp is Caracal's own"),
+    ] {
+        let interface = format!("interfaceName: {name}");
+        lab.resource(
+            "pod-0.yaml",
+            &good.replace("interfaceName: cali0", &interface),
+        );
+        refused(&lab, FILES, &[said, "pod-0.yaml:11:18"]);
+    }
+    // Nor is it taken over later.
+    lab.resource("pod-0.yaml", &good);
+    let mut daemon = Daemon::start(&lab);
+    lab.resource(
+        "pod-0.yaml",
+        &good.replace("interfaceName: cali0", "interfaceName: eth0"),
+    );
+    daemon.wait_for("bad resources; the state before stays in force");
+    daemon.wait_for("an uplink by this line: ");
+    daemon.finish();
+}
+
+#[test]
+fn an_uplink_that_is_our_own_port() {
+    let Some(lab) = Lab::new("bad_input::an_uplink_that_is_our_own_port") else {
+        return;
+    };
+    replace_in_config(&lab, "interface: eth0", "interface: caracal0");
+    refused(&lab, FILES, &["caracal.yaml:3:16", "Caracal's own"]);
+}
+
+#[test]
+fn more_connections_than_the_machine_has_memory_for() {
+    let test = "bad_input::more_connections_than_the_machine_has_memory_for";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let text = fs::read_to_string(lab.config()).expect("read");
+    let settings = "connections:\n  entries: 1073741824\n  entriesV6: 1073741824\n";
+    fs::write(lab.config(), text + settings).expect("write");
+    refused(
+        &lab,
+        FILES,
+        &[
+            "caracal.yaml",
+            "connections.entries: 1073741824",
+            "198656 MiB",
+            "this machine has",
+        ],
+    );
+}
+
+#[test]
+fn a_configuration_that_is_a_fifo() {
+    let Some(lab) = Lab::new("bad_input::a_configuration_that_is_a_fifo") else {
+        return;
+    };
+    fs::remove_file(lab.config()).expect("remove");
+    nix::unistd::mkfifo(&lab.config(), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    refused(
+        &lab,
+        FILES,
+        &["caracal.yaml", "a FIFO", "only regular files"],
+    );
+}
+
+#[test]
 fn a_missing_directory_of_resources() {
     let Some(lab) = Lab::new("bad_input::a_missing_directory_of_resources") else {
         return;

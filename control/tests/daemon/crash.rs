@@ -2,10 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::lab::{Lab, NODE4, NODE6, OUTSIDE4, OUTSIDE6, Pod, WIRE4, WIRE6, addr};
+use crate::lab::{Lab, NODE4, NODE6, OUTSIDE4, OUTSIDE6, Options, Pod, WIRE4, WIRE6, addr};
 use crate::packet::{Tap, ethernet, holds, octets, udp_packet};
 use crate::process::Daemon;
 use crate::traffic::{Echo, Stream, answered, connect, reaches, tcp};
@@ -141,6 +142,70 @@ fn after_sigterm_pods_stay_closed_until_cleanup() {
         Some(0),
         "nothing to clean up is no error"
     );
+}
+
+#[test]
+fn with_fail_mode_open_the_kernel_forwards_after_an_orderly_stop() {
+    let test = "crash::with_fail_mode_open_the_kernel_forwards_after_an_orderly_stop";
+    let options = Options {
+        settings: "failMode: open\n".to_owned(),
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let outside = [OUTSIDE4, OUTSIDE6].map(|at| Echo::at(&lab.wire, addr(at)));
+    let inside = pod.both().map(|at| Echo::at(&pod.netns, at));
+    let all_reached = || {
+        for (at, echo) in pod.both().into_iter().zip(&outside) {
+            reaches(&pod.netns, at, echo.addr());
+        }
+        for (from, echo) in [NODE4, NODE6].into_iter().zip(&inside) {
+            reaches(&lab.node, addr(from), echo.addr());
+        }
+    };
+    let mut daemon = Daemon::start(&lab);
+    all_reached();
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    all_reached();
+    // Who comes next takes it over, and a crash is what the manual says it is.
+    let mut daemon = Daemon::start(&lab);
+    all_reached();
+    daemon.kill();
+    let answer = answered(
+        &pod.netns,
+        pod.v4(),
+        outside[0].addr(),
+        Duration::from_millis(300),
+    );
+    assert_eq!(answer, None, "the answer ends at the host's port");
+    assert_eq!(lab.cleanup().status.code(), Some(0));
+    all_reached();
+}
+
+#[test]
+fn pins_that_end_with_the_daemon_are_warned_of() {
+    let test = "crash::pins_that_end_with_the_daemon_are_warned_of";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.pod(0);
+    let warning = "pods are OPEN, without policy, after a stop";
+    let mut daemon = Daemon::start(&lab);
+    assert!(!daemon.log().contains(warning), "{}", daemon.log());
+    daemon.finish();
+    assert_eq!(lab.cleanup().status.code(), Some(0));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.args([
+        "umount /sys/fs/bpf && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_caracal"),
+    ]);
+    let mut daemon = Daemon::spawn_by(&lab, &mut command);
+    daemon.wait_for("ready");
+    assert_eq!(daemon.log().matches(warning).count(), 1, "{}", daemon.log());
+    daemon.finish();
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
-use crate::lab::{Lab, NODE4, NODE6, OUTSIDE4, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, run};
+use crate::lab::{
+    Lab, NODE4, NODE6, OUTSIDE4, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, ip, run,
+};
 use crate::packet::{Tap, holds, octets};
 use crate::process::Daemon;
 use crate::traffic::{Echo, reaches, tcp};
@@ -155,4 +157,48 @@ fn the_host_reaches_remote_pods_from_its_tunnel_address() {
 /// The MAC address that Calico gives a node's VXLAN device.
 fn control_mac(node: &str) -> String {
     control::calico::vtep_mac(node).to_string()
+}
+
+/// As systemd-networkd does with what is not its own, unless it is told not to.
+#[test]
+fn deleted_rules_and_routes_are_put_back() {
+    let Some(mut lab) = Lab::new("host::deleted_rules_and_routes_are_put_back") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    let ways = || {
+        run(&lab.node, || {
+            ["rule show pref 100", "route show table 4242"]
+                .map(|what| ["-4", "-6"].map(|family| ip(&format!("{family} {what}"))))
+        })
+    };
+    let whole = ways();
+    assert!(
+        whole.as_flattened().iter().all(|way| !way.is_empty()),
+        "{whole:?}"
+    );
+    for deletion in ["rule del pref 100", "route flush table 4242"] {
+        for family in ["-4", "-6"] {
+            let lines = daemon.log_len();
+            run(&lab.node, || ip(&format!("{family} {deletion}")));
+            daemon.wait_after(lines, "they are put back");
+            assert_eq!(ways(), whole, "after {family} {deletion}");
+        }
+    }
+    for (host, at) in [(addr(NODE4), pod.v4()), (addr(NODE6), pod.v6())] {
+        let inside = Echo::at(&pod.netns, at);
+        reaches(&lab.node, host, inside.addr());
+    }
+    // Said for each deletion and no more: what is there is as it should be.
+    let lines = daemon.log_len();
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let log = daemon.log();
+    let since: Vec<_> = log.lines().skip(lines).collect();
+    assert!(
+        since.iter().all(|line| !line.contains("put back")),
+        "{since:?}"
+    );
+    assert_eq!(daemon.state()["problems"].as_array().map(Vec::len), Some(0));
+    daemon.finish();
 }

@@ -72,6 +72,27 @@ fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
 }
 
 #[test]
+fn a_fifo_among_the_files_is_named_and_not_waited_for() {
+    let test = "reload::a_fifo_among_the_files_is_named_and_not_waited_for";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let first = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    let fifo = lab.dir.join("conf.d/fifo.yaml");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+    daemon.wait_for("bad resources; the state before stays in force");
+    daemon.wait_for("fifo.yaml: it is a FIFO, and only regular files are read");
+    reaches(&first.netns, first.v4(), outside.addr());
+    let lines = daemon.log_len();
+    fs::remove_file(fifo).expect("remove");
+    daemon.wait_after(lines, "resources loaded");
+    assert!(daemon.state()["datastore"]["error"].is_null());
+    daemon.finish();
+}
+
+#[test]
 fn more_routes_than_fit_change_nothing_and_are_refused_once() {
     let test = "reload::more_routes_than_fit_change_nothing_and_are_refused_once";
     let Some(mut lab) = Lab::new(test) else {

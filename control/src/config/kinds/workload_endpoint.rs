@@ -62,7 +62,7 @@ impl WorkloadEndpoint {
         for name in ["containerID", "ipv4Gateway", "ipv6Gateway"] {
             let _ = spec.get(name, cx, decode::text);
         }
-        let interface = spec.get("interfaceName", cx, decode::interface);
+        let interface = spec.get("interfaceName", cx, decode::foreign_interface);
         let mac = spec.get("mac", cx, decode::mac);
         let addresses = spec.get("ipNetworks", cx, decode::list(decode::host_address));
         let nats = spec.get("ipNATs", cx, decode::list(nat));

@@ -123,18 +123,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds the rule `pref PREFERENCE from all lookup TABLE` for one family.
+    /// Adds the rule `pref PREFERENCE from all lookup TABLE` for one family. Returns whether it was missing.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add_rule(&mut self, family: AddressFamily, preference: u32, table: u32) -> Result<()> {
+    pub fn add_rule(&mut self, family: AddressFamily, preference: u32, table: u32) -> Result<bool> {
         let message = RouteNetlinkMessage::NewRule(rule(family, preference, table));
         let outcome = self
             .requests
             .change(message, NLM_F_CREATE | NLM_F_EXCL, || {
                 format!("add the rule to look up table {table} at preference {preference}")
             });
-        unless(outcome, &[libc::EEXIST])
+        match outcome {
+            Err(error) if error.is(libc::EEXIST) => Ok(false),
+            outcome => outcome.map(|()| true),
+        }
     }
 
     /// Deletes that rule, wherever it came from.

@@ -7,7 +7,7 @@ use super::policy_id;
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::suggest::nearest;
 use crate::policy::model::{DefaultAction, PolicyId, PolicyKind, TierPolicies};
-use crate::policy::resource::{DEFAULT_TIER, PolicyResource, PolicyResources};
+use crate::policy::resource::{DEFAULT_TIER, DEFAULT_TIER_ORDER, PolicyResource, PolicyResources};
 
 /// A tier, for ordering.
 pub(super) struct Tier {
@@ -15,9 +15,6 @@ pub(super) struct Tier {
     name: Arc<str>,
     default_action: DefaultAction,
 }
-
-/// Order of the tier `default`, which is always there.
-const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
 
 /// Tiers in order: by their order, then by name.
 pub(super) fn tiers(resources: &PolicyResources) -> Vec<Tier> {

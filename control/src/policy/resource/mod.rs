@@ -15,6 +15,7 @@ pub use load::{PolicyResources, load_paths, load_sources};
 pub(crate) use load::{Reader, load};
 pub(crate) use policy::DEFAULT_TIER;
 pub use policy::PolicyResource;
+pub(crate) use profile::DEFAULT_TIER_ORDER;
 pub(crate) use profile::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX};
 pub use profile::{Profile, Tier};
 pub use rule::{Entity, PortSpec, RuleSpec, ServiceAccounts};

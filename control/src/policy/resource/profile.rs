@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::DEFAULT_TIER;
 use super::rule::{self, Entity, RuleSpec};
 use crate::config::decode::{self, Context, Fields};
 use crate::config::resource::Meta;
@@ -132,15 +133,46 @@ pub struct Tier {
     pub default_action: DefaultAction,
 }
 
+/// Order of the tier `default`, which is always there.
+pub(crate) const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
 impl Tier {
     pub(super) fn decode(meta: Meta, spec: &mut Fields<'_>, cx: &mut Context<'_>) -> Self {
         let order = spec.get("order", cx, decode::fraction);
         let actions = [("Deny", DefaultAction::Deny), ("Pass", DefaultAction::Pass)];
         let action = spec.get("defaultAction", cx, decode::choice(&actions, true));
+        let is_default = meta.name.value == DEFAULT_TIER;
+        if is_default {
+            default_tier_is_as_calico_has_it(order.as_ref(), action.as_ref(), cx);
+        }
         Self {
             meta,
-            order: order.map(|order| order.value),
+            order: order
+                .map(|order| order.value)
+                .or(is_default.then_some(DEFAULT_TIER_ORDER)),
             default_action: action.map(|action| action.value).unwrap_or_default(),
         }
+    }
+}
+
+/// Calico stores no other: what a file says otherwise was never in force anywhere.
+fn default_tier_is_as_calico_has_it(
+    order: Option<&Located<f64>>,
+    action: Option<&Located<DefaultAction>>,
+    cx: &mut Context<'_>,
+) {
+    if let Some(order) = order.filter(|order| order.value.total_cmp(&DEFAULT_TIER_ORDER).is_ne()) {
+        cx.error(
+            &order.at,
+            "default tier order must be 1000000",
+            "write 1000000, or make a tier of another name with this order",
+        );
+    }
+    if let Some(action) = action.filter(|action| action.value != DefaultAction::Deny) {
+        cx.error(
+            &action.at,
+            "the tier `default` must have default action Deny",
+            "write Deny, or make a tier of another name that passes",
+        );
     }
 }
