@@ -7,7 +7,7 @@
 use encap::icmp4::{self, Icmp4Error};
 use encap::icmp6::{self, Icmp6Error};
 use encap::nat::{self, Tuple};
-use encap::{eth, ipv4, ipv6, l4, vxlan};
+use encap::{eth, flow_hash, ipv4, ipv6, l4, vxlan};
 use flowtable::Tick;
 
 use crate::batch::{Batch, Family, Fate, Packet, PeerId};
@@ -62,7 +62,13 @@ pub fn run<I: PacketIo>(
             continue;
         }
         let l3 = flow::l3_of(packet, io);
-        let Some((peer, told, inner)) = read(packet, l3, &tables.tunnels) else {
+        let Some(Read {
+            peer,
+            told,
+            source_port,
+            inner,
+        }) = read(packet, l3, &tables.tunnels)
+        else {
             continue;
         };
         // Copied out: the error about it is made in another frame of the arena.
@@ -73,7 +79,7 @@ pub fn run<I: PacketIo>(
         };
         to.copy_from_slice(from);
         let v6 = packet.family == Family::V6;
-        let Some(about) = live(to, tables, connections) else {
+        let Some(about) = live(to, source_port, tables, connections) else {
             packet.drop(DropReason::IcmpUnrelated);
             continue;
         };
@@ -100,9 +106,19 @@ pub(super) fn is_for_us(packet: &Packet, tunnels: &Tunnels) -> bool {
     }
 }
 
-/// The node that the quoted tunnel packet went to, what is told, and what is quoted of the packet in it.
-fn read<'a>(packet: &Packet, l3: &'a [u8], tunnels: &Tunnels) -> Option<(PeerId, Told, &'a [u8])> {
-    let (peer, protocol, dst_port, payload, mtu) = match packet.family {
+/// What an error says of a tunnel packet.
+struct Read<'a> {
+    /// The node that it went to.
+    peer: PeerId,
+    told: Told,
+    /// Its UDP source port; none for IPIP.
+    source_port: Option<u16>,
+    /// What is quoted of the packet in it.
+    inner: &'a [u8],
+}
+
+fn read<'a>(packet: &Packet, l3: &'a [u8], tunnels: &Tunnels) -> Option<Read<'a>> {
+    let (peer, protocol, ports, payload, mtu) = match packet.family {
         Family::V4 => {
             let quoted = nat::icmp_error4(l3, &packet.ip4).ok()?;
             if tunnels.local4.map(u32::from) != Some(quoted.tuple.src) {
@@ -111,7 +127,7 @@ fn read<'a>(packet: &Packet, l3: &'a [u8], tunnels: &Tunnels) -> Option<(PeerId,
             let peer = *tunnels.peers4.get(&quoted.tuple.dst)?;
             let mtu = nat::mtu_of_error4(l3, &packet.ip4).map(|mtu| mtu.max(LEAST4));
             let payload = quoted.payload(l3);
-            (peer, quoted.protocol, quoted.tuple.ports.1, payload, mtu)
+            (peer, quoted.protocol, quoted.tuple.ports, payload, mtu)
         }
         Family::V6 => {
             let quoted = nat::icmp_error6(l3, &packet.ip6).ok()?;
@@ -122,17 +138,22 @@ fn read<'a>(packet: &Packet, l3: &'a [u8], tunnels: &Tunnels) -> Option<(PeerId,
             let mtu = nat::mtu_of_error6(l3, &packet.ip6);
             let mtu = mtu.map(|mtu| mtu.clamp(ipv6::MIN_MTU.into(), u16::MAX.into()) as u16);
             let payload = quoted.payload(l3);
-            (peer, quoted.protocol, quoted.tuple.ports.1, payload, mtu)
+            (peer, quoted.protocol, quoted.tuple.ports, payload, mtu)
         }
         Family::Unknown => return None,
     };
     let is_tunnel = match protocol {
-        l4::UDP => dst_port == tunnels.vxlan_port,
+        l4::UDP => ports.1 == tunnels.vxlan_port,
         ipv4::PROTOCOL_IPIP => tunnels.ipip,
         _ => false,
     };
     let inner = payload.get(inner_at(protocol)..).filter(|_| is_tunnel)?;
-    Some((peer, mtu.map_or(Told::Unreachable, Told::Mtu), inner))
+    Some(Read {
+        peer,
+        told: mtu.map_or(Told::Unreachable, Told::Mtu),
+        source_port: (protocol == l4::UDP).then_some(ports.0),
+        inner,
+    })
 }
 
 /// The packet that was in the tunnel.
@@ -141,8 +162,16 @@ enum About {
     V6(ipv6::Ipv6Info),
 }
 
-/// What is quoted of the packet in the tunnel, if it is of a live connection of a pod here.
-fn live(quote: &[u8], tables: &Tables, connections: &Connections) -> Option<About> {
+/// What is quoted of the packet in the tunnel, if it is of a live connection of a pod here, and the tunnel packet had the source port
+/// that we gave it: it comes of a secret, so that only who has seen such a packet can quote one.
+fn live(
+    quote: &[u8],
+    source_port: Option<u16>,
+    tables: &Tables,
+    connections: &Connections,
+) -> Option<About> {
+    let is_ours = |hash| source_port.is_none_or(|port| port == flow_hash::source_port(hash));
+    let key = &tables.hash_key;
     let is_pod = |hop: &NextHop| matches!(hop.origin(), Some((Way::Pod, ..)));
     match quote.first()? >> 4 {
         4 => {
@@ -156,6 +185,9 @@ fn live(quote: &[u8], tables: &Tables, connections: &Connections) -> Option<Abou
             };
             let kind = upper.first().copied();
             flow::knows4(connections, tuple, ip.protocol, kind).then_some(())?;
+            let hashed = if ip.is_fragment() { (0, 0) } else { ports };
+            let hash = flow_hash::v4(key, ip.src, ip.dst, ip.protocol, hashed);
+            is_ours(hash).then_some(())?;
             is_pod(tables.next_hop(tables.fib4.lookup(ip.src))).then_some(())?;
             ip.total_len = ip.total_len.min(quote.len() as u16);
             Some(About::V4(ip))
@@ -171,6 +203,14 @@ fn live(quote: &[u8], tables: &Tables, connections: &Connections) -> Option<Abou
                 ports,
             };
             flow::knows6(connections, tuple, protocol, upper.first().copied()).then_some(())?;
+            // As `apply` hashes it.
+            let hashed = if ip.is_fragment() {
+                (0, (0, 0))
+            } else {
+                (protocol, ports)
+            };
+            let hash = flow_hash::v6(key, ip.src, ip.dst, hashed.0, hashed.1);
+            is_ours(hash).then_some(())?;
             is_pod(tables.next_hop(tables.fib6.lookup(ip.src))).then_some(())?;
             let quoted = (quote.len() - ipv6::HEADER_LEN) as u16;
             ip.payload_len = ip.payload_len.min(quoted);

@@ -109,3 +109,15 @@ fn errors_about_tunnels_that_carry_no_live_connection_change_nothing() {
     }
     assert!(rig.events().is_empty());
 }
+
+#[test]
+fn who_has_not_seen_a_tunnel_packet_is_not_believed() {
+    let mut rig = rig();
+    let mut outer = outer_packet(&mut rig);
+    // Knows everything of it but the source port.
+    outer[21] ^= 1;
+    let error = ip4(ROUTER, NODE).icmp(3, 4, 600, &outer[..500]);
+    let outcome = rig.run(UPLINK, &[from_outside(&error)]);
+    assert_eq!(outcome.fates, [Fate::Drop(DropReason::IcmpUnrelated)]);
+    assert_eq!(rig.events(), []);
+}
