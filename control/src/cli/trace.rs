@@ -1,6 +1,6 @@
 //! `caracal trace`: what would become of a packet.
 
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::trace::{Ask, Trace};
 
@@ -38,8 +38,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
                 Output::Json => ask::to_json("caracal.trace/v1", &trace),
                 Output::Table | Output::Wide => trace.to_string(),
             };
-            ask::print(&text);
-            Exit::Ok
+            output::print(&text, Exit::Ok)
         }
         Err(exit) => exit,
     }
