@@ -1,19 +1,24 @@
 //! What would become of a packet that begins a connection: the steps of the dataplane, by its own tables and its own
 //! classifier. Nothing is sent, counted or remembered.
 
+mod bytes;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use encap::l4;
+use fastpath::batch::PeerId;
 use fastpath::connections::Connections;
 use fastpath::policy::{Decider, Direction, End, Judgement, Leg};
-use fastpath::port::PortId;
+use fastpath::port::{PortId, PortKind};
 use fastpath::reason::DropReason;
+use fastpath::stage::probe::Probe;
 use fastpath::tables::{NextHop, Tables, Way};
 use flowtable::acl::{L4, Logs, Tuple};
 use flowtable::flow::{Key4, Key6, flag};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::table::one_line;
 use crate::compile::{Compiler, PortRole};
 use crate::desired::Endpoint;
 use crate::policy::evaluate;
@@ -47,7 +52,7 @@ pub struct Trace {
     pub packet: String,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// `ALLOW` or `DROP`.
+    /// `ALLOW`, `DROP`, or `UNSEEN`: the packet does not come by Caracal.
     pub verdict: String,
     /// Why it is dropped: see `caracal explain`.
     pub reason: Option<String>,
@@ -68,9 +73,19 @@ pub struct Step {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Packet  {}   (synthetic; nothing is sent)", self.packet)?;
+        writeln!(
+            f,
+            "Packet  {}   (synthetic; nothing is sent)",
+            one_line(&self.packet)
+        )?;
         for (at, step) in self.steps.iter().enumerate() {
-            writeln!(f, " {} {:<20} {}", at + 1, step.stage, step.said)?;
+            writeln!(
+                f,
+                " {} {:<20} {}",
+                at + 1,
+                one_line(&step.stage),
+                one_line(&step.said)
+            )?;
         }
         write!(f, "Verdict {}", self.verdict)?;
         match &self.reason {
@@ -78,10 +93,10 @@ impl fmt::Display for Trace {
             None => writeln!(f)?,
         }
         if let Some(entry) = &self.entry {
-            writeln!(f, "Would install flow entry: {entry}")?;
+            writeln!(f, "Would install flow entry: {}", one_line(entry))?;
         }
         for staged in &self.staged {
-            writeln!(f, "Staged: {staged}")?;
+            writeln!(f, "Staged: {}", one_line(staged))?;
         }
         Ok(())
     }
@@ -92,6 +107,18 @@ struct Side<'c> {
     endpoint: Option<&'c Endpoint>,
     address: IpAddr,
 }
+
+/// Where the packet comes in.
+struct Origin {
+    end: End,
+    party: Party,
+    port: PortId,
+    /// The node whose tunnel it comes out of.
+    peer: PeerId,
+}
+
+/// The verdict about what does not come by the dataplane.
+const UNSEEN: &str = "UNSEEN";
 
 struct Tracer<'c> {
     compiler: &'c Compiler,
@@ -123,15 +150,14 @@ pub fn trace(
         }
     }
     let v4 = from.address.is_ipv4();
-    let protocol = match ask.protocol.as_str() {
-        "icmp" if !v4 => Protocol::ICMPV6,
-        name => Protocol::by_name(name)
-            .or_else(|| name.parse().ok().map(Protocol))
-            .ok_or_else(|| {
-                format!("unknown protocol `{name}`: tcp, udp, sctp, icmp or a number")
-            })?,
+    let protocol = match protocol(&ask.protocol)? {
+        Protocol::ICMP if !v4 && ask.protocol.parse::<u8>().is_err() => Protocol::ICMPV6,
+        protocol => protocol,
     };
-    let has_ports = matches!(protocol.0, l4::TCP | l4::UDP | l4::SCTP | l4::UDPLITE);
+    let has_ports = protocol.has_ports() || protocol == Protocol::UDPLITE;
+    if has_ports && ask.port == 0 {
+        return Err(format!("{protocol} needs a port"));
+    }
     let is_icmp = matches!(protocol, Protocol::ICMP | Protocol::ICMPV6);
     let echo = if v4 { 8 } else { 128 };
     let packet = Packet {
@@ -155,6 +181,18 @@ pub fn trace(
     let id = is_icmp.then_some((ask.source_port, echo.into()));
     tracer.run(&packet, (&from, &to), id, connections)?;
     Ok(tracer.trace)
+}
+
+/// The protocol that a name or a number means; `icmp` is of both families.
+///
+/// # Errors
+/// There is none.
+pub fn protocol(name: &str) -> Result<Protocol, String> {
+    let number = || name.parse().ok().filter(|number| *number > 0);
+    let known = Protocol::by_name(name).or_else(|| number().map(Protocol));
+    known.ok_or_else(|| {
+        format!("unknown protocol `{name}`: tcp, udp, sctp, icmp or a number from 1 to 255")
+    })
 }
 
 fn side<'c>(compiler: &'c Compiler, name: &str, v4: Option<bool>) -> Result<Side<'c>, String> {
@@ -220,32 +258,35 @@ impl Tracer<'_> {
         id: Option<(u16, u16)>,
         connections: Option<&Connections>,
     ) -> Result<(), String> {
-        let (from_end, from_party) = self.origin(from)?;
-        let to_port = packet.ports.map_or(0, |(_, dst)| dst);
-        let tunnels = &self.tables.tunnels;
-        if matches!(from_end, End::Pod(_)) && tunnels.refuse_of_pod(packet.protocol.0, to_port) {
-            let reason = DropReason::TunnelFromPod;
-            self.step("parse", format!("dropped: {}", reason.meaning()));
-            self.trace.reason = Some(reason.name().to_owned());
+        let origin = self.origin(from, packet.dst)?;
+        if !self.is_seen(&origin, packet.dst) {
+            self.step("kernel", "neither from nor to a pod or a tunnel: the node's kernel has it, and Caracal does not see it");
+            UNSEEN.clone_into(&mut self.trace.verdict);
             return Ok(());
         }
+        let (from_end, from_party) = (origin.end, origin.party);
+        let l3 = bytes::of(packet, id.map(|(id, _)| id));
+        let mut probe = match Probe::parse(self.tables, &l3, origin.port, origin.peer) {
+            Ok(probe) => probe,
+            Err(reason) => {
+                self.dropped("parse", reason);
+                return Ok(());
+            }
+        };
         let ports = id.or(packet.ports).unwrap_or_default();
         if let Some(connections) = connections
             && self.is_known(packet, ports, connections)
         {
             return Ok(());
         }
-        let hop = match packet.dst {
-            IpAddr::V4(dst) => self.tables.fib4.lookup(dst.into()),
-            IpAddr::V6(dst) => self.tables.fib6.lookup(dst.into()),
-        };
-        let hop = self.tables.next_hop(hop);
-        let Some((way, _, out)) = hop.origin() else {
-            let NextHop::Drop(reason) = hop else {
+        let hop = match probe.resolve(self.tables) {
+            Ok(hop) => self.tables.next_hop(hop),
+            Err(reason) => {
+                self.dropped("route", reason);
                 return Ok(());
-            };
-            self.step("route", format!("dropped: {}", reason.meaning()));
-            self.trace.reason = Some(reason.name().to_owned());
+            }
+        };
+        let Some((way, _, out)) = hop.origin() else {
             return Ok(());
         };
         let name = self.port_name(out);
@@ -293,8 +334,20 @@ impl Tracer<'_> {
         Ok(())
     }
 
+    fn dropped(&mut self, stage: &str, reason: DropReason) {
+        self.step(stage, format!("dropped: {}", reason.meaning()));
+        self.trace.reason = Some(reason.name().to_owned());
+    }
+
+    fn hop(&self, address: IpAddr) -> &NextHop {
+        self.tables.next_hop(match address {
+            IpAddr::V4(address) => self.tables.fib4.lookup(address.into()),
+            IpAddr::V6(address) => self.tables.fib6.lookup(address.into()),
+        })
+    }
+
     /// Where the packet comes in.
-    fn origin(&mut self, from: &Side<'_>) -> Result<(End, Party), String> {
+    fn origin(&mut self, from: &Side<'_>, dst: IpAddr) -> Result<Origin, String> {
         let desired = self.compiler.desired();
         if let Some(endpoint) = from.endpoint {
             let port = self.compiler.ports().by_name(&endpoint.interface);
@@ -306,24 +359,56 @@ impl Tracer<'_> {
                 from.address, endpoint.id
             );
             self.step(format!("port {}", endpoint.interface), said);
-            return Ok((End::Pod(port), party));
+            return Ok(Origin {
+                end: End::Pod(port),
+                party,
+                port,
+                peer: PeerId::NONE,
+            });
         }
-        let hop = match from.address {
-            IpAddr::V4(src) => self.tables.fib4.lookup(src.into()),
-            IpAddr::V6(src) => self.tables.fib6.lookup(src.into()),
+        let node = desired.node_name.clone();
+        let back = self.hop(from.address).origin();
+        if let Some((Way::Host, _, port)) = back {
+            self.step("port of the host", "the host's own packet");
+            return Ok(Origin {
+                end: End::Host,
+                party: Party::Host(node),
+                port,
+                peer: PeerId::NONE,
+            });
+        }
+        let uplink = |port: &PortId| {
+            let port = self.tables.port(*port);
+            port.is_some_and(|port| port.kind == PortKind::Uplink)
         };
-        let end = match self.tables.next_hop(hop).origin() {
-            Some((Way::Host, ..)) => {
-                self.step("port of the host", "the host's own packet");
-                let node = desired.node_name.clone();
-                return Ok((End::Host, Party::Host(node)));
-            }
-            // It comes in where answers leave, as far as can be told.
-            Some((Way::Uplink, _, port)) => End::Uplink(port),
-            Some((Way::Tunnel | Way::Pod, ..)) | None => End::Elsewhere,
+        let mut uplinks = (0..self.tables.ports.len()).map(|at| PortId(at as u16));
+        let behind = back.map(|(_, _, port)| port).filter(uplink);
+        let port = behind.or_else(|| uplinks.find(uplink));
+        let port = port
+            .ok_or_else(|| format!("{} is not of this node, which has no uplink", from.address))?;
+        // Pods of other nodes speak to this node itself without encapsulation.
+        let peer = match back {
+            Some((Way::Tunnel, peer, _)) if self.is_taken(dst) => peer,
+            _ => PeerId::NONE,
         };
-        self.step("uplink", format!("{} is not of this node", from.address));
-        Ok((end, self.outside(end)))
+        let tunnel = if peer == PeerId::NONE {
+            ""
+        } else {
+            ", out of a tunnel"
+        };
+        let said = format!("{} is not of this node{tunnel}", from.address);
+        self.step("uplink", said);
+        let end = if peer == PeerId::NONE {
+            End::Uplink(port)
+        } else {
+            End::Elsewhere
+        };
+        Ok(Origin {
+            end,
+            party: self.outside(end),
+            port,
+            peer,
+        })
     }
 
     /// Beyond the node, behind the host endpoint that is there.
@@ -337,6 +422,21 @@ impl Tracer<'_> {
     fn host_endpoint(&self, end: End) -> Option<&str> {
         let hosts = self.tables.policies.hosts.as_ref()?;
         hosts.of(end).map(|endpoint| &*endpoint.name)
+    }
+
+    /// Whether uplinks take packets to this address off the kernel.
+    fn is_taken(&self, dst: IpAddr) -> bool {
+        let taken = self.compiler.taken_prefixes();
+        taken.iter().any(|prefix| prefix.contains(&dst))
+    }
+
+    /// Whether the packet comes by Caracal at all.
+    fn is_seen(&self, origin: &Origin, dst: IpAddr) -> bool {
+        let to = self.hop(dst).origin();
+        matches!(origin.end, End::Pod(_))
+            || origin.peer != PeerId::NONE
+            || matches!(to, Some((Way::Pod | Way::Tunnel, ..)))
+            || self.is_taken(dst)
     }
 
     fn party(&self, interface: &str) -> Option<Party> {

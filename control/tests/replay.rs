@@ -232,7 +232,17 @@ fn what_is_wrong_with_the_command_line_is_exit_code_2() {
     let a = scratch.input("calia", |_| ());
     let out = scratch.path("out");
     let misspelt = a.replacen("calia=", "cailia=", 1);
+    let stranger = a.replacen("calia=", "TYPO=", 1);
+    let summary = scratch.path("out/summary.json");
+    let capture = scratch.path("out/../out/eth0.pcap");
+    let taken = "the replay writes this file itself; choose another --verdicts";
     let cases = [
+        (
+            vec!["--in", &stranger],
+            "port TYPO is neither an interface of a pod of node1 nor described; describe it in",
+        ),
+        (vec!["--in", &a, "--verdicts", &summary], taken),
+        (vec!["--in", &a, "--verdicts", &capture], taken),
         (vec!["--in", &misspelt], "did you mean `calia`?"),
         (vec!["--in", &a, "--in", &a], "given two captures"),
         (vec!["--in", "calia"], "must be PORT=FILE"),

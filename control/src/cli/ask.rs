@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Cli, Exit};
+use super::{Cli, Exit, output};
 use crate::api::{Client, ClientError, Method};
 
 /// The longest that a command waits for an answer.
@@ -23,19 +23,12 @@ pub(super) fn ask<T: DeserializeOwned>(cli: &Cli, method: Method) -> Result<T, E
 }
 
 /// Says why there is no answer.
-#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn complain(error: &ClientError) -> Exit {
-    eprintln!("error: {error}");
+    output::complain(error);
     match error {
         ClientError::Unreachable { .. } => Exit::Unreachable,
         ClientError::Refused(_) | ClientError::Protocol(_) => Exit::Failure,
     }
-}
-
-/// Writes to standard output. A reader that has seen enough, as `head`, is no failure.
-pub(super) fn print(text: &str) {
-    use std::io::Write as _;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// A report as JSON: its members, and which schema they follow.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 
 use super::table::{Align, Table, number, one_line};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::api::report::{DropCount, Drops};
 
@@ -39,8 +39,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Output::Json => ask::to_json("caracal.drops/v1", &drops),
         Output::Table | Output::Wide => render(&drops, args.by),
     };
-    ask::print(&text);
-    Exit::Ok
+    output::print(&text, Exit::Ok)
 }
 
 fn render(drops: &Drops, by: Option<By>) -> String {

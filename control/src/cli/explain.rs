@@ -4,7 +4,7 @@ use fastpath::reason::DropReason;
 use serde_json::json;
 
 use super::table::{Align, Table};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, output};
 
 /// Arguments of `caracal explain`.
 #[derive(Debug, clap::Args)]
@@ -17,17 +17,16 @@ pub struct Args {
     list: bool,
 }
 
-#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let Some(name) = &args.reason else {
-        ask::print(&list(cli.output));
-        return Exit::Ok;
+        return output::print(&list(cli.output), Exit::Ok);
     };
     let Some(reason) = DropReason::ALL.iter().find(|reason| reason.name() == name) else {
         let names = DropReason::ALL.iter().map(|reason| reason.name());
         let hint = crate::config::suggest::nearest(name, names)
             .map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-        eprintln!("error: no reason {name:?}{hint} (caracal explain --list)");
+        let error = format!("no reason {name:?}{hint} (caracal explain --list)");
+        output::complain(&error);
         return Exit::Usage;
     };
     let text = match cli.output {
@@ -38,8 +37,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         }
         Output::Table | Output::Wide => explain(*reason),
     };
-    ask::print(&text);
-    Exit::Ok
+    output::print(&text, Exit::Ok)
 }
 
 fn explain(reason: DropReason) -> String {

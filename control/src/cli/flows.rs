@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowCounts, Flows, Flushed};
 use crate::api::{Client, ClientError, FlowsBy, FlowsParams, FlushParams, MAX_FLOWS, Method};
 use crate::flows::{Filter, FilterError};
@@ -78,8 +78,8 @@ fn expression(text: &str) -> Result<String, FilterError> {
 enum Failure {
     /// No answer.
     Client(ClientError),
-    /// Whoever reads the output has seen enough.
-    ReaderGone,
+    /// The output cannot be written.
+    Output(io::Error),
 }
 
 impl From<ClientError> for Failure {
@@ -89,15 +89,14 @@ impl From<ClientError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::ReaderGone
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     if args.flush && args.all && args.filter.is_some() {
-        eprintln!("error: --flush takes either --match or --all");
+        output::complain(&"--flush takes either --match or --all");
         return Exit::Usage;
     }
     let outcome = loop {
@@ -106,7 +105,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
             Err(exit) => return exit,
         };
         let outcome = match args.watch {
-            None => once(args, cli.output, &mut client, &mut io::stdout().lock()),
+            None => whole(args, cli.output, &mut client),
             Some(_) => screen(args, cli.output, &mut client),
         };
         match (outcome, args.watch) {
@@ -116,9 +115,17 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     match outcome {
         Ok(exit) => exit,
-        Err(Failure::ReaderGone) => Exit::Ok,
+        Err(Failure::Output(error)) => output::failed(&error, Exit::Ok),
         Err(Failure::Client(error)) => ask::complain(&error),
     }
+}
+
+/// Shows each part as it comes.
+fn whole(args: &Args, output: Output, client: &mut Client) -> Result<Exit, Failure> {
+    let mut stdout = io::stdout().lock();
+    let exit = once(args, output, client, &mut stdout)?;
+    stdout.flush()?;
+    Ok(exit)
 }
 
 /// Shows the whole at once, in the place of what was there on a terminal.

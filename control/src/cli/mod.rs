@@ -8,6 +8,7 @@ mod flows;
 #[cfg(test)]
 mod golden;
 mod observe;
+pub(crate) mod output;
 mod policy;
 mod ports;
 mod replay;

@@ -1,7 +1,7 @@
 //! `caracal observe`: connections as they begin, with what decided about them.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::table::{number, one_line};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 use crate::api::{Client, ClientError, MAX_RECORDS, Method, ObserveParams};
 use crate::observe::{net, protocol};
@@ -59,8 +59,8 @@ The first packet of a connection is recorded; of what is denied the first one, t
 enum Failure {
     /// No answer.
     Client(ClientError),
-    /// Whoever reads the output has seen enough.
-    ReaderGone,
+    /// The output cannot be written.
+    Output(io::Error),
 }
 
 impl From<ClientError> for Failure {
@@ -70,21 +70,22 @@ impl From<ClientError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::ReaderGone
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let outcome = ask::connect(cli).map(|mut client| observe(args, cli.output, &mut client));
     match outcome {
-        Ok(Ok(()) | Err(Failure::ReaderGone)) => Exit::Ok,
+        Ok(Ok(())) => Exit::Ok,
+        Ok(Err(Failure::Output(error))) => output::failed(&error, Exit::Ok),
         Ok(Err(Failure::Client(error))) => ask::complain(&error),
         Err(exit) => exit,
     }
 }
 
-fn observe(args: &Args, output: Output, client: &mut Client) -> Result<(), Failure> {
+fn observe(args: &Args, form: Output, client: &mut Client) -> Result<(), Failure> {
     let mut params = ObserveParams {
         after: None,
         last: Some(args.last),
@@ -98,10 +99,8 @@ fn observe(args: &Args, output: Output, client: &mut Client) -> Result<(), Failu
     let mut losses = Losses::default();
     loop {
         let part: Observed = client.call(Method::Observe(params.clone()))?;
-        let text = render(&part, losses.follow(&part), output);
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        let text = render(&part, losses.follow(&part), form);
+        output::write(&mut io::stdout().lock(), &text)?;
         if !args.follow {
             return Ok(());
         }

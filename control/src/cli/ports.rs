@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::table::{Align, Table, number, one_line, or_dash};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::api::report::Ports;
 
@@ -16,8 +16,7 @@ pub(super) fn run(cli: &Cli) -> Exit {
         Output::Json => ask::to_json("caracal.ports/v1", &ports),
         Output::Table | Output::Wide => render(&ports),
     };
-    ask::print(&text);
-    Exit::Ok
+    output::print(&text, Exit::Ok)
 }
 
 fn render(ports: &Ports) -> String {

@@ -1,17 +1,19 @@
 //! `caracal replay`: the production pipeline over captures.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use fastpath::port::PortId;
 
-use super::{Cli, Exit, Output};
+use super::table::one_line;
+use super::{Cli, Exit, Output, output};
 use crate::config::suggest::nearest;
 use crate::config::{Diagnostic, Diagnostics, HostEndpoints, compute_with, load_paths};
 use crate::desired::Desired;
 use crate::replay::{
-    AssumedUplink, HOST_PORT, Job, KernelFile, LinkRole, ReplayNode, Scan, Summary, run as replay,
-    scan,
+    AssumedUplink, HOST_PORT, Job, KernelFile, LinkRole, ReplayError, ReplayNode, Scan, Summary,
+    run as replay, scan,
 };
 
 /// Arguments of `caracal replay`.
@@ -65,14 +67,20 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let outcome = try_run(args, cli);
     match outcome {
         Ok(summary) => {
-            match cli.output {
-                Output::Json => print_json(&summary),
-                Output::Table | Output::Wide => print_text(&summary, args),
-            }
-            Exit::Ok
+            let text = match cli.output {
+                Output::Json => match serde_json::to_string_pretty(&summary) {
+                    Ok(text) => text + "\n",
+                    Err(error) => {
+                        output::complain(&error);
+                        return Exit::Failure;
+                    }
+                },
+                Output::Table | Output::Wide => to_text(&summary, args),
+            };
+            output::print(&text, Exit::Ok)
         }
         Err((message, exit)) => {
-            complain(&message);
+            output::remark(&message);
             exit
         }
     }
@@ -132,7 +140,13 @@ fn try_run(args: &Args, cli: &Cli) -> Result<Summary, Failure> {
         out: &args.out,
         verdicts: args.verdicts.as_deref(),
     };
-    replay(&mut node, &job).map_err(|error| fail(&error, Exit::Failure))
+    replay(&mut node, &job).map_err(|error| {
+        let exit = match error {
+            ReplayError::VerdictsTaken(_) => Exit::Usage,
+            _ => Exit::Failure,
+        };
+        fail(&error, exit)
+    })
 }
 
 /// Whether an address is the node's own or in a pool.
@@ -144,7 +158,7 @@ fn is_ours(desired: &Desired, addr: IpAddr) -> bool {
     own.any(|own| own == addr) || desired.pools.iter().any(|pool| pool.cidr.contains(&addr))
 }
 
-/// The one port that no file describes, if there is one: it can only be the uplink.
+/// The one port that is no pod's, where no file says what there is: it can only be the uplink.
 fn assume_uplink(
     args: &Args,
     desired: &Desired,
@@ -175,15 +189,19 @@ fn assume_uplink(
     };
     let others = pods.iter().chain(&links).copied();
     let meant = nearest(&input.port, others.chain([HOST_PORT]));
-    if meant.is_none() && unknown.all(|(other, _)| other.port == input.port) {
+    if args.kernel.is_none()
+        && meant.is_none()
+        && unknown.all(|(other, _)| other.port == input.port)
+    {
         return Ok(Some(AssumedUplink {
             name: input.port.clone(),
             mac: scan.our_mac,
         }));
     }
-    let advice = match meant {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => "only one uplink can do without; describe them in --kernel FILE".to_owned(),
+    let advice = match (meant, &args.kernel) {
+        (Some(meant), _) => format!("did you mean `{meant}`?"),
+        (None, Some(file)) => format!("describe it in {}", file.display()),
+        (None, None) => "only one uplink can do without; describe them in --kernel FILE".to_owned(),
     };
     Err(format!(
         "port {} is neither an interface of a pod of {} nor described; {advice}",
@@ -201,18 +219,10 @@ fn describe_mac(uplink: &AssumedUplink) -> String {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(summary: &Summary) {
-    match serde_json::to_string_pretty(summary) {
-        Ok(text) => println!("{text}"),
-        Err(error) => complain(&format!("{error}\n")),
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_text(summary: &Summary, args: &Args) {
-    println!(
-        "{:<16} {:>10} {:>10} {:>10}",
+/// The result; notes go to standard error.
+fn to_text(summary: &Summary, args: &Args) -> String {
+    let mut out = format!(
+        "{:<16} {:>10} {:>10} {:>10}\n",
         "PORT", "IN", "OUT", "DROPPED"
     );
     for (name, port) in &summary.ports {
@@ -220,10 +230,8 @@ fn print_text(summary: &Summary, args: &Args) {
             continue;
         }
         let dropped: u64 = port.drops.values().sum();
-        println!(
-            "{name:<16} {:>10} {:>10} {dropped:>10}",
-            port.rx_packets, port.tx_packets
-        );
+        let (rx, tx) = (port.rx_packets, port.tx_packets);
+        let _ = writeln!(out, "{name:<16} {rx:>10} {tx:>10} {dropped:>10}");
         if port.cut > 0 {
             note(&format!(
                 "{} packets into {name} were cut by the capture (snap length); they count as malformed",
@@ -232,10 +240,11 @@ fn print_text(summary: &Summary, args: &Args) {
         }
     }
     for (reason, count) in &summary.drops {
-        println!("dropped: {reason:<24} {count:>10}");
+        let _ = writeln!(out, "dropped: {reason:<24} {count:>10}");
     }
     let all = summary.accounting;
-    println!(
+    let _ = writeln!(
+        out,
         "accounting: rx {} = tx {} + drop {} + punt {} + held {}; made here: {}",
         all.rx, all.tx, all.drop, all.punt, all.held, summary.originated
     );
@@ -245,15 +254,14 @@ fn print_text(summary: &Summary, args: &Args) {
             neighbour.address, neighbour.port
         ));
     }
-    println!("written to {}", args.out.display());
+    let _ = writeln!(
+        out,
+        "written to {}",
+        one_line(&args.out.display().to_string())
+    );
+    out
 }
 
-#[expect(clippy::print_stderr, reason = "the command's remarks")]
 fn note(text: &str) {
-    eprintln!("note: {text}");
-}
-
-#[expect(clippy::print_stderr, reason = "the command's errors")]
-fn complain(text: &str) {
-    eprint!("{text}");
+    output::remark(&format!("note: {text}\n"));
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::table::{Align, Table, number, one_line, or_dash};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{Route, Routes};
 use crate::api::{Client, MAX_PAGE, Method, RoutesParams};
 use crate::compile::{RouteKind, RouteState};
@@ -52,8 +52,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         ),
         (Output::Table | Output::Wide, None) => render(&routes),
     };
-    ask::print(&text);
-    Exit::Ok
+    output::print(&text, Exit::Ok)
 }
 
 /// Page by page, so that the daemon never stops for long.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Cli, Exit};
+use super::{Cli, Exit, output};
 use crate::node::{self, RunError};
 
 /// Arguments of `caracal run`.
@@ -21,7 +21,6 @@ pub struct Args {
     log: tracing::Level,
 }
 
-#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -32,11 +31,11 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     match node::run(&args.config) {
         Ok(()) => Exit::Ok,
         Err(RunError::Config(diagnostics)) => {
-            eprint!("{}", diagnostics.render(cli.color_stderr()));
+            output::remark(&diagnostics.render(cli.color_stderr()));
             Exit::Invalid
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            output::complain(&error);
             Exit::Failure
         }
     }

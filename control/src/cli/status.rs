@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::table::{duration, number, one_line, or_dash};
-use super::{Cli, Exit, Output, ask};
+use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
 
@@ -32,12 +32,12 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         }
         Output::Table | Output::Wide => render(&status),
     };
-    ask::print(&text);
-    if status.is_healthy() {
+    let exit = if status.is_healthy() {
         Exit::Ok
     } else {
         Exit::Degraded
-    }
+    };
+    output::print(&text, exit)
 }
 
 const fn word(ok: bool) -> &'static str {

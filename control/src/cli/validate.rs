@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Cli, Exit, Output};
+use super::{Cli, Exit, Output, output};
 use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
 
 /// Arguments of `caracal validate`.
@@ -50,43 +50,38 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Ok(cluster) => (&cluster.base.remarks, Some(cluster.len)),
         Err(diagnostics) => (diagnostics, None),
     };
-    match cli.output {
-        Output::Json => print_json(remarks, resources),
-        Output::Table | Output::Wide => print_text(remarks, resources, cli.color_stderr()),
-    }
-    if resources.is_some() {
+    let exit = if resources.is_some() {
         Exit::Ok
     } else {
         Exit::Invalid
-    }
+    };
+    let text = match cli.output {
+        Output::Json => to_json(remarks, resources),
+        Output::Table | Output::Wide => to_text(remarks, resources, cli.color_stderr()),
+    };
+    output::print(&text, exit)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(remarks: &Diagnostics, resources: Option<usize>) {
+fn to_json(remarks: &Diagnostics, resources: Option<usize>) -> String {
     let answer = json!({
         "schema": "caracal.validate/v1",
         "valid": resources.is_some(),
         "resources": resources,
         "diagnostics": remarks.to_json(),
     });
-    println!("{answer:#}");
+    format!("{answer:#}\n")
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's result"
-)]
-fn print_text(remarks: &Diagnostics, resources: Option<usize>, color: bool) {
-    eprint!("{}", remarks.render(color));
+/// The result; findings, and how many errors there are, go to standard error.
+fn to_text(remarks: &Diagnostics, resources: Option<usize>, color: bool) -> String {
+    output::remark(&remarks.render(color));
     let plural =
         |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let warnings = plural(remarks.count(Severity::Warning), "warning");
-    match resources {
-        Some(resources) => println!("{} valid, {warnings}", plural(resources, "resource")),
-        None => eprintln!(
-            "\n{}, {warnings}",
-            plural(remarks.count(Severity::Error), "error")
-        ),
+    if let Some(count) = resources {
+        return format!("{} valid, {warnings}\n", plural(count, "resource"));
     }
+    let errors = plural(remarks.count(Severity::Error), "error");
+    output::remark(&format!("\n{errors}, {warnings}\n"));
+    String::new()
 }

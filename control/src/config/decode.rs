@@ -409,6 +409,18 @@ pub fn cidr(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
     Some(net)
 }
 
+/// A member of a network set: as [`cidr`], but of bits behind the prefix length there is only a warning, since Calico takes them.
+pub fn set_member(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
+    let net = network(node, cx, false)?;
+    let masked = net.trunc();
+    if masked != net {
+        let message = "the address has bits set behind its prefix length";
+        let warning = Diagnostic::warning(message);
+        cx.report(warning.at(&node.at, format!("taken as `{masked}`")));
+    }
+    Some(masked)
+}
+
 /// An address with the prefix length of its subnet, or a plain address (taken as /32 or /128).
 pub fn address_in_subnet(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
     network(node, cx, false)

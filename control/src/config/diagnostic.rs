@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::printable::printable;
 use super::source::Span;
 
 /// How bad a finding is.
@@ -115,7 +116,7 @@ impl Diagnostic {
         let mut out = format!(
             "{on}{}{off}{bold}: {}{off}",
             self.severity.as_str(),
-            self.message
+            printable(&self.message)
         );
         let width = self.at.as_ref().map_or(2, |span| {
             let (line, _) = span.line_and_column();
@@ -125,15 +126,16 @@ impl Diagnostic {
             Some(span) => self.render_place(&mut out, span, width, on, off),
             None => {
                 if let Some(resource) = &self.resource {
-                    let _ = write!(out, "\n{:width$}--> {resource}", "");
+                    let _ = write!(out, "\n{:width$}--> {}", "", printable(resource));
                 }
             }
         }
         for (note, span) in &self.notes {
-            let _ = write!(out, "\n{:width$} = {note}", "");
+            let _ = write!(out, "\n{:width$} = {}", "", printable(note));
             if let Some(span) = span {
                 let (line, column) = span.line_and_column();
-                let _ = write!(out, ": {}:{line}:{column}", span.source.path.display());
+                let path = span.source.path.display().to_string();
+                let _ = write!(out, ": {}:{line}:{column}", printable(&path));
             }
         }
         out
@@ -141,10 +143,12 @@ impl Diagnostic {
 
     fn render_place(&self, out: &mut String, span: &Span, width: usize, on: &str, off: &str) {
         let (line, column) = span.line_and_column();
-        let path = span.source.path.display();
+        let path = span.source.path.display().to_string();
+        let path = printable(&path);
         let _ = write!(out, "\n{:width$}--> {path}:{line}:{column}", "");
         if let Some(resource) = &self.resource {
-            let _ = write!(out, "  (document {}, {resource})", span.document());
+            let (document, resource) = (span.document(), printable(resource));
+            let _ = write!(out, "  (document {document}, {resource})");
         }
         let (excerpt, offset) = excerpt(span.line_text(), column - 1);
         if excerpt.is_empty() {
@@ -160,7 +164,7 @@ impl Diagnostic {
         );
         let _ = write!(out, "{:offset$}{on}{}", "", "^".repeat(carets));
         if !self.label.is_empty() {
-            let _ = write!(out, " {}", self.label);
+            let _ = write!(out, " {}", printable(&self.label));
         }
         out.push_str(off);
     }
@@ -299,6 +303,25 @@ mod tests {
         assert_eq!(&lines[3][column..column + 4], "here");
         assert!(lines[3].len() < 140);
         assert!(lines[4].ends_with("^^^^ this"));
+    }
+
+    #[test]
+    fn nothing_that_is_quoted_can_forge_a_line_or_speak_to_the_terminal() {
+        let forged = "x\u{1b}[2K\nerror: forged";
+        let span = Span {
+            source: Source::new(format!("a{forged}.yaml"), "a: b\n".to_owned()),
+            start: 3,
+            len: 1,
+        };
+        let error = Diagnostic::error(forged).at(&span, forged).about(forged);
+        let error = error.see(forged, &span).help(forged);
+        let placeless = Diagnostic::error(forged).about(forged);
+        for shown in [error.render(false), placeless.render(false)] {
+            assert!(!shown.contains('\u{1b}'), "{shown:?}");
+            let errors = shown.lines().filter(|line| line.starts_with("error"));
+            assert_eq!(errors.count(), 1, "{shown}");
+            assert!(shown.contains("x\\u{1b}[2K\\nerror: forged"), "{shown}");
+        }
     }
 
     #[test]

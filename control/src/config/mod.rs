@@ -13,6 +13,8 @@ mod glance;
 mod hosts;
 pub mod kinds;
 mod load;
+mod names;
+pub(crate) mod printable;
 pub(crate) mod regular;
 pub mod resource;
 mod routes;

@@ -8,6 +8,7 @@ use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node as NodeResource,
     WorkloadEndpoint, passive,
 };
+use super::names;
 use super::source::Located;
 use super::suggest::nearest;
 use super::yaml::{Node, Value};
@@ -115,7 +116,7 @@ pub(crate) fn decode_resource(
     cx: &mut Context<'_>,
     out: &mut Vec<Resource>,
 ) {
-    if check_api_version(&header.api_version, cx) {
+    if check_api_version(header, cx) {
         decode_kind(fields, &header.kind, cx, out);
     }
 }
@@ -183,20 +184,49 @@ fn header(
     }
 }
 
-fn check_api_version(api_version: &Located<String>, cx: &mut Context<'_>) -> bool {
-    let (message, label) = match api_version.value.as_str() {
+fn check_api_version(header: &Header, cx: &mut Context<'_>) -> bool {
+    let (api_version, kind) = (header.api_version.value.as_str(), &header.kind.value);
+    let (message, label) = match api_version {
         API_VERSION => return true,
         "crd.projectcalico.org/v1" => (
             "`crd.projectcalico.org/v1` is Calico's storage form".to_owned(),
             format!("use `{API_VERSION}`, the form that `calicoctl get -o yaml` prints"),
         ),
-        other => (
-            format!("unknown apiVersion `{other}`"),
-            format!("must be `{API_VERSION}`"),
-        ),
+        other => match versions(kind, other) {
+            Some(right) => (
+                format!("unknown apiVersion `{other}` of {kind}"),
+                format!("must be {right}"),
+            ),
+            None => (
+                format!("{kind} of `{other}` is not read"),
+                match kind.as_str() {
+                    "Pod" => format!(
+                        "leave it out: a pod is known by its WorkloadEndpoint, of `{API_VERSION}`"
+                    ),
+                    _ => format!("leave it out: Calico's kinds are of `{API_VERSION}`"),
+                },
+            ),
+        },
     };
-    cx.error(&api_version.at, message, label);
+    cx.error(&header.api_version.at, message, label);
     false
+}
+
+/// The versions that a kind is read of, for advice to somebody who wrote another one.
+fn versions(kind: &str, wrong: &str) -> Option<String> {
+    let is_kubernetes = wrong.contains("k8s.io/") || wrong.starts_with("extensions/");
+    match kind {
+        "Namespace" | "ServiceAccount" => Some("`v1`".to_owned()),
+        "NetworkPolicy" if is_kubernetes => Some(format!("`{KUBERNETES_VERSION}`")),
+        "NetworkPolicy" => Some(format!(
+            "`{API_VERSION}`, or `{KUBERNETES_VERSION}` for one of Kubernetes"
+        )),
+        _ => {
+            let mut known = KINDS.into_iter().chain(passive::known());
+            let is_known = known.any(|known| known == kind);
+            is_known.then(|| format!("`{API_VERSION}`"))
+        }
+    }
 }
 
 fn decode_kind(
@@ -289,11 +319,11 @@ pub(crate) fn take_metadata(
 
 fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Meta> {
     let mut fields = Fields::open(node, "metadata", cx)?;
-    let name = fields.require("name", cx, decode::name);
+    let name = fields.require("name", cx, names::resource);
     if let Some(name) = &name {
         cx.resource = format!("{kind} {}", name.value);
     }
-    let namespace = fields.get("namespace", cx, decode::name);
+    let namespace = fields.get("namespace", cx, names::namespace);
     let labels = fields.get("labels", cx, decode::text_map);
     let _ = fields.get("annotations", cx, decode::text_map);
     fields.accept(&[

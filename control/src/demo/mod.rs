@@ -34,7 +34,6 @@ pub mod topology;
 pub mod wire;
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -42,7 +41,7 @@ use std::time::Instant;
 
 pub use args::DemoArgs;
 
-use crate::cli::{Exit, Output};
+use crate::cli::{Exit, Output, output};
 use args::{Dataplane, DemoCommand};
 use cancel::Cancel;
 use error::{DemoError, Result};
@@ -56,6 +55,11 @@ use steps::Wishes;
 
 /// Runs the command. Exit code 0 only when every check held.
 pub fn run(args: &DemoArgs, output: Output) -> Exit {
+    let wishes = wishes(args);
+    if let Err(error) = steps::check(&wishes) {
+        output::complain(&error);
+        return Exit::Usage;
+    }
     if !nix::unistd::geteuid().is_root() {
         return complain(&become_root());
     }
@@ -73,7 +77,7 @@ pub fn run(args: &DemoArgs, output: Output) -> Exit {
         Dataplane::Kernel => "kernel",
         Dataplane::None => "none",
     });
-    let kept = demonstrate(args, output, &mut report);
+    let kept = demonstrate(args, &wishes, output, &mut report);
     let farewell = match kept {
         Ok(farewell) => farewell,
         Err(error) => {
@@ -86,29 +90,20 @@ pub fn run(args: &DemoArgs, output: Output) -> Exit {
         Output::Json => report.json(),
         Output::Table | Output::Wide => report.summary_text(),
     };
-    say(&text);
+    let mut said = say(&text);
     if let Some(farewell) = farewell {
         match output {
             Output::Json => tell(&farewell),
-            Output::Table | Output::Wide => {
-                say(&farewell);
-            }
+            Output::Table | Output::Wide if said == Exit::Ok => said = say(&farewell),
+            Output::Table | Output::Wide => {}
         }
     }
-    if report.ok { Exit::Ok } else { Exit::Failure }
+    if report.ok { said } else { Exit::Failure }
 }
 
-/// Builds the lab, goes through the steps, removes the lab or says how to enter it.
-fn demonstrate(args: &DemoArgs, output: Output, report: &mut Report) -> Result<Option<String>> {
-    let cancel = Cancel::on_signals()?;
-    let shell = Shell {
-        verbose: args.verbose,
-    };
-    preflight::tools(args.dataplane == Dataplane::Caracal)?;
-    let mut progress = Progress::new(output);
-    progress.note("building the lab: 2 nodes, 4 pods, a router, a server outside");
-    let lab = Lab::build(args.lab.clone(), shell)?;
-    let wishes = Wishes {
+/// What the command line asks for.
+fn wishes(args: &DemoArgs) -> Wishes {
+    Wishes {
         modes: if args.mode.is_empty() {
             Mode::ALL.to_vec()
         } else {
@@ -123,8 +118,25 @@ fn demonstrate(args: &DemoArgs, output: Output, report: &mut Report) -> Result<O
         bytes: u64::from(args.size) << 20,
         dataplane: args.dataplane,
         steps: args.step.clone(),
+    }
+}
+
+/// Builds the lab, goes through the steps, removes the lab or says how to enter it.
+fn demonstrate(
+    args: &DemoArgs,
+    wishes: &Wishes,
+    output: Output,
+    report: &mut Report,
+) -> Result<Option<String>> {
+    let cancel = Cancel::on_signals()?;
+    let shell = Shell {
+        verbose: args.verbose,
     };
-    let ran = steps::run(&lab, &wishes, &cancel, &mut progress);
+    preflight::tools(args.dataplane == Dataplane::Caracal)?;
+    let mut progress = Progress::new(output);
+    progress.note("building the lab: 2 nodes, 4 pods, a router, a server outside");
+    let lab = Lab::build(args.lab.clone(), shell)?;
+    let ran = steps::run(&lab, wishes, &cancel, &mut progress);
     report.checks = progress.into_outcomes();
     let failed = ran.is_err()
         || report
@@ -245,10 +257,9 @@ fn become_root() -> DemoError {
     ))
 }
 
-/// Prints to standard output; a reader that went away is no failure of ours.
+/// Prints to standard output.
 fn say(text: &str) -> Exit {
-    let _ = writeln!(std::io::stdout(), "{text}");
-    Exit::Ok
+    output::print(&format!("{text}\n"), Exit::Ok)
 }
 
 fn complain(error: &DemoError) -> Exit {

@@ -104,7 +104,30 @@ impl Step {
     }
 }
 
+/// Says which of the wanted steps there are not, and which there are.
+///
+/// # Errors
+/// One sentence for the user.
+pub fn check(wishes: &Wishes) -> std::result::Result<(), String> {
+    let known: Vec<String> = all(wishes).into_iter().map(Step::name).collect();
+    let mut unknown = wishes.steps.iter().filter(|name| !known.contains(name));
+    match unknown.next() {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "no step {name:?} of these modes: {}",
+            known.join(", ")
+        )),
+    }
+}
+
 fn plan(wishes: &Wishes) -> Vec<Step> {
+    let mut steps = all(wishes);
+    steps.retain(|step| wishes.steps.is_empty() || wishes.steps.contains(&step.name()));
+    steps
+}
+
+/// The steps of the modes that are wanted.
+fn all(wishes: &Wishes) -> Vec<Step> {
     let mut steps = Vec::new();
     for mode in &wishes.modes {
         steps.extend(Scenario::of(*mode).iter().copied().map(Step::Show));
@@ -126,7 +149,6 @@ fn plan(wishes: &Wishes) -> Vec<Step> {
             }
         }
     }
-    steps.retain(|step| wishes.steps.is_empty() || wishes.steps.contains(&step.name()));
     steps
 }
 
@@ -147,12 +169,6 @@ pub trait Audience {
 pub fn run(lab: &Lab, wishes: &Wishes, cancel: &Cancel, audience: &mut dyn Audience) -> Result<()> {
     let wire = Wire::watch(lab.id(), lab.shell())?;
     let steps = plan(wishes);
-    if steps.is_empty() {
-        return Err(DemoError::Refused(format!(
-            "no step of that name: {}",
-            wishes.steps.join(", ")
-        )));
-    }
     for (index, step) in steps.iter().enumerate() {
         audience.step(index + 1, steps.len(), &step.title());
         let mut bench = Bench {

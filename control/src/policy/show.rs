@@ -255,9 +255,9 @@ fn denied(denial: DefaultDenial, direction: Direction, counts: Counts<'_>) -> Sh
 pub(crate) fn to_text(shown: &Shown) -> String {
     let mut text = format!("{}\n", one_line(&shown.title));
     for chain in &shown.chains {
-        let _ = writeln!(text, "\n{}", chain.name);
+        let _ = writeln!(text, "\n{}", one_line(&chain.name));
         for tier in &chain.tiers {
-            let _ = writeln!(text, "  tier {}", tier.name);
+            let _ = writeln!(text, "  tier {}", one_line(&tier.name));
             for policy in &tier.policies {
                 let staged = if policy.is_staged {
                     "  (staged: not enforced)"
@@ -306,7 +306,10 @@ fn rules_text(text: &mut String, shown: &ShownRules, indent: &str) {
         let _ = writeln!(text, "{indent}no rules");
     }
     for rule in &shown.rules {
-        let place = rule.name.place().map(|place| format!("  {place}"));
+        let place = rule
+            .name
+            .place()
+            .map(|place| format!("  {}", one_line(&place)));
         let count = rule.count.map(count_text);
         let _ = writeln!(
             text,

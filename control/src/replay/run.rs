@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ pub enum ReplayError {
     /// An output would overwrite an input.
     #[error("{}: this output would overwrite an input; choose another --out", .0.display())]
     Overwrites(PathBuf),
+    /// The verdicts would be in a file that the replay writes anyway.
+    #[error("{}: the replay writes this file itself; choose another --verdicts", .0.display())]
+    VerdictsTaken(PathBuf),
     /// An output can not be written.
     #[error("cannot write {}: {error}", file.display())]
     Output {
@@ -155,12 +158,6 @@ fn file_of(port: &str) -> String {
 
 /// Makes the output directory, and clears it of what an earlier replay left for these ports.
 fn prepare(job: &Job<'_>, names: &[String]) -> Result<(), ReplayError> {
-    fs::create_dir_all(job.out).map_err(output(job.out))?;
-    let inputs: BTreeSet<PathBuf> = job
-        .inputs
-        .iter()
-        .filter_map(|(_, file, _)| fs::canonicalize(file).ok())
-        .collect();
     let files = names
         .iter()
         .filter(|name| !name.is_empty())
@@ -168,6 +165,17 @@ fn prepare(job: &Job<'_>, names: &[String]) -> Result<(), ReplayError> {
     let mut outputs: Vec<PathBuf> = files
         .chain(["summary.json".to_owned()])
         .map(|name| job.out.join(name))
+        .collect();
+    if let Some(verdicts) = job.verdicts
+        && outputs.iter().any(|file| place(file) == place(verdicts))
+    {
+        return Err(ReplayError::VerdictsTaken(verdicts.to_owned()));
+    }
+    fs::create_dir_all(job.out).map_err(output(job.out))?;
+    let inputs: BTreeSet<PathBuf> = job
+        .inputs
+        .iter()
+        .filter_map(|(_, file, _)| fs::canonicalize(file).ok())
         .collect();
     outputs.extend(job.verdicts.map(Path::to_owned));
     for file in &outputs {
@@ -184,6 +192,27 @@ fn prepare(job: &Job<'_>, names: &[String]) -> Result<(), ReplayError> {
         }
     }
     Ok(())
+}
+
+/// Where a file is or would be, however that is written.
+fn place(file: &Path) -> Option<PathBuf> {
+    let file = std::path::absolute(file).ok()?;
+    let dir = file.parent()?;
+    let dir = fs::canonicalize(dir).unwrap_or_else(|_| without_dots(dir));
+    Some(dir.join(file.file_name()?))
+}
+
+/// A path that does not exist yet, without `..`.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        if component == Component::ParentDir {
+            clean.pop();
+        } else {
+            clean.push(component);
+        }
+    }
+    clean
 }
 
 /// Bytes of a chunk that holds every packet.

@@ -57,3 +57,60 @@ spec: {allowIPIPPacketsFromWorkloads: true, allowVXLANPacketsFromWorkloads: true
         assert!(said.contains("Verdict ALLOW"), "{said}");
     }
 }
+
+#[test]
+fn a_trace_knows_what_the_stages_before_policy_drop() {
+    let kernel = kernel();
+    let open = "---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: all}
+spec: {selector: all(), types: [Ingress, Egress], ingress: [{action: Allow}], egress: [{action: Allow}]}
+";
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", open);
+    let mut compiler = compiler(wanted, &kernel);
+    for (from, to, said) in [
+        ("203.0.113.1", "web", "Verdict ALLOW"),
+        ("10.65.0.5", "web", "Verdict DROP  source-misplaced"),
+        ("127.0.0.1", "web", "Verdict DROP  martian-source"),
+        ("0.1.2.3", "web", "Verdict DROP  martian-source"),
+        ("224.0.0.1", "web", "Verdict DROP  martian-source"),
+        ("240.0.0.1", "web", "Verdict DROP  martian-source"),
+        ("255.255.255.255", "web", "Verdict DROP  martian-source"),
+        ("web", "127.0.0.1", "Verdict DROP  martian-destination"),
+        ("web", "224.0.0.1", "Verdict DROP  multicast"),
+        ("web", "255.255.255.255", "Verdict DROP  multicast"),
+        ("web", "web", "Verdict DROP  same-interface"),
+        (
+            "10.65.1.7",
+            "web",
+            "10.65.1.7 is not of this node, out of a tunnel",
+        ),
+        (
+            "203.0.113.1",
+            "192.168.0.11",
+            "Caracal does not see it\nVerdict UNSEEN",
+        ),
+        ("203.0.113.1", "203.0.113.2", "Verdict UNSEEN"),
+        ("192.168.0.11", "203.0.113.2", "Verdict UNSEEN"),
+    ] {
+        let trace = asked(&mut compiler, &kernel, from, to);
+        assert!(trace.contains(said), "{from} -> {to}: {trace}");
+    }
+}
+
+#[test]
+fn a_trace_needs_a_port_and_a_protocol_that_there_is() {
+    let kernel = kernel();
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", "");
+    let mut compiler = compiler(wanted, &kernel);
+    for (packet, said) in [
+        (("tcp", 0), "TCP needs a port"),
+        (("132", 0), "SCTP needs a port"),
+        (("0", 0), "unknown protocol `0`"),
+        (("tcq", 80), "unknown protocol `tcq`"),
+    ] {
+        let trace = asked_by(&mut compiler, &kernel, ("web", "10.65.1.7"), packet);
+        assert!(trace.contains(said), "{packet:?}: {trace}");
+    }
+}

@@ -10,5 +10,6 @@ pub mod fragment;
 pub mod icmp;
 pub mod neighbour;
 pub mod parse;
+pub mod probe;
 pub mod resolve;
 pub mod tunnel_error;

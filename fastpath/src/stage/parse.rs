@@ -105,6 +105,20 @@ fn ethernet(
     Ok(())
 }
 
+/// Parses an IP packet without its frame, for [`probe`](crate::stage::probe).
+pub(super) fn lone(
+    packet: &mut Packet,
+    l3: &[u8],
+    port: &Port,
+    tunnels: &Tunnels,
+) -> Result<(), DropReason> {
+    if l3.first().is_some_and(|byte| byte >> 4 == 6) {
+        ip6(packet, l3, port, tunnels).map(|_| ())
+    } else {
+        ip4(packet, l3, port, tunnels)
+    }
+}
+
 /// Parses an IPv4 packet and checks its addresses and its source.
 #[inline(always)]
 fn ip4(packet: &mut Packet, l3: &[u8], port: &Port, tunnels: &Tunnels) -> Result<(), DropReason> {

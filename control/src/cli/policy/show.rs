@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Cli, Exit};
 use crate::api::report::PolicyShown;
 use crate::api::{EndpointParams, Method};
-use crate::cli::{Output, ask};
+use crate::cli::{Output, ask, output};
 use crate::config::{Diagnostic, Diagnostics};
 use crate::policy::calculate;
 use crate::policy::resource::load_paths;
@@ -30,11 +30,17 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     }
     match shown(args) {
         Ok((remarks, shown)) => {
-            print(&shown, &remarks, cli);
-            Exit::Ok
+            let text = match cli.output {
+                Output::Json => format!("{:#}\n", to_json(&shown)),
+                Output::Table | Output::Wide => {
+                    output::remark(&remarks.render(cli.color_stderr()));
+                    to_text(&shown)
+                }
+            };
+            output::print(&text, Exit::Ok)
         }
         Err((errors, exit)) => {
-            complain(&errors, cli);
+            output::remark(&errors.render(cli.color_stderr()));
             exit
         }
     }
@@ -46,11 +52,11 @@ fn live(args: &Args, cli: &Cli) -> Exit {
     };
     match ask::ask::<PolicyShown>(cli, Method::Policy(params)) {
         Ok(shown) => {
-            match cli.output {
-                Output::Json => ask::print(&format!("{:#}\n", shown.policy)),
-                Output::Table | Output::Wide => ask::print(&shown.text),
-            }
-            Exit::Ok
+            let text = match cli.output {
+                Output::Json => format!("{:#}\n", shown.policy),
+                Output::Table | Output::Wide => shown.text,
+            };
+            output::print(&text, Exit::Ok)
         }
         Err(exit) => exit,
     }
@@ -73,24 +79,4 @@ fn shown(args: &Args) -> Result<(Diagnostics, Shown), (Diagnostics, Exit)> {
         (Diagnostics(vec![error]), Exit::Failure)
     })?;
     Ok((remarks, shown))
-}
-
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's result"
-)]
-fn print(shown: &Shown, remarks: &Diagnostics, cli: &Cli) {
-    match cli.output {
-        Output::Json => println!("{:#}", to_json(shown)),
-        Output::Table | Output::Wide => {
-            eprint!("{}", remarks.render(cli.color_stderr()));
-            print!("{}", to_text(shown));
-        }
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "the command's errors")]
-fn complain(errors: &Diagnostics, cli: &Cli) {
-    eprint!("{}", errors.render(cli.color_stderr()));
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Cli, Exit, plural};
-use crate::cli::Output;
 use crate::cli::table::one_line;
+use crate::cli::{Output, output};
 use crate::config::Diagnostics;
 use crate::policy::report;
 use crate::policy::testing::{Check, Suite};
@@ -39,15 +39,16 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     // Nothing is judged while a part of the input is not understood.
     let results = if is_valid { judge(&suites) } else { Vec::new() };
     let failed = results.iter().filter(|result| !result.is_met()).count();
-    match cli.output {
-        Output::Json => print_json(&results, &findings, is_valid),
-        Output::Table | Output::Wide => print_text(&results, &findings, is_valid, args, cli),
-    }
-    match (is_valid, failed) {
+    let text = match cli.output {
+        Output::Json => to_json(&results, &findings, is_valid),
+        Output::Table | Output::Wide => to_text(&results, &findings, is_valid, args, cli),
+    };
+    let exit = match (is_valid, failed) {
         (false, _) => Exit::Invalid,
         (true, 0) => Exit::Ok,
         (true, _) => Exit::Failure,
-    }
+    };
+    output::print(&text, exit)
 }
 
 /// One test and what came out.
@@ -79,8 +80,7 @@ fn judge<'s>(suites: &'s [(&'s Path, Suite)]) -> Vec<TestResult<'s>> {
     results
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(results: &[TestResult<'_>], findings: &Diagnostics, is_valid: bool) {
+fn to_json(results: &[TestResult<'_>], findings: &Diagnostics, is_valid: bool) -> String {
     let failed = results.iter().filter(|result| !result.is_met()).count();
     let answer = json!({
         "schema": "caracal.policy-test/v1",
@@ -90,7 +90,7 @@ fn print_json(results: &[TestResult<'_>], findings: &Diagnostics, is_valid: bool
         "tests": results.iter().map(test_json).collect::<Vec<_>>(),
         "diagnostics": findings.to_json(),
     });
-    println!("{answer:#}");
+    format!("{answer:#}\n")
 }
 
 fn test_json(result: &TestResult<'_>) -> Value {
@@ -111,37 +111,28 @@ fn test_json(result: &TestResult<'_>) -> Value {
     })
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's result"
-)]
-fn print_text(
+/// The result; findings go to standard error.
+fn to_text(
     results: &[TestResult<'_>],
     findings: &Diagnostics,
     is_valid: bool,
     args: &Args,
     cli: &Cli,
-) {
-    eprint!("{}", findings.render(cli.color_stderr()));
+) -> String {
+    output::remark(&findings.render(cli.color_stderr()));
     if !is_valid {
-        return;
+        return String::new();
     }
-    let mut failed = 0;
-    for result in results {
-        if !result.is_met() {
-            failed += 1;
-            println!("{}", describe(result));
-        } else if args.verbose {
-            println!("{}", describe(result));
-        }
-    }
-    let passed = results.len() - failed;
-    if failed == 0 {
-        println!("{} as expected", plural(passed, "verdict"));
+    let failed = results.iter().filter(|result| !result.is_met()).count();
+    let shown = results.iter().filter(|it| args.verbose || !it.is_met());
+    let mut lines: Vec<String> = shown.map(describe).collect();
+    let passed = plural(results.len() - failed, "verdict");
+    lines.push(if failed == 0 {
+        format!("{passed} as expected\n")
     } else {
-        println!("{} as expected, {failed} not", plural(passed, "verdict"));
-    }
+        format!("{passed} as expected, {failed} not\n")
+    });
+    lines.join("\n")
 }
 
 /// A test and its verdict, for people.

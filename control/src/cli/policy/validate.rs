@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Cli, Exit, plural};
-use crate::cli::Output;
+use crate::cli::{Output, output};
 use crate::config::{Diagnostics, Severity};
 use crate::policy::calculate;
 use crate::policy::resource::{PolicyResources, load_paths};
@@ -24,15 +24,16 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Ok((findings, count)) => (findings, Some(*count)),
         Err(findings) => (findings, None),
     };
-    match cli.output {
-        Output::Json => print_json(findings, count),
-        Output::Table | Output::Wide => print_text(findings, count, cli.color_stderr()),
-    }
-    if count.is_some() {
+    let exit = if count.is_some() {
         Exit::Ok
     } else {
         Exit::Invalid
-    }
+    };
+    let text = match cli.output {
+        Output::Json => to_json(findings, count),
+        Output::Table | Output::Wide => to_text(findings, count, cli.color_stderr()),
+    };
+    output::print(&text, exit)
 }
 
 /// All findings of load and calculation together, and how many resources there are.
@@ -48,30 +49,24 @@ fn check(resources: PolicyResources) -> Result<(Diagnostics, usize), Diagnostics
     if ok { Ok((all, count)) } else { Err(all) }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
-fn print_json(findings: &Diagnostics, count: Option<usize>) {
+fn to_json(findings: &Diagnostics, count: Option<usize>) -> String {
     let answer = json!({
         "schema": "caracal.validate/v1",
         "valid": count.is_some(),
         "resources": count,
         "diagnostics": findings.to_json(),
     });
-    println!("{answer:#}");
+    format!("{answer:#}\n")
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command's result"
-)]
-fn print_text(findings: &Diagnostics, count: Option<usize>, color: bool) {
-    eprint!("{}", findings.render(color));
+/// The result; findings, and how many errors there are, go to standard error.
+fn to_text(findings: &Diagnostics, count: Option<usize>, color: bool) -> String {
+    output::remark(&findings.render(color));
     let warnings = plural(findings.count(Severity::Warning), "warning");
-    match count {
-        Some(count) => println!("{} valid, {warnings}", plural(count, "resource")),
-        None => eprintln!(
-            "\n{}, {warnings}",
-            plural(findings.count(Severity::Error), "error")
-        ),
+    if let Some(count) = count {
+        return format!("{} valid, {warnings}\n", plural(count, "resource"));
     }
+    let errors = plural(findings.count(Severity::Error), "error");
+    output::remark(&format!("\n{errors}, {warnings}\n"));
+    String::new()
 }

@@ -42,3 +42,20 @@ fn the_kernel_alone_has_only_its_modes() {
         ["vxlan", "snat", "cross-subnet/same", "cross-subnet/other"]
     );
 }
+
+#[test]
+fn a_step_that_there_is_not_is_named_with_those_that_there_are() {
+    let mut wishes = Wishes {
+        modes: vec![Mode::Direct],
+        families: Family::ALL.to_vec(),
+        bytes: 1,
+        dataplane: Dataplane::Caracal,
+        steps: vec!["snat".to_owned()],
+    };
+    assert_eq!(check(&wishes), Ok(()));
+    wishes.steps.push("foo".to_owned());
+    let said = "no step \"foo\" of these modes: direct, policy, stopped, killed, snat";
+    assert_eq!(check(&wishes), Err(said.to_owned()));
+    wishes.steps = vec!["interop-vxlan".to_owned()];
+    assert!(check(&wishes).is_err(), "it is of another mode");
+}

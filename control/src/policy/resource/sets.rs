@@ -16,12 +16,12 @@ pub struct NetworkSet {
 
 impl NetworkSet {
     pub(super) fn decode(meta: Meta, spec: &mut Fields<'_>, cx: &mut Context<'_>) -> Self {
-        let nets = spec.get("nets", cx, decode::list(decode::address_in_subnet));
+        let nets = spec.get("nets", cx, decode::list(decode::set_member));
         spec.accept(&["allowedEgressDomains"]);
         let nets = nets.into_iter().flat_map(|list| list.value);
         Self {
             meta,
-            nets: nets.map(|net| net.value.trunc()).collect(),
+            nets: nets.map(|net| net.value).collect(),
         }
     }
 }

@@ -84,5 +84,7 @@ pub fn find_workload(
     model: &Model,
     name: &str,
 ) -> Result<WorkloadId, (String, String)> {
-    Directory::new(resources, model).workload(name).cloned()
+    let forms = "must be `namespace/pod`, or the name of a WorkloadEndpoint or of a HostEndpoint";
+    let directory = Directory::new(resources, model);
+    directory.workload(name, forms).cloned()
 }

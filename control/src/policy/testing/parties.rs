@@ -88,8 +88,8 @@ impl<'m> Directory<'m> {
         }
     }
 
-    /// The one endpoint of a name.
-    pub(super) fn workload(&self, name: &str) -> Result<&WorkloadId, Refusal> {
+    /// The one endpoint of a name, of which `forms` says what it may be.
+    pub(super) fn workload(&self, name: &str, forms: &str) -> Result<&WorkloadId, Refusal> {
         match self.names.get(name).map(Vec::as_slice) {
             Some([id]) => Ok(id),
             Some(several) => {
@@ -100,9 +100,7 @@ impl<'m> Directory<'m> {
             None => {
                 let label = match nearest(name, self.names.keys().map(String::as_str)) {
                     Some(known) => format!("did you mean `{known}`?"),
-                    None => {
-                        "must be namespace/pod, an IP address, `host` or `host:NODE`".to_owned()
-                    }
+                    None => forms.to_owned(),
                 };
                 Err((format!("unknown endpoint `{name}`"), label))
             }
@@ -135,7 +133,8 @@ impl<'m> Directory<'m> {
                 addresses: addresses.clone(),
             });
         }
-        let id = self.workload(name)?;
+        let forms = "must be namespace/pod, an IP address, `host` or `host:NODE`";
+        let id = self.workload(name, forms)?;
         Ok(self.of_workload(id))
     }
 
