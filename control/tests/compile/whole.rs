@@ -62,7 +62,7 @@ fn a_state_whose_routes_do_not_fit_changes_nothing() {
             .unwrap_err();
         let said = error.to_string();
         assert!(
-            said.contains("more than 65534 nodes")
+            said.contains("more than 32,766 nodes")
                 || said.contains("more than 32767 different next hops"),
             "{said}"
         );
