@@ -178,6 +178,11 @@ fn what_waited_for_a_first_fragment_is_checked_for_its_source() {
 #[test]
 fn fragments_do_not_outlive_their_sender() {
     let mut rig = rig();
+    // The pods came once.
+    let mut tables = rig.tables().clone();
+    tables.endpoints_since = tables.generation;
+    rig.set_tables(tables);
+    rig.pass(Duration::from_millis(100));
     let pieces = fragments(POD_ADDR, SERVER, (5000, 53));
     let outcome = rig.run_without_waiting(POD, &[from_pod(&pieces[1])]);
     assert_eq!((outcome.fates, rig.held()), (vec![Fate::Held], 1));

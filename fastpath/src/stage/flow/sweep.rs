@@ -57,7 +57,10 @@ pub fn run(tracker: &mut Tracker, tables: &Tables, now: Tick, counters: &Counter
     let lines =
         (lines_of(&connections.v4.table) + lines_of(&connections.v6.table)).div_ceil(*pollers);
     if tables.endpoints_since > sweep.ended {
-        end_fragments(fragments, released, tables, sweep.ended);
+        // Of a poller that has just begun nobody is gone.
+        if sweep.ended > 0 {
+            end_fragments(fragments, released, tables, sweep.ended);
+        }
         sweep.ended = tables.generation;
         sweep.in_haste = lines;
     }
