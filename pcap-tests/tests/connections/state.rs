@@ -251,3 +251,26 @@ fn what_waits_for_a_neighbour_does_not_outlive_its_sender() {
         assert_eq!(drops.map(Counter::get), Some(1));
     }
 }
+
+#[test]
+fn errors_about_tcp_quote_what_is_under_way() {
+    let mut rig = rig();
+    let client = |flags, seq, ack| segment4(POD_ADDR, OTHER_ADDR, (40_000, 80), flags, seq, ack);
+    let server = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), SYN_ACK, 500, 101);
+    one(&mut rig, POD, from_pod(&client(SYN, 100, 0))).expect("a first packet");
+    let server = build::ethernet(GATEWAY_MAC, OTHER_MAC, &server);
+    one(&mut rig, OTHER, server).expect("its answer");
+    one(&mut rig, POD, from_pod(&client(0x10, 101, 501))).expect("established");
+    // Who guesses ports, and not numbers.
+    for (seq, believed) in [(101, true), (500_000_000, false)] {
+        let error = ip4(OTHER_ADDR, POD_ADDR).icmp(3, 1, 0, &client(0x10, seq, 501)[..40]);
+        let error = build::ethernet(GATEWAY_MAC, OTHER_MAC, &error);
+        let passed = one(&mut rig, OTHER, error).map(|_| ());
+        let expected = if believed {
+            Ok(())
+        } else {
+            Err(DropReason::IcmpUnrelated)
+        };
+        assert_eq!(passed, expected, "{seq}");
+    }
+}
