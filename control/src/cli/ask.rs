@@ -1,5 +1,6 @@
 //! What commands that ask the daemon have in common.
 
+use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -28,6 +29,36 @@ pub(super) fn complain(error: &ClientError) -> Exit {
     match error {
         ClientError::Unreachable { .. } => Exit::Unreachable,
         ClientError::Refused(_) | ClientError::Protocol(_) => Exit::Failure,
+    }
+}
+
+/// Why a command that asks and writes piece by piece ended early.
+pub(super) enum Failure {
+    /// No answer.
+    Client(ClientError),
+    /// The output cannot be written.
+    Output(io::Error),
+}
+
+impl Failure {
+    /// Says so. How the command ends.
+    pub(super) fn end(&self) -> Exit {
+        match self {
+            Self::Client(error) => complain(error),
+            Self::Output(error) => output::failed(error, Exit::Ok),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 
+use super::ask::Failure;
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowCounts, Flows, Flushed};
-use crate::api::{Client, ClientError, FlowsBy, FlowsParams, FlushParams, MAX_FLOWS, Method};
+use crate::api::{Client, FlowsBy, FlowsParams, FlushParams, MAX_FLOWS, Method};
 use crate::flows::{Filter, FilterError};
 
 /// Rows that are shown unless more are asked for.
@@ -74,26 +75,6 @@ fn expression(text: &str) -> Result<String, FilterError> {
     Filter::parse(text).map(|_| text.to_owned())
 }
 
-/// Why a command ended early.
-enum Failure {
-    /// No answer.
-    Client(ClientError),
-    /// The output cannot be written.
-    Output(io::Error),
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     if args.flush && args.all && args.filter.is_some() {
         output::complain(&"--flush takes either --match or --all");
@@ -115,8 +96,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     };
     match outcome {
         Ok(exit) => exit,
-        Err(Failure::Output(error)) => output::failed(&error, Exit::Ok),
-        Err(Failure::Client(error)) => ask::complain(&error),
+        Err(failure) => failure.end(),
     }
 }
 

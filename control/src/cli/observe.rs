@@ -8,10 +8,11 @@ use clap::builder::RangedU64ValueParser;
 use ipnet::IpNet;
 use serde_json::json;
 
+use super::ask::Failure;
 use super::table::{number, one_line};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
-use crate::api::{Client, ClientError, MAX_RECORDS, Method, ObserveParams};
+use crate::api::{Client, MAX_RECORDS, Method, ObserveParams};
 use crate::observe::{net, protocol};
 
 const SCHEMA: &str = "caracal.observe/v1";
@@ -55,32 +56,11 @@ const RECORDED: &str = "\
 Connections that are allowed or denied are recorded while somebody follows (-f); matches of Log rules always.
 The first packet of a connection is recorded; of what is denied the first one, too, as long as it is repeated.";
 
-/// Why a command ended early.
-enum Failure {
-    /// No answer.
-    Client(ClientError),
-    /// The output cannot be written.
-    Output(io::Error),
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let outcome = ask::connect(cli).map(|mut client| observe(args, cli.output, &mut client));
     match outcome {
         Ok(Ok(())) => Exit::Ok,
-        Ok(Err(Failure::Output(error))) => output::failed(&error, Exit::Ok),
-        Ok(Err(Failure::Client(error))) => ask::complain(&error),
+        Ok(Err(failure)) => failure.end(),
         Err(exit) => exit,
     }
 }
