@@ -1,4 +1,4 @@
-//! Changing packets: the only code that writes to a packet that goes on.
+//! Changing packets that go on. Elsewhere only what ICMP errors quote is translated, and a checksum that is to be judged completed.
 
 use encap::checksum::{self, Completed};
 use encap::ecn::Ecn;

@@ -1,4 +1,4 @@
-//! Where to? The only code that reads routes.
+//! Where to? The only code that chooses a packet's next hop.
 
 use encap::ipv4::Ipv4Info;
 use encap::ipv6::Ipv6Info;
