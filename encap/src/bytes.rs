@@ -12,24 +12,26 @@ pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     array_at(bytes, offset).map(|b| u16::from_be_bytes(*b))
 }
 
-/// Writes a big-endian 16-bit word; false if it does not fit.
+/// Writes bytes at `offset`; false if they do not fit.
 #[inline]
-pub(crate) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) -> bool {
+pub(crate) fn put<const N: usize>(bytes: &mut [u8], offset: usize, value: [u8; N]) -> bool {
     let Some(room) = bytes.get_mut(offset..).and_then(<[u8]>::first_chunk_mut) else {
         return false;
     };
-    *room = value.to_be_bytes();
+    *room = value;
     true
+}
+
+/// Writes a big-endian 16-bit word; false if it does not fit.
+#[inline]
+pub(crate) fn put_u16(bytes: &mut [u8], offset: usize, value: u16) -> bool {
+    put(bytes, offset, value.to_be_bytes())
 }
 
 /// Writes a big-endian 32-bit number; false if it does not fit.
 #[inline]
 pub(crate) fn put_u32(bytes: &mut [u8], offset: usize, value: u32) -> bool {
-    let Some(room) = bytes.get_mut(offset..).and_then(<[u8]>::first_chunk_mut) else {
-        return false;
-    };
-    *room = value.to_be_bytes();
-    true
+    put(bytes, offset, value.to_be_bytes())
 }
 
 /// The big-endian 32-bit number at `offset`.

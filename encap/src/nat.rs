@@ -13,6 +13,7 @@ use crate::l4;
 
 mod error4;
 mod error6;
+mod ordinary;
 mod quote;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod upper;
 
 pub use error4::{icmp_error4, mtu_of_error4, set_mtu_of_error4, translate_error4};
 pub use error6::{icmp_error6, mtu_of_error6, set_mtu_of_error6, translate_error6};
+pub use ordinary::forward_ordinary4;
 pub use quote::{QuoteError, Quoted, Quoted4, Quoted6};
 use upper::Extent;
 

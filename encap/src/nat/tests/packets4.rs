@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::build::{Content, PROTOCOLS, checksum_at, contents, fit, packet4, tuples};
-use crate::nat::{Tuple4, Untranslatable, translate_any4, translate4};
+use crate::nat::{Tuple4, Untranslatable, forward_ordinary4, translate_any4, translate4};
 use crate::{ipv4, l4};
 
 const POD: Tuple4 = Tuple4 {
@@ -197,5 +197,34 @@ proptest! {
             prop_assert_eq!(done, translate_any4(&mut other, &ip, to));
             prop_assert_eq!(packet, other);
         }
+    }
+
+    #[test]
+    fn forwarding_and_translating_in_one_is_one_after_the_other(
+        data in prop::collection::vec(any::<u8>(), 0..70), tcp in any::<bool>(), (from, to) in (tuples(), tuples()),
+        ttl in prop::sample::select(vec![0, 1, 2, 64, 255]), field in prop::option::of(any::<u16>()), cut in any::<prop::sample::Index>()
+    ) {
+        let content = Content::new(if tcp { l4::TCP } else { l4::UDP }, &data);
+        let mut packet = packet4(&content, from);
+        packet[8] = ttl;
+        packet[10..12].fill(0);
+        let sum = crate::checksum::of(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        if let Some(field) = field {
+            let at = 20 + checksum_at(content.protocol).unwrap();
+            packet[at..at + 2].copy_from_slice(&field.to_be_bytes());
+        }
+        let mut other = packet.clone();
+        let ip = ipv4::parse(&other).unwrap();
+        if ttl > 1 {
+            translate4(&mut other, &ip, to).unwrap();
+            ipv4::decrement_ttl(&mut other);
+        }
+        let mut short = packet[..cut.index(if tcp { 40 } else { 28 })].to_vec();
+        let before = short.clone();
+        prop_assert!(!forward_ordinary4(&mut short, content.protocol, to));
+        prop_assert_eq!(short, before);
+        prop_assert_eq!(forward_ordinary4(&mut packet, content.protocol, to), ttl > 1);
+        prop_assert_eq!(packet, other);
     }
 }
