@@ -5,7 +5,7 @@ use benches::rng::Rng;
 use benches::rounds::{Contender, Result, interleave};
 use benches::setup::Setup;
 use benches::table::Table;
-use flowtable::flow::{FlowRef, FlowTable4, Key4};
+use flowtable::flow::{FlowRef, FlowTable4, Key4, Keys};
 
 use crate::lookups::{Map, verify};
 use crate::workload::{Flows, bytes};
@@ -77,11 +77,14 @@ pub(crate) fn run(
 /// As the fast path and the sweep do: what the next step needs is fetched for all before.
 fn together(flows: &Flows, table: &FlowTable4, places: &[usize]) {
     for places in places.chunks_exact(BATCH) {
-        let keys: [Key4; BATCH] = std::array::from_fn(|at| flows.keys[places[at]]);
+        let mut keys = Keys::<Key4>::default();
+        for (at, &place) in places.iter().enumerate() {
+            keys.put(at, flows.keys[place]);
+        }
         let mut found = [None::<FlowRef>; BATCH];
-        table.lookup_batch(&keys, |at, flow, _| {
-            table.prefetch_partner(flow);
-            found[at] = Some(flow);
+        table.lookup_batch(&mut keys, |hit| {
+            table.prefetch_partner(hit.entry.flow());
+            found[hit.place] = Some(hit.entry.flow());
         });
         for flow in found {
             assert!(table.remove_pair(flow.expect("it is there")));

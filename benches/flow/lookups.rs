@@ -7,7 +7,7 @@ use benches::rounds::{Contender, Result, interleave};
 use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::Tick;
-use flowtable::flow::{Action, FlowTable4, Key4};
+use flowtable::flow::{Action, FlowTable4, Key4, Keys};
 use hashbrown::HashMap;
 
 use crate::churn;
@@ -65,7 +65,7 @@ fn batches(table: &FlowTable4, keys: &[Key4], batch: usize) {
         }),
         _ => keys.chunks_exact(batch).for_each(|keys| {
             let mut sum = 0;
-            let hits = table.lookup_batch(keys, |_, _, action| sum += of(&action));
+            let hits = table.lookup_batch(&mut Keys::from(keys), |hit| sum += of(&hit.action));
             black_box((sum, hits));
         }),
     }
@@ -83,9 +83,9 @@ fn counting(table: &FlowTable4, keys: &[Key4], batch: usize) {
         }),
         _ => keys.chunks_exact(batch).for_each(|keys| {
             let mut sum = 0;
-            let hits = table.lookup_batch(keys, |_, flow, action| {
-                table.touch(flow, now, 64);
-                sum += of(&action);
+            let hits = table.lookup_batch(&mut Keys::from(keys), |hit| {
+                hit.entry.touch(now, 64);
+                sum += of(&hit.action);
             });
             black_box((sum, hits));
         }),
@@ -147,7 +147,9 @@ pub(crate) fn verify(
     for batch in [32, 64] {
         let mut ours = vec![u32::MAX; keys.len()];
         for (keys, out) in keys.chunks(batch).zip(ours.chunks_mut(batch)) {
-            table.lookup_batch(keys, |at, _, action| out[at] = action.nat_addr);
+            table.lookup_batch(&mut Keys::from(keys), |hit| {
+                out[hit.place] = hit.action.nat_addr
+            });
         }
         differs("flowtable", &ours)?;
     }

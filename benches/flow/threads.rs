@@ -8,7 +8,7 @@ use benches::rounds::{Contender, Result, interleave};
 use benches::setup::Setup;
 use benches::table::Table;
 use flowtable::Tick;
-use flowtable::flow::{FlowTable4, Key4};
+use flowtable::flow::{FlowTable4, Key4, Keys};
 
 use crate::workload::{Flows, Spread};
 /// Keys that a thread looks up in a pass.
@@ -52,11 +52,11 @@ fn both(tables: [&FlowTable4; 2], keys: [&[Key4]; 2], counts: bool) -> Result<Du
                 let ((), time) = cpu::time(|| {
                     for keys in keys.chunks_exact(64) {
                         let mut sum = 0;
-                        table.lookup_batch(keys, |_, flow, action| {
+                        table.lookup_batch(&mut Keys::from(keys), |hit| {
                             if counts {
-                                table.touch(flow, Tick(1 << 40), 64);
+                                hit.entry.touch(Tick(1 << 40), 64);
                             }
-                            sum += u64::from(action.rule);
+                            sum += u64::from(hit.action.rule);
                         });
                         std::hint::black_box(sum);
                     }

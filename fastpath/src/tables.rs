@@ -34,7 +34,8 @@ pub struct Tables {
     pub ports: Vec<Option<Port>>,
     /// Our ends of the tunnels, and who may send to them.
     pub tunnels: Tunnels,
-    /// Key of the hash that chooses outer UDP source ports: random a process.
+    /// Key of the hash that chooses outer UDP source ports where the connection's own ([`Packet::flow_hash`](crate::batch::Packet::flow_hash))
+    /// cannot: of fragments, and of what is no connection's. Random a process.
     pub hash_key: HashKey,
     /// What leaves with another source.
     pub nat: Nat,

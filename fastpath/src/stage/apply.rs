@@ -14,6 +14,9 @@ use crate::reason::DropReason;
 use crate::stage::fragment::{self, Outbox};
 use crate::tables::{Adjacency, NextHop, Tables};
 
+/// What is looked at to know whether the short way does: of these an ordinary packet has only the one that says so.
+const CAREFUL: u8 = flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL;
+
 /// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
 /// leave their other fragments in `outbox`.
 pub fn run<I: PacketIo>(
@@ -32,14 +35,18 @@ pub fn run<I: PacketIo>(
             packet.drop(DropReason::NoRoute);
             continue;
         };
-        if packet.has(flag::MAYBE_PARTIAL) {
-            complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
-        }
-        let done = if packet.has(flag::FRAGMENT) {
-            forward(packet, l3_of(packet, io.chunk(&packet.frame)))
-                .and_then(|()| fragment::run(packet, io, adjacency, key, outbox))
+        let done = if packet.flags & CAREFUL == flag::ORDINARY {
+            encapsulate::<true>(packet, io.chunk(&packet.frame), adjacency, key)
         } else {
-            encapsulate(packet, io.chunk(&packet.frame), adjacency, key)
+            if packet.has(flag::MAYBE_PARTIAL) {
+                complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
+            }
+            if packet.has(flag::FRAGMENT) {
+                forward(packet, l3_of(packet, io.chunk(&packet.frame)))
+                    .and_then(|()| fragment::run(packet, io, adjacency, key, outbox))
+            } else {
+                encapsulate::<false>(packet, io.chunk(&packet.frame), adjacency, key)
+            }
         };
         if let Err(reason) = done {
             packet.drop(reason);
@@ -60,6 +67,25 @@ fn forward(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         };
     }
     Ok(())
+}
+
+/// The same for an ordinary packet that spends its TTL.
+#[inline(always)]
+fn forward_ordinary(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+    if !packet.has(flag::TRANSLATE) {
+        ipv4::decrement_ttl(l3);
+        return Ok(());
+    }
+    let to = Tuple {
+        src: packet.ip4.src,
+        dst: packet.ip4.dst,
+        ports: packet.ports,
+    };
+    if nat::forward_ordinary4(l3, packet.ip4.protocol, to) {
+        Ok(())
+    } else {
+        Err(DropReason::NatProtocol)
+    }
 }
 
 /// Gives the packet's bytes the addresses and ports that it is known by.
@@ -123,7 +149,7 @@ fn l3_of<'a>(packet: &Packet, chunk: &'a mut [u8]) -> &'a mut [u8] {
 
 /// Forwards the IP packet and puts the next hop's headers in front of it, in place; link padding is cut off.
 #[inline(always)]
-fn encapsulate(
+fn encapsulate<const ORDINARY: bool>(
     packet: &mut Packet,
     chunk: &mut [u8],
     adjacency: &Adjacency,
@@ -131,8 +157,13 @@ fn encapsulate(
 ) -> Result<(), DropReason> {
     let rewrite = &adjacency.rewrite;
     let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
+    let len = if ORDINARY {
+        packet.ip4.total_len.into()
+    } else {
+        packet.ip_len()
+    };
     let start = l3.wrapping_sub(rewrite.len());
-    let Some(bytes) = chunk.get_mut(start..l3 + packet.ip_len()) else {
+    let Some(bytes) = chunk.get_mut(start..l3 + len) else {
         return Err(DropReason::NoHeadroom);
     };
     packet.frame.start = start as u16;
@@ -140,11 +171,16 @@ fn encapsulate(
     let Some(ip) = bytes.get_mut(rewrite.len()..) else {
         return Err(DropReason::NoHeadroom);
     };
-    forward(packet, ip)?;
-    let family = match packet.family {
-        Family::V4 => outer::Family::V4,
-        Family::V6 => outer::Family::V6,
-        Family::Unknown => return Err(DropReason::NoRoute),
+    let family = if ORDINARY {
+        forward_ordinary(packet, ip)?;
+        outer::Family::V4
+    } else {
+        forward(packet, ip)?;
+        match packet.family {
+            Family::V4 => outer::Family::V4,
+            Family::V6 => outer::Family::V6,
+            Family::Unknown => return Err(DropReason::NoRoute),
+        }
     };
     if rewrite.kind() == Kind::Ethernet {
         rewrite.write_ethernet(bytes, family).map_err(write_reason)
@@ -171,15 +207,15 @@ pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) ->
     match packet.family {
         Family::V4 => {
             let ip = &packet.ip4;
+            let is_whole = !ip.is_fragment() && !packet.has(flag::FRAGMENT);
             // All fragments of a datagram share a source port: the first must not use its ports.
-            let ports = if ip.is_fragment() || packet.has(flag::FRAGMENT) {
-                (0, 0)
-            } else {
-                packet.ports
-            };
+            let ports = if is_whole { packet.ports } else { (0, 0) };
             let flow_hash = match adjacency.rewrite.kind() {
                 Kind::Ethernet => 0,
                 Kind::Ipip if ip.dont_fragment() => 0,
+                Kind::Ipip | Kind::Vxlan4 | Kind::Vxlan6 if is_whole && packet.flow_hash != 0 => {
+                    packet.flow_hash
+                }
                 Kind::Ipip | Kind::Vxlan4 | Kind::Vxlan6 => {
                     flow_hash::v4(key, ip.src, ip.dst, ip.protocol, ports)
                 }
@@ -207,6 +243,9 @@ pub(super) fn inner_of(packet: &Packet, adjacency: &Adjacency, key: &HashKey) ->
             };
             let flow_hash = match adjacency.rewrite.kind() {
                 Kind::Ethernet | Kind::Ipip => 0,
+                Kind::Vxlan4 | Kind::Vxlan6 if !ip.is_fragment() && packet.flow_hash != 0 => {
+                    packet.flow_hash
+                }
                 Kind::Vxlan4 | Kind::Vxlan6 => flow_hash::v6(key, ip.src, ip.dst, protocol, ports),
             };
             Some(Inner {
@@ -267,6 +306,8 @@ mod tests {
         packet.family = Family::V6;
         let mut hash_of = |protocol, ports, offset| {
             packet.ports = ports;
+            // What they were looked up by need not be the same.
+            packet.flow_hash = 1 + u32::from(offset);
             packet.ip6.upper = Upper {
                 protocol,
                 offset: 48,
@@ -285,5 +326,10 @@ mod tests {
         assert!(first.is_some());
         assert_eq!(first, hash_of(encap::l4::UDP, (0, 0), 1448));
         assert_eq!(first, hash_of(60, (0, 0), 1448));
+        // A whole packet is known by its connection's.
+        packet.ip6.upper.fragment = None;
+        packet.flow_hash = 7;
+        let whole = inner_of(packet, &adjacency, &HashKey([1, 2]));
+        assert_eq!(whole.map(|inner| inner.flow_hash), Some(7));
     }
 }

@@ -137,6 +137,8 @@ fn open(
     let Some(inner) = l3.get_mut(inner_at) else {
         return Err(DropReason::TunnelMalformed);
     };
+    // That was the outer packet.
+    packet.flags &= !flag::ORDINARY;
     match inner_family {
         Family::V4 => inner4(packet, inner, outer_ecn, tunnels)?,
         _ => inner6(packet, inner, outer_ecn, tunnels)?,

@@ -177,6 +177,9 @@ pub(super) fn transport4(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReaso
     if !ip.is_fragment()
         && let Some(ports) = l4::ordinary_ports(ip.protocol, payload)
     {
+        if !ip.has_options() {
+            packet.flags |= flag::ORDINARY;
+        }
         packet.ports = ports;
         return Ok(());
     }

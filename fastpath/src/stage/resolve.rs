@@ -49,16 +49,16 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         if !packet.is_undecided() {
             continue;
         }
-        exceptional |= !settle(packet, hop, tables);
+        exceptional |= !settle(packet, packet.family, hop, tables);
     }
     exceptional
 }
 
-/// Decides a packet's fate by a next hop that is known already. Returns whether it is to be sent.
+/// Decides the fate of a packet of a `family` by a next hop that is known already. Returns whether it is to be sent.
 #[inline(always)]
-pub(super) fn settle(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> bool {
+pub(super) fn settle(packet: &mut Packet, family: Family, hop: &NextHop, tables: &Tables) -> bool {
     match hop {
-        NextHop::Send(adjacency) if is_ordinary(packet, adjacency, tables) => {
+        NextHop::Send(adjacency) if is_ordinary(packet, family, adjacency, tables) => {
             packet.fate = Fate::Transmit(adjacency.port);
             true
         }
@@ -71,12 +71,12 @@ pub(super) fn settle(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> boo
 
 /// Whether a packet simply goes this way: [`decide`] would say so, and change nothing.
 #[inline(always)]
-fn is_ordinary(packet: &Packet, adjacency: &Adjacency, tables: &Tables) -> bool {
-    // Not a match: most packets go the first way of these, and a jump by a table is slow.
-    let may_go = adjacency.way == Way::Uplink
-        || (adjacency.way == Way::Pod && adjacency.port != packet.in_port)
+fn is_ordinary(packet: &Packet, family: Family, adjacency: &Adjacency, tables: &Tables) -> bool {
+    // Not a match, nor all lazy: a jump by a table is slow.
+    let may_go = (adjacency.way == Way::Uplink)
+        | ((adjacency.way == Way::Pod) & (adjacency.port != packet.in_port))
         || (adjacency.way == Way::Tunnel && may_enter_tunnel(packet, tables).is_ok());
-    let (ttl, len) = match packet.family {
+    let (ttl, len) = match family {
         Family::V6 => (packet.ip6.hop_limit, packet.ip6.total_len()),
         Family::V4 | Family::Unknown => (packet.ip4.ttl, packet.ip4.total_len.into()),
     };

@@ -184,9 +184,12 @@ fn live(
                 ports,
             };
             let kind = upper.first().copied();
-            flow::knows4(connections, tuple, ip.protocol, kind).then_some(())?;
-            let hashed = if ip.is_fragment() { (0, 0) } else { ports };
-            let hash = flow_hash::v4(key, ip.src, ip.dst, ip.protocol, hashed);
+            // As `apply` hashes it: by its connection, but for fragments.
+            let mut hash = flow::hash4(connections, tuple, ip.protocol, kind)?;
+            if hash == 0 || ip.is_fragment() {
+                let ports = if ip.is_fragment() { (0, 0) } else { ports };
+                hash = flow_hash::v4(key, ip.src, ip.dst, ip.protocol, ports);
+            }
             is_ours(hash).then_some(())?;
             is_pod(tables.next_hop(tables.fib4.lookup(ip.src))).then_some(())?;
             ip.total_len = ip.total_len.min(quote.len() as u16);
@@ -202,14 +205,15 @@ fn live(
                 dst: ip.dst,
                 ports,
             };
-            flow::knows6(connections, tuple, protocol, upper.first().copied()).then_some(())?;
-            // As `apply` hashes it.
-            let hashed = if ip.is_fragment() {
-                (0, (0, 0))
-            } else {
-                (protocol, ports)
-            };
-            let hash = flow_hash::v6(key, ip.src, ip.dst, hashed.0, hashed.1);
+            let mut hash = flow::hash6(connections, tuple, protocol, upper.first().copied())?;
+            if hash == 0 || ip.is_fragment() {
+                let (protocol, ports) = if ip.is_fragment() {
+                    (0, (0, 0))
+                } else {
+                    (protocol, ports)
+                };
+                hash = flow_hash::v6(key, ip.src, ip.dst, protocol, ports);
+            }
             is_ours(hash).then_some(())?;
             is_pod(tables.next_hop(tables.fib6.lookup(ip.src))).then_some(())?;
             let quoted = (quote.len() - ipv6::HEADER_LEN) as u16;

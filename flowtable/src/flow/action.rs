@@ -70,8 +70,7 @@ impl<A> Action<A> {
     pub(super) fn decode(beside_key: u64, decision: u64, way: u64, nat_addr: A) -> Self {
         Self {
             generation: decision as u32,
-            next_hop: NextHopId::new((way >> NEXT_HOP) as u16 & NextHopId::MAX.get())
-                .unwrap_or(NextHopId::NONE),
+            next_hop: next_hop(way),
             origin: (beside_key >> ORIGIN) as u16,
             flags: (beside_key >> FLAGS) as u8,
             nat_addr,
@@ -80,4 +79,10 @@ impl<A> Action<A> {
             reason: (decision >> REASON) as u8,
         }
     }
+}
+
+/// The next hop of a word that [`Action::way`] made.
+#[inline(always)]
+pub(super) fn next_hop(way: u64) -> NextHopId {
+    NextHopId::new((way >> NEXT_HOP) as u16 & NextHopId::MAX.get()).unwrap_or(NextHopId::NONE)
 }

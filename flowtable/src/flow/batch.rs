@@ -1,16 +1,18 @@
 //! Lookup of many keys together, pass by pass, so that their cache misses are under way at once.
 
+use core::fmt;
 use core::sync::atomic::Ordering;
 
 use fearless_simd::dispatch;
 
 use super::action::Action;
 use super::entry::{Entry, EntryLines};
-use super::hash::Blocks;
+use super::hash::{Blocks, Seed, spare};
 use super::key::FlowKey;
 use super::table::{FlowTable, Found};
 use super::tags::{LANES, LINE_WORDS, Word, home};
-use super::view::FlowRef;
+use super::view::{FlowRef, Live};
+use crate::lpm::NextHopId;
 use crate::prefetch;
 
 /// Keys that a batch holds at most.
@@ -23,13 +25,119 @@ const VECTOR: usize = 8;
 /// that entries that change under our eyes cannot keep it.
 const AGAIN: usize = 2 * BATCH;
 
+/// How many keys before its own an entry is fetched: as many misses as the processor has under way at once.
+const FETCHED_AHEAD: usize = 24;
+
+/// How many keys before its own an entry is shown. It was fetched by then.
+const SHOWN_AHEAD: usize = 8;
+
 /// Tags and entries of this size are in a core's own cache anyway: half of what the smallest ones have.
 const NEAR_BYTES: usize = 512 << 10;
 
-/// What is known of the keys of a batch before their entries are looked at.
-struct Candidates<K: FlowKey> {
+/// Keys to be looked up together, at most [`BATCH`], each in a place of the caller's choice.
+pub struct Keys<K: FlowKey> {
     blocks: <K::Blocks as Blocks>::Batch,
     hashes: [u64; BATCH],
+    /// The places that hold a key.
+    taken: u64,
+}
+
+impl<K: FlowKey> fmt::Debug for Keys<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: FlowKey> Default for Keys<K> {
+    #[inline]
+    fn default() -> Self {
+        Self {
+            blocks: K::Blocks::empty_batch(),
+            hashes: [0; BATCH],
+            taken: 0,
+        }
+    }
+}
+
+impl<K: FlowKey> Keys<K> {
+    /// Puts a key to a place below [`BATCH`].
+    #[inline(always)]
+    pub fn put(&mut self, at: usize, key: K) {
+        key.blocks().put(&mut self.blocks, at);
+        self.taken |= 1 << (at % BATCH);
+    }
+
+    /// A bit for each place that holds a key, the first place's lowest.
+    #[inline]
+    pub const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The hash of the key in a place, as [`FlowTable::flow_hash`] gives it. Means something once the keys were looked up.
+    #[inline(always)]
+    pub fn flow_hash(&self, at: usize) -> u32 {
+        spare(self.hashes[at % BATCH])
+    }
+
+    /// How far the passes go: behind the last key, up to a vector's end.
+    #[inline(always)]
+    fn end(&self) -> usize {
+        let len = BATCH - self.taken.leading_zeros() as usize;
+        len.next_multiple_of(VECTOR).min(BATCH)
+    }
+
+    #[inline(always)]
+    fn hash(&mut self, seed: Seed) {
+        K::Blocks::hash_batch(&self.blocks, self.end(), seed, &mut self.hashes);
+    }
+}
+
+impl<K: FlowKey> From<&[K]> for Keys<K> {
+    /// Each key in its place of the slice; those beyond [`BATCH`] are left out.
+    #[inline]
+    fn from(all: &[K]) -> Self {
+        let mut keys = Self::default();
+        for (at, &key) in all.iter().take(BATCH).enumerate() {
+            keys.put(at, key);
+        }
+        keys
+    }
+}
+
+/// A key that a lookup has found.
+#[derive(Debug)]
+pub struct Hit<'a, K: FlowKey> {
+    /// The key's place.
+    pub place: usize,
+    /// As [`FlowTable::flow_hash`] gives it for the key.
+    pub flow_hash: u32,
+    /// Its entry. The cache line is there, so this is the moment to count the packet.
+    pub entry: Live<'a, K>,
+    /// What was decided.
+    pub action: Action<K::Addr>,
+}
+
+/// An entry that a lookup is about to look at, whoever's it is by then.
+pub struct Soon<'a, K: FlowKey>(Entry<'a, K>);
+
+impl<K: FlowKey> fmt::Debug for Soon<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Soon").field(&self.next_hop()).finish()
+    }
+}
+
+impl<K: FlowKey> Soon<'_, K> {
+    /// The next hop that the entry names at this moment. A hint: nothing protects it.
+    #[inline(always)]
+    pub fn next_hop(&self) -> NextHopId {
+        K::next_hop(self.0.0)
+    }
+}
+
+/// What is known of the keys of a batch before their entries are looked at.
+struct Candidates {
     /// The first slot whose tag is the key's; any one of the home word if there is none.
     slots: [u64; BATCH],
     /// The keys that may be in the table.
@@ -39,23 +147,26 @@ struct Candidates<K: FlowKey> {
 }
 
 impl<K: FlowKey> FlowTable<K> {
-    /// Looks up at most [`BATCH`] keys; those beyond are not looked at.
+    /// Looks up keys together.
     ///
-    /// `hit` is called for each key that is found, in the order of the keys: with its place in `keys`, its
-    /// entry and its action. The entry's cache line is there, so this is the moment to count the packet.
-    /// Returns a bit for each key that was found, the first key's lowest.
+    /// `hit` is called for each key that is found, in the order of their places. Returns a bit for each key that was found, the first place's lowest.
     ///
     /// As with [`FlowTable::lookup`], a key is not found while another poller keeps changing its entry.
     #[inline]
-    pub fn lookup_batch(
+    pub fn lookup_batch(&self, keys: &mut Keys<K>, hit: impl FnMut(Hit<'_, K>)) -> u64 {
+        self.lookup_batch_ahead(keys, |_| {}, hit)
+    }
+
+    /// [`FlowTable::lookup_batch`], where each entry is shown to `soon` some keys before `hit` is called for it: the moment to have
+    /// the processor fetch what its action leads to.
+    #[inline(always)]
+    pub fn lookup_batch_ahead(
         &self,
-        keys: &[K],
-        mut hit: impl FnMut(usize, FlowRef, Action<K::Addr>),
+        keys: &mut Keys<K>,
+        mut soon: impl FnMut(Soon<'_, K>),
+        mut hit: impl FnMut(Hit<'_, K>),
     ) -> u64 {
-        let keys = &keys[..keys.len().min(BATCH)];
-        let mut candidates = Candidates::<K> {
-            blocks: K::Blocks::empty_batch(),
-            hashes: [0; BATCH],
+        let mut candidates = Candidates {
             slots: [0; BATCH],
             keys: 0,
             again: 0,
@@ -64,16 +175,41 @@ impl<K: FlowKey> FlowTable<K> {
         // Slices in variables: the compiler does not load them anew behind each Acquire.
         let entries = self.entries();
         let mut hits = candidates.keys;
+        // Fetched a little ahead of its use each, and not all at once: the processor has few misses under way at a time.
+        let is_near = size_of_val(entries) <= NEAR_BYTES;
+        let mut fetched = Bits(if is_near { 0 } else { candidates.keys });
+        let mut shown = Bits(candidates.keys);
+        let first = |slots: &[u64; BATCH], at: usize| {
+            let slot = slots[at] as usize;
+            &entries[slot & (entries.len() - 1)]
+        };
+        for at in fetched.by_ref().take(FETCHED_AHEAD) {
+            first(&candidates.slots, at).prefetch();
+        }
+        for at in shown.by_ref().take(SHOWN_AHEAD) {
+            soon(Soon(Entry(first(&candidates.slots, at))));
+        }
         for at in Bits(candidates.keys) {
+            if let Some(at) = fetched.next() {
+                first(&candidates.slots, at).prefetch();
+            }
+            if let Some(at) = shown.next() {
+                soon(Soon(Entry(first(&candidates.slots, at))));
+            }
             let mut slot = candidates.slots[at] as usize;
-            let blocks = K::Blocks::get(&candidates.blocks, at);
+            let blocks = K::Blocks::get(&keys.blocks, at);
             loop {
                 let entry = Entry::<K>(&entries[slot & (entries.len() - 1)]);
                 if let Some((head, words)) = entry.read(&blocks) {
-                    hit(at, FlowRef::new(slot, head), K::action(&words));
+                    hit(Hit {
+                        place: at,
+                        flow_hash: keys.flow_hash(at),
+                        entry: Live::new(FlowRef::new(slot, head), entry),
+                        action: K::action(&words),
+                    });
                     break;
                 }
-                let Some(elsewhere) = self.look_again(&mut candidates, at) else {
+                let Some(elsewhere) = self.look_again(keys, &mut candidates, at) else {
                     hits &= !(1 << at);
                     break;
                 };
@@ -84,28 +220,21 @@ impl<K: FlowKey> FlowTable<K> {
     }
 
     /// Has the processor fetch what inserting these keys needs: their tags, and the entries that they would be in as things are.
-    /// At most [`BATCH`] keys; those beyond are not looked at.
     #[inline]
-    pub fn prefetch_inserts(&self, keys: &[K]) {
-        let keys = &keys[..keys.len().min(BATCH)];
+    pub fn prefetch_inserts(&self, keys: &mut Keys<K>) {
         if size_of_val(self.entries()) > NEAR_BYTES {
             dispatch!(self.hasher.level, _simd => self.prefetch_places(keys));
         }
     }
 
     #[inline(always)]
-    fn prefetch_places(&self, keys: &[K]) {
-        let (mut blocks, mut hashes) = (K::Blocks::empty_batch(), [0; BATCH]);
-        for (at, key) in keys.iter().enumerate() {
-            key.blocks().put(&mut blocks, at);
-        }
-        let rounded = keys.len().next_multiple_of(VECTOR).min(BATCH);
-        K::Blocks::hash_batch(&blocks, rounded, self.hasher.seed, &mut hashes);
-        let homes = hashes.iter().map(|&hash| self.tags.home(hash));
-        for home in homes.clone().take(keys.len()) {
+    fn prefetch_places(&self, keys: &mut Keys<K>) {
+        keys.hash(self.hasher.seed);
+        let homes = Bits(keys.taken).map(|at| self.tags.home(keys.hashes[at]));
+        for home in homes.clone() {
             self.tags.prefetch(home);
         }
-        for home in homes.take(keys.len()) {
+        for home in homes {
             if let Some(slot) = self.tags.free_slot(home) {
                 self.prefetch_entry(slot);
             }
@@ -114,49 +243,38 @@ impl<K: FlowKey> FlowTable<K> {
 
     /// The passes up to the entries. Compiled once for each kind of vectors, and chosen when it runs.
     #[inline(always)]
-    fn find_candidates(&self, keys: &[K], candidates: &mut Candidates<K>) {
-        for (at, key) in keys.iter().enumerate() {
-            key.blocks().put(&mut candidates.blocks, at);
-        }
-        let rounded = keys.len().next_multiple_of(VECTOR).min(BATCH);
-        let hashes = &mut candidates.hashes;
-        K::Blocks::hash_batch(&candidates.blocks, rounded, self.hasher.seed, hashes);
-
+    fn find_candidates(&self, keys: &mut Keys<K>, candidates: &mut Candidates) {
+        keys.hash(self.hasher.seed);
+        let (hashes, end) = (&keys.hashes, keys.end());
         let (tags, mask) = (self.tags.lines(), self.tags.words_mask());
         if size_of_val(tags) > NEAR_BYTES {
-            for &hash in &hashes[..keys.len()] {
-                prefetch(&tags[(hash as usize & mask) / LINE_WORDS]);
+            for at in Bits(keys.taken) {
+                prefetch(&tags[(hashes[at] as usize & mask) / LINE_WORDS]);
             }
         }
         // The words of tags first, then what they say: scalar loads, then vectors.
         let slots = &mut candidates.slots;
-        for at in 0..rounded {
+        for at in 0..end {
             let word = hashes[at] as usize & mask;
             slots[at] = tags[word / LINE_WORDS].0[word % LINE_WORDS].load(Ordering::Acquire);
         }
         let mut found = 0;
-        for at in 0..rounded {
+        for at in 0..end {
             let home = home(hashes[at], mask);
             let word = Word::new(slots[at]);
             let slot = home.word * LANES + word.matches(home).first_or_any();
             slots[at] = slot as u64;
             found |= u64::from(word.may_lead_to(home)) << at;
         }
-        candidates.keys = found & (u64::MAX >> (BATCH - keys.len().clamp(1, BATCH)));
-        let entries = self.entries();
-        if size_of_val(entries) > NEAR_BYTES {
-            for at in Bits(candidates.keys) {
-                entries[candidates.slots[at] as usize & (entries.len() - 1)].prefetch();
-            }
-        }
+        candidates.keys = found & keys.taken;
     }
 
     /// The slot of a key that is not where its tag showed first.
     #[cold]
     #[inline(never)]
-    fn look_again(&self, candidates: &mut Candidates<K>, at: usize) -> Option<usize> {
-        let home = self.tags.home(candidates.hashes[at]);
-        let blocks = K::Blocks::get(&candidates.blocks, at);
+    fn look_again(&self, keys: &Keys<K>, candidates: &mut Candidates, at: usize) -> Option<usize> {
+        let home = self.tags.home(keys.hashes[at]);
+        let blocks = K::Blocks::get(&keys.blocks, at);
         while candidates.again < AGAIN {
             candidates.again += 1;
             match self.find(home, self.tags.load(home.word), &blocks, [None; 2]) {
@@ -170,6 +288,7 @@ impl<K: FlowKey> FlowTable<K> {
 }
 
 /// The places of the bits that are set, the lowest first.
+#[derive(Clone)]
 struct Bits(u64);
 
 impl Iterator for Bits {

@@ -37,6 +37,8 @@ pub trait EntryWords: Copy {
     /// How many.
     const LEN: usize;
 
+    /// One of them, as it is at this moment.
+    fn word(lines: &impl EntryLines, at: usize) -> u64;
     fn load(lines: &impl EntryLines) -> Self;
     fn store(&self, lines: &impl EntryLines);
 }
@@ -45,8 +47,13 @@ impl<const N: usize> EntryWords for [u64; N] {
     const LEN: usize = N;
 
     #[inline(always)]
+    fn word(lines: &impl EntryLines, at: usize) -> u64 {
+        lines.word(1 + at).load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
     fn load(lines: &impl EntryLines) -> Self {
-        core::array::from_fn(|at| lines.word(1 + at).load(Ordering::Relaxed))
+        core::array::from_fn(|at| Self::word(lines, at))
     }
 
     #[inline(always)]

@@ -37,6 +37,13 @@ impl Hasher {
     }
 }
 
+/// The bits of a key's hash that choose neither a line of tags (in tables of fewer than 2^28 entries) nor a tag: whoever sees them learns
+/// nothing that would help to fill a line.
+#[inline(always)]
+pub(super) const fn spare(hash: u64) -> u32 {
+    (hash >> 25) as u32
+}
+
 /// A key as SipHash's blocks of eight bytes, the length in the last one's highest.
 pub trait Blocks: Copy {
     /// The blocks of a batch of keys: first all keys' first, then all keys' second.

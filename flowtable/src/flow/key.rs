@@ -2,10 +2,11 @@
 
 use core::fmt::Debug;
 
-use super::action::{Action, TAIL_BITS};
+use super::action::{Action, TAIL_BITS, next_hop};
 use super::entry::{EntryLines, EntryWords};
 use super::hash::Blocks;
 use super::memory::Line;
+use crate::lpm::NextHopId;
 
 /// What an IPv4 packet is looked up by. Addresses and ports in host byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +64,8 @@ pub trait Layout: Copy {
     fn is_of(words: &Self::Words, blocks: &Self::Blocks) -> bool;
     fn key(words: &Self::Words) -> Self;
     fn action(words: &Self::Words) -> Action<Self::Addr>;
+    /// The next hop that an entry names, whoever's it is.
+    fn next_hop(lines: &Self::Lines) -> NextHopId;
 }
 
 impl FlowKey for Key4 {
@@ -149,6 +152,11 @@ impl Layout for Key4 {
     fn action(words: &[u64; 4]) -> Action<u32> {
         Action::decode(words[1], words[2], words[3], words[3] as u32)
     }
+
+    #[inline(always)]
+    fn next_hop(lines: &Self::Lines) -> NextHopId {
+        next_hop(<[u64; 4]>::word(lines, 3))
+    }
 }
 
 /// Words: source, destination, low half first; then as in IPv4, but the new address in two words of its own.
@@ -208,6 +216,11 @@ impl Layout for Key6 {
     #[inline(always)]
     fn action(words: &[u64; 9]) -> Action<u128> {
         Action::decode(words[4], words[5], words[6], wide(words[7], words[8]))
+    }
+
+    #[inline(always)]
+    fn next_hop(lines: &Self::Lines) -> NextHopId {
+        next_hop(<[u64; 9]>::word(lines, 6))
     }
 }
 

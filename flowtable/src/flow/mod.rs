@@ -38,7 +38,7 @@ mod tags;
 mod view;
 
 pub use action::{Action, flag};
-pub use batch::BATCH;
+pub use batch::{BATCH, Hit, Keys, Soon};
 pub use capacity::{Capacity, CapacityError};
 pub use clock::{SEEN_UNIT, idle, seen_at};
 pub use hash::Seed;
@@ -48,7 +48,7 @@ pub use sweep::{Cursor, SweepStats};
 #[cfg(loom)]
 pub use sync::sabotage;
 pub use table::{FlowTable, Unavailable};
-pub use view::{FlowRef, View};
+pub use view::{FlowRef, Live, View};
 
 /// The flow table of IPv4: 64 bytes an entry, and one byte of tags.
 pub type FlowTable4 = FlowTable<Key4>;

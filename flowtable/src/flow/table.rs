@@ -5,13 +5,12 @@ use core::marker::PhantomData;
 
 use super::action::Action;
 use super::capacity::Capacity;
-use super::clock::seen_at;
 use super::entry::{Entry, EntryLines, Head};
-use super::hash::{Hasher, Seed};
+use super::hash::{Hasher, Seed, spare};
 use super::key::FlowKey;
 use super::memory::{Line, Lines};
 use super::tags::{Home, LANES, Lanes, Tags, Word, others};
-use super::view::{FlowRef, View};
+use super::view::{FlowRef, Live, View};
 use crate::Tick;
 
 /// How often a lookup looks again that met an entry of its key in the middle of a change.
@@ -258,23 +257,34 @@ impl<K: FlowKey> FlowTable<K> {
         None
     }
 
-    /// The connection tracker's word, which the table only keeps. Not checked: if the entry is gone it is
-    /// another one's.
+    /// [`Live::dir`] of an entry. Not checked.
     #[inline(always)]
     pub fn dir(&self, flow: FlowRef) -> u64 {
-        self.entry(flow.slot as usize).dir()
+        self.live(flow).dir()
     }
 
-    /// Sets the connection tracker's word. For the direction's poller; not checked.
+    /// [`Live::set_dir`] of an entry. Not checked.
     #[inline(always)]
     pub fn set_dir(&self, flow: FlowRef, dir: u64) {
-        self.entry(flow.slot as usize).set_dir(dir);
+        self.live(flow).set_dir(dir);
     }
 
-    /// Counts a packet of `bytes` bytes, seen `now`. For the direction's poller; not checked.
+    /// [`Live::touch`] of an entry. Not checked.
     #[inline(always)]
     pub fn touch(&self, flow: FlowRef, now: Tick, bytes: u32) {
-        self.entry(flow.slot as usize).touch(seen_at(now), bytes);
+        self.live(flow).touch(now, bytes);
+    }
+
+    /// 32 bits of the key's hash under the table's secret, for whoever has to spread connections too: outer source ports come of them.
+    #[inline]
+    pub fn flow_hash(&self, key: &K) -> u32 {
+        spare(self.hasher.hash(key.blocks()))
+    }
+
+    /// An entry as a lookup gives it. Not checked: if it is gone it is another one's.
+    #[inline(always)]
+    pub fn live(&self, flow: FlowRef) -> Live<'_, K> {
+        Live::new(flow, self.entry(flow.slot as usize))
     }
 
     /// Visits every entry, both directions of each connection, in no order. Entries that come or go

@@ -1,8 +1,12 @@
 //! References to entries, and copies of them.
 
+use core::fmt;
+
 use super::action::{Action, flag};
-use super::entry::Head;
+use super::clock::seen_at;
+use super::entry::{Entry, Head};
 use super::key::FlowKey;
+use crate::Tick;
 
 /// An entry while it belongs to one connection: a slot, and which of its users is meant.
 ///
@@ -29,6 +33,49 @@ impl FlowRef {
     #[must_use]
     pub const fn slot(self) -> u32 {
         self.slot
+    }
+}
+
+/// An entry, for its poller to count packets in: what needs no version. If the connection is gone, it is another one's.
+pub struct Live<'a, K: FlowKey> {
+    flow: FlowRef,
+    entry: Entry<'a, K>,
+}
+
+impl<K: FlowKey> fmt::Debug for Live<'_, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Live").field(&self.flow).finish()
+    }
+}
+
+impl<'a, K: FlowKey> Live<'a, K> {
+    #[inline(always)]
+    pub(super) const fn new(flow: FlowRef, entry: Entry<'a, K>) -> Self {
+        Self { flow, entry }
+    }
+
+    /// The reference to it.
+    #[inline(always)]
+    pub const fn flow(&self) -> FlowRef {
+        self.flow
+    }
+
+    /// The connection tracker's word, which the table only keeps.
+    #[inline(always)]
+    pub fn dir(&self) -> u64 {
+        self.entry.dir()
+    }
+
+    /// Sets the connection tracker's word. For the direction's poller.
+    #[inline(always)]
+    pub fn set_dir(&self, dir: u64) {
+        self.entry.set_dir(dir);
+    }
+
+    /// Counts a packet of `bytes` bytes, seen `now`. For the direction's poller.
+    #[inline(always)]
+    pub fn touch(&self, now: Tick, bytes: u32) {
+        self.entry.touch(seen_at(now), bytes);
     }
 }
 

@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 
 use flowtable::Tick;
 use flowtable::flow::{
-    Action, BATCH, Cursor, FlowRef, FlowTable, InsertError, Key4, Key6, Unavailable, View, seen_at,
+    Action, BATCH, Cursor, FlowRef, FlowTable, InsertError, Key4, Key6, Keys, Unavailable, View,
+    seen_at,
 };
 use proptest::prelude::*;
 
@@ -214,8 +215,8 @@ impl<K: Family> Model<K> {
             .map(|at| Self::key((first + at / 2) % CONNECTIONS, at % 2 == 1))
             .collect();
         let mut found = vec![None; len];
-        let hits = self.table.lookup_batch(&keys, |at, flow, action| {
-            found[at] = Some((flow, action));
+        let hits = self.table.lookup_batch(&mut Keys::from(&keys[..]), |hit| {
+            found[hit.place] = Some((hit.entry.flow(), hit.action));
         });
         for (at, (key, found)) in keys.iter().zip(found).enumerate() {
             let expected = self.map.get(key).map(|entry| (entry.flow, entry.action));

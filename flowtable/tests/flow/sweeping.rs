@@ -4,7 +4,7 @@ use hashbrown::HashSet;
 use std::time::Duration;
 
 use flowtable::Tick;
-use flowtable::flow::{BATCH, Cursor, FlowTable, Key4, View, idle};
+use flowtable::flow::{BATCH, Cursor, FlowTable, Key4, Keys, View, idle};
 
 use crate::family::{Family, insert, table};
 
@@ -135,7 +135,7 @@ fn overflow_flags_go_with_the_keys_that_overflowed() {
     // What is away from home is found all the same.
     let keys: Vec<_> = (0..1150).map(Key4::make).collect();
     for keys in keys.chunks(BATCH) {
-        let hits = table.lookup_batch(keys, |_, _, _| {});
+        let hits = table.lookup_batch(&mut Keys::from(keys), |_| {});
         for (at, key) in keys.iter().enumerate() {
             assert_eq!(hits >> at & 1 == 1, key.src.is_multiple_of(4), "{key:?}");
         }

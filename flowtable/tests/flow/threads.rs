@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowtable::Tick;
-use flowtable::flow::{Action, BATCH, Cursor, FlowTable, InsertError, Key4, Key6};
+use flowtable::flow::{Action, BATCH, Cursor, FlowTable, InsertError, Key4, Key6, Keys};
 
 use crate::family::{Family, action, directed, insert, table};
 
@@ -92,9 +92,9 @@ fn poller<K: Family>(table: &FlowTable<K>, seed: u64, inserted: &AtomicUsize) {
                     let key = K::make(numbers(at));
                     if is_reply { key.reversed() } else { key }
                 });
-                table.lookup_batch(&keys, |at, flow, action| {
-                    assert_whole::<K>(numbers(at), is_reply, &action);
-                    table.touch(flow, Tick(bits), 64);
+                table.lookup_batch(&mut Keys::from(&keys[..]), |hit| {
+                    assert_whole::<K>(numbers(hit.place), is_reply, &hit.action);
+                    hit.entry.touch(Tick(bits), 64);
                 });
             }
         }

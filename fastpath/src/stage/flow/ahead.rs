@@ -1,12 +1,12 @@
 //! What a batch's new connections need, fetched before the first of them is made: their misses are under way at once.
 
-use flowtable::flow::FlowKey;
+use flowtable::flow::{FlowKey, Keys};
 
 use super::connect::{Onward, is_translated};
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
 use super::{Found, snat};
-use crate::batch::{BATCH, Fate, Packet};
+use crate::batch::{Fate, Packet};
 use crate::connections::Tracker;
 use crate::io::PacketIo;
 use crate::tables::Tables;
@@ -18,7 +18,7 @@ pub(super) fn run<I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
 }
 
 fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, tracker: &Tracker) {
-    let (mut keys, mut answers) = ([N::Key::default(); BATCH], [N::Key::default(); BATCH]);
+    let (mut keys, mut answers) = (Keys::<N::Key>::default(), Keys::<N::Key>::default());
     let mut count = 0;
     // A copy draws what the other will draw.
     let mut rng = None;
@@ -29,26 +29,27 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
         let Some(onward) = Onward::by(tables.next_hop(packet.next_hop)) else {
             continue;
         };
-        let (true, Some(there), Some(back)) = (is_new, keys.get_mut(count), answers.get_mut(count))
-        else {
+        if !is_new {
             continue;
-        };
-        *there = N::key_in(packet, || l3_of(packet, io));
-        *back = there.reversed();
-        if is_translated::<N>(tables, onward, packet, there) {
+        }
+        let there = N::key_in(packet, || l3_of(packet, io));
+        let mut back = there.reversed();
+        if is_translated::<N>(tables, onward, packet, &there) {
             let rng = rng.get_or_insert_with(|| tracker.rng.clone());
             let address = tables.port(onward.port).and_then(N::nat_address);
             let protocol = N::protocol(packet);
             let first = address.and_then(|address| {
-                snat::first_answers::<N>(&tables.nat, rng, protocol, there, address)
+                snat::first_answers::<N>(&tables.nat, rng, protocol, &there, address)
             });
-            *back = first.unwrap_or(*back);
+            back = first.unwrap_or(back);
         }
+        keys.put(count, there);
+        answers.put(count, back);
         count += 1;
     }
     if count > 1 {
         let table = &N::side(&tracker.connections).table;
-        table.prefetch_inserts(answers.get(..count).unwrap_or_default());
-        table.prefetch_inserts(keys.get(..count).unwrap_or_default());
+        table.prefetch_inserts(&mut answers);
+        table.prefetch_inserts(&mut keys);
     }
 }

@@ -422,7 +422,7 @@ impl Context<'_> {
         }
         match track::note::<N>(
             &side.table,
-            flow,
+            &side.table.live(flow),
             Dir::from_bits(view.dir),
             view.is_reply(),
             packet,

@@ -1,14 +1,13 @@
 //! Finding the connections of a batch, and repeating what was decided about them.
 
-use encap::nat::Tuple;
-use flowtable::Tick;
 use flowtable::conn::Dir;
-use flowtable::flow::{Action, FlowRef, flag as action};
+use flowtable::flow::{Action, FlowRef, Hit, Keys, Soon, flag as action};
+use flowtable::{Tick, prefetch};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
 use super::{Found, evict, origin_of, policy, related, short};
-use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
+use crate::batch::{Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
@@ -66,11 +65,13 @@ fn family<N: Net, I: PacketIo>(
         connections, found, ..
     } = tracker;
     let side = N::side(connections);
-    let mut keys = [N::Key::default(); BATCH];
-    let mut places = [0_u8; BATCH];
-    let mut count = 0;
-    for ((at, packet), found) in (0_u8..).zip(&mut *packets).zip(&mut **found) {
+    let mut keys = Keys::<N::Key>::default();
+    for ((at, packet), found) in packets.iter_mut().enumerate().zip(&mut **found) {
         if !packet.is_undecided() || packet.family != N::FAMILY {
+            continue;
+        }
+        if packet.flags & (flag::ORDINARY | flag::TRANSLATE) == flag::ORDINARY {
+            keys.put(at, N::key(packet));
             continue;
         }
         if N::protocol(packet) == N::ICMP || packet.has(flag::TRANSLATE) {
@@ -84,11 +85,7 @@ fn family<N: Net, I: PacketIo>(
                 continue;
             }
         }
-        *found = Found::Nothing;
-        if let (Some(key), Some(place)) = (keys.get_mut(count), places.get_mut(count)) {
-            (*key, *place) = (N::key_in(packet, || l3_of(packet, io)), at);
-            count += 1;
-        }
+        keys.put(at, N::key_in(packet, || l3_of(packet, io)));
     }
     let repeat = Repeat::<N> {
         side,
@@ -97,14 +94,23 @@ fn family<N: Net, I: PacketIo>(
         now,
         counters,
     };
-    let keys = keys.get(..count).unwrap_or_default();
-    let known = side.table.lookup_batch(keys, |index, flow, action| {
-        let place = places.get(index).map_or(0, |&place| usize::from(place));
-        if let (Some(packet), Some(found)) = (packets.get_mut(place), found.get_mut(place)) {
-            *found = repeat.one(packet, io, flow, &action, left);
+    let soon = |entry: Soon<'_, N::Key>| prefetch(tables.next_hop(entry.next_hop()));
+    let known = side.table.lookup_batch_ahead(&mut keys, soon, |hit| {
+        let packet = packets.get_mut(hit.place);
+        if let (Some(packet), Some(found)) = (packet, found.get_mut(hit.place)) {
+            repeat.one(packet, io, &hit, found, left);
         }
     });
-    left.undecided |= known.count_ones() as usize != count;
+    let unknown = keys.taken() & !known;
+    if unknown != 0 {
+        left.undecided = true;
+        for ((at, packet), found) in packets.iter_mut().enumerate().zip(&mut **found) {
+            if unknown >> at & 1 != 0 {
+                packet.flow_hash = keys.flow_hash(at);
+                *found = Found::Nothing;
+            }
+        }
+    }
 }
 
 /// What a decision is repeated with.
@@ -118,64 +124,61 @@ struct Repeat<'a, N: Net> {
 }
 
 impl<N: Net> Repeat<'_, N> {
-    /// Decides a packet's fate as its connection's was decided, if that holds.
+    /// Decides a packet's fate as its connection's was decided, if that holds. If not, `found` says what is left to do.
     #[inline(always)]
     fn one<I: PacketIo>(
         &self,
         packet: &mut Packet,
         io: &mut I,
-        flow: FlowRef,
-        action: &Action<N::Addr>,
+        hit: &Hit<'_, N::Key>,
+        found: &mut Found,
         left: &mut Left,
-    ) -> Found {
+    ) {
+        let Hit { entry, action, .. } = hit;
+        packet.flow_hash = hit.flow_hash;
         if policy::is_denial(action) {
-            if policy::repeat::<N>(self.side, flow, action, packet, self.tables, self.now) {
+            if policy::repeat::<N>(entry, action, packet, self.tables, self.now) {
                 left.exceptional |= is_told(packet);
-                return Found::Done;
+                return;
             }
             // It is met again when it is known where the packet would go.
             left.undecided = true;
-            return Found::Nothing;
+            *found = Found::Nothing;
+            return;
         }
         translate_destination::<N>(packet, action);
         if action.generation != self.generation || action.origin != origin_of(packet) {
             left.undecided = true;
-            return Found::Stale(flow);
+            *found = Found::Stale(entry.flow());
+            return;
         }
         packet.next_hop = action.next_hop;
         let hop = self.tables.next_hop(action.next_hop);
-        if !resolve::settle(packet, hop, self.tables) {
+        if !resolve::settle(packet, N::FAMILY, hop, self.tables) {
             left.exceptional = true;
             if !matches!(packet.fate, Fate::Held) && packet.has(flag::TRANSLATE) {
                 let l3 = l3_of(packet, io);
                 N::restore(packet, l3);
             }
-            return Found::Done;
+            return;
         }
-        let table = &self.side.table;
-        let own = Dir::from_bits(table.dir(flow));
+        let own = Dir::from_bits(entry.dir());
         if !track::is_known_datagram::<N>(packet, own) {
             let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
-            match track::note::<N>(table, flow, own, is_reply, packet, l3, self.counters) {
+            let table = &self.side.table;
+            match track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters) {
                 Standing::Part => {}
-                Standing::Passes => {
-                    translate_source::<N>(packet, action);
-                    return Found::Done;
-                }
-                Standing::Invalid => {
-                    packet.drop(DropReason::CtInvalid);
-                    return Found::Done;
-                }
+                Standing::Passes => return translate_source::<N>(packet, action),
+                Standing::Invalid => return packet.drop(DropReason::CtInvalid),
                 Standing::Reopens => {
                     let counters = &self.tables.policies.counters;
-                    return reopen::<N>(self.side, flow, packet, counters, left);
+                    return reopen::<N>(self.side, entry.flow(), packet, counters, found, left);
                 }
             }
         }
-        table.touch(flow, self.now, N::len(packet));
+        entry.touch(self.now, N::len(packet));
         translate_source::<N>(packet, action);
-        Found::Done
     }
 }
 
@@ -191,16 +194,16 @@ fn reopen<N: Net>(
     flow: FlowRef,
     packet: &mut Packet,
     counters: &RuleCounters,
+    found: &mut Found,
     left: &mut Left,
-) -> Found {
+) {
     if !evict::remove::<N>(side, flow, counters) || packet.has(flag::TRANSLATE) {
         // Another poller is at work on it, or it was looked up as an answer. The next one finds nothing, and begins.
-        packet.drop(DropReason::FlowEnded);
-        return Found::Done;
+        return packet.drop(DropReason::FlowEnded);
     }
     packet.fate = Fate::Undecided;
     left.undecided = true;
-    Found::Nothing
+    *found = Found::Nothing;
 }
 
 /// Gives the packet, as it is known, the destination that its connection's packets get.
@@ -209,10 +212,12 @@ pub(super) fn translate_destination<N: Net>(packet: &mut Packet, action: &Action
     if action.flags & action::NAT_DST == 0 {
         return;
     }
-    let mut tuple = N::tuple(packet);
-    tuple.dst = action.nat_addr;
-    set_port::<N>(packet, &mut tuple, |ports| &mut ports.1, action.nat_port);
-    N::set_tuple(packet, tuple);
+    N::set_destination(packet, action.nat_addr);
+    if packet.has(flag::ORDINARY) {
+        packet.ports.1 = action.nat_port;
+    } else {
+        set_unusual_port::<N>(packet, |ports| &mut ports.1, action.nat_port);
+    }
     packet.flags |= flag::TRANSLATE;
 }
 
@@ -222,17 +227,18 @@ pub(super) fn translate_source<N: Net>(packet: &mut Packet, action: &Action<N::A
     if action.flags & action::NAT_SRC == 0 {
         return;
     }
-    let mut tuple = N::tuple(packet);
-    tuple.src = action.nat_addr;
-    set_port::<N>(packet, &mut tuple, |ports| &mut ports.0, action.nat_port);
-    N::set_tuple(packet, tuple);
+    N::set_source(packet, action.nat_addr);
+    if packet.has(flag::ORDINARY) {
+        packet.ports.0 = action.nat_port;
+    } else {
+        set_unusual_port::<N>(packet, |ports| &mut ports.0, action.nat_port);
+    }
     packet.flags |= flag::TRANSLATE;
 }
 
 #[inline(always)]
-fn set_port<N: Net>(
-    packet: &Packet,
-    tuple: &mut Tuple<N::Addr>,
+fn set_unusual_port<N: Net>(
+    packet: &mut Packet,
     which: impl Fn(&mut (u16, u16)) -> &mut u16,
     port: u16,
 ) {
@@ -242,9 +248,9 @@ fn set_port<N: Net>(
     }
     if N::protocol(packet) == N::ICMP {
         // One identifier for both.
-        tuple.ports = (port, port);
+        packet.ports = (port, port);
     } else {
-        *which(&mut tuple.ports) = port;
+        *which(&mut packet.ports) = port;
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) use fragments::{Held, expire as expire_fragments};
 pub use inspect::{Connection, Direction, Origin, Removal, Walked};
 pub(super) use lookup::l3_of;
 pub use lookup::run as lookup;
-pub(super) use net::{knows4, knows6};
+pub(super) use net::{hash4, hash6};
 pub use sweep::{Sweep, run as sweep};
 
 use crate::batch::{Packet, PeerId};

@@ -55,6 +55,8 @@ pub(super) trait Net: Sized {
     fn is_upper_unknown(packet: &Packet) -> bool;
     fn tuple(packet: &Packet) -> Tuple<Self::Addr>;
     fn set_tuple(packet: &mut Packet, tuple: Tuple<Self::Addr>);
+    fn set_source(packet: &mut Packet, addr: Self::Addr);
+    fn set_destination(packet: &mut Packet, addr: Self::Addr);
     /// Makes the packet's addresses as known those of its bytes again.
     fn restore_addresses(packet: &mut Packet, l3: &[u8]);
     /// Whether the packet's transport checksum is right as it came.
@@ -145,35 +147,36 @@ pub(super) trait Net: Sized {
     }
 }
 
-/// Whether a packet with these ends is of a known connection. `kind` is the type of an ICMP message.
-pub(in crate::stage) fn knows4(
+/// The hash of packets with these ends ([`Packet::flow_hash`]), if they are of a known connection. `kind` is the type of an ICMP message.
+pub(in crate::stage) fn hash4(
     connections: &Connections,
     tuple: Tuple<u32>,
     protocol: u8,
     kind: Option<u8>,
-) -> bool {
-    knows::<V4>(connections, tuple, protocol, kind)
+) -> Option<u32> {
+    hash::<V4>(connections, tuple, protocol, kind)
 }
 
 /// The same for IPv6.
-pub(in crate::stage) fn knows6(
+pub(in crate::stage) fn hash6(
     connections: &Connections,
     tuple: Tuple<u128>,
     protocol: u8,
     kind: Option<u8>,
-) -> bool {
-    knows::<V6>(connections, tuple, protocol, kind)
+) -> Option<u32> {
+    hash::<V6>(connections, tuple, protocol, kind)
 }
 
-fn knows<N: Net>(
+fn hash<N: Net>(
     connections: &Connections,
     tuple: Tuple<N::Addr>,
     protocol: u8,
     kind: Option<u8>,
-) -> bool {
+) -> Option<u32> {
     let key = N::key_against(tuple, protocol, kind).reversed();
-    let known = N::side(connections).table.lookup(&key);
-    known.is_some_and(|(_, action)| !policy::is_denial(&action))
+    let table = &N::side(connections).table;
+    let (_, action) = table.lookup(&key)?;
+    (!policy::is_denial(&action)).then(|| table.flow_hash(&key))
 }
 
 /// IPv4.
@@ -276,6 +279,16 @@ impl Net for V4 {
     fn set_tuple(packet: &mut Packet, tuple: Tuple<u32>) {
         (packet.ip4.src, packet.ip4.dst) = (tuple.src, tuple.dst);
         packet.ports = tuple.ports;
+    }
+
+    #[inline(always)]
+    fn set_source(packet: &mut Packet, addr: u32) {
+        packet.ip4.src = addr;
+    }
+
+    #[inline(always)]
+    fn set_destination(packet: &mut Packet, addr: u32) {
+        packet.ip4.dst = addr;
     }
 
     fn restore_addresses(packet: &mut Packet, l3: &[u8]) {
@@ -423,6 +436,16 @@ impl Net for V6 {
     fn set_tuple(packet: &mut Packet, tuple: Tuple<u128>) {
         (packet.ip6.src, packet.ip6.dst) = (tuple.src, tuple.dst);
         packet.ports = tuple.ports;
+    }
+
+    #[inline(always)]
+    fn set_source(packet: &mut Packet, addr: u128) {
+        packet.ip6.src = addr;
+    }
+
+    #[inline(always)]
+    fn set_destination(packet: &mut Packet, addr: u128) {
+        packet.ip6.dst = addr;
     }
 
     fn restore_addresses(packet: &mut Packet, l3: &[u8]) {

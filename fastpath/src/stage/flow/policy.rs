@@ -10,13 +10,12 @@ use encap::l4;
 use flowtable::Tick;
 use flowtable::acl::{L4, Tuple};
 use flowtable::conn::{Dir, Flags};
-use flowtable::flow::{Action, FlowKey, FlowRef, View, flag as action, idle};
+use flowtable::flow::{Action, FlowKey, FlowRef, Live, View, flag as action, idle};
 
 use super::connect::{Context, NOBODY};
 use super::net::Net;
 use super::{NOWHERE, evict, origin_of, short};
 use crate::batch::{Packet, PeerId};
-use crate::connections::Side;
 use crate::policy::{Decider, End, Judgement};
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
@@ -65,8 +64,7 @@ pub(super) fn reason_of<A>(action: &Action<A>) -> DropReason {
 /// Repeats a denial for a packet of its direction. `false` if it does not hold for the packet.
 #[inline]
 pub(super) fn repeat<N: Net>(
-    side: &Side<N::Key>,
-    flow: FlowRef,
+    entry: &Live<'_, N::Key>,
     action: &Action<N::Addr>,
     packet: &mut Packet,
     tables: &Tables,
@@ -76,7 +74,7 @@ pub(super) fn repeat<N: Net>(
         && action.generation == short(tables.generation)
         && action.origin == origin_of(packet);
     if holds {
-        side.table.touch(flow, now, packet.ip_len() as u32);
+        entry.touch(now, packet.ip_len() as u32);
         packet.next_hop = action.next_hop;
         packet.deny(reason_of(action), Decider::from_bits(action.rule));
     }
@@ -290,7 +288,13 @@ impl Context<'_> {
         l3: &[u8],
     ) -> Result<u8, DropReason> {
         let side = N::side(&self.tracker.connections);
-        if repeat::<N>(side, flow, action, packet, self.tables, self.now) {
+        if repeat::<N>(
+            &side.table.live(flow),
+            action,
+            packet,
+            self.tables,
+            self.now,
+        ) {
             return Err(reason_of(action));
         }
         let is_reply = action.flags & action::IS_REPLY != 0;

@@ -2,7 +2,7 @@
 
 use encap::l4;
 use flowtable::conn::{self, Dir, Facts, Icmp, Judgement, sctp};
-use flowtable::flow::{FlowRef, FlowTable};
+use flowtable::flow::{FlowRef, FlowTable, Live};
 
 use super::net::Net;
 use crate::batch::{Packet, flag};
@@ -32,7 +32,7 @@ pub(super) fn is_known_datagram<N: Net>(packet: &Packet, own: Dir) -> bool {
 #[inline(always)]
 pub(super) fn note<N: Net>(
     table: &FlowTable<N::Key>,
-    flow: FlowRef,
+    entry: &Live<'_, N::Key>,
     own: Dir,
     is_reply: bool,
     packet: &mut Packet,
@@ -44,10 +44,10 @@ pub(super) fn note<N: Net>(
         && let Some(segment) = N::segment(packet, l3)
         && conn::is_quick(own, segment.flags)
     {
-        table.set_dir(flow, own.note(&segment).to_bits());
+        entry.set_dir(own.note(&segment).to_bits());
         return Standing::Part;
     }
-    judge::<N>(table, flow, own, is_reply, packet, l3, counters)
+    judge::<N>(table, entry.flow(), own, is_reply, packet, l3, counters)
 }
 
 #[inline(never)]

@@ -128,12 +128,16 @@ impl<'a> Ordinary<'a> {
             && ipv4::is_unicast(dst)
             && (self.pod4 == Some(src) || self.may_come_from4(src));
         let l4 = ipv4::MIN_HEADER_LEN;
-        let (ports, field) = match protocol {
+        let (ports, field, flags) = match protocol {
             l4::UDP if len >= l4 + 8 && ports & 0xffff != self.refused_port => {
-                (ports, be16(headers, eth::HEADER_LEN + l4 + 6))
+                let field = be16(headers, eth::HEADER_LEN + l4 + 6);
+                (ports, field, flag::ORDINARY)
             }
-            l4::TCP if len >= l4 + 20 => (ports, be16(bytes, eth::HEADER_LEN + l4 + 16)),
-            ipv4::PROTOCOL_IPIP if len >= l4 && self.pod.is_none() => (0, 0),
+            l4::TCP if len >= l4 + 20 => {
+                let field = be16(bytes, eth::HEADER_LEN + l4 + 16);
+                (ports, field, flag::ORDINARY)
+            }
+            ipv4::PROTOCOL_IPIP if len >= l4 && self.pod.is_none() => (0, 0, 0),
             _ => return false,
         };
         if is_ordinary {
@@ -148,7 +152,7 @@ impl<'a> Ordinary<'a> {
                 ttl: (third >> 24) as u8,
                 tos: (first >> 16) as u8,
             };
-            self.settle(packet, Family::V4, ports);
+            self.settle(packet, Family::V4, ports, flags);
             if self.looks_for_partial {
                 let pseudo = u64::from(src)
                     + u64::from(dst)
@@ -198,7 +202,7 @@ impl<'a> Ordinary<'a> {
                     fragment: None,
                 },
             };
-            self.settle(packet, Family::V6, ports);
+            self.settle(packet, Family::V6, ports, 0);
             if self.looks_for_partial {
                 // Four bytes at a time, so that nothing is carried out.
                 let sum = |at| u64::from(be32(headers, eth::HEADER_LEN + at));
@@ -222,11 +226,11 @@ impl<'a> Ordinary<'a> {
     }
 
     #[inline(always)]
-    const fn settle(&self, packet: &mut Packet, family: Family, ports: u32) {
+    const fn settle(&self, packet: &mut Packet, family: Family, ports: u32, flags: u8) {
         packet.ports = ((ports >> 16) as u16, ports as u16);
         packet.l3 = eth::HEADER_LEN as u16;
         packet.family = family;
-        packet.flags = self.flags;
+        packet.flags = self.flags | flags;
     }
 }
 

@@ -31,6 +31,7 @@ fn packet() -> Packet {
         family: Family::Unknown,
         flags: 0,
         denied_by: crate::policy::Decider::NOBODY,
+        flow_hash: 0,
         tag: 0,
         ip6: Ipv6Info::default(),
     }
