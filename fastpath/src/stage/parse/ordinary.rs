@@ -114,20 +114,19 @@ impl<'a> Ordinary<'a> {
         let number = |at| be32(headers, eth::HEADER_LEN + at);
         let (first, second, third) = (number(0), number(4), number(8));
         let (src, dst, ports) = (number(12), number(16), number(20));
-        let sum = u64::from(first)
-            + u64::from(second)
-            + u64::from(third)
-            + u64::from(src)
-            + u64::from(dst);
         let (total_len, protocol) = (first as u16, (third >> 16) as u8);
-        let len = usize::from(total_len);
-        let is_ordinary = first >> 24 == 0x45
-            && checksum::is_zero(sum)
-            && second & u32::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) == 0
-            && len <= bytes.len() - eth::HEADER_LEN
-            && ipv4::is_unicast(dst)
-            && (self.pod4 == Some(src) || self.may_come_from4(src));
-        let l4 = ipv4::MIN_HEADER_LEN;
+        let (len, l4) = (usize::from(total_len), ipv4::MIN_HEADER_LEN);
+        let is_fragment = second & u32::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0;
+        if first >> 24 != 0x45 || is_fragment || len > bytes.len() - eth::HEADER_LEN {
+            return false;
+        }
+        let ends = u64::from(src) + u64::from(dst);
+        if !checksum::is_zero(u64::from(first) + u64::from(second) + u64::from(third) + ends) {
+            return false;
+        }
+        if !ipv4::is_unicast(dst) || (self.pod4 != Some(src) && !self.may_come_from4(src)) {
+            return false;
+        }
         let (ports, field, flags) = match protocol {
             l4::UDP if len >= l4 + 8 && ports & 0xffff != self.refused_port => {
                 let field = be16(headers, eth::HEADER_LEN + l4 + 6);
@@ -140,28 +139,23 @@ impl<'a> Ordinary<'a> {
             ipv4::PROTOCOL_IPIP if len >= l4 && self.pod.is_none() => (0, 0, 0),
             _ => return false,
         };
-        if is_ordinary {
-            packet.ip4 = Ipv4Info {
-                src,
-                dst,
-                total_len,
-                id: (second >> 16) as u16,
-                flags_and_offset: second as u16,
-                header_len: ipv4::MIN_HEADER_LEN as u8,
-                protocol,
-                ttl: (third >> 24) as u8,
-                tos: (first >> 16) as u8,
-            };
-            self.settle(packet, Family::V4, ports, flags);
-            if self.looks_for_partial {
-                let pseudo = u64::from(src)
-                    + u64::from(dst)
-                    + u64::from(protocol)
-                    + (len as u64 - l4 as u64);
-                look_for_partial(packet, pseudo, field);
-            }
+        packet.ip4 = Ipv4Info {
+            src,
+            dst,
+            total_len,
+            id: (second >> 16) as u16,
+            flags_and_offset: second as u16,
+            header_len: ipv4::MIN_HEADER_LEN as u8,
+            protocol,
+            ttl: (third >> 24) as u8,
+            tos: (first >> 16) as u8,
+        };
+        self.settle(packet, Family::V4, ports, flags);
+        if self.looks_for_partial {
+            let pseudo = ends + u64::from(protocol) + (len as u64 - l4 as u64);
+            look_for_partial(packet, pseudo, field);
         }
-        is_ordinary
+        true
     }
 
     #[inline(always)]
