@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, and how it is shown: compiler style or JSON.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -229,10 +230,11 @@ impl Diagnostics {
 
     /// Sorts by file and place; findings without a place come first.
     pub fn sort(&mut self) {
-        self.0.sort_by_key(|d| {
-            d.at.as_ref()
-                .map(|span| (span.source.path.clone(), span.start, d.severity))
-        });
+        fn key(finding: &Diagnostic) -> Option<(&Path, usize, Severity)> {
+            let at = finding.at.as_ref();
+            at.map(|span| (&*span.source.path, span.start, finding.severity))
+        }
+        self.0.sort_by(|one, other| key(one).cmp(&key(other)));
     }
 
     /// The findings as text, one blank line between them, with a final newline if there is any. Of very many

@@ -33,7 +33,7 @@ pub(super) fn of(path: &Path) -> std::io::Result<Files> {
         if is_scratch(&name) {
             continue;
         }
-        if is_read(&name) && !file.is_dir() {
+        if is_read(&name) && !is_dir(&entry) {
             files.read.push(file);
         } else {
             files.skipped.push(file);
@@ -42,6 +42,14 @@ pub(super) fn of(path: &Path) -> std::io::Result<Files> {
     files.read.sort();
     files.skipped.sort();
     Ok(files)
+}
+
+/// Whether an entry is a directory, or a symlink to one. Only of a symlink the system must be asked.
+fn is_dir(entry: &fs::DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+        _ => entry.path().is_dir(),
+    }
 }
 
 /// Whether a file of this name is read.

@@ -80,7 +80,7 @@ impl HostEndpoints {
 }
 
 fn ours<'c>(cluster: &'c Cluster, node: &'c str) -> impl Iterator<Item = &'c HostEndpoint> {
-    let all = cluster.host_endpoints.iter();
+    let all = cluster.host_endpoints.iter().map(|endpoint| &**endpoint);
     all.filter(move |endpoint| endpoint.node.value == node)
 }
 

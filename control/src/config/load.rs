@@ -1,13 +1,19 @@
 //! Files to checked resources.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::Metadata;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(test)]
+use std::time::Duration;
 
 use super::check;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::files;
+use super::kept::Kept;
 use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
 };
@@ -15,24 +21,24 @@ use super::regular;
 use super::resource::{Meta, Resource};
 use super::source::{Source, Span};
 use super::yaml;
-use crate::policy::resource::{self, HostEndpoint};
-use crate::policy::{Model, calculate};
+use crate::policy::resource::{self, Decoded, HostEndpoint, PolicyResources};
+use crate::policy::{Calculator, Model};
 
 /// All resources of a load, valid one by one and together. Each list is sorted by name.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Resources {
     /// `Node`.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Arc<Node>>,
     /// `IPPool`.
-    pub pools: Vec<IpPool>,
+    pub pools: Vec<Arc<IpPool>>,
     /// `WorkloadEndpoint`.
-    pub endpoints: Vec<WorkloadEndpoint>,
+    pub endpoints: Vec<Arc<WorkloadEndpoint>>,
     /// `FelixConfiguration`.
-    pub felix: Vec<FelixConfiguration>,
+    pub felix: Vec<Arc<FelixConfiguration>>,
     /// `BGPConfiguration`.
-    pub bgp: Vec<BgpConfiguration>,
+    pub bgp: Vec<Arc<BgpConfiguration>>,
     /// `BlockAffinity`.
-    pub blocks: Vec<BlockAffinity>,
+    pub blocks: Vec<Arc<BlockAffinity>>,
     /// Warnings and notes; never errors.
     pub remarks: Diagnostics,
 }
@@ -65,15 +71,16 @@ impl Resources {
     }
 
     pub(crate) fn sort(&mut self) {
-        fn key(meta: &Meta) -> (Option<String>, String) {
-            (meta.namespace.clone(), meta.name.value.clone())
+        fn order(one: &Meta, other: &Meta) -> Ordering {
+            let by_namespace = one.namespace.cmp(&other.namespace);
+            by_namespace.then_with(|| one.name.value.cmp(&other.name.value))
         }
-        self.nodes.sort_by_key(|node| key(&node.meta));
-        self.pools.sort_by_key(|pool| key(&pool.meta));
-        self.endpoints.sort_by_key(|endpoint| key(&endpoint.meta));
-        self.felix.sort_by_key(|felix| key(&felix.meta));
-        self.bgp.sort_by_key(|bgp| key(&bgp.meta));
-        self.blocks.sort_by_key(|block| key(&block.meta));
+        self.nodes.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.pools.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.endpoints.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.felix.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.bgp.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.blocks.sort_by(|a, b| order(&a.meta, &b.meta));
     }
 }
 
@@ -85,7 +92,7 @@ pub struct Cluster {
     /// Who may speak to whom.
     pub policy: Arc<Model>,
     /// Interfaces of nodes that policy is for.
-    pub host_endpoints: Vec<HostEndpoint>,
+    pub host_endpoints: Vec<Arc<HostEndpoint>>,
     /// Number of resources.
     pub len: usize,
 }
@@ -111,29 +118,77 @@ pub fn load_dir(dir: &Path) -> Result<Cluster, Diagnostics> {
 /// # Errors
 /// As [`load_dir`].
 pub fn load_paths(paths: &[PathBuf]) -> Result<Cluster, Diagnostics> {
-    let mut diagnostics = Diagnostics::default();
-    let sources = read_all(paths, &mut diagnostics);
-    load(&sources, diagnostics)
+    Loader::new(paths).load()
 }
 
-/// Reads files, and the files of directories; reports what can not be read, and what of a directory is not.
-pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<Arc<Source>> {
-    let mut sources = Vec::new();
+/// Loads the same files and directories again and again. A load gives what [`load_paths`] would, and costs little where
+/// few files have changed since the one before.
+#[derive(Debug)]
+pub struct Loader {
+    paths: Vec<PathBuf>,
+    kept: Kept<Decoded>,
+    calculator: Calculator,
+}
+
+impl Loader {
+    /// Nothing is read yet.
+    pub fn new(paths: &[PathBuf]) -> Self {
+        Self {
+            paths: paths.to_vec(),
+            kept: Kept::default(),
+            calculator: Calculator::default(),
+        }
+    }
+
+    /// Trusts files' times sooner, where the file system's clock is known.
+    #[cfg(test)]
+    pub(crate) fn settling_after(mut self, time: Duration) -> Self {
+        self.kept.settles = time;
+        self
+    }
+
+    /// Loads what the files hold now.
+    ///
+    /// # Errors
+    /// As [`load_dir`].
+    pub fn load(&mut self) -> Result<Cluster, Diagnostics> {
+        let mut diagnostics = Diagnostics::default();
+        let files = self
+            .kept
+            .read(&self.paths, &mut diagnostics, resource::decode);
+        let files = files.iter().map(|file| &**file);
+        let resources = resource::join(files, diagnostics, check::check)?;
+        cluster(resources, &mut self.calculator)
+    }
+}
+
+/// Hands on each file, and those of directories; reports what can not be listed, and what of a directory is not read.
+pub(super) fn each_file(
+    paths: &[PathBuf],
+    diagnostics: &mut Diagnostics,
+    mut take: impl FnMut(PathBuf, &mut Diagnostics),
+) {
     for path in paths {
         match files::of(path) {
             Ok(files) => {
                 let skipped = files.skipped.iter();
                 diagnostics.0.extend(skipped.map(|it| files::warning(it)));
                 for file in files.read {
-                    match read(&file) {
-                        Ok(source) => sources.push(source),
-                        Err(diagnostic) => diagnostics.push(*diagnostic),
-                    }
+                    take(file, diagnostics);
                 }
             }
             Err(error) => diagnostics.push(unreadable(path, &error)),
         }
     }
+}
+
+/// Reads files, and the files of directories; reports what can not be read, and what of a directory is not.
+pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<Arc<Source>> {
+    let mut sources = Vec::new();
+    each_file(paths, diagnostics, |path, diagnostics| match read(&path) {
+        Ok(source) => sources.push(source),
+        Err(diagnostic) => diagnostics.push(*diagnostic),
+    });
     sources
 }
 
@@ -142,12 +197,20 @@ pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<
 /// # Errors
 /// As [`load_dir`].
 pub fn load_sources(sources: &[Arc<Source>]) -> Result<Cluster, Diagnostics> {
-    load(sources, Diagnostics::default())
+    let diagnostics = Diagnostics::default();
+    let resources = resource::load(sources, diagnostics, check::check)?;
+    cluster(resources, &mut Calculator::default())
 }
 
 /// Reads one regular file, within the limit of size.
 pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
-    let bytes = read_bytes(path).map_err(|error| Box::new(unreadable(path, &error)))?;
+    read_with_metadata(path).map(|(source, _)| source)
+}
+
+/// The same, with what the system said of the file before it was read.
+pub(super) fn read_with_metadata(path: &Path) -> Result<(Arc<Source>, Metadata), Box<Diagnostic>> {
+    let read = read_bytes(path).map_err(|error| Box::new(unreadable(path, &error)));
+    let (bytes, metadata) = read?;
     if bytes.len() as u64 > yaml::MAX_FILE_BYTES {
         let message = format!(
             "{}: too long; a file may have {} bytes at most",
@@ -166,33 +229,37 @@ pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
         };
         Box::new(Diagnostic::error("not UTF-8 text").at(&span, "this byte is no character"))
     })?;
-    Ok(Source::new(path, text))
+    Ok((Source::new(path, text), metadata))
 }
 
 /// At most one byte more than a file may have, however much it grows meanwhile.
-fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_bytes(path: &Path) -> std::io::Result<(Vec<u8>, Metadata)> {
     let mut bytes = Vec::new();
     let file = regular::open(path)?;
+    let metadata = file.metadata()?;
     file.take(yaml::MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((bytes, metadata))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
     Diagnostic::error(format!("cannot read {}: {error}", path.display()))
 }
 
-fn load(sources: &[Arc<Source>], diagnostics: Diagnostics) -> Result<Cluster, Diagnostics> {
-    let resources = resource::load(sources, diagnostics, check::check)?;
+/// The policy that follows from resources, beside them.
+fn cluster(
+    resources: PolicyResources,
+    calculator: &mut Calculator,
+) -> Result<Cluster, Diagnostics> {
     let len = resources.len();
-    match calculate(&resources) {
+    match calculator.calculate(&resources) {
         Ok((model, findings)) => {
             let mut base = resources.base;
             base.remarks.0.extend(findings.0);
             base.remarks.sort();
             Ok(Cluster {
                 base,
-                policy: Arc::new(model),
+                policy: model,
                 host_endpoints: resources.host_endpoints,
                 len,
             })
@@ -211,20 +278,27 @@ pub(crate) fn retain_first<T>(
     meta: impl Fn(&T) -> &Meta,
     diagnostics: &mut Diagnostics,
 ) {
-    let mut seen: HashMap<String, Span> = HashMap::new();
-    list.retain(|resource| {
-        let meta = meta(resource);
-        let label = meta.label();
-        if let Some(first) = seen.get(&label) {
-            diagnostics.push(
-                Diagnostic::error(format!("{label} is defined twice"))
-                    .at(&meta.name.at, "again here")
-                    .about(label)
-                    .see("first defined here", first),
-            );
-            return false;
+    let mut seen: HashMap<(&str, Option<&str>, &str), &Span> = HashMap::new();
+    let mut is_first = Vec::with_capacity(list.len());
+    for meta in list.iter().map(meta) {
+        let name = &meta.name;
+        match seen.entry((meta.kind, meta.namespace.as_deref(), &name.value)) {
+            Entry::Vacant(entry) => {
+                entry.insert(&name.at);
+                is_first.push(true);
+            }
+            Entry::Occupied(first) => {
+                let label = meta.label();
+                diagnostics.push(
+                    Diagnostic::error(format!("{label} is defined twice"))
+                        .at(&name.at, "again here")
+                        .about(label)
+                        .see("first defined here", first.get()),
+                );
+                is_first.push(false);
+            }
         }
-        seen.insert(label, meta.name.at.clone());
-        true
-    });
+    }
+    let mut is_first = is_first.into_iter();
+    list.retain(|_| is_first.next().unwrap_or(true));
 }

@@ -1,6 +1,7 @@
 //! Documents to resources: the header decides what the rest is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Severity};
@@ -41,21 +42,21 @@ impl Meta {
     }
 }
 
-/// A resource that the dataplane acts on.
+/// A resource that the dataplane acts on. Shared: a load keeps what the one before had of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     /// A node.
-    Node(NodeResource),
+    Node(Arc<NodeResource>),
     /// An address pool.
-    IpPool(IpPool),
+    IpPool(Arc<IpPool>),
     /// A pod's interface.
-    WorkloadEndpoint(WorkloadEndpoint),
+    WorkloadEndpoint(Arc<WorkloadEndpoint>),
     /// Settings of Felix.
-    FelixConfiguration(FelixConfiguration),
+    FelixConfiguration(Arc<FelixConfiguration>),
     /// Settings of BGP.
-    BgpConfiguration(BgpConfiguration),
+    BgpConfiguration(Arc<BgpConfiguration>),
     /// Which node owns which block.
-    BlockAffinity(BlockAffinity),
+    BlockAffinity(Arc<BlockAffinity>),
 }
 
 impl Resource {
@@ -252,18 +253,24 @@ fn decode_kind(
     let named = meta.is_some();
     let meta = meta.unwrap_or_else(|| unnamed(known, kind));
     let resource = match known {
-        "Node" => Some(Resource::Node(NodeResource::decode(meta, &mut spec, cx))),
-        "IPPool" => IpPool::decode(meta, &mut spec, cx).map(Resource::IpPool),
-        "WorkloadEndpoint" => {
-            WorkloadEndpoint::decode(meta, &mut spec, cx).map(Resource::WorkloadEndpoint)
+        "Node" => {
+            let node = NodeResource::decode(meta, &mut spec, cx);
+            Some(Resource::Node(node.into()))
         }
-        "FelixConfiguration" => Some(Resource::FelixConfiguration(FelixConfiguration::decode(
-            meta, &mut spec, cx,
-        ))),
-        "BGPConfiguration" => Some(Resource::BgpConfiguration(BgpConfiguration::decode(
-            meta, &mut spec, cx,
-        ))),
-        _ => BlockAffinity::decode(meta, &mut spec, cx).map(Resource::BlockAffinity),
+        "IPPool" => IpPool::decode(meta, &mut spec, cx).map(|it| Resource::IpPool(it.into())),
+        "WorkloadEndpoint" => WorkloadEndpoint::decode(meta, &mut spec, cx)
+            .map(|it| Resource::WorkloadEndpoint(it.into())),
+        "FelixConfiguration" => {
+            let felix = FelixConfiguration::decode(meta, &mut spec, cx);
+            Some(Resource::FelixConfiguration(felix.into()))
+        }
+        "BGPConfiguration" => {
+            let bgp = BgpConfiguration::decode(meta, &mut spec, cx);
+            Some(Resource::BgpConfiguration(bgp.into()))
+        }
+        _ => {
+            BlockAffinity::decode(meta, &mut spec, cx).map(|it| Resource::BlockAffinity(it.into()))
+        }
     };
     spec.finish(cx);
     if named {

@@ -20,7 +20,7 @@ pub(crate) mod show;
 pub mod testing;
 pub mod verdict;
 
-pub use calculate::calculate;
+pub use calculate::{Calculator, calculate};
 pub use evaluate::evaluate;
 pub use matching::rule_matches;
 pub use model::Model;

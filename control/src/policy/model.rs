@@ -14,7 +14,7 @@ pub use super::settings::{Failsafe, Settings};
 
 use super::rule::{IpSetId, Protocol, Rule};
 
-/// All that decides about packets.
+/// All that decides about packets. Its parts are shared: a model keeps of the one before what did not change.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Model {
     /// Settings of nodes that `node_settings` does not name.
@@ -22,15 +22,15 @@ pub struct Model {
     /// Settings by node, where they differ.
     pub node_settings: BTreeMap<String, Settings>,
     /// Members of sets.
-    pub ip_sets: BTreeMap<IpSetId, IpSet>,
+    pub ip_sets: BTreeMap<IpSetId, Arc<IpSet>>,
     /// Policies, staged ones among them.
-    pub policies: BTreeMap<PolicyId, Policy>,
+    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
     /// Profiles by name.
     pub profiles: BTreeMap<String, Profile>,
     /// Pods' interfaces.
-    pub workloads: BTreeMap<WorkloadId, Workload>,
+    pub workloads: BTreeMap<WorkloadId, Arc<Workload>>,
     /// Hosts' interfaces, by Calico's endpoint id.
-    pub host_endpoints: BTreeMap<String, HostEndpoint>,
+    pub host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
 }
 
 impl Model {
@@ -146,7 +146,7 @@ impl fmt::Display for PolicyId {
 }
 
 /// Rules of both directions.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Rules {
     /// For packets to the endpoint.
     pub inbound: Vec<Rule>,
@@ -165,7 +165,7 @@ impl Rules {
 }
 
 /// A policy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Tier that it belongs to.
     pub tier: Arc<str>,
@@ -254,7 +254,7 @@ impl fmt::Display for WorkloadId {
 }
 
 /// A pod's interface.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Workload {
     /// Node that it is on; empty where there is one node only.
     pub node: String,
@@ -273,7 +273,7 @@ pub struct Workload {
 }
 
 /// An interface of a host, or all of them.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct HostEndpoint {
     /// Node that it is on; empty where there is one node only.
     pub node: String,

@@ -303,8 +303,10 @@ impl PartialEq for Origin {
     }
 }
 
+impl Eq for Origin {}
+
 /// One rule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// What it does.
     pub action: Action,

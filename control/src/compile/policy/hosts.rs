@@ -79,7 +79,7 @@ impl Hosts {
 }
 
 /// The host endpoints of a node, with their names.
-pub(super) fn of_node<'m>(model: &'m Model, node: &str) -> Vec<(&'m String, &'m Described)> {
+pub(super) fn of_node<'m>(model: &'m Model, node: &str) -> Vec<(&'m String, &'m Arc<Described>)> {
     let hosts = model.host_endpoints.iter();
     hosts.filter(|(_, host)| host.node == node).collect()
 }
@@ -99,8 +99,8 @@ impl PolicyCompiler {
     pub(super) fn compile_hosts(
         &mut self,
         settings: &Settings,
-        hosts: &[(&String, &Described)],
-        compiled: &HashMap<Key, Compiled>,
+        hosts: &[(&String, &Arc<Described>)],
+        compiled: &HashMap<Key, Arc<Compiled>>,
         lists: &mut Lists,
     ) -> Result<Hosts, PolicyError> {
         let mut done = Hosts::default();

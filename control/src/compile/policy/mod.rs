@@ -12,7 +12,7 @@ mod owners;
 mod sets;
 mod translate;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,8 +28,10 @@ use self::owners::{Key, OwnerId, keys_of, name_of, rules_of};
 use self::sets::IpSets;
 use super::ports::{PortRole, PortTable};
 use crate::desired::EndpointToHost;
-use crate::policy::model::{DefaultAction, Direction, Model, TierPolicies, Workload, WorkloadId};
-use crate::policy::rule::{Action, Rule};
+use crate::policy::model::{
+    DefaultAction, Direction, Model, PolicyId, TierPolicies, Workload, WorkloadId,
+};
+use crate::policy::rule::{Action, IpSetId, Rule};
 use crate::policy::verdict::RuleRef;
 
 /// Why a policy can not be enforced. The one before stays in force.
@@ -83,19 +85,26 @@ struct Lists(HashMap<Vec<usize>, List>);
 impl Lists {
     /// The list of these policies: one of `before`, if it was there.
     fn of(&mut self, policies: Vec<Arc<Policy>>, before: &Self) -> List {
-        let key: Vec<usize> = policies
-            .iter()
-            .map(|policy| Arc::as_ptr(policy) as usize)
-            .collect();
+        let key: Vec<usize> = policies.iter().map(address).collect();
         let known = self.0.get(&key).or_else(|| before.0.get(&key)).cloned();
         let list = known.unwrap_or_else(|| policies.into());
         self.0.entry(key).or_insert(list).clone()
     }
+
+    /// Takes a list over.
+    fn keep(&mut self, list: &List) {
+        let key = list.iter().map(address).collect();
+        self.0.entry(key).or_insert_with(|| Arc::clone(list));
+    }
+}
+
+fn address(policy: &Arc<Policy>) -> usize {
+    Arc::as_ptr(policy) as usize
 }
 
 /// What an update made.
 type Work = (
-    HashMap<Key, Compiled>,
+    HashMap<Key, Arc<Compiled>>,
     HashMap<(WorkloadId, Direction), Line>,
     Hosts,
     Lists,
@@ -110,6 +119,19 @@ struct Line {
     chain: Chain,
 }
 
+impl Line {
+    fn lists(&self) -> impl Iterator<Item = &List> {
+        let tiers = self.tiers.iter().map(|(_, list)| list);
+        tiers.chain([&self.profiles])
+    }
+
+    /// Whether one of these policies is in it.
+    fn has(&self, policies: &HashSet<usize>) -> bool {
+        let mut all = self.lists().flat_map(|list| list.iter());
+        !policies.is_empty() && all.any(|policy| policies.contains(&address(policy)))
+    }
+}
+
 /// Compiles the policy of a node. Owned by the control thread.
 #[derive(Debug, Default)]
 pub struct PolicyCompiler {
@@ -117,7 +139,7 @@ pub struct PolicyCompiler {
     sets: IpSets,
     numbers: Numbers,
     defaults: DefaultNumbers,
-    compiled: HashMap<Key, Compiled>,
+    compiled: HashMap<Key, Arc<Compiled>>,
     lines: HashMap<(WorkloadId, Direction), Line>,
     hosts: Hosts,
     lists: Lists,
@@ -159,21 +181,48 @@ impl PolicyCompiler {
     /// # Errors
     /// What does not fit. Then the policy in force is as it was.
     pub fn update(&mut self, model: &Arc<Model>, node: &str) -> Result<(), PolicyError> {
-        let local: Vec<_> = model
-            .workloads
-            .iter()
-            .filter(|(_, workload)| workload.node == node)
-            .collect();
-        let mut wanted: BTreeSet<Key> = BTreeSet::new();
-        for (_, workload) in &local {
-            wanted.extend(keys_of(workload));
+        let local = workloads_of(model, node);
+        let endpoints_stay = node == self.node
+            && are_the_very(&local, &workloads_of(&self.model, node))
+            && are_the_very(
+                &hosts::of_node(model, node),
+                &hosts::of_node(&self.model, node),
+            );
+        let wanted: Vec<Key> = if endpoints_stay {
+            self.compiled.keys().cloned().collect()
+        } else {
+            let mut wanted = BTreeSet::new();
+            for (_, workload) in &local {
+                wanted.extend(keys_of(workload));
+            }
+            wanted.extend(hosts::keys(model, node));
+            wanted.into_iter().collect()
+        };
+        let changed = changed_policies(&self.model, model);
+        let mut named: HashSet<&IpSetId> = HashSet::new();
+        let mut redo: BTreeSet<&Key> = BTreeSet::new();
+        for key in &wanted {
+            let known = self.compiled.get(key);
+            match known.filter(|_| !is_among(&key.0, &changed)) {
+                Some(known) => named.extend(known.sets.keys()),
+                None => {
+                    redo.insert(key);
+                    let rules = rules_of(model, &key.0, key.1).iter();
+                    named.extend(rules.flat_map(|rule| rule.matches.ip_sets()));
+                }
+            }
         }
-        wanted.extend(hosts::keys(model, node));
-        let rules_of = |(owner, direction): &Key| rules_of(model, owner, *direction);
-        let named = wanted.iter().flat_map(rules_of);
-        let named = named.flat_map(|rule| rule.matches.ip_sets()).cloned();
-        let change = self.sets.begin(model, named.collect())?;
-        match self.compile(model, node, &local, &wanted) {
+        let named = named.into_iter().cloned().collect();
+        let change = self.sets.begin(model, named)?;
+        if change.is_renumbered {
+            for key in &wanted {
+                let known = self.compiled.get(key);
+                if !known.is_some_and(|known| self.sets.are_numbered(&known.sets)) {
+                    redo.insert(key);
+                }
+            }
+        }
+        match self.compile(model, node, &local, &wanted, &redo) {
             Ok((compiled, lines, hosts, lists, defaults)) => {
                 self.compiled = compiled;
                 self.lines = lines;
@@ -218,38 +267,65 @@ impl PolicyCompiler {
 
     /// The same model with rules in other places of their files.
     pub fn follow_places(&mut self, model: &Arc<Model>) {
-        for ((owner, direction), compiled) in &mut self.compiled {
+        let changed = changed_policies(&self.model, model);
+        let compiled = self.compiled.iter_mut();
+        for ((owner, direction), compiled) in compiled.filter(|(key, _)| is_among(&key.0, &changed))
+        {
             let rules = rules_of(model, owner, *direction);
             for (rule, id) in rules.iter().zip(&compiled.ids) {
                 let name = name_of(model, owner, *direction, rule);
                 self.numbers.set_name(*id, Name::Rule(name));
             }
-            compiled.rules = rules.to_vec();
+            Arc::make_mut(compiled).rules = rules.to_vec();
         }
         self.model = Arc::clone(model);
     }
 
+    /// Compiles what is wanted: anew what is in `redo`.
     fn compile(
         &mut self,
         model: &Model,
         node: &str,
-        local: &[(&WorkloadId, &Workload)],
-        wanted: &BTreeSet<Key>,
+        local: &[(&WorkloadId, &Arc<Workload>)],
+        wanted: &[Key],
+        redo: &BTreeSet<&Key>,
     ) -> Result<Work, PolicyError> {
-        let mut compiled = HashMap::new();
+        let mut compiled = HashMap::with_capacity(wanted.len());
         for key in wanted {
-            compiled.insert(key.clone(), self.rules(model, key)?);
+            if let Some(known) = self.compiled.get(key) {
+                compiled.insert(key.clone(), Arc::clone(known));
+            }
+        }
+        let mut replaced = HashSet::new();
+        for &key in redo {
+            let new = Arc::new(self.rules(model, key)?);
+            let new_address = address(&new.policy);
+            let old = compiled.insert(key.clone(), new);
+            let old = old.map(|old| address(&old.policy));
+            replaced.extend(old.filter(|old| *old != new_address));
         }
         let (mut lines, mut lists) = (HashMap::new(), Lists::default());
-        for (id, workload) in local {
+        for &(id, workload) in local {
+            let before = self.model.workloads.get(id);
+            let stays = before.is_some_and(|before| Arc::ptr_eq(before, workload));
             for direction in [Direction::Ingress, Direction::Egress] {
-                let line = self.line(id, workload, direction, &compiled, &mut lists)?;
-                lines.insert(((*id).clone(), direction), line);
+                let key = (id.clone(), direction);
+                let known = self
+                    .lines
+                    .get(&key)
+                    .filter(|line| stays && !line.has(&replaced));
+                let line = if let Some(known) = known {
+                    known.lists().for_each(|list| lists.keep(list));
+                    known.clone()
+                } else {
+                    self.line(id, workload, direction, &compiled, &mut lists)?
+                };
+                lines.insert(key, line);
             }
         }
         let hosts = hosts::of_node(model, node);
-        let workloads = local.iter().map(|(_, workload)| *workload);
-        let ours = hosts.iter().map(|(_, host)| *host);
+        let workloads = local.iter().map(|(_, workload)| &***workload);
+        let ours = hosts.iter().map(|(_, host)| &***host);
         let defaults = DefaultNumbers::of(workloads, ours, &self.defaults, &mut self.numbers)?;
         let hosts = self.compile_hosts(model.settings_of(node), &hosts, &compiled, &mut lists)?;
         Ok((compiled, lines, hosts, lists, defaults))
@@ -262,12 +338,13 @@ impl PolicyCompiler {
         let sets = self.sets.snapshot_of(rules);
         let known = self.compiled.get(key);
         if let Some(known) = known.filter(|known| known.rules == rules && known.sets == sets) {
-            let known = known.clone();
+            let mut known = Compiled::clone(known);
             for (rule, id) in rules.iter().zip(&known.ids) {
                 // It may have moved in its file.
                 let name = name_of(model, owner, *direction, rule);
                 self.numbers.set_name(*id, Name::Rule(name));
             }
+            known.rules = rules.to_vec();
             return Ok(known);
         }
         let before = known.cloned();
@@ -307,7 +384,7 @@ impl PolicyCompiler {
         id: &WorkloadId,
         workload: &Workload,
         direction: Direction,
-        compiled: &HashMap<Key, Compiled>,
+        compiled: &HashMap<Key, Arc<Compiled>>,
         lists: &mut Lists,
     ) -> Result<Line, PolicyError> {
         let mut list = |policies| lists.of(policies, &self.lists);
@@ -386,11 +463,53 @@ impl PolicyCompiler {
     }
 }
 
+/// The endpoints of a node, with their names.
+fn workloads_of<'m>(model: &'m Model, node: &str) -> Vec<(&'m WorkloadId, &'m Arc<Workload>)> {
+    let all = model.workloads.iter();
+    all.filter(|(_, workload)| workload.node == node).collect()
+}
+
+/// Whether two lists name the very same things.
+fn are_the_very<K: PartialEq, V>(one: &[(K, &Arc<V>)], other: &[(K, &Arc<V>)]) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
+}
+
+/// Policies that are not the very ones of the time before, with those that went.
+fn changed_policies(before: &Model, now: &Model) -> HashSet<PolicyId> {
+    let differ = |one: &Model, other: &Model| {
+        let mut others = other.policies.iter().peekable();
+        let is_new = |(id, policy): &(&PolicyId, &Arc<crate::policy::model::Policy>)| {
+            while others.next_if(|(other, _)| other < id).is_some() {}
+            let same = others.next_if(|(other, _)| other == id);
+            !same.is_some_and(|(_, same)| Arc::ptr_eq(same, policy))
+        };
+        let new: Vec<_> = one.policies.iter().filter(is_new).collect();
+        new.into_iter()
+            .map(|(id, _)| id.clone())
+            .collect::<Vec<_>>()
+    };
+    let mut all: HashSet<_> = differ(now, before).into_iter().collect();
+    all.extend(differ(before, now));
+    all
+}
+
+/// Whether an owner is one of these policies, or a profile: of them there are few, and they are compared as they are.
+fn is_among(owner: &OwnerId, policies: &HashSet<PolicyId>) -> bool {
+    match owner {
+        OwnerId::Policy(id) => policies.contains(id),
+        OwnerId::Profile(_) => true,
+    }
+}
+
 /// The policies of a tier that decide about packets.
 fn enforced(
     tier: &TierPolicies,
     direction: Direction,
-    compiled: &HashMap<Key, Compiled>,
+    compiled: &HashMap<Key, Arc<Compiled>>,
 ) -> Vec<Arc<Policy>> {
     let ids = tier.of(direction).iter().filter(|id| !id.kind.is_staged());
     ids.filter_map(|id| compiled.get(&(OwnerId::Policy(id.clone()), direction)))

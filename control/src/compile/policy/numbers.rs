@@ -1,6 +1,6 @@
 //! Rules' numbers: what pollers and connections know a rule by. What denies where no rule does has numbers, too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use fastpath::policy::{Decider, RuleCounters};
 use flowtable::acl::RuleId;
@@ -73,13 +73,14 @@ impl Numbers {
 
     /// Lets the numbers of all other rules rest.
     pub(super) fn retain<'i>(&mut self, used: impl Iterator<Item = &'i RuleId>) {
-        let used: HashSet<RuleId> = used.copied().collect();
-        let resting: HashSet<RuleId> = self.gone.iter().copied().collect();
-        let mut gone: Vec<_> = (1..=self.last)
-            .map(RuleId)
-            .filter(|id| !used.contains(id) && !resting.contains(id))
-            .collect();
-        gone.sort_unstable();
+        let mut is_known = vec![false; self.last as usize + 1];
+        for id in used.copied().chain(self.gone.iter().copied()) {
+            if let Some(is_known) = is_known.get_mut(id.0 as usize) {
+                *is_known = true;
+            }
+        }
+        let all = (1..=self.last).map(RuleId);
+        let gone: Vec<_> = all.filter(|id| !is_known[id.0 as usize]).collect();
         self.gone.extend(gone);
     }
 

@@ -1,6 +1,7 @@
 //! The model's IP sets, by numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use flowtable::acl::{Member, Net, SetError, SetId, SetWriter, Sets};
 use flowtable::lpm::{Prefix4, Prefix6};
@@ -16,7 +17,7 @@ pub(super) type Snapshot = BTreeMap<IpSetId, Option<SetId>>;
 #[derive(Debug, Default)]
 pub(super) struct IpSets {
     writer: SetWriter,
-    known: BTreeMap<IpSetId, (SetId, IpSet)>,
+    known: BTreeMap<IpSetId, (SetId, Arc<IpSet>)>,
     last: u32,
     readers: Sets,
 }
@@ -26,7 +27,9 @@ pub(super) struct IpSets {
 pub(super) struct Change {
     added: Vec<(SetId, Member)>,
     removed: Vec<(SetId, Member)>,
-    before: BTreeMap<IpSetId, (SetId, IpSet)>,
+    before: BTreeMap<IpSetId, (SetId, Arc<IpSet>)>,
+    /// Whether sets came or went. The others keep their numbers.
+    pub(super) is_renumbered: bool,
 }
 
 impl IpSets {
@@ -54,6 +57,12 @@ impl IpSets {
     pub(super) fn snapshot_of(&self, rules: &[Rule]) -> Snapshot {
         let ids = rules.iter().flat_map(|rule| rule.matches.ip_sets());
         ids.map(|id| (id.clone(), self.number(id))).collect()
+    }
+
+    /// Whether sets still have the numbers that they had.
+    pub(super) fn are_numbered(&self, sets: &Snapshot) -> bool {
+        let mut sets = sets.iter();
+        sets.all(|(id, number)| self.number(id) == *number)
     }
 
     /// Takes the wanted sets as the model has them: adds what came; what went is removed by [`IpSets::commit`].
@@ -95,8 +104,10 @@ impl IpSets {
                 return Err(error);
             }
         }
+        let is_renumbered = !known.keys().eq(self.known.keys());
         let before = std::mem::replace(&mut self.known, known);
         Ok(Change {
+            is_renumbered,
             added,
             removed,
             before,

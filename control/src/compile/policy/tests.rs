@@ -18,6 +18,52 @@ use crate::policy::rule::Protocol;
 use crate::policy::testing::calculated;
 use crate::policy::verdict::{DefaultDenial, Outcome, Reason};
 
+impl PolicyCompiler {
+    /// What is in force, without what depends on what was in force before: rules and sets by their names, not numbers.
+    pub(crate) fn normal_form(&self) -> String {
+        use std::fmt::Write as _;
+        let sets: BTreeMap<_, _> = self.model.ip_sets.iter().collect();
+        let names: HashMap<_, _> = sets
+            .iter()
+            .filter_map(|(id, set)| Some((self.sets.number(id)?, (id, set))))
+            .collect();
+        let mut form = String::new();
+        let mut lines: Vec<_> = self.lines.iter().collect();
+        lines.sort_by_key(|(key, _)| *key);
+        for (key, line) in lines {
+            let _ = writeln!(form, "{key:?}");
+            let of_tiers = line.tiers.iter();
+            let of_tiers = of_tiers.map(|(default, list)| (Some(*default), list));
+            for (default, list) in of_tiers.chain([(None, &line.profiles)]) {
+                let _ = writeln!(form, " {default:?}");
+                for rule in list.iter().flat_map(|policy| &policy.rules) {
+                    let mut rule = rule.clone();
+                    let id = std::mem::replace(&mut rule.id, RuleId(0));
+                    let _ = write!(form, "  {:?}", self.numbers.name(id));
+                    for side in [&mut rule.source, &mut rule.destination] {
+                        for list in [
+                            &mut side.sets,
+                            &mut side.not_sets,
+                            &mut side.named_ports,
+                            &mut side.not_named_ports,
+                            &mut side.port_sets,
+                        ] {
+                            let list = std::mem::take(list);
+                            let list: Vec<_> = list.iter().map(|id| names.get(id)).collect();
+                            let _ = write!(form, " {list:?}");
+                        }
+                    }
+                    let _ = writeln!(form, " {rule:?}");
+                }
+            }
+        }
+        let compiled: BTreeSet<_> = self.compiled.keys().collect();
+        let lists: BTreeSet<usize> = self.lists.0.keys().map(Vec::len).collect();
+        let _ = writeln!(form, "{compiled:?} {lists:?} {:?}", self.endpoints.keys());
+        form
+    }
+}
+
 const PODS: &str = "apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {name: n}

@@ -1,6 +1,7 @@
 //! What selectors can select: endpoints and network sets, with the labels that they have and inherit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -31,7 +32,7 @@ pub(super) enum ItemId {
 }
 
 /// What a selector can select.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Item {
     pub(super) labels: Labels,
     pub(super) nets: Vec<IpNet>,
@@ -41,9 +42,9 @@ pub(super) struct Item {
 /// All items, and the profiles that they inherit from.
 pub(super) struct Items<'r> {
     pub(super) all: BTreeMap<ItemId, Item>,
-    pub(super) workloads: BTreeMap<WorkloadId, &'r WorkloadEndpoint>,
+    pub(super) workloads: BTreeMap<WorkloadId, &'r Arc<WorkloadEndpoint>>,
     /// Each with whether a file has it.
-    pub(super) profiles: BTreeMap<String, (Profile, bool)>,
+    pub(super) profiles: BTreeMap<String, (Arc<Profile>, bool)>,
 }
 
 /// What names an endpoint in the model.
@@ -76,7 +77,7 @@ impl<'r> Items<'r> {
         };
         for profile in &resources.profiles {
             let name = profile.meta.name.value.clone();
-            items.profiles.insert(name, (profile.clone(), true));
+            items.profiles.insert(name, (Arc::clone(profile), true));
         }
         // What exists, exists in a namespace that exists. All of them first: an endpoint may name the profile of another's.
         for endpoint in &resources.base.endpoints {
@@ -135,11 +136,13 @@ impl<'r> Items<'r> {
         if let Some(account) = &endpoint.service_account {
             let name = format!("ksa.{namespace}.{account}");
             let bare = || Profile::of_bare_service_account(namespace, account, at);
-            self.profiles.entry(name).or_insert_with(|| (bare(), false));
+            self.profiles
+                .entry(name)
+                .or_insert_with(|| (bare().into(), false));
         }
     }
 
-    fn workload(&mut self, endpoint: &'r WorkloadEndpoint, findings: &mut Diagnostics) {
+    fn workload(&mut self, endpoint: &'r Arc<WorkloadEndpoint>, findings: &mut Diagnostics) {
         let (id, label) = (workload_id(endpoint), endpoint.meta.label());
         let at = &endpoint.meta.name.at;
         if let Some(other) = self.workloads.get(&id) {
@@ -194,7 +197,7 @@ impl<'r> Items<'r> {
 
     fn need_namespace(&mut self, namespace: &str, at: &Span) {
         let profile = self.profiles.entry(format!("kns.{namespace}"));
-        profile.or_insert_with(|| (Profile::of_bare_namespace(namespace, at), false));
+        profile.or_insert_with(|| (Profile::of_bare_namespace(namespace, at).into(), false));
     }
 
     fn need_profile(&mut self, name: &str, at: &Span, label: &str, findings: &mut Diagnostics) {
@@ -203,7 +206,8 @@ impl<'r> Items<'r> {
         }
         if name == DEFAULT_ALLOW {
             let profile = Profile::allowing_all(name.to_owned(), Labels::new(), at);
-            self.profiles.insert(name.to_owned(), (profile, false));
+            self.profiles
+                .insert(name.to_owned(), (profile.into(), false));
             return;
         }
         findings.push(
@@ -216,7 +220,7 @@ impl<'r> Items<'r> {
             at: at.clone(),
         };
         self.profiles
-            .insert(name.to_owned(), (missing(name, &at), false));
+            .insert(name.to_owned(), (missing(name, &at).into(), false));
     }
 
     /// Labels of an item, and those of its profiles that it does not have itself.

@@ -1,5 +1,6 @@
 //! The order of tiers and policies.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::policy::model::{DefaultAction, PolicyId, PolicyKind, TierPolicies};
 use crate::policy::resource::{DEFAULT_TIER, DEFAULT_TIER_ORDER, PolicyResource, PolicyResources};
 
 /// A tier, for ordering.
+#[derive(Debug, PartialEq)]
 pub(super) struct Tier {
     order: f64,
     name: Arc<str>,
@@ -65,27 +67,26 @@ pub(super) fn tiers_are_known(
 }
 
 /// Policies in order: by their order, then by name. What stands for a deletion is left out.
-pub(super) fn in_order(resources: &PolicyResources) -> Vec<&PolicyResource> {
-    let mut policies: Vec<&PolicyResource> = resources
-        .policies
-        .iter()
-        .filter(|policy| !policy.deletes)
-        .collect();
+pub(super) fn in_order(resources: &PolicyResources) -> Vec<&Arc<PolicyResource>> {
+    let all = resources.policies.iter().filter(|policy| !policy.deletes);
+    let mut policies: Vec<_> = all.map(|policy| (sort_name(policy), policy)).collect();
     let order = |policy: &PolicyResource| policy.order.unwrap_or(f64::INFINITY);
-    policies.sort_by(|a, b| {
+    policies.sort_by(|(a_name, a), (b_name, b)| {
         let by_order = order(a).total_cmp(&order(b));
-        by_order.then_with(|| sort_name(a).cmp(&sort_name(b)))
+        by_order.then_with(|| a_name.cmp(b_name))
     });
-    policies
+    policies.into_iter().map(|(_, policy)| policy).collect()
 }
 
 /// Policies of Kubernetes have a prefix in Calico's order.
-fn sort_name(policy: &PolicyResource) -> (String, PolicyKind, Option<&str>) {
-    let prefix = match policy.kind {
-        PolicyKind::Kubernetes | PolicyKind::StagedKubernetes => "knp.default.",
-        _ => "",
+fn sort_name(policy: &PolicyResource) -> (Cow<'_, str>, PolicyKind, Option<&str>) {
+    let name = policy.meta.name.value.as_str();
+    let name = match policy.kind {
+        PolicyKind::Kubernetes | PolicyKind::StagedKubernetes => {
+            Cow::Owned(format!("knp.default.{name}"))
+        }
+        _ => Cow::Borrowed(name),
     };
-    let name = format!("{prefix}{}", policy.meta.name.value);
     (name, policy.kind, policy.meta.namespace.as_deref())
 }
 

@@ -19,8 +19,8 @@ pub(super) struct WantedSet {
     pub(super) expr: Expr,
     /// Only with a port of this protocol and name.
     pub(super) named_port: Option<(Protocol, String)>,
-    /// Where it is asked for.
-    pub(super) used_by: Vec<Use>,
+    /// Where it is asked for first, by somebody worth a remark.
+    pub(super) used_by: Option<Use>,
 }
 
 /// Builds rules, and collects the sets that they need.
@@ -208,9 +208,9 @@ impl RuleBuilder {
         let set = self.sets.entry(id.clone()).or_insert_with(|| WantedSet {
             expr,
             named_port,
-            used_by: Vec::new(),
+            used_by: None,
         });
-        set.used_by.extend(used_by);
+        set.used_by = set.used_by.take().or(used_by);
         id
     }
 }

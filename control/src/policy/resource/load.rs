@@ -19,21 +19,22 @@ use crate::config::{Diagnostics, Resources, Source, read_all, retain_first};
 use crate::policy::model::PolicyKind;
 use crate::policy::testing::is_test;
 
-/// All resources that bear on policy, valid one by one. Order is that of the files.
+/// All resources that bear on policy, valid one by one. Order is that of the files. Shared: a load keeps what the one
+/// before had of a file that did not change.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PolicyResources {
     /// Endpoints of pods, nodes, settings.
     pub base: Resources,
     /// Policies of all kinds.
-    pub policies: Vec<PolicyResource>,
+    pub policies: Vec<Arc<PolicyResource>>,
     /// `Tier`.
-    pub tiers: Vec<Tier>,
+    pub tiers: Vec<Arc<Tier>>,
     /// `Profile`, and what `Namespace` and `ServiceAccount` stand for.
-    pub profiles: Vec<Profile>,
+    pub profiles: Vec<Arc<Profile>>,
     /// `NetworkSet` and `GlobalNetworkSet`.
-    pub sets: Vec<NetworkSet>,
+    pub sets: Vec<Arc<NetworkSet>>,
     /// `HostEndpoint`.
-    pub host_endpoints: Vec<HostEndpoint>,
+    pub host_endpoints: Vec<Arc<HostEndpoint>>,
 }
 
 impl PolicyResources {
@@ -74,20 +75,45 @@ pub fn load_sources(sources: &[Arc<Source>]) -> Result<PolicyResources, Diagnost
 /// Loads texts, and checks what must hold between endpoints, nodes and pools as `check` says.
 pub(crate) fn load(
     sources: &[Arc<Source>],
+    diagnostics: Diagnostics,
+    check: fn(&Resources, &mut Diagnostics),
+) -> Result<PolicyResources, Diagnostics> {
+    let files: Vec<Decoded> = sources.iter().map(decode).collect();
+    join(&files, diagnostics, check)
+}
+
+/// What one file gave.
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    resources: Reader,
+    findings: Diagnostics,
+}
+
+/// Decodes a file. It depends on nothing but the text.
+pub(crate) fn decode(source: &Arc<Source>) -> Decoded {
+    let mut file = Decoded::default();
+    match yaml::parse(source) {
+        Ok(documents) => {
+            // A directory may hold tests of its policies.
+            for document in documents.iter().filter(|document| !is_test(document)) {
+                file.resources.document(document, &mut file.findings);
+            }
+        }
+        Err(error) => file.findings.push(*error),
+    }
+    file
+}
+
+/// The resources of all files together, and what `check` says of them.
+pub(crate) fn join<'d>(
+    files: impl IntoIterator<Item = &'d Decoded>,
     mut diagnostics: Diagnostics,
     check: fn(&Resources, &mut Diagnostics),
 ) -> Result<PolicyResources, Diagnostics> {
     let mut reader = Reader::default();
-    for source in sources {
-        match yaml::parse(source) {
-            Ok(documents) => {
-                // A directory may hold tests of its policies.
-                for document in documents.iter().filter(|document| !is_test(document)) {
-                    reader.document(document, &mut diagnostics);
-                }
-            }
-            Err(error) => diagnostics.push(*error),
-        }
+    for file in files {
+        reader.add(&file.resources);
+        diagnostics.0.extend_from_slice(&file.findings.0);
     }
     let mut resources = reader.finish(&mut diagnostics, check);
     diagnostics.sort();
@@ -115,6 +141,17 @@ impl Reader {
         each_resource(document, &mut cx, &mut |fields, header, cx| {
             self.resource(fields, &header, cx);
         });
+    }
+
+    /// Takes what another one collected.
+    fn add(&mut self, other: &Self) {
+        let (found, more) = (&mut self.found, &other.found);
+        self.base.extend_from_slice(&other.base);
+        found.policies.extend_from_slice(&more.policies);
+        found.tiers.extend_from_slice(&more.tiers);
+        found.profiles.extend_from_slice(&more.profiles);
+        found.sets.extend_from_slice(&more.sets);
+        found.host_endpoints.extend_from_slice(&more.host_endpoints);
     }
 
     /// All that was collected, without repeated names, which are reported.
@@ -174,7 +211,7 @@ impl Reader {
             _ => Profile::of_service_account(&meta),
         };
         if named {
-            self.found.profiles.push(profile);
+            self.found.profiles.push(profile.into());
         }
     }
 
@@ -187,8 +224,8 @@ impl Reader {
         spec: &mut Fields<'_>,
         cx: &mut Context<'_>,
     ) {
-        fn keep<T>(list: &mut Vec<T>, named: bool, resource: Option<T>) {
-            list.extend(resource.filter(|_| named));
+        fn keep<T>(list: &mut Vec<Arc<T>>, named: bool, resource: Option<T>) {
+            list.extend(resource.filter(|_| named).map(Arc::new));
         }
         let found = &mut self.found;
         match kind {

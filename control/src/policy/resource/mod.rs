@@ -11,8 +11,8 @@ mod sets;
 
 pub use endpoint::HostEndpoint;
 pub(crate) use kubernetes::ORCHESTRATOR_LABEL;
+pub(crate) use load::{Decoded, Reader, decode, join, load};
 pub use load::{PolicyResources, load_paths, load_sources};
-pub(crate) use load::{Reader, load};
 pub(crate) use policy::DEFAULT_TIER;
 pub use policy::PolicyResource;
 pub(crate) use profile::DEFAULT_TIER_ORDER;

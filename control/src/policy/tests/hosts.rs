@@ -1,5 +1,7 @@
 //! The legs of a packet's way, host endpoints, and what policy does not decide about.
 
+use std::sync::Arc;
+
 use std::net::IpAddr;
 
 use crate::desired::EndpointToHost;
@@ -70,7 +72,7 @@ fn tier(model: &mut Model, name: &str, action: Action, port: Option<u16>) -> Vec
         tier: "t".into(),
         rules: rules(action, port),
     };
-    model.policies.insert(id.clone(), policy);
+    model.policies.insert(id.clone(), policy.into());
     vec![TierPolicies {
         name: "t".into(),
         default_action: DefaultAction::Deny,
@@ -94,9 +96,14 @@ fn two_pods() -> Model {
             profiles: vec!["allow".to_owned()],
             ..Workload::default()
         };
-        model.workloads.insert(pod(name), workload);
+        model.workloads.insert(pod(name), workload.into());
     }
     model
+}
+
+/// A pod of the model, to be changed.
+fn changed<'m>(model: &'m mut Model, name: &str) -> &'m mut Workload {
+    Arc::make_mut(model.workloads.get_mut(&pod(name)).unwrap())
 }
 
 fn host() -> Party {
@@ -127,7 +134,7 @@ fn from_pod_to_pod_both_must_allow() {
     for (name, direction) in [("a", Direction::Egress), ("b", Direction::Ingress)] {
         let mut model = two_pods();
         let deny = tier(&mut model, "deny", Action::Deny, Some(80));
-        model.workloads.get_mut(&pod(name)).unwrap().tiers = deny;
+        changed(&mut model, name).tiers = deny;
         let verdict = judge(&model, &a, &b, &packet);
         assert_eq!(verdict.outcome, Outcome::Deny);
         assert_eq!(
@@ -141,7 +148,7 @@ fn from_pod_to_pod_both_must_allow() {
 #[test]
 fn nothing_passes_an_endpoint_that_is_down_or_unknown() {
     let mut model = two_pods();
-    model.workloads.get_mut(&pod("a")).unwrap().active = false;
+    changed(&mut model, "a").active = false;
     let (a, b) = (Party::Workload(pod("a")), Party::Workload(pod("b")));
     let mut established = packet("10.0.0.1", "10.0.0.2", 80);
     established.state = State::Established;
@@ -162,7 +169,7 @@ fn nothing_passes_an_endpoint_that_is_down_or_unknown() {
 fn a_host_reaches_its_pods_and_pods_reach_it_if_the_node_says_so() {
     let mut model = two_pods();
     let deny = tier(&mut model, "deny", Action::Deny, None);
-    model.workloads.get_mut(&pod("a")).unwrap().tiers = deny;
+    changed(&mut model, "a").tiers = deny;
     let (a, b) = (Party::Workload(pod("a")), Party::Workload(pod("b")));
     let to_pod = packet("192.0.2.1", "10.0.0.1", 80);
     assert_eq!(judge(&model, &host(), &a, &to_pod).outcome, Outcome::Allow);
@@ -261,7 +268,9 @@ fn with_eth0(model: Model, change: impl FnOnce(&mut Model, &mut HostEndpoint)) -
         ..HostEndpoint::default()
     };
     change(&mut model, &mut endpoint);
-    model.host_endpoints.insert("eth0".to_owned(), endpoint);
+    model
+        .host_endpoints
+        .insert("eth0".to_owned(), endpoint.into());
     model
 }
 
@@ -350,7 +359,7 @@ fn early_policy_that_allows_speaks_for_the_later() {
         // A pod's own policy is asked all the same.
         let mut model = model;
         let deny = tier(&mut model, "own", Action::Deny, None);
-        model.workloads.get_mut(&pod("a")).unwrap().tiers = deny;
+        changed(&mut model, "a").tiers = deny;
         let verdict = judge(&model, &eth0, &a, &packet("198.51.100.1", "10.0.0.1", 80));
         assert_eq!(verdict.outcome, Outcome::Deny, "{early}");
     }
@@ -398,7 +407,7 @@ fn the_endpoint_for_all_interfaces_is_met_between_pods_when_forwarding_but_not_b
     };
     all.forward = tier(&mut model, "f", Action::Allow, Some(80));
     all.normal = tier(&mut model, "deny", Action::Deny, None);
-    model.host_endpoints.insert("all".to_owned(), all);
+    model.host_endpoints.insert("all".to_owned(), all.into());
     let (a, b) = (Party::Workload(pod("a")), Party::Workload(pod("b")));
     assert_eq!(
         judge(&model, &a, &b, &packet("10.0.0.1", "10.0.0.2", 80)).outcome,
@@ -424,7 +433,7 @@ fn the_endpoint_for_all_interfaces_is_met_between_pods_when_forwarding_but_not_b
     };
     model
         .host_endpoints
-        .insert("by-address".to_owned(), by_address);
+        .insert("by-address".to_owned(), by_address.into());
     assert_eq!(
         host_endpoint(&model, "n", "eth1", &[address]),
         Some("by-address")
@@ -436,7 +445,7 @@ fn the_endpoint_for_all_interfaces_is_met_between_pods_when_forwarding_but_not_b
 fn log_rules_are_noted_and_do_not_decide() {
     let mut model = two_pods();
     let tiers = tier(&mut model, "log", Action::Log, None);
-    model.workloads.get_mut(&pod("b")).unwrap().tiers = tiers;
+    changed(&mut model, "b").tiers = tiers;
     let (a, b) = (Party::Workload(pod("a")), Party::Workload(pod("b")));
     let verdict = judge(&model, &a, &b, &packet("10.0.0.1", "10.0.0.2", 80));
     assert_eq!(verdict.logs.len(), 1);

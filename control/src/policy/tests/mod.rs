@@ -3,4 +3,5 @@
 mod cases;
 mod hosts;
 pub(crate) mod oracle;
+mod reload;
 mod resources;

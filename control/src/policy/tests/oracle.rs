@@ -159,7 +159,7 @@ fn side_conditions(
             .filter(|net| number(net.addr()).0 == number(address).0);
         same.copied().collect()
     };
-    let member = |id: &IpSetId| match &model.ip_sets[id] {
+    let member = |id: &IpSetId| match &*model.ip_sets[id] {
         IpSet::Nets(nets) => nets.iter().any(|net| lies_in(address, net)),
         IpSet::IpPorts(members) => members.iter().any(|member| {
             member.address == address && member.protocol == protocol && Some(member.port) == port
@@ -349,8 +349,9 @@ pub(crate) fn id() -> WorkloadId {
 pub(crate) fn model() -> impl Strategy<Value = Model> {
     (tiers(), prop::collection::vec(rules(), 0..3), members()).prop_map(
         |(tiers, profiles, ip_sets)| {
+            let ip_sets = ip_sets.into_iter();
             let mut model = Model {
-                ip_sets,
+                ip_sets: ip_sets.map(|(id, set)| (id, set.into())).collect(),
                 ..Model::default()
             };
             let mut workload = Workload {
@@ -374,7 +375,7 @@ pub(crate) fn model() -> impl Strategy<Value = Model> {
                         tier: name.clone(),
                         rules,
                     };
-                    model.policies.insert(id.clone(), policy);
+                    model.policies.insert(id.clone(), policy.into());
                     ids.push(id);
                 }
                 workload.tiers.push(TierPolicies {
@@ -389,7 +390,7 @@ pub(crate) fn model() -> impl Strategy<Value = Model> {
                 model.profiles.insert(name.clone(), Profile { rules });
                 workload.profiles.push(name);
             }
-            model.workloads.insert(id(), workload);
+            model.workloads.insert(id(), workload.into());
             model
         },
     )

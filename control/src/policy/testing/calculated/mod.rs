@@ -47,7 +47,8 @@ fn case(node: &Node, cx: &mut Context<'_>) -> Option<Group> {
         ..Model::default()
     };
     if let Some(sets) = fields.take("ipsets") {
-        model.ip_sets = ip_sets(sets, cx)?;
+        let sets = ip_sets(sets, cx)?.into_iter();
+        model.ip_sets = sets.map(|(id, set)| (id, set.into())).collect();
     }
     let side = fields.require("policy", cx, |node, cx| policy(node, &mut model, cx));
     let mut checks = Vec::new();
@@ -169,7 +170,7 @@ fn policy(node: &Node, model: &mut Model, cx: &mut Context<'_>) -> Option<Interf
             profiles: workload_profiles,
             ..Workload::default()
         };
-        model.workloads.insert(workload_id(), endpoint);
+        model.workloads.insert(workload_id(), endpoint.into());
         return Some(interface);
     }
     let mut endpoint = HostEndpoint {
@@ -184,7 +185,9 @@ fn policy(node: &Node, model: &mut Model, cx: &mut Context<'_>) -> Option<Interf
         Interface::HostUntracked => endpoint.untracked = normal,
         Interface::Host | Interface::Workload => endpoint.normal = normal,
     }
-    model.host_endpoints.insert(HOST.to_owned(), endpoint);
+    model
+        .host_endpoints
+        .insert(HOST.to_owned(), endpoint.into());
     Some(interface)
 }
 
@@ -223,7 +226,7 @@ fn tier_list(
                 rules,
             };
             check_sets(&policy.rules, model, cx);
-            if model.policies.insert(id.clone(), policy).is_some() {
+            if model.policies.insert(id.clone(), policy.into()).is_some() {
                 let message = format!("policy `{name_of_policy}` is defined twice");
                 cx.error(&tier.at, message, format!("in {list}, tier {}", place + 1));
             }
