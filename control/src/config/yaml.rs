@@ -3,6 +3,7 @@
 //! Types are not read through serde's derives: these stop at the first error, and a file should be reported on
 //! once, with all that is wrong in it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -10,7 +11,7 @@ use serde_saphyr::Spanned;
 use serde_saphyr::budget::Budget;
 use serde_saphyr::options::{AliasLimits, DuplicateKeyPolicy, MergeKeyPolicy, Options};
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Diagnostics};
 use super::source::{Source, Span};
 
 /// Largest file that is read, in bytes.
@@ -79,23 +80,71 @@ pub struct Key {
 /// # Errors
 /// What makes the text no YAML, or exceeds the limits against hostile files.
 pub fn parse(source: &Arc<Source>) -> Result<Vec<Node>, Box<Diagnostic>> {
-    let raw: Vec<RawNode> = serde_saphyr::from_multiple_with_options(&source.text, options())
-        .map_err(|error| {
-            let mut diagnostic = Diagnostic::error(describe(&error));
-            if let Some(location) = error.location() {
-                let span = span_of(source, location.span());
-                diagnostic = diagnostic.at(&span, "");
-            } else {
-                let start = Span {
+    parse_part(source, 0..source.text.len())
+}
+
+/// Reads those documents of a text that can be read, and reports each that can not.
+pub fn documents(source: &Arc<Source>, findings: &mut Diagnostics) -> Vec<Node> {
+    let error = match parse(source) {
+        Ok(all) => return all,
+        Err(error) => error,
+    };
+    let mut readable = Vec::new();
+    let mut errors = Vec::new();
+    for part in parts(&source.text) {
+        match parse_part(source, part) {
+            Ok(documents) => readable.extend(documents),
+            Err(error) => errors.push(*error),
+        }
+    }
+    if errors.is_empty() {
+        // The text as a whole exceeds a limit.
+        errors.push(*error);
+    }
+    findings.0.extend(errors);
+    readable
+}
+
+/// A text cut where documents begin. A line that begins with `---` can be nothing else, whatever is wrong before it (YAML 1.2.2,
+/// section 9.1.2, `c-forbidden`). Directives belong to the document that follows them: there the text is not cut.
+fn parts(text: &str) -> Vec<Range<usize>> {
+    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
+    let mut directives = false;
+    for line in text.split_inclusive('\n') {
+        let rest = line.strip_prefix("---");
+        let begins =
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if begins && !directives && at > start {
+            parts.push(start..at);
+            start = at;
+        }
+        directives = line.starts_with('%') || directives && !begins;
+        at += line.len();
+    }
+    parts.push(start..at);
+    parts
+}
+
+fn parse_part(source: &Arc<Source>, part: Range<usize>) -> Result<Vec<Node>, Box<Diagnostic>> {
+    let place = Place {
+        source,
+        start: part.start,
+        end: part.end,
+    };
+    let text = source.text.get(part).unwrap_or_default();
+    let raw: Vec<RawNode> =
+        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
+            let at = error.location().map_or_else(
+                || Span {
                     source: Arc::clone(source),
-                    start: 0,
+                    start: place.start,
                     len: 0,
-                };
-                diagnostic = diagnostic.at(&start, "");
-            }
-            Box::new(diagnostic)
+                },
+                |location| place.span(location.span()),
+            );
+            Box::new(Diagnostic::error(describe(&error)).at(&at, ""))
         })?;
-    Ok(raw.into_iter().map(|node| node.locate(source)).collect())
+    Ok(raw.into_iter().map(|node| node.locate(&place)).collect())
 }
 
 fn options() -> Options {
@@ -134,15 +183,24 @@ fn describe(error: &serde_saphyr::Error) -> String {
     format!("not valid YAML: {text}")
 }
 
-fn span_of(source: &Arc<Source>, span: serde_saphyr::Span) -> Span {
-    let start = span
-        .byte_offset()
-        .map_or(source.text.len(), |at| at as usize);
-    let len = span.byte_len().unwrap_or(0) as usize;
-    Span {
-        source: Arc::clone(source),
-        start,
-        len,
+/// A part of a text, which the parser's places count from.
+struct Place<'s> {
+    source: &'s Arc<Source>,
+    start: usize,
+    end: usize,
+}
+
+impl Place<'_> {
+    fn span(&self, span: serde_saphyr::Span) -> Span {
+        let start = span
+            .byte_offset()
+            .map_or(self.end, |at| self.start + at as usize);
+        let len = span.byte_len().unwrap_or(0) as usize;
+        Span {
+            source: Arc::clone(self.source),
+            start,
+            len,
+        }
     }
 }
 
@@ -158,29 +216,29 @@ enum RawValue {
 }
 
 impl RawNode {
-    fn locate(self, source: &Arc<Source>) -> Node {
+    fn locate(self, place: &Place<'_>) -> Node {
         let value = match self.value {
             RawValue::Scalar(value) => value,
             RawValue::List(list) => {
-                Value::List(list.into_iter().map(|node| node.locate(source)).collect())
+                Value::List(list.into_iter().map(|node| node.locate(place)).collect())
             }
             RawValue::Map(pairs) => Value::Map(
                 pairs
                     .into_iter()
                     .map(|(key, node)| {
-                        let at = span_of(source, key.referenced.span());
+                        let at = place.span(key.referenced.span());
                         (
                             Key {
                                 name: key.value.0,
                                 at,
                             },
-                            node.locate(source),
+                            node.locate(place),
                         )
                     })
                     .collect(),
             ),
         };
-        let mut at = span_of(source, self.at);
+        let mut at = place.span(self.at);
         // A collection's own extent would make the caret run over lines.
         if matches!(value, Value::List(_) | Value::Map(_)) {
             at.len = 0;
@@ -286,5 +344,44 @@ impl<'de> Visitor<'de> for RawVisitor {
             pairs.push((key, map.next_value()?));
         }
         Ok(RawValue::Map(pairs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(text: &str) -> Vec<&str> {
+        parts(text).into_iter().map(|part| &text[part]).collect()
+    }
+
+    #[test]
+    fn a_text_is_cut_before_each_document_but_for_its_directives() {
+        assert_eq!(cut(""), [""]);
+        assert_eq!(cut("a: 1\n---\nb: 2"), ["a: 1\n", "---\nb: 2"]);
+        assert_eq!(
+            cut("---\na\n---\r\nb\n--- c\n"),
+            ["---\na\n", "---\r\nb\n", "--- c\n"]
+        );
+        assert_eq!(
+            cut("%YAML 1.2\n# x\n---\na\n---\nb\n"),
+            ["%YAML 1.2\n# x\n---\na\n", "---\nb\n"]
+        );
+        let one = "a: |\n  ---\nb: ---\n---c: 1\n----\n";
+        assert_eq!(cut(one), [one]);
+    }
+
+    #[test]
+    fn parts_say_what_the_whole_says_and_where() {
+        let text =
+            "a: [1, é]\n---\n# nothing\n---\nb: {c: &x 2, d: *x}\n...\ne: 3\n--- |\n ---\n--- f\n";
+        let source = Source::new("a.yaml", text);
+        let whole = parse(&source).unwrap();
+        let each = parts(text)
+            .into_iter()
+            .flat_map(|part| parse_part(&source, part).unwrap());
+        let each: Vec<_> = each.collect();
+        assert_eq!(whole.len(), 5);
+        assert_eq!(format!("{each:?}"), format!("{whole:?}"));
     }
 }

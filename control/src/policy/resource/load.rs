@@ -92,14 +92,10 @@ pub(crate) struct Decoded {
 /// Decodes a file. It depends on nothing but the text.
 pub(crate) fn decode(source: &Arc<Source>) -> Decoded {
     let mut file = Decoded::default();
-    match yaml::parse(source) {
-        Ok(documents) => {
-            // A directory may hold tests of its policies.
-            for document in documents.iter().filter(|document| !is_test(document)) {
-                file.resources.document(document, &mut file.findings);
-            }
-        }
-        Err(error) => file.findings.push(*error),
+    let documents = yaml::documents(source, &mut file.findings);
+    // A directory may hold tests of its policies.
+    for document in documents.iter().filter(|document| !is_test(document)) {
+        file.resources.document(document, &mut file.findings);
     }
     file
 }

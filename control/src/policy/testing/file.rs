@@ -105,16 +105,12 @@ fn from_resources(
         if is_same_file(&source.path, path) {
             continue;
         }
-        match yaml::parse(&source) {
-            Ok(documents) => {
-                for document in documents
-                    .iter()
-                    .filter(|document| !table::is_table(document))
-                {
-                    reader.document(document, findings);
-                }
-            }
-            Err(error) => findings.push(*error),
+        let documents = yaml::documents(&source, findings);
+        for document in documents
+            .iter()
+            .filter(|document| !table::is_table(document))
+        {
+            reader.document(document, findings);
         }
     }
     let resources = reader.finish(findings, endpoints_are_unique);
