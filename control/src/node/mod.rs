@@ -41,7 +41,7 @@ use fastpath::tables::Tables;
 
 use crate::api;
 use crate::compile::{Compiler, FibError};
-use crate::config::{self, DaemonConfig, Diagnostics, daemon::FailMode, watch::Watch};
+use crate::config::{self, DaemonConfig, Diagnostics, Loader, daemon::FailMode, watch::Watch};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
@@ -105,6 +105,7 @@ pub struct Node {
     /// What was told of connections.
     observation: Observation,
     watch: Watch,
+    loader: Loader,
     api: api::Server,
     started: Instant,
     /// Bytes set aside for packets.
@@ -171,8 +172,8 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 
 impl Node {
     /// Loads the resources' directory. The running state is untouched until the result is applied.
-    fn load(config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
-        let cluster = config::load_dir(&config.resources)?;
+    fn load(loader: &mut Loader, config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
+        let cluster = loader.load()?;
         let sorted = |errors| {
             let mut all = Diagnostics(errors);
             all.sort();
@@ -201,7 +202,7 @@ impl Node {
 
     /// Takes the files' state anew. Bad files change nothing.
     fn reload(&mut self) {
-        match Self::load(&self.config, &self.name) {
+        match Self::load(&mut self.loader, &self.config, &self.name) {
             Ok(Loaded {
                 desired,
                 resources,

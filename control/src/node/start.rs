@@ -15,7 +15,7 @@ use super::neighbours::Neighbours;
 use super::{Budget, Node, RunError, connections, kernel, log_remarks, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
-use crate::config::{DaemonConfig, watch::Watch};
+use crate::config::{DaemonConfig, Loader, watch::Watch};
 use crate::desired::{Desired, PoolType};
 use crate::netlink::host_port::HOST_END;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
@@ -36,11 +36,18 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
             what: "read the host's name",
             source,
         })?;
+    // Before the files are read: what changes from then on is noticed.
+    let watch = Watch::new(&config.resources);
+    let mut loader = Loader::new(std::slice::from_ref(&config.resources));
     let super::Loaded {
         desired,
         resources,
         remarks,
-    } = Node::load(&config, &name).map_err(RunError::Config)?;
+    } = Node::load(&mut loader, &config, &name).map_err(RunError::Config)?;
+    let watch = watch.map_err(|source| RunError::System {
+        what: "watch the resources",
+        source,
+    })?;
     log_remarks(&remarks);
     probe::probe()?;
     let lock = super::leftovers::lock()?;
@@ -113,10 +120,6 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         queues: count,
     };
     let endpoints = EndpointProgram::load(&endpoint_config)?;
-    let watch = Watch::new(&config.resources).map_err(|source| RunError::System {
-        what: "watch the resources",
-        source,
-    })?;
     let writer = Writer::open()?;
     let pins = PinDir::open()?;
     let addresses = tunnel_addresses(compiler.desired());
@@ -166,6 +169,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         path_mtus: HashMap::new(),
         observation: super::Observation::default(),
         watch,
+        loader,
         api,
         started: Instant::now(),
         packet_memory: budget.bytes(),

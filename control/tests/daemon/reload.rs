@@ -163,6 +163,22 @@ fn a_file_that_is_not_read_is_named_once() {
 }
 
 #[test]
+fn a_file_that_comes_while_the_daemon_starts_is_not_missed() {
+    let test = "reload::a_file_that_comes_while_the_daemon_starts_is_not_missed";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::spawn(&lab);
+    // The files have been read, and nothing is served yet.
+    daemon.wait_for("MiB at most for packets");
+    lab.write_endpoint(1, true);
+    daemon.wait_for("ready");
+    daemon.wait_for("endpoints=2");
+    daemon.finish();
+}
+
+#[test]
 fn a_pod_comes_and_goes_by_its_file() {
     let Some(mut lab) = Lab::new("reload::a_pod_comes_and_goes_by_its_file") else {
         return;
