@@ -1,6 +1,9 @@
-//! What control pays for routes: a million of them compiled, and changed, beside the bare table.
+//! What control pays for routes and for files: a million routes compiled, and changed, beside the bare table; and a file of
+//! many changed.
 //!
 //! `cargo bench -p benches --bench compile [-- --rounds N]`
+
+mod files;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -44,6 +47,12 @@ fn main() -> Result<()> {
     let rounds = rounds()?;
     let core = cpu::pin_to_last_core()?;
     println!("{rounds} rounds on core {core}, thread CPU time, best and middle.\n");
+    files::run(rounds)?;
+    routes(rounds)
+}
+
+/// What routes cost.
+fn routes(rounds: usize) -> Result<()> {
     let routes = bgp1m();
     let hops: Vec<_> = (0..=255).map(via).collect();
     let kernel_routes: Vec<_> = routes

@@ -39,7 +39,10 @@ pub(super) fn of(path: &Path) -> std::io::Result<Files> {
             files.skipped.push(file);
         }
     }
-    files.read.sort();
+    // All have one parent.
+    files
+        .read
+        .sort_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     files.skipped.sort();
     Ok(files)
 }

@@ -4,6 +4,7 @@
 //! again within one tick of its clock, and look the same: such a file is read again, and its bytes are compared.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -53,12 +54,12 @@ struct File<T> {
     made: Arc<T>,
 }
 
-/// What was made of files, by their paths.
+/// What was made of files, by their paths, as text: as paths they would be compared part by part.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
     /// Times of files are trusted that are older than this.
     pub(super) settles: Duration,
-    files: HashMap<PathBuf, File<T>>,
+    files: HashMap<OsString, File<T>>,
 }
 
 impl<T> Default for Kept<T> {
@@ -82,10 +83,10 @@ impl<T> Kept<T> {
         let mut before = std::mem::take(&mut self.files);
         let mut all = Vec::with_capacity(before.len());
         each_file(paths, diagnostics, |path, diagnostics| {
-            match again(before.remove(&path), &path, self.settles, &make) {
+            match again(before.remove(path.as_os_str()), &path, self.settles, &make) {
                 Ok(file) => {
                     all.push(Arc::clone(&file.made));
-                    self.files.insert(path, file);
+                    self.files.insert(path.into_os_string(), file);
                 }
                 Err(error) => diagnostics.push(*error),
             }

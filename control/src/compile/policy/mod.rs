@@ -188,41 +188,40 @@ impl PolicyCompiler {
                 &hosts::of_node(model, node),
                 &hosts::of_node(&self.model, node),
             );
-        let wanted: Vec<Key> = if endpoints_stay {
-            self.compiled.keys().cloned().collect()
+        let (mut compiled, mut redo) = (HashMap::new(), BTreeSet::new());
+        if endpoints_stay {
+            compiled.clone_from(&self.compiled);
         } else {
-            let mut wanted = BTreeSet::new();
-            for (_, workload) in &local {
-                wanted.extend(keys_of(workload));
-            }
-            wanted.extend(hosts::keys(model, node));
-            wanted.into_iter().collect()
-        };
-        let changed = changed_policies(&self.model, model);
-        let mut named: HashSet<&IpSetId> = HashSet::new();
-        let mut redo: BTreeSet<&Key> = BTreeSet::new();
-        for key in &wanted {
-            let known = self.compiled.get(key);
-            match known.filter(|_| !is_among(&key.0, &changed)) {
-                Some(known) => named.extend(known.sets.keys()),
-                None => {
+            let keys = local.iter().flat_map(|(_, workload)| keys_of(workload));
+            for key in keys.chain(hosts::keys(model, node)) {
+                if let Some(known) = self.compiled.get(&key) {
+                    compiled.insert(key, Arc::clone(known));
+                } else {
                     redo.insert(key);
-                    let rules = rules_of(model, &key.0, key.1).iter();
-                    named.extend(rules.flat_map(|rule| rule.matches.ip_sets()));
                 }
             }
+        }
+        let changed = changed_policies(&self.model, model);
+        let mut named: HashSet<&IpSetId> = HashSet::new();
+        for (key, known) in &compiled {
+            if is_among(&key.0, &changed) {
+                redo.insert(key.clone());
+            } else {
+                named.extend(known.sets.keys());
+            }
+        }
+        for (owner, direction) in &redo {
+            let rules = rules_of(model, owner, *direction).iter();
+            named.extend(rules.flat_map(|rule| rule.matches.ip_sets()));
         }
         let named = named.into_iter().cloned().collect();
         let change = self.sets.begin(model, named)?;
         if change.is_renumbered {
-            for key in &wanted {
-                let known = self.compiled.get(key);
-                if !known.is_some_and(|known| self.sets.are_numbered(&known.sets)) {
-                    redo.insert(key);
-                }
-            }
+            let others = compiled.iter();
+            let others = others.filter(|(_, known)| !self.sets.are_numbered(&known.sets));
+            redo.extend(others.map(|(key, _)| key.clone()));
         }
-        match self.compile(model, node, &local, &wanted, &redo) {
+        match self.compile(model, node, &local, compiled, &redo) {
             Ok((compiled, lines, hosts, lists, defaults)) => {
                 self.compiled = compiled;
                 self.lines = lines;
@@ -281,23 +280,17 @@ impl PolicyCompiler {
         self.model = Arc::clone(model);
     }
 
-    /// Compiles what is wanted: anew what is in `redo`.
+    /// Compiles what is in `redo`, and the chains that it is in.
     fn compile(
         &mut self,
         model: &Model,
         node: &str,
         local: &[(&WorkloadId, &Arc<Workload>)],
-        wanted: &[Key],
-        redo: &BTreeSet<&Key>,
+        mut compiled: HashMap<Key, Arc<Compiled>>,
+        redo: &BTreeSet<Key>,
     ) -> Result<Work, PolicyError> {
-        let mut compiled = HashMap::with_capacity(wanted.len());
-        for key in wanted {
-            if let Some(known) = self.compiled.get(key) {
-                compiled.insert(key.clone(), Arc::clone(known));
-            }
-        }
         let mut replaced = HashSet::new();
-        for &key in redo {
+        for key in redo {
             let new = Arc::new(self.rules(model, key)?);
             let new_address = address(&new.policy);
             let old = compiled.insert(key.clone(), new);
