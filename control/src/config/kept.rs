@@ -40,7 +40,8 @@ impl Identity {
     /// Whether the times are so old that what is written from `now` on must show in them.
     fn is_older_than(&self, age: Duration, now: SystemTime) -> bool {
         let (seconds, nanos) = self.written.max(self.changed);
-        let since_epoch = Duration::new(seconds.max(0) as u64, nanos.max(0) as u32);
+        let (seconds, nanos) = (u64::try_from(seconds), u32::try_from(nanos));
+        let since_epoch = Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0));
         now.duration_since(SystemTime::UNIX_EPOCH + since_epoch)
             .is_ok_and(|own| own >= age)
     }

@@ -107,10 +107,10 @@ impl IpSets {
         let is_renumbered = !known.keys().eq(self.known.keys());
         let before = std::mem::replace(&mut self.known, known);
         Ok(Change {
-            is_renumbered,
             added,
             removed,
             before,
+            is_renumbered,
         })
     }
 

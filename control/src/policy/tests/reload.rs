@@ -222,8 +222,8 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// All that a load says, with the place of everything, and what is shown to people.
-fn told(loaded: Result<Cluster, Diagnostics>) -> (String, String) {
-    let shown = match &loaded {
+fn told(loaded: &Result<Cluster, Diagnostics>) -> (String, String) {
+    let shown = match loaded {
         Ok(cluster) => cluster.base.remarks.render(false),
         Err(findings) => findings.render(false),
     };
@@ -242,7 +242,7 @@ proptest! {
         fs::write(temp.outside(false), text(8, &[(1, 0, 0)])).unwrap();
         fs::write(temp.dir().join("base.yaml"), text(9, &BASE)).unwrap();
         let base = load_dir(&temp.dir());
-        prop_assert!(base.is_ok(), "{}", told(base).1);
+        prop_assert!(base.is_ok(), "{}", told(&base).1);
         let mut loader = Loader::new(&[temp.dir()]).settling_after(SETTLES);
         let mut compiler = PolicyCompiler::default();
         for change in &changes {
@@ -260,7 +260,7 @@ proptest! {
                 prop_assert_eq!(compiler.normal_form(), fresh.normal_form());
 
             }
-            let ((again, shown), (anew, shown_anew)) = (told(again), told(anew));
+            let ((again, shown), (anew, shown_anew)) = (told(&again), told(&anew));
             prop_assert_eq!(shown, shown_anew);
             prop_assert_eq!(again, anew);
         }
