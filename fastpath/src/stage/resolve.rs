@@ -71,8 +71,11 @@ pub(super) fn settle(packet: &mut Packet, family: Family, hop: &NextHop, tables:
 
 /// Whether a packet simply goes this way: [`decide`] would say so, and change nothing.
 #[inline(always)]
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "all lazy, it becomes a jump by a table, which is slow"
+)]
 fn is_ordinary(packet: &Packet, family: Family, adjacency: &Adjacency, tables: &Tables) -> bool {
-    // Not a match, nor all lazy: a jump by a table is slow.
     let may_go = (adjacency.way == Way::Uplink)
         | ((adjacency.way == Way::Pod) & (adjacency.port != packet.in_port))
         || (adjacency.way == Way::Tunnel && may_enter_tunnel(packet, tables).is_ok());
