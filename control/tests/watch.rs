@@ -157,6 +157,14 @@ fn what_is_behind_a_symlink_is_noticed() {
         fs::write(&other, "a: 20\n").unwrap();
         fs::rename(&other, &target).unwrap();
     }));
+    // As long as before, and with the same time of writing.
+    assert!(found(&mut watch, || {
+        let time = fs::metadata(&target).unwrap().modified().unwrap();
+        let len = fs::read(&target).unwrap().len();
+        fs::write(&target, "#".repeat(len)).unwrap();
+        let file = fs::File::options().write(true).open(&target).unwrap();
+        file.set_modified(time).unwrap();
+    }));
     assert!(found(&mut watch, || fs::remove_file(&target).unwrap()));
     // Nobody reads what is in there.
     let below = temp.0.join("below");

@@ -45,8 +45,10 @@ fn hash(name: &OsStr, path: &Path) -> u64 {
         (metadata.dev(), metadata.ino(), metadata.mode()).hash(&mut hasher);
         // Of others neither says that there is something new to read.
         if metadata.is_file() {
-            let time = (metadata.mtime(), metadata.mtime_nsec());
-            (metadata.size(), time).hash(&mut hasher);
+            let written = (metadata.mtime(), metadata.mtime_nsec());
+            // Whoever copies a file with its times cannot copy this one.
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            (metadata.size(), written, changed).hash(&mut hasher);
         }
     }
     hasher.finish()
