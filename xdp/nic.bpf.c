@@ -6,8 +6,9 @@
  *   VXLAN to us     UDP to the VXLAN port of an address in local4 / local6
  *   IPIP to us      protocol 4 to an address in local4
  *   from a pod      source in pods4 / pods6, destination in local4 / local6
- *   NAT replies     to an address in nat4 / nat6: TCP, UDP and SCTP to a port in nat_ports, echo replies, and ICMP
- *                   errors about what such a port sent. The ports are the dataplane's own: the host uses others.
+ *   NAT replies     to an address in nat4 / nat6: TCP, UDP and SCTP to a port in nat_ports, protocols without ports
+ *                   that are in it, echo replies, and ICMP errors about what such a port or protocol sent. Ports and
+ *                   protocols are the dataplane's own: the host uses others.
  *
  *   tunnel errors   ICMP errors to an address in local4 / local6 about VXLAN or IPIP that we sent
  *
@@ -30,6 +31,7 @@
 /* What <linux/icmp.h> and <linux/icmpv6.h> would say, if programs could include them. */
 #define PROTOCOL_ICMP6 58
 #define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_DESTINATION_OPTIONS 60
 
 struct icmp {
 	__u8 type;
@@ -50,7 +52,7 @@ enum {
 	ICMP6_ECHO_REPLY = 129,
 };
 
-/* Words of nat_ports for each protocol. */
+/* Words of nat_ports for TCP, for UDP, for SCTP, and for the protocols without ports. */
 #define PORT_WORDS (65536 / 64)
 
 enum class {
@@ -131,10 +133,13 @@ struct {
 	__type(value, __u8);
 } nat6 SEC(".maps");
 
-/* The ports that they leave with, a bit each: TCP's, UDP's, SCTP's. */
+/*
+ * The ports that they leave with, a bit each: TCP's, UDP's, SCTP's. Behind them a bit for each protocol that has no
+ * ports and that they may leave with, by its number.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 3 * PORT_WORDS);
+	__uint(max_entries, 4 * PORT_WORDS);
 	__type(key, __u32);
 	__type(value, __u64);
 } nat_ports SEC(".maps");
@@ -213,8 +218,8 @@ static __always_inline int is_tunnel_error6(const struct icmp *icmp, const void 
 	return sent->nexthdr == IPPROTO_UDP && is_vxlan((const void *)(sent + 1), end);
 }
 
-/* The place of a protocol's ports in nat_ports, or -1 when it has none. */
-static __always_inline int ports_of(__u8 protocol)
+/* The place of a protocol's ports in nat_ports; that of the protocols without ports for all others. */
+static __always_inline __u32 ports_of(__u8 protocol)
 {
 	switch (protocol) {
 	case IPPROTO_TCP:
@@ -224,25 +229,27 @@ static __always_inline int ports_of(__u8 protocol)
 	case IPPROTO_SCTP:
 		return 2 * PORT_WORDS;
 	default:
-		return -1;
+		return 3 * PORT_WORDS;
 	}
 }
 
-/* Whether a port of our NAT is at `l4 + offset`. */
+/* Whether a port of our NAT is at `l4 + offset`, or the protocol is one of our NAT's that has none. */
 static __always_inline int is_nat_port(__u8 protocol, const void *l4, __u32 offset, const void *end)
 {
-	const int first = ports_of(protocol);
+	const __u32 first = ports_of(protocol);
 	const __be16 *at = l4 + offset;
+	__u16 number = protocol;
 	const __u64 *word;
 	__u32 key;
-	__u16 port;
 
-	if (first < 0 || (const void *)(at + 1) > end)
-		return 0;
-	port = bpf_ntohs(*at);
-	key = first + port / 64;
+	if (first != 3 * PORT_WORDS) {
+		if ((const void *)(at + 1) > end)
+			return 0;
+		number = bpf_ntohs(*at);
+	}
+	key = first + number / 64;
 	word = bpf_map_lookup_elem(&nat_ports, &key);
-	return word && (*word >> (port % 64)) & 1;
+	return word && (*word >> (number % 64)) & 1;
 }
 
 /* Whether an ICMP message to a NAT address is about a packet that our NAT sent. */
@@ -269,9 +276,28 @@ static __always_inline int is_nat_icmp4(const struct icmp *icmp, const void *end
 	}
 }
 
+/*
+ * The upper layer behind options for the destination, which Linux's tunnels put in front of GRE and the like
+ * (RFC 2473 section 4.1.1). Other extension headers are not walked.
+ */
+static __always_inline const void *skip_options(__u8 *protocol, const void *l4, const void *end)
+{
+	const struct {
+		__u8 nexthdr;
+		__u8 len;
+	} *options = l4;
+
+	if (*protocol != PROTOCOL_DESTINATION_OPTIONS || (const void *)(options + 1) > end)
+		return l4;
+	*protocol = options->nexthdr;
+	return l4 + (options->len + 1) * 8;
+}
+
 static __always_inline int is_nat_icmp6(const struct icmp *icmp, const void *end)
 {
 	const struct ipv6hdr *sent = (const void *)(icmp + 1);
+	const void *l4;
+	__u8 protocol;
 
 	if ((const void *)sent > end)
 		return 0;
@@ -286,7 +312,9 @@ static __always_inline int is_nat_icmp6(const struct icmp *icmp, const void *end
 			return 0;
 		if (sent->nexthdr == PROTOCOL_ICMP6)
 			return 1;
-		return is_nat_port(sent->nexthdr, sent + 1, 0, end);
+		protocol = sent->nexthdr;
+		l4 = skip_options(&protocol, sent + 1, end);
+		return is_nat_port(protocol, l4, 0, end);
 	default:
 		return 0;
 	}
@@ -331,6 +359,7 @@ static __always_inline int is_nat_upper6(__u8 protocol, const void *l4, const vo
 {
 	if (protocol == PROTOCOL_ICMP6)
 		return is_nat_icmp6(l4, end);
+	l4 = skip_options(&protocol, l4, end);
 	return is_nat_port(protocol, l4, 2, end);
 }
 

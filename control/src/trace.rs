@@ -13,7 +13,7 @@ use fastpath::policy::{Decider, Direction, End, Judgement, Leg};
 use fastpath::port::{PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::stage::probe::Probe;
-use fastpath::tables::{NextHop, Tables, Way};
+use fastpath::tables::{Mapping, NextHop, Tables, Way};
 use flowtable::acl::{L4, Logs, Tuple};
 use flowtable::flow::{Key4, Key6, flag};
 use serde::{Deserialize, Serialize};
@@ -626,17 +626,18 @@ impl Tracer<'_> {
             (address, l4::ICMPV6)
         };
         let address = address.ok_or(DropReason::NatNoAddress)?;
-        let ports = self.tables.nat.ports_of(packet.protocol.0, icmp);
-        let ports = ports.ok_or(DropReason::NatProtocol)?;
-        if ports.is_empty() {
-            return Err(DropReason::NatPortsExhausted);
-        }
-        let what = if packet.icmp.is_some() {
-            "an identifier"
-        } else {
-            "a port"
+        let mapping = self.tables.nat.mapping_of(packet.protocol.0, icmp);
+        let what = match mapping.ok_or(DropReason::NatProtocol)? {
+            Mapping::Port(ports) if ports.is_empty() => return Err(DropReason::NatPortsExhausted),
+            Mapping::Port(_) if packet.icmp.is_some() => "an identifier of ours",
+            Mapping::Port(_) => "a port of ours",
+            Mapping::Address => {
+                return Ok(format!(
+                    "it leaves with {address}, unless another pod speaks to this destination by the same protocol"
+                ));
+            }
         };
-        Ok(format!("it leaves with {address} and {what} of ours"))
+        Ok(format!("it leaves with {address} and {what}"))
     }
 
     fn conclude(&mut self, packet: &Packet, judgement: Judgement, (way, out): (Way, PortId)) {

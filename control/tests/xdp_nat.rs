@@ -14,6 +14,8 @@ use xdp_support::socket::XdpSocket;
 /// The loopback device's index in every network namespace.
 const LO: u32 = 1;
 const SCTP: u8 = 132;
+/// IPv6's options for the destination.
+const OPTIONS6: u8 = 60;
 /// Ports of our NAT, one a protocol, and one that the host uses.
 const OURS: [(u8, u16); 3] = [(TCP, 40_001), (UDP, 40_002), (SCTP, 40_003)];
 const HOSTS: u16 = 50_000;
@@ -23,8 +25,13 @@ fn ports() -> Box<NatPorts> {
     for (words, (_, port)) in ports.iter_mut().zip(OURS) {
         words[usize::from(port / 64)] |= 1 << (port % 64);
     }
+    ports[3][usize::from(OUR_PROTOCOL / 64)] |= 1 << (OUR_PROTOCOL % 64);
     ports
 }
+
+/// A protocol without ports that is our NAT's, and one that the host uses.
+const OUR_PROTOCOL: u8 = 47;
+const HOSTS_PROTOCOL: u8 = 89;
 
 fn with_nat(test: impl FnOnce(&mut NicProgram) + Send) {
     isolated(|| {
@@ -103,11 +110,6 @@ fn answers_to_translated_connections_are_ours_and_the_hosts_are_not() {
             assert_eq!(verdict(nic, &elsewhere), Verdict::Pass, "another's address");
         }
         assert_eq!(
-            verdict(nic, &v4(47, &[0; 20])),
-            Verdict::Pass,
-            "GRE has no port"
-        );
-        assert_eq!(
             verdict(nic, &V4::new(PEER4, LOCAL4, UDP).frame(&udp(VXLAN_PORT))),
             Verdict::Redirect,
             "VXLAN stays ours"
@@ -178,6 +180,56 @@ fn icmp_is_ours_when_it_tells_of_our_ports() {
             };
             assert_eq!(verdict(nic, &whole[..len]), expected, "{len} bytes");
         }
+    });
+}
+
+#[test]
+fn protocols_without_ports_are_ours_unless_the_host_uses_them() {
+    if skipped_without_root("protocols_without_ports_are_ours_unless_the_host_uses_them") {
+        return;
+    }
+    with_nat(|nic| {
+        for (protocol, expected) in [
+            (OUR_PROTOCOL, Verdict::Redirect),
+            (HOSTS_PROTOCOL, Verdict::Pass),
+        ] {
+            // Behind the header there need be nothing.
+            for payload in [&[0; 20][..], &[]] {
+                assert_eq!(verdict(nic, &v4(protocol, payload)), expected, "{protocol}");
+                assert_eq!(verdict(nic, &v6(protocol, payload)), expected, "{protocol}");
+                assert_eq!(verdict(nic, &error4(3, protocol, payload)), expected);
+                assert_eq!(verdict(nic, &error6(1, protocol, payload)), expected);
+            }
+            let elsewhere = V4::new(OTHER4, PEER4, protocol).frame(&[0; 20]);
+            assert_eq!(verdict(nic, &elsewhere), Verdict::Pass, "another's address");
+            // Behind options for the destination, as tunnels over IPv6 send it; what is cut there is the kernel's.
+            let mut behind = vec![protocol, 0, 4, 1, 4, 1, 0, 0];
+            assert_eq!(verdict(nic, &v6(OPTIONS6, &behind)), expected);
+            assert_eq!(verdict(nic, &error6(1, OPTIONS6, &behind)), expected);
+            assert_eq!(verdict(nic, &v6(OPTIONS6, &behind[..1])), Verdict::Pass);
+            behind[0] = OPTIONS6;
+            assert_eq!(verdict(nic, &v6(OPTIONS6, &behind)), Verdict::Pass);
+            // Fragments: each shows the protocol.
+            let first = V4 {
+                fragment: 0x2000,
+                ..V4::new(OTHER4, LOCAL4, protocol)
+            };
+            assert_eq!(verdict(nic, &first.frame(&[0; 24])), expected);
+            let later = V4 {
+                fragment: 3,
+                ..V4::new(OTHER4, LOCAL4, protocol)
+            };
+            assert_eq!(verdict(nic, &later.frame(&[0; 24])), expected);
+        }
+        // A port is a port and not a protocol, and the other way about.
+        let port = ports_of(443, OUR_PROTOCOL.into());
+        assert_eq!(verdict(nic, &v4(TCP, &port)), Verdict::Pass);
+        // Behind options ports show as well.
+        let tcp = [&[TCP, 0, 1, 4, 0, 0, 0, 0][..], &ports_of(443, OURS[0].1)].concat();
+        assert_eq!(verdict(nic, &v6(OPTIONS6, &tcp)), Verdict::Redirect);
+        assert_eq!(verdict(nic, &v6(OPTIONS6, &tcp[..11])), Verdict::Pass);
+        // Tunnels stay what they are.
+        assert_eq!(verdict(nic, &v4(IPIP, &[0x45; 20])), Verdict::Redirect);
     });
 }
 

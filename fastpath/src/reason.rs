@@ -145,8 +145,10 @@ drop_reasons! {
         "Give the interface an address, or set natOutgoingAddress.";
     NatPortsExhausted "nat-ports-exhausted" "flow" "No free source port for a new connection to this destination in 128 probes."
         "Too many connections to one address and port: widen natPortRange, or use more destinations.";
-    NatProtocol "nat-protocol" "flow" "natOutgoing applies, and the protocol has no ports by which answers could be told from the host's."
-        "TCP, UDP, SCTP and ping are translated; for others use a pool without natOutgoing.";
+    NatAddressTaken "nat-address-taken" "flow" "natOutgoing applies, and another pod speaks to this destination by the same protocol, which has no ports to tell the answers by."
+        "One pod of a node at a time, until its connection has been idle; for more use a pool without natOutgoing.";
+    NatProtocol "nat-protocol" "flow" "natOutgoing applies, and answers could not be told from the host's: the host uses this protocol itself, which has no ports, or it is one that is never translated (IPIP, IGMP, UDP-Lite, DCCP, L2TP)."
+        "Use a pool without natOutgoing, or a node whose host does not use the protocol.";
     NoRoute "no-route" "resolve" "No route to the destination."
         "`caracal routes` shows the table; `ip route` what the kernel gives us.";
     Blackhole "blackhole" "resolve" "The destination lies in this node's own block, or in a blackhole route, and nobody has it."

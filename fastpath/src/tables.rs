@@ -60,21 +60,31 @@ pub struct Nat {
     pub addresses6: Vec<u128>,
     /// Uplinks by which connections leave as they are.
     pub untouched: Vec<PortId>,
-    /// The ports that the dataplane may use. None of them is the host's.
+    /// The ports that the dataplane may use, and the protocols without ports. None of them is the host's.
     pub ports: Arc<Ports>,
 }
 
+/// What a translated connection is told by from others to the same destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping<'a> {
+    /// A port, or a query's identifier, drawn from these.
+    Port(&'a PortSet),
+    /// Nothing: its protocol has no ports, so there is one a destination.
+    Address,
+}
+
 impl Nat {
-    /// The ports, or the identifiers of queries (`icmp` is the family's ICMP), that connections of a protocol draw from. `None`:
-    /// it is not translated, since its answers could not be told from the host's own.
-    pub fn ports_of(&self, protocol: u8, icmp: u8) -> Option<&PortSet> {
-        match protocol {
-            l4::TCP => Some(&self.ports.tcp),
-            l4::UDP => Some(&self.ports.udp),
-            l4::SCTP => Some(&self.ports.others),
-            _ if protocol == icmp => Some(&self.ports.identifiers),
-            _ => None,
-        }
+    /// How connections of a protocol are translated; `icmp` is the family's ICMP. `None`: they are not, since answers could not be
+    /// told from the host's own.
+    pub fn mapping_of(&self, protocol: u8, icmp: u8) -> Option<Mapping<'_>> {
+        Some(Mapping::Port(match protocol {
+            l4::TCP => &self.ports.tcp,
+            l4::UDP => &self.ports.udp,
+            l4::SCTP => &self.ports.others,
+            _ if protocol == icmp => &self.ports.identifiers,
+            _ if self.ports.protocols.contains(protocol.into()) => return Some(Mapping::Address),
+            _ => return None,
+        }))
     }
 }
 

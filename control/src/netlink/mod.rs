@@ -6,7 +6,8 @@
 //! - [`mirror`]: links, addresses, routes of table main and neighbours, dumped once and then followed;
 //! - [`write`](mod@write): changes to these, each of them idempotent;
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
-//! - [`netns`]: network namespaces by name or process.
+//! - [`netns`]: network namespaces by name or process;
+//! - `ipsec`: whether the host uses it.
 //!
 //! Messages are written with `netlink-packet-route`, but read by our own `decode`: one attribute that a crate does
 //! not know must not cost us the message, and a million routes must not cost a million allocations.
@@ -20,6 +21,7 @@ mod table;
 mod view;
 
 pub mod host_port;
+pub(crate) mod ipsec;
 pub mod mirror;
 pub mod netns;
 pub mod sysctl;

@@ -1,4 +1,5 @@
-//! The source ports of natOutgoing: none that the host uses, so that an answer's port says whose it is.
+//! The source ports of natOutgoing, and its protocols without ports: none that the host uses, so that an answer's port or
+//! protocol says whose it is.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -6,10 +7,12 @@ use std::path::Path;
 
 use flowtable::snat::{PortSet, Ports};
 
+use super::host_protocols;
 use crate::desired::FelixSettings;
+use crate::netlink::Link;
 use crate::xdp::{NatPorts, no_ports};
 
-/// What the host's stack uses ports for.
+/// What the host's stack uses ports for, and protocols without.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HostPorts {
     /// `net.ipv4.ip_local_port_range`: what it gives to connections of its own.
@@ -20,11 +23,13 @@ pub(crate) struct HostPorts {
     tcp: Vec<u16>,
     /// The same of UDP.
     udp: Vec<u16>,
+    /// Numbers of protocols without ports.
+    protocols: Vec<u16>,
 }
 
 impl HostPorts {
-    /// What the kernel says now, of this thread's network namespace.
-    pub(super) fn read() -> io::Result<Self> {
+    /// What the kernel says now, of this thread's network namespace, which has these links.
+    pub(super) fn read<'a>(links: impl IntoIterator<Item = &'a Link>) -> io::Result<Self> {
         let text = |path: &str| std::fs::read_to_string(Path::new("/proc").join(path));
         let ephemeral = parse_pair(&text("sys/net/ipv4/ip_local_port_range")?);
         let ports = |files: [&str; 2]| {
@@ -45,11 +50,12 @@ impl HostPorts {
             ),
             tcp: ports(["tcp", "tcp6"]),
             udp: ports(["udp", "udp6"]),
+            protocols: host_protocols::read(links),
             ephemeral,
         })
     }
 
-    /// The ports that are left for translated connections.
+    /// The ports, and the protocols without, that are left for translated connections.
     ///
     /// By default those that the host gives nobody: outside of its ephemeral range, without NodePorts, which kube-proxy serves
     /// without a listening socket. `natPortRange` is
@@ -69,14 +75,16 @@ impl HostPorts {
             // The range is for TCP and UDP, as in Calico's rules.
             others: PortSet::new([Ports::DEFAULT_RANGE], own().chain(reserved())),
             identifiers: PortSet::new([0..=u16::MAX], []),
+            protocols: Ports::protocols_without(self.protocols.iter().copied()),
         }
     }
 }
 
-/// The ports as the NIC's program takes them.
+/// The ports, and the protocols without, as the NIC's program takes them.
 pub(super) fn bits(ports: &Ports) -> Box<NatPorts> {
     let mut bits = no_ports();
-    for (words, set) in bits.iter_mut().zip([&ports.tcp, &ports.udp, &ports.others]) {
+    let sets = [&ports.tcp, &ports.udp, &ports.others, &ports.protocols];
+    for (words, set) in bits.iter_mut().zip(sets) {
         for port in (0..=u16::MAX).filter(|&port| set.contains(port)) {
             words[usize::from(port / 64)] |= 1 << (port % 64);
         }
@@ -103,7 +111,7 @@ fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
 }
 
 /// The local ports of the sockets in a table such as /proc/net/tcp.
-fn local_ports(table: &str) -> impl Iterator<Item = u16> {
+pub(super) fn local_ports(table: &str) -> impl Iterator<Item = u16> {
     table.lines().skip(1).filter_map(|line| {
         let local = line.split_whitespace().nth(1)?;
         u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
@@ -123,6 +131,7 @@ mod tests {
             reserved: parse_ranges("9000-9010,9099\n"),
             tcp: local_ports(tcp).collect(),
             udp: vec![5353],
+            protocols: vec![47, 89],
         }
     }
 
@@ -185,7 +194,8 @@ mod tests {
     fn the_bits_are_the_ports() {
         let ports = host().left_for_nat(&FelixSettings::default());
         let bits = bits(&ports);
-        for (words, set) in bits.iter().zip([&ports.tcp, &ports.udp, &ports.others]) {
+        let sets = [&ports.tcp, &ports.udp, &ports.others, &ports.protocols];
+        for (words, set) in bits.iter().zip(sets) {
             for port in 0..=u16::MAX {
                 let is_set = words[usize::from(port / 64)] >> (port % 64) & 1 == 1;
                 assert_eq!(is_set, set.contains(port), "{port}");
@@ -194,8 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn no_protocol_that_the_host_or_a_tunnel_of_ours_uses_is_taken() {
+        let protocols = host().left_for_nat(&FelixSettings::default()).protocols;
+        for used in [47, 89, 4, 0, 1, 6, 17, 58, 132] {
+            assert!(!protocols.contains(used), "{used}");
+        }
+        for free in [50, 51, 253] {
+            assert!(protocols.contains(free), "{free}");
+        }
+    }
+
+    #[test]
     fn what_the_kernel_says_can_be_read() {
-        let host = HostPorts::read().expect("/proc");
+        let host = HostPorts::read([]).expect("/proc");
         assert!(host.ephemeral.is_some());
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! A narrower `natPortRange`, or a port that somebody on the host came to listen on, is for new connections; those that
 //! are there keep what they were given (as conntrack does). What else comes to such a port goes on to the host.
+//! A protocol without ports that the host comes to use is the host's at once: of such connections there is one a destination, and
+//! the host's may be to the same.
 
 use encap::l4;
 use fastpath::connections::Connections;
 use flowtable::flow::flag;
 
 use crate::xdp::{NatPorts, no_ports};
+
+/// TCP, UDP and SCTP.
+const WITH_PORTS: usize = 3;
 
 /// The ports, a bit each as in [`NatPorts`].
 #[derive(Debug)]
@@ -22,7 +27,8 @@ impl Default for Lingering {
 impl Lingering {
     /// Other ports are given from now on.
     pub(super) fn replaced(&mut self, before: &NatPorts, now: &NatPorts) {
-        let words = before.as_flattened().iter().zip(now.as_flattened());
+        let ports = &before[..WITH_PORTS];
+        let words = ports.as_flattened().iter().zip(now.as_flattened());
         for (held, (before, now)) in self.0.as_flattened_mut().iter_mut().zip(words) {
             *held = (*held | before) & !now;
         }
@@ -144,6 +150,15 @@ mod tests {
         connections.v4.table.remove_pair(flow);
         assert!(lingering.release(&connections));
         assert_eq!(seen(&lingering, &[10]), bits(&[10]));
+    }
+
+    #[test]
+    fn a_protocol_that_the_host_uses_does_not_linger() {
+        let mut lingering = Lingering::default();
+        let mut gre = no_ports();
+        gre[WITH_PORTS][0] = 1 << 47;
+        lingering.replaced(&gre, &no_ports());
+        assert_eq!(lingering.0, no_ports());
     }
 
     #[test]

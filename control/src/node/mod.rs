@@ -11,6 +11,7 @@ mod flows;
 mod guard;
 mod host;
 mod host_ports;
+mod host_protocols;
 mod kernel;
 mod leftovers;
 mod lingering;
@@ -294,7 +295,7 @@ impl Node {
         if self.lingering.release(&self.connections) {
             self.sync_taken();
         }
-        match HostPorts::read() {
+        match HostPorts::read(self.mirror.links()) {
             Ok(ports) if ports != self.host_ports => {
                 self.host_ports = ports;
                 self.choose_nat_ports();

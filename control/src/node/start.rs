@@ -92,7 +92,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         .set_reevaluate(config.reevaluate_established);
     compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
-    let host_ports = HostPorts::read().map_err(|source| RunError::System {
+    let host_ports = HostPorts::read(mirror.links()).map_err(|source| RunError::System {
         what: "read what the host uses ports for",
         source,
     })?;

@@ -15,7 +15,7 @@ use flowtable::acl::L4;
 
 use crate::api::report::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Translation};
 use crate::compile::Compiler;
-use crate::flows::{has_ports, protocol_name};
+use crate::flows::{has_identifier, has_ports, protocol_name};
 use crate::policy::model::{Direction, Model};
 use crate::policy::report;
 use crate::policy::verdict::Reason;
@@ -168,11 +168,10 @@ fn to_host(compiler: &Compiler) -> FlowDecider {
 }
 
 fn translation(protocol: u8, addr: IpAddr, port: u16) -> Translation {
-    let has_ports = has_ports(protocol);
     Translation {
         addr,
-        port: has_ports.then_some(port),
-        icmp_id: (!has_ports).then_some(port),
+        port: has_ports(protocol).then_some(port),
+        icmp_id: has_identifier(protocol).then_some(port),
     }
 }
 
@@ -207,6 +206,24 @@ fn utc(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_has_a_port_an_identifier_or_neither() {
+        let addr = IpAddr::from([172, 18, 0, 2]);
+        for (protocol, port, icmp_id) in [
+            (6, Some(7), None),
+            (1, None, Some(7)),
+            (58, None, Some(7)),
+            (47, None, None),
+        ] {
+            let expected = Translation {
+                addr,
+                port,
+                icmp_id,
+            };
+            assert_eq!(translation(protocol, addr, 7), expected, "{protocol}");
+        }
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

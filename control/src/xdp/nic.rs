@@ -19,8 +19,8 @@ const MAX_PREFIXES: u32 = 65_536;
 const MAX_LOCAL: u32 = 1024;
 /// Room for the addresses that pods' connections leave with.
 const MAX_NAT: u32 = 256;
-/// Protocols whose ports are translated: TCP, UDP, SCTP.
-const NAT_PROTOCOLS: usize = 3;
+/// TCP, UDP and SCTP, and the protocols without ports together.
+const NAT_PROTOCOLS: usize = 4;
 /// 64-bit words that hold a bit for each port.
 const PORT_WORDS: usize = 65_536 / 64;
 /// More receive queues than any NIC in use has.
@@ -34,7 +34,7 @@ pub struct NicConfig {
 }
 
 /// The ports that pods' connections to the outside leave with, a bit each: TCP's, UDP's and SCTP's. Bit `port % 64` of
-/// word `port / 64`.
+/// word `port / 64`. The fourth are the protocols without ports that leave, by their numbers.
 pub type NatPorts = [[u64; PORT_WORDS]; NAT_PROTOCOLS];
 
 /// No ports.
@@ -186,7 +186,7 @@ impl NicProgram {
         self.local6.sync(&v6)
     }
 
-    /// Takes what comes back to exactly these ports of exactly these addresses, and what tells of it by ICMP.
+    /// Takes what comes back to exactly these ports and protocols of exactly these addresses, and what tells of it by ICMP.
     pub fn sync_nat(
         &mut self,
         addrs: impl IntoIterator<Item = IpAddr>,

@@ -182,17 +182,20 @@ const fn greatest_common_divisor(mut a: u32, mut b: u32) -> u32 {
     a
 }
 
-/// The ports, and the identifiers of ICMP queries, that pollers give to translated connections.
+/// The ports, and the identifiers of ICMP queries, that pollers give to translated connections, and the protocols that are
+/// translated without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// Of TCP.
     pub tcp: PortSet,
     /// Of UDP. Without the port of VXLAN: answers to it would be taken for a tunnel's packets.
     pub udp: PortSet,
-    /// Of UDP-Lite, DCCP and SCTP.
+    /// Of SCTP.
     pub others: PortSet,
     /// Identifiers of ICMP and ICMPv6 queries.
     pub identifiers: PortSet,
+    /// Numbers of the protocols that are translated by their addresses alone. None of them is the host's.
+    pub protocols: PortSet,
 }
 
 impl Default for Ports {
@@ -215,11 +218,24 @@ impl Ports {
             udp: none(),
             others: none(),
             identifiers: none(),
+            protocols: none(),
         }
     }
 
+    /// The protocols that are translated by their addresses alone, but for those of `hosts`.
+    ///
+    /// Never: extension headers of IPv6; ICMP, and what has ports (TCP, UDP, SCTP, and UDP-Lite and DCCP, of which nobody draws any);
+    /// IGMP, which is for one link; IPIP, which may be our own tunnels'; L2TP, since the kernel does not tell which sockets it has.
+    #[must_use]
+    pub fn protocols_without(hosts: impl IntoIterator<Item = u16>) -> PortSet {
+        const NEVER: [u16; 14] = [0, 1, 2, 4, 6, 17, 33, 43, 44, 58, 60, 115, 132, 136];
+        let excluded = NEVER.into_iter().chain(hosts);
+        PortSet::new([0..=u8::MAX.into()], excluded.map(|number| number..=number))
+    }
+
     /// TCP and UDP get ports of `range`, without those `excluded` for them: whatever the node itself listens on, its reserved
-    /// ports, and for UDP that of VXLAN. Other protocols get any of [`Self::DEFAULT_RANGE`], queries any identifier.
+    /// ports, and for UDP that of VXLAN. SCTP gets any of [`Self::DEFAULT_RANGE`], queries any identifier, and any protocol without
+    /// ports may be translated.
     #[must_use]
     pub fn new(
         range: RangeInclusive<u16>,
@@ -231,6 +247,7 @@ impl Ports {
             udp: PortSet::new([range], udp_excluded),
             others: PortSet::new([Self::DEFAULT_RANGE], []),
             identifiers: PortSet::new([0..=u16::MAX], []),
+            protocols: Self::protocols_without([]),
         }
     }
 

@@ -256,7 +256,7 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
                     tally.note(packet.protocol, Outcome::Deny);
                     continue;
                 }
-                Fate::Drop(DropReason::NatProtocol) => {
+                Fate::Drop(DropReason::NatProtocol | DropReason::NatAddressTaken) => {
                     assert_eq!(verdict.outcome, Outcome::Allow, "{what}");
                     rig.records();
                     tally.note(packet.protocol, Outcome::Allow);

@@ -29,6 +29,19 @@ impl Tuple {
             ..self
         }
     }
+
+    /// That of an answer, if it leaves from this address and port.
+    const fn answers_to(self, address: Ipv4Addr, port: u16) -> Self {
+        Self {
+            dst: (address, port),
+            ..self.reversed()
+        }
+    }
+
+    /// Whether it has ports, or an identifier.
+    const fn has_ports(self) -> bool {
+        matches!(self.protocol, 1 | 6 | 17)
+    }
 }
 
 /// What a packet says, as far as it matters.
@@ -256,8 +269,14 @@ impl Oracle {
             && way == UPLINK
             && in_pool(packet.src.0)
             && !in_pool(packet.dst.0);
-        if is_translated && !matches!(packet.protocol, 1 | 6 | 17) {
+        // Without ports there is one to a destination.
+        let answers = packet.answers_to(self.state.address, 0);
+        if is_translated && !packet.has_ports() && self.keys.contains_key(&answers) {
             return Verdict::Dropped;
+        }
+        // Not remembered: the host's own, to where a pod speaks by the same protocol without ports.
+        if !is_translated && self.keys.contains_key(&packet.reversed()) {
+            return Verdict::Sent(way, packet);
         }
         let connection = Connection {
             first: packet,
@@ -280,14 +299,16 @@ impl Oracle {
 
     /// The port that the connection of this packet was given.
     pub(crate) fn given(&mut self, packet: Tuple, port: u16) -> Result<(), String> {
-        if packet.protocol != 1 && !self.state.range.contains(&port) {
-            return Err(format!("port {port} is not in {:?}", self.state.range));
+        let range = match packet.protocol {
+            1 => 0..=u16::MAX,
+            _ if packet.has_ports() => self.state.range.clone(),
+            _ => 0..=0,
+        };
+        if !range.contains(&port) {
+            return Err(format!("port {port} is not in {range:?}"));
         }
         let (at, _) = self.keys[&packet];
-        let back = Tuple {
-            dst: (self.state.address, port),
-            ..packet.reversed()
-        };
+        let back = packet.answers_to(self.state.address, port);
         if let Some(other) = self.keys.insert(back, (at, true)) {
             return Err(format!("port {port} is that of {other:?}"));
         }

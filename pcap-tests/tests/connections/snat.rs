@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use fastpath::reason::DropReason;
+use flowtable::snat::Ports;
 use pcap_tests::build::{self, ip4, ip6};
 use pcap_tests::rig::Rig;
 
@@ -198,6 +201,122 @@ fn icmp_errors_are_translated_inside_and_outside() {
 
 fn seen_port(packet: &[u8]) -> u16 {
     u16::from_be_bytes([packet[20], packet[21]])
+}
+
+const GRE: u8 = 47;
+const ESP: u8 = 50;
+const UDPLITE: u8 = 136;
+
+#[test]
+fn a_protocol_without_ports_leaves_by_one_pod_a_destination() {
+    let mut rig = rig();
+    let data = [7; 24];
+    let there = |src, dst| from_pod(&ip4(src, dst).packet(GRE, &data));
+    let of_other = |dst| {
+        build::ethernet(
+            GATEWAY_MAC,
+            OTHER_MAC,
+            &ip4(OTHER_ADDR, dst).packet(GRE, &data),
+        )
+    };
+    let back = |src| from_outside(&ip4(src, NODE).packet(GRE, &data));
+    let ends = |frame: &[u8]| (seen(frame).src, seen(frame).dst);
+
+    for _ in 0..2 {
+        let (to, frame) = one(&mut rig, POD, there(POD_ADDR, SERVER)).expect("it leaves");
+        assert_eq!((to, ends(&frame)), (UPLINK, (addr(NODE), addr(SERVER))));
+        assert_eq!(&frame[34..58], &data, "nothing else changes");
+        let (to, frame) = one(&mut rig, UPLINK, back(SERVER)).expect("it is known");
+        assert_eq!((to, ends(&frame)), (POD, (addr(SERVER), addr(POD_ADDR))));
+    }
+    assert_eq!(
+        one(&mut rig, OTHER, of_other(SERVER)),
+        Err(DropReason::NatAddressTaken)
+    );
+    assert_eq!(rig.connections().v4.len(), 1, "no trace");
+    // Elsewhere it may, and the answers do not get mixed up.
+    let elsewhere = "198.51.100.8";
+    let (_, frame) = one(&mut rig, OTHER, of_other(elsewhere)).expect("it leaves");
+    assert_eq!(ends(&frame), (addr(NODE), addr(elsewhere)));
+    let to = |rig: &mut Rig, frame| one(rig, UPLINK, frame).map(|(to, _)| to);
+    assert_eq!(to(&mut rig, back(elsewhere)), Ok(OTHER));
+    assert_eq!(to(&mut rig, back(SERVER)), Ok(POD));
+    // Nobody asked this one.
+    assert_eq!(to(&mut rig, back("198.51.100.9")), Ok(HOST));
+    // Another protocol is another conversation.
+    let esp = build::ethernet(
+        GATEWAY_MAC,
+        OTHER_MAC,
+        &ip4(OTHER_ADDR, SERVER).packet(ESP, &data),
+    );
+    assert!(one(&mut rig, OTHER, esp).is_ok());
+    // Who has fallen silent makes room.
+    rig.pass(Duration::from_hours(1));
+    assert!(one(&mut rig, OTHER, of_other(SERVER)).is_ok());
+    assert_eq!(to(&mut rig, back(SERVER)), Ok(OTHER));
+}
+
+#[test]
+fn a_protocol_without_ports_leaves_by_one_pod_a_destination_of_ipv6() {
+    let mut rig = rig();
+    let data = [7; 24];
+    let there = from_pod(&ip6(POD6, SERVER6).packet(ESP, &data));
+    let (_, frame) = one(&mut rig, POD, there).expect("it leaves");
+    assert_eq!((seen(&frame).src, &frame[54..]), (addr(NODE6), &data[..]));
+    let back = from_outside(&ip6(SERVER6, NODE6).packet(ESP, &data));
+    let (to, frame) = one(&mut rig, UPLINK, back).expect("it is known");
+    assert_eq!((to, seen(&frame).dst), (POD, addr(POD6)));
+    let other = ip6(OTHER6, SERVER6).packet(ESP, &data);
+    let other = build::ethernet(GATEWAY_MAC, OTHER_MAC, &other);
+    assert_eq!(
+        one(&mut rig, OTHER, other),
+        Err(DropReason::NatAddressTaken)
+    );
+}
+
+#[test]
+fn icmp_errors_about_protocols_without_ports_are_translated() {
+    let mut rig = rig();
+    let there = ip4(POD_ADDR, SERVER).packet(GRE, &[7; 24]);
+    let (_, frame) = one(&mut rig, POD, from_pod(&there)).expect("it leaves");
+    // From outside, which quotes 8 bytes of it, or none.
+    for len in [28, 20] {
+        let error = ip4("203.0.113.1", NODE).icmp(3, 2, 0, &frame[14..][..len]);
+        let (to, frame) = one(&mut rig, UPLINK, from_outside(&error)).expect("related");
+        assert_eq!((to, seen(&frame).dst), (POD, addr(POD_ADDR)));
+        let quoted = &frame[14 + 28..];
+        assert_eq!(quoted[12..len], there[12..len], "as the pod sent it");
+        assert_eq!(build::checksum(&quoted[..20]), 0);
+    }
+    // From the pod.
+    let answer = ip4(SERVER, NODE).packet(GRE, &[8; 24]);
+    let (_, frame) = one(&mut rig, UPLINK, from_outside(&answer)).expect("it is known");
+    let error = ip4(POD_ADDR, SERVER).icmp(3, 2, 0, &frame[14..]);
+    let (to, frame) = one(&mut rig, POD, from_pod(&error)).expect("related");
+    assert_eq!((to, seen(&frame).src), (UPLINK, addr(NODE)));
+    assert_eq!(frame[14 + 28..][16..24], answer[16..24], "as it was sent");
+}
+
+#[test]
+fn what_the_host_speaks_itself_is_not_translated() {
+    let with_protocols = |protocols| {
+        let mut tables = tables(1024..=65_535);
+        let ports = Ports::clone(&tables.nat.ports);
+        tables.nat.ports = Arc::new(Ports { protocols, ..ports });
+        tables
+    };
+    let mut rig = Rig::new(with_protocols(Ports::protocols_without([]))).with_connections();
+    let gre = || from_pod(&ip4(POD_ADDR, SERVER).packet(GRE, &[7; 24]));
+    assert!(one(&mut rig, POD, gre()).is_ok());
+    // The host comes to use it: the connection is over, and there is no other.
+    rig.set_tables(with_protocols(Ports::protocols_without([GRE.into()])));
+    assert_eq!(one(&mut rig, POD, gre()), Err(DropReason::FlowEnded));
+    assert_eq!(one(&mut rig, POD, gre()), Err(DropReason::NatProtocol));
+    let answer = from_outside(&ip4(SERVER, NODE).packet(GRE, &[8; 24]));
+    assert_eq!(one(&mut rig, UPLINK, answer).map(|(to, _)| to), Ok(HOST));
+    // Ports that nobody draws.
+    let lite = from_pod(&ip4(POD_ADDR, SERVER).packet(UDPLITE, &[7; 24]));
+    assert_eq!(one(&mut rig, POD, lite), Err(DropReason::NatProtocol));
 }
 
 #[test]

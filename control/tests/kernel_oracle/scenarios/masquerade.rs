@@ -1,10 +1,10 @@
 //! Conversations of pods with the world, through masquerade: RFC 4787, 5382, 5508.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::frame::{Check, DF, ICMP, ICMPV6, Ip4, MF, TCP, UDP, filler, icmp, icmp6, udp};
 use crate::masquerade::{Learnt, Talk, ip, segment};
-use crate::plan::{NODE4, NODE6, OUTSIDE4, OUTSIDE6, POD1_4, POD1_6, POD2_4, ROUTER4};
+use crate::plan::{NODE4, NODE6, OUTSIDE4, OUTSIDE6, POD1_4, POD1_6, POD2_4, POD2_6, ROUTER4};
 use crate::script::Side;
 
 const FIN: u8 = 0x01;
@@ -24,6 +24,7 @@ pub(crate) fn write(talk: &mut Talk) {
     udp4(talk);
     udp6(talk);
     pings(talk);
+    without_ports(talk);
     errors_from_outside(talk);
     errors_from_inside(talk);
     errors_of_the_node(talk);
@@ -289,6 +290,46 @@ fn pings(talk: &mut Talk) {
     });
     talk.say("ping6/reply", Side::Wire, move |l| {
         echo6(OUTSIDE6, NODE6, 129, l.port("ping6/request"))
+    });
+}
+
+/// RFC 3692: for experiments. Nobody has ports in it.
+const EXPERIMENT: u8 = 253;
+const ESP: u8 = 50;
+
+/// Protocols without ports: the addresses alone say whose an answer is, so there is one pod a destination.
+fn without_ports(talk: &mut Talk) {
+    for (name, protocol) in [("experiment", EXPERIMENT), ("esp", ESP)] {
+        let mut say = |what: &str, side, src: IpAddr, dst: IpAddr| {
+            talk.say(&format!("without-ports/{name}-{what}"), side, move |_| {
+                ip(src, dst, protocol, filler(40))
+            });
+        };
+        let (pod1, pod2) = (POD1_4.into(), POD2_4.into());
+        let (node, outside, elsewhere) = (NODE4.into(), OUTSIDE4.into(), ELSEWHERE4.into());
+        say("out", Side::Pod1, pod1, outside);
+        say("answer", Side::Wire, outside, node);
+        say("another-pod", Side::Pod2, pod2, outside);
+        say("still-the-first", Side::Wire, outside, node);
+        say("another-pod-elsewhere", Side::Pod2, pod2, elsewhere);
+        say("answer-from-elsewhere", Side::Wire, elsewhere, node);
+        let (pod1, pod2) = (POD1_6.into(), POD2_6.into());
+        say("out6", Side::Pod1, pod1, OUTSIDE6.into());
+        say("answer6", Side::Wire, OUTSIDE6.into(), NODE6.into());
+        say("another-pod6", Side::Pod2, pod2, OUTSIDE6.into());
+    }
+    talk.say("without-ports/error", Side::Wire, |_| {
+        let quoted = ip(NODE4, OUTSIDE4, EXPERIMENT, filler(40));
+        let message = icmp(3, 2, [0; 4], &quoted, Check::Right);
+        ip(OUTSIDE4, NODE4, ICMP, message)
+    });
+    talk.say("without-ports/error-of-the-pod", Side::Pod1, |_| {
+        let quoted = ip(OUTSIDE4, POD1_4, EXPERIMENT, filler(40));
+        let message = icmp(3, 2, [0; 4], &quoted, Check::Right);
+        ip(POD1_4, OUTSIDE4, ICMP, message)
+    });
+    talk.say("without-ports/to-the-host", Side::Wire, |_| {
+        ip(ROUTER4, NODE4, EXPERIMENT, filler(40))
     });
 }
 

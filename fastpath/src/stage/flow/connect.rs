@@ -390,7 +390,8 @@ impl Context<'_> {
         let is_over = is_gone(self.tables, (was.origin, was.generation))
             || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.onward.port, was.generation)
-            || was.flags & action::NAT_SRC != 0 && !N::is_nat_address(self.tables, was.nat_addr);
+            || was.flags & action::NAT_SRC != 0
+                && !self.may_keep_source::<N>(&view.key, was.nat_addr);
         if is_over {
             evict::remove::<N>(side, flow, rules);
             return Err(DropReason::FlowEnded);
@@ -457,6 +458,13 @@ impl Context<'_> {
         }
         translate_source::<N>(packet, &renewed);
         Ok(())
+    }
+
+    /// Whether a connection may leave with this address still: the node has it, and the host has not come to use the protocol.
+    fn may_keep_source<N: Net>(&self, key: &N::Key, address: N::Addr) -> bool {
+        let protocol = N::protocol_of(key);
+        N::is_nat_address(self.tables, address)
+            && self.tables.nat.mapping_of(protocol, N::ICMP).is_some()
     }
 
     /// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.

@@ -1,4 +1,4 @@
-//! Source ports for translated connections.
+//! Sources for translated connections: a port of ours, or the address alone.
 
 use encap::nat::Tuple;
 use flowtable::Tick;
@@ -9,13 +9,17 @@ use flowtable::snat::PortRng;
 use super::connect::Refused;
 use super::net::Net;
 use crate::reason::DropReason;
-use crate::tables::Nat;
+use crate::tables::{Mapping, Nat};
 
 /// After so many places without room it is not the ports' fault.
 const FULL: u32 = 4;
 
+/// What a protocol without ports has for one.
+const NO_PORT: u16 = 0;
+
 /// Draws ports until one is free for this destination: until the answers' key, which holds it, can be inserted. A port is
-/// unique to an address and port of the other side, as in the kernel's conntrack.
+/// unique to an address and port of the other side, as in the kernel's conntrack. Without ports there is nothing to draw: the
+/// answers' key is free, or somebody else's.
 pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
     nat: &Nat,
@@ -25,15 +29,27 @@ pub(super) fn claim<N: Net>(
     reply: Action<N::Addr>,
     (now, dir): (Tick, u64),
 ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-    let set = nat.ports_of(protocol, N::ICMP);
-    let set = set.ok_or(Refused::Drop(DropReason::NatProtocol))?;
-    let mut full = 0;
-    for port in set.probes(rng) {
+    let mapping = nat.mapping_of(protocol, N::ICMP);
+    let mut insert = |port| {
         forward.nat_port = port;
         let back = answers::<N>(&key, protocol, (forward.nat_addr, port));
-        let back = (back, reply);
-        match table.insert_pair((key, forward), back, now, (dir, Dir::EMPTY.to_bits())) {
-            Ok((flow, _)) => return Ok((flow, forward)),
+        let dirs = (dir, Dir::EMPTY.to_bits());
+        let made = table.insert_pair((key, forward), (back, reply), now, dirs);
+        made.map(|(flow, _)| (flow, forward))
+    };
+    let set = match mapping.ok_or(Refused::Drop(DropReason::NatProtocol))? {
+        Mapping::Port(set) => set,
+        Mapping::Address => {
+            return insert(NO_PORT).map_err(|error| match error {
+                InsertError::ReplyTaken => Refused::Drop(DropReason::NatAddressTaken),
+                error => Refused::Insert(error),
+            });
+        }
+    };
+    let mut full = 0;
+    for port in set.probes(rng) {
+        match insert(port) {
+            Ok(made) => return Ok(made),
             // In use, or in a part of the table where somebody is at work: another port is elsewhere.
             Err(InsertError::ReplyTaken | InsertError::Busy) => {}
             // So it is if there is no room for the answers; if there is none for the connection, nothing helps.
@@ -57,7 +73,10 @@ pub(super) fn first_answers<N: Net>(
     key: &N::Key,
     address: N::Addr,
 ) -> Option<N::Key> {
-    let port = nat.ports_of(protocol, N::ICMP)?.probes(rng).next()?;
+    let port = match nat.mapping_of(protocol, N::ICMP)? {
+        Mapping::Port(set) => set.probes(rng).next()?,
+        Mapping::Address => NO_PORT,
+    };
     Some(answers::<N>(key, protocol, (address, port)))
 }
 
