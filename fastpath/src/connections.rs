@@ -79,13 +79,26 @@ impl<K: FlowKey> Side<K> {
         }
     }
 
-    /// Counts a connection that was made, for the endpoint that it belongs to.
-    pub fn made(&self, owner: u16) {
+    /// Inserts a connection, counted for the endpoint that it belongs to. It is counted before it is there, since another poller, or
+    /// control, may remove it at once.
+    ///
+    /// # Errors
+    /// Those of `insert`. Then nothing is counted.
+    pub fn insert<T, E>(
+        &self,
+        owner: u16,
+        insert: impl FnOnce(&FlowTable<K>) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.live.fetch_add(1, Relaxed);
         self.quota.created(owner);
+        let inserted = insert(&self.table);
+        if inserted.is_err() {
+            self.removed(owner);
+        }
+        inserted
     }
 
-    /// Counts a connection that was removed. Once for each [`made`](Self::made).
+    /// Counts a connection that was removed. Once for each that was [inserted](Self::insert).
     pub fn removed(&self, owner: u16) {
         self.live.fetch_sub(1, Relaxed);
         self.quota.removed(owner);
@@ -186,5 +199,57 @@ impl Tracker {
     /// The connections that it shares.
     pub const fn connections(&self) -> &Arc<Connections> {
         &self.connections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowtable::Tick;
+    use flowtable::flow::{Action, InsertError};
+
+    use super::*;
+
+    fn side() -> Side<Key4> {
+        let sizes = Sizes {
+            v4: Capacity::MIN,
+            v6: Capacity::MIN,
+            ports: 2,
+            share_percent: 50,
+        };
+        Side::new(sizes.v4, Seed([1, 2]), &sizes)
+    }
+
+    fn counts(side: &Side<Key4>) -> (u32, u32) {
+        (side.len(), side.quota.count(1))
+    }
+
+    #[test]
+    fn who_removes_a_connection_while_it_is_inserted_finds_it_counted() {
+        let side = side();
+        let key = Key4 {
+            src: 1,
+            dst: 2,
+            ..Key4::default()
+        };
+        let there = (key, Action::default());
+        let back = (key.reversed(), Action::default());
+        let inserted = side.insert(1, |table| {
+            let inserted = table.insert_pair(there, back, Tick(0), (0, 0));
+            assert_eq!(counts(&side), (1, 1));
+            // Another poller, before this one has come back.
+            assert!(inserted.is_ok_and(|(flow, _)| table.remove_pair(flow)));
+            side.removed(1);
+            inserted
+        });
+        assert!(inserted.is_ok());
+        assert_eq!(counts(&side), (0, 0));
+    }
+
+    #[test]
+    fn what_is_not_inserted_is_not_counted() {
+        let side = side();
+        let refused = side.insert(1, |_| Err::<(), _>(InsertError::Full));
+        assert_eq!(refused, Err(InsertError::Full));
+        assert_eq!(counts(&side), (0, 0));
     }
 }

@@ -23,6 +23,17 @@ pub fn drops(lab: &Lab, node: Node, reason: &str) -> Result<u64, Failure> {
     Ok(of_reason.map(|drop| drop.count).sum())
 }
 
+/// Connections that the daemon of `node` has removed early for new ones.
+///
+/// # Errors
+/// When it does not answer.
+pub fn evicted(lab: &Lab, node: Node) -> Result<u64, Failure> {
+    let status: Status = connect(lab, node)?
+        .call(Method::Status)
+        .map_err(|error| error.to_string())?;
+    Ok(status.connections.evicted)
+}
+
 /// Generation of the tables that the daemon of `node` published last.
 ///
 /// # Errors

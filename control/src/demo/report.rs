@@ -133,6 +133,9 @@ pub struct Figures {
     /// Connections or packets that had to be refused, and were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u32>,
+    /// Connections that made room for newer ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evicted: Option<u32>,
     /// UDP flows begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flows: Option<u32>,
@@ -200,9 +203,9 @@ impl Figures {
                 self.refused.unwrap_or_default()
             ),
             What::Flood => format!(
-                "{} flows, {} refused",
+                "{} flows, {} evicted",
                 self.flows.unwrap_or_default(),
-                self.refused.unwrap_or_default()
+                self.evicted.unwrap_or_default()
             ),
             What::Spoofed => format!("{} dropped", self.refused.unwrap_or_default()),
             What::Start | What::Blocked | What::Named | What::Staged | What::Stop => self

@@ -1,8 +1,9 @@
 //! Who may make how many connections, and which go when there is no room.
 //!
 //! One pod must not be able to fill the table for all: an endpoint has at most its share of it; the last part is kept
-//! for endpoints that have few connections; and what a flood consists of, unanswered packets, is evicted first. An assured
-//! connection is never evicted for a new one.
+//! for endpoints that have few connections; and what a flood consists of, unanswered packets, is evicted first: the endpoint's own
+//! where it has its share, and of these what others began at it before what it began. An assured connection is never evicted for
+//! a new one.
 
 use core::cmp::Reverse;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -52,7 +53,8 @@ impl Limits {
 /// How many connections each endpoint has, and whether it may have another.
 ///
 /// An endpoint is a port's index. A connection counts for the pod whose packet began it, or, when that came from an uplink,
-/// for the pod that it goes to: an uplink speaks for too many to have a share.
+/// for the pod that it goes to: an uplink speaks for too many to have a share. What counts for no pod (the host's connections, transit
+/// between tunnels) has no share either, and nothing of the reserve.
 ///
 /// Shared by all pollers, relaxed: two that ask at the same moment may both be let in, so a limit may be exceeded
 /// by as many as there are pollers. Nothing else depends on the counts.
@@ -90,8 +92,7 @@ impl Quota {
     ///
     /// # Errors
     ///
-    /// [`Denied::Full`] is worth an attempt to [evict](victim) another; [`Denied::Quota`] is not, except one of the
-    /// same endpoint.
+    /// [`Denied::Full`] is worth an attempt to [evict](Candidate::rank) another, [`Denied::Quota`] one of the same endpoint.
     pub fn may_create(&self, endpoint: u16, table_len: u32) -> Result<(), Denied> {
         let Limits {
             capacity,
@@ -99,11 +100,12 @@ impl Quota {
             reserve,
             few,
         } = self.limits;
-        let count = self.count(endpoint);
-        if count >= share {
+        let count = self.counts.get(usize::from(endpoint));
+        let count = count.map(|count| count.load(Relaxed));
+        if count.is_some_and(|count| count >= share) {
             return Err(Denied::Quota);
         }
-        let room = if count < few {
+        let room = if count.is_some_and(|count| count < few) {
             capacity
         } else {
             capacity.saturating_sub(reserve)

@@ -177,16 +177,32 @@ impl<K: FlowKey> FlowTable<K> {
     }
 
     /// Of the connections that have an entry in the line where `key` belongs, the one with the highest rank: which of
-    /// them goes when `key` is to be inserted and there is no room. `rank` sees the forward view, then the reply's; none
-    /// says that the connection stays.
+    /// them goes when `key` is to be inserted and there is no room. If none goes, the next of `lines` lines is searched.
+    /// `may` says of an entry whether its connection is worth a look at the other direction; `rank` sees the forward view, then the
+    /// reply's, and none says that the connection stays.
     pub fn victim<R: Ord>(
         &self,
         key: &K,
+        lines: usize,
+        may: impl Fn(&View<K>) -> bool,
         mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
     ) -> Option<FlowRef> {
-        let line = self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS;
+        let home = self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS;
+        (0..lines.min(self.lines()))
+            .find_map(|next| self.victim_in((home + next) % self.lines(), &may, &mut rank))
+    }
+
+    fn victim_in<R: Ord>(
+        &self,
+        line: usize,
+        may: impl Fn(&View<K>) -> bool,
+        mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
+    ) -> Option<FlowRef> {
+        for slot in self.used_slots(line) {
+            self.prefetch_entry(slot);
+        }
         let ranked = self.used_slots(line).filter_map(|slot| {
-            let one = self.view_slot(slot)?;
+            let one = self.view_slot(slot).filter(&may)?;
             let other = self.partner(one.flow).and_then(|flow| self.view(flow))?;
             let rank = if one.is_reply() {
                 rank(&other, &one)

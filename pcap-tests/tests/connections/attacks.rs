@@ -90,8 +90,9 @@ fn a_spray_of_new_connections_leaves_those_of_others() {
         succeeded += u16::from(one(&mut rig, OTHER, from_other(&syn)).is_ok());
         assert!(is_alive(&mut rig, 40_000, public), "round {round}");
     }
+    let flood = (made + refused) / rig.connections().v4.quota.limits().capacity;
     assert!(
-        refused > made,
+        flood > 4,
         "{made} made, {refused} refused: is this a flood?"
     );
     assert!(succeeded * 100 >= tried * 99, "{succeeded} of {tried}");

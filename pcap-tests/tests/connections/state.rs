@@ -6,6 +6,7 @@ use fastpath::counters::Counter;
 use fastpath::port::PortKind;
 use fastpath::reason::DropReason;
 use fastpath::tables::{Tables, Way};
+use flowtable::flow::Key4;
 use pcap_tests::build::{self, ip4};
 use pcap_tests::rig::Rig;
 use pcap_tests::world::Hop;
@@ -107,20 +108,103 @@ fn connections_outlive_changes_of_the_tables() {
 #[test]
 fn one_pod_can_not_take_the_room_of_others() {
     let mut rig = rig();
-    let mut refused = 0;
     for port in 0..600 {
         let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(5000 + port, 53, b"query"));
-        match one(&mut rig, POD, query) {
-            Ok(_) => {}
-            Err(DropReason::FlowQuota) => refused += 1,
-            Err(reason) => panic!("{reason:?}"),
-        }
+        one(&mut rig, POD, query).expect("at the cost of one of its own");
     }
-    // Half of the table, as this rig gives to one; refused, not evicted: its own connections go first to expire.
-    assert!(refused > 300, "{refused}");
+    // Half of the table, as this rig gives to one.
+    let quota = &rig.connections().v4.quota;
+    assert_eq!(quota.count(POD.0), quota.limits().share);
+    assert_eq!(rig.connections().v4.len(), quota.limits().share);
     let syn = ip4(OTHER_ADDR, SERVER).tcp(40_000, 80, SYN, &[]);
     let frame = pcap_tests::build::ethernet(GATEWAY_MAC, OTHER_MAC, &syn);
     assert!(one(&mut rig, OTHER, frame).is_ok());
+}
+
+/// A datagram to the pod from one of many outside.
+fn from_stranger(n: u16) -> Vec<u8> {
+    let stranger = format!("203.0.113.{}", n % 250);
+    from_outside(&ip4(&stranger, POD_ADDR).udp(1000 + n, 53, b"spray"))
+}
+
+/// Has a pod's query answered.
+fn answered(rig: &mut Rig, port: u16) -> Result<(), DropReason> {
+    let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(port, 53, b"query"));
+    one(rig, POD, query)?;
+    let answer = ip4(OTHER_ADDR, POD_ADDR).udp(53, port, b"answer");
+    let answer = build::ethernet(GATEWAY_MAC, OTHER_MAC, &answer);
+    one(rig, OTHER, answer).map(|_| ())
+}
+
+/// Whether the pod's connection from a port is there.
+fn is_there(rig: &Rig, port: u16) -> bool {
+    let key = Key4 {
+        src: v4(POD_ADDR).into(),
+        dst: v4(OTHER_ADDR).into(),
+        sport: port,
+        dport: 53,
+        protocol: build::UDP,
+    };
+    rig.connections().v4.table.lookup(&key).is_some()
+}
+
+#[test]
+fn strangers_take_no_connection_from_a_pod() {
+    let mut rig = rig();
+    for port in 5000..5020 {
+        answered(&mut rig, port).expect("there is room");
+    }
+    let unanswered = 6000..6020;
+    for port in unanswered.clone() {
+        let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(port, 53, b"query"));
+        one(&mut rig, POD, query).expect("there is room");
+    }
+    let mut came = 0;
+    for n in 0..2000 {
+        came += u16::from(one(&mut rig, UPLINK, from_stranger(n)).is_ok());
+        assert!(rig.connections().v4.quota.count(POD.0) <= 224);
+    }
+    assert!(came > 1800, "{came}: of their own, the newest goes on");
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 224, "its share");
+    for port in (5000..5020).chain(unanswered.clone()) {
+        assert!(is_there(&rig, port), "{port}");
+    }
+    // The pod begins others: theirs go first.
+    for port in 7000..7100 {
+        answered(&mut rig, port).expect("it goes on");
+    }
+    for port in (5000..5020).chain(unanswered).chain(7000..7100) {
+        assert!(is_there(&rig, port), "{port}");
+    }
+}
+
+#[test]
+fn what_was_answered_goes_for_nothing_new() {
+    let mut rig = rig();
+    for n in 0..224 {
+        answered(&mut rig, 5000 + n).expect("there is room");
+    }
+    let one_more = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(6000, 53, b"query"));
+    assert_eq!(one(&mut rig, POD, one_more), Err(DropReason::FlowQuota));
+    let stranger = one(&mut rig, UPLINK, from_stranger(1));
+    assert_eq!(stranger, Err(DropReason::FlowQuota));
+    for n in 0..224 {
+        assert!(is_there(&rig, 5000 + n), "{n}");
+    }
+}
+
+#[test]
+fn what_is_refused_is_not_counted() {
+    let mut rig = Rig::new(tables(2000..=2009)).with_connections();
+    for port in 0..500 {
+        let _ = one(
+            &mut rig,
+            POD,
+            from_pod(&ip4(POD_ADDR, SERVER).udp(5000 + port, 53, b"")),
+        );
+    }
+    assert_eq!(rig.connections().v4.quota.count(POD.0), 10);
+    assert_eq!(rig.connections().v4.len(), 10);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::super::report::{Figures, Outcome, What};
 use super::super::scenario::Family;
 use super::{OTHER, OUT};
 
-/// Flows that the pod tries to open: more than its share of the tables.
+/// Flows that the pod opens: more than its share of the tables.
 const FLOWS: u16 = 20_000;
 /// How long an established connection sends each way meanwhile.
 const EACH_WAY: Duration = Duration::from_millis(1500);
@@ -33,8 +33,8 @@ struct Seen {
 /// # Errors
 /// When the user wants to stop.
 pub(super) fn check(bench: &Bench<'_>, families: &[Family]) -> Result<Vec<Vec<Outcome>>> {
-    let refused = || ask::drops(bench.lab, Node::One, "flow-quota");
-    let before = refused();
+    let evicted = || ask::evicted(bench.lab, Node::One);
+    let before = evicted();
     let seen: Vec<Seen> = thread::scope(|scope| {
         let workers: Vec<_> = families
             .iter()
@@ -43,16 +43,16 @@ pub(super) fn check(bench: &Bench<'_>, families: &[Family]) -> Result<Vec<Vec<Ou
         workers.into_iter().map(joined).collect()
     });
     bench.cancel.check()?;
-    let quota = before.and_then(|before| match refused()? - before {
+    let quota = before.and_then(|before| match evicted()? - before {
         0 => Err("the pod never reached its share of the table of connections".to_owned()),
-        refused => Ok(refused),
+        evicted => Ok(evicted),
     });
     let mut outcomes = Vec::new();
     for (family, seen) in families.iter().zip(seen) {
         let flood = seen.flows.and_then(|flows| {
             Ok(Figures {
                 flows: Some(flows),
-                refused: Some(u32::try_from(quota.clone()?).unwrap_or(u32::MAX)),
+                evicted: Some(u32::try_from(quota.clone()?).unwrap_or(u32::MAX)),
                 ..Figures::default()
             })
         });

@@ -58,11 +58,10 @@ fn insert(connections: &Connections, n: u32, protocol: u8, bytes: u32) {
     let key = key(n, protocol);
     let side = &connections.v4;
     let reply = (key.reversed(), from_port(3));
-    let made = side
-        .table
-        .insert_pair((key, from_port(1)), reply, Tick(0), (1, 0));
+    let made = side.insert(1, |table| {
+        table.insert_pair((key, from_port(1)), reply, Tick(0), (1, 0))
+    });
     side.table.touch(made.unwrap().0, Tick(0), bytes);
-    side.made(1);
 }
 
 fn pages<'a>(connections: &'a Connections, filter: Option<&'a Filter<Vec<PortId>>>) -> Pages<'a> {
@@ -230,14 +229,11 @@ fn a_row_says_what_is_known_and_no_more() {
         dport: 77,
         ..ping.reversed()
     };
-    let made = connections.v4.table.insert_pair(
-        (ping, there),
-        (answer, from_port(0x8005)),
-        Tick(0),
-        (1, 0),
-    );
+    let made = connections.v4.insert(1, |table| {
+        let answers = (answer, from_port(0x8005));
+        table.insert_pair((ping, there), answers, Tick(0), (1, 0))
+    });
     connections.v4.table.touch(made.unwrap().0, Tick(0), 84);
-    connections.v4.made(1);
     let six = Key6 {
         src: 1,
         dst: 2,
@@ -249,12 +245,10 @@ fn a_row_says_what_is_known_and_no_more() {
         origin: 0x8000,
         ..Action::default()
     };
-    connections
-        .v6
-        .table
-        .insert_pair((six, action), (six.reversed(), action), Tick(0), (0, 0))
-        .unwrap();
-    connections.v6.made(u16::MAX);
+    let made = connections.v6.insert(u16::MAX, |table| {
+        table.insert_pair((six, action), (six.reversed(), action), Tick(0), (0, 0))
+    });
+    made.unwrap();
     let page = pages(&connections, None).list(&FlowsParams::default(), &Plain);
     let shown = serde_json::to_value(&page.flows).unwrap();
     let expected = serde_json::json!([

@@ -195,7 +195,7 @@ impl Context<'_> {
             return Ok(());
         };
         let (owner, owned_by_reply) = self.owner(packet);
-        self.make_room::<N>(owner, &key)?;
+        self.make_room::<N>(owner, !owned_by_reply, &key)?;
         let forward = Action {
             generation: short(self.tables.generation),
             next_hop: packet.next_hop,
@@ -214,7 +214,7 @@ impl Context<'_> {
             ..Action::default()
         };
         let is_translated = is_translated::<N>(self.tables, self.onward, packet, &key);
-        let mut inserted = self.insert::<N>(packet, key, forward, reply, dir);
+        let mut inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);
             let rules = &self.tables.policies.counters;
@@ -222,13 +222,12 @@ impl Context<'_> {
                 || evict::for_key::<N>(side, &key.reversed(), self.now, rules)
             {
                 self.counters.connections_evicted.add(1);
-                inserted = self.insert::<N>(packet, key, forward, reply, dir);
+                inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
             }
         }
         let side = N::side(&self.tracker.connections);
         match inserted {
             Ok((flow, action)) => {
-                side.made(owner);
                 self.counters.connections_made.add(1);
                 side.table.touch(flow, self.now, packet.ip_len() as u32);
                 self.tell::<N>(packet, &subject, || Verdict::Allowed {
@@ -300,38 +299,50 @@ impl Context<'_> {
         }
     }
 
-    /// Makes sure that the endpoint may have another connection, if need be at the cost of one that nobody answered.
-    fn make_room<N: Net>(&mut self, owner: u16, key: &N::Key) -> Result<(), DropReason> {
+    /// Makes sure that the endpoint may have another connection, if need be at the cost of one that nobody answered: in a full
+    /// table anybody's, else its own. `is_own` says that it is the endpoint that begins it.
+    fn make_room<N: Net>(
+        &mut self,
+        owner: u16,
+        is_own: bool,
+        key: &N::Key,
+    ) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
-        match side.quota.may_create(owner, side.len()) {
-            Ok(()) => Ok(()),
-            Err(Denied::Quota) => Err(DropReason::FlowQuota),
-            Err(Denied::Full) => {
-                if evict::for_key::<N>(side, key, self.now, &self.tables.policies.counters) {
-                    self.counters.connections_evicted.add(1);
-                    Ok(())
-                } else {
-                    Err(DropReason::FlowTableFull)
-                }
-            }
+        let rules = &self.tables.policies.counters;
+        let (has_room, reason) = match side.quota.may_create(owner, side.len()) {
+            Ok(()) => return Ok(()),
+            Err(Denied::Quota) => (
+                evict::of_owner::<N>(side, (owner, is_own), key, self.now, rules),
+                DropReason::FlowQuota,
+            ),
+            Err(Denied::Full) => (
+                evict::for_key::<N>(side, key, self.now, rules),
+                DropReason::FlowTableFull,
+            ),
+        };
+        if !has_room {
+            return Err(reason);
         }
+        self.counters.connections_evicted.add(1);
+        Ok(())
     }
 
     /// Inserts both directions, with another source where natOutgoing asks for it.
     fn insert<N: Net>(
         &mut self,
         packet: &Packet,
-        key: N::Key,
-        forward: Action<N::Addr>,
+        owner: u16,
+        (key, forward): (N::Key, Action<N::Addr>),
         reply: Action<N::Addr>,
         dir: Dir,
     ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
         if is_translated::<N>(self.tables, self.onward, packet, &key) {
-            return self.insert_translated::<N>(packet, key, forward, reply, dir);
+            return self.insert_translated::<N>(owner, (key, forward), reply, dir);
         }
-        let table = &N::side(&self.tracker.connections).table;
         let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
-        let made = table.insert_pair((key, forward), (key.reversed(), reply), self.now, dirs);
+        let made = N::side(&self.tracker.connections).insert(owner, |table| {
+            table.insert_pair((key, forward), (key.reversed(), reply), self.now, dirs)
+        });
         made.map(|(flow, _)| (flow, forward))
             .map_err(Refused::Insert)
     }
@@ -339,9 +350,8 @@ impl Context<'_> {
     /// Claims a source port by inserting the answers' key, and the connection with it.
     fn insert_translated<N: Net>(
         &mut self,
-        packet: &Packet,
-        key: N::Key,
-        forward: Action<N::Addr>,
+        owner: u16,
+        (key, forward): (N::Key, Action<N::Addr>),
         reply: Action<N::Addr>,
         dir: Dir,
     ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
@@ -360,16 +370,12 @@ impl Context<'_> {
         let Tracker {
             connections, rng, ..
         } = &mut *self.tracker;
-        let table = &N::side(connections).table;
-        snat::claim::<N>(
-            table,
-            &self.tables.nat,
-            rng,
-            N::protocol(packet),
-            (key, forward),
-            reply,
-            (self.now, dir.to_bits()),
-        )
+        let side = N::side(connections);
+        let nat = &self.tables.nat;
+        side.insert(owner, |table| {
+            let pair = ((key, forward), reply);
+            snat::claim::<N>(table, nat, rng, pair, (self.now, dir.to_bits()))
+        })
     }
 
     /// A packet of a connection that was decided by other tables, or that came in elsewhere. Routes were looked up again,

@@ -59,12 +59,15 @@ pub(super) fn owner_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> 
     }
 }
 
-/// Adds what a connection that is gone has carried to the counts of the rules that decided about it.
+/// Counts a connection that is gone out of what its endpoint has, and adds what it carried to the counts of the rules that decided
+/// about it.
 pub(super) fn settle<N: Net>(
+    side: &Side<N::Key>,
     forward: &View<N::Key>,
     reply: &View<N::Key>,
     counters: &RuleCounters,
 ) {
+    side.removed(owner_of::<N>(forward, reply));
     let deciders = [forward, reply].map(|view| Decider::from_bits(view.action.rule));
     let (packets, bytes) = (forward.packets + reply.packets, forward.bytes + reply.bytes);
     counters.add(deciders[0], packets, bytes);
@@ -88,8 +91,7 @@ pub(super) fn remove<N: Net>(side: &Side<N::Key>, flow: FlowRef, counters: &Rule
     };
     let removed = side.table.remove_pair(flow);
     if removed {
-        side.removed(owner_of::<N>(forward, reply));
-        settle::<N>(forward, reply, counters);
+        settle::<N>(side, forward, reply, counters);
     }
     removed
 }
@@ -106,10 +108,48 @@ pub(super) fn for_key<N: Net>(
         if policy::is_denial(&forward.action) {
             return Some((true, Duration::MAX));
         }
-        let (_, state) = state_of::<N>(forward, reply);
-        let (idle, _) = age_of::<N>(forward, reply, &Timeouts::DEFAULT, now);
-        Candidate { state, idle }.rank()
+        candidate::<N>(forward, reply, now).rank()
     };
-    let victim = side.table.victim(key, rank);
+    let victim = side.table.victim(key, 1, |_| true, rank);
     victim.is_some_and(|flow| remove::<N>(side, flow, counters))
+}
+
+/// How many lines of the table are searched for a connection of others that an endpoint gives up for one that it begins. Where it
+/// may have a quarter of a full table there are seven of its connections in each.
+const LINES: usize = 4;
+
+/// Evicts, for a new connection of an endpoint that has its share, another one of its own: one that others began and nobody
+/// answered; where there is none nearby, and it begins the new one itself (`is_own`), one that it began and nobody answered, or that
+/// is being closed. What others begin ends nothing that it began, and is searched for in one line only: whoever sprays
+/// connections at a pod must not have much work done.
+#[cold]
+pub(super) fn of_owner<N: Net>(
+    side: &Side<N::Key>,
+    (owner, is_own): (u16, bool),
+    key: &N::Key,
+    now: Tick,
+    counters: &RuleCounters,
+) -> bool {
+    // Each of its connections has one entry of packets that come from it: the reply's where others began.
+    let among = |lines: usize, is_others: bool| {
+        let may = |view: &View<N::Key>| view.is_reply() == is_others && view.action.origin == owner;
+        side.table.victim(key, lines, may, |forward, reply| {
+            let candidate = candidate::<N>(forward, reply, now);
+            let may_go = owner_of::<N>(forward, reply) == owner
+                && (candidate.state.is_embryonic() || !is_others);
+            candidate.rank().filter(|_| may_go)
+        })
+    };
+    let victim = if is_own {
+        among(LINES, true).or_else(|| among(1, false))
+    } else {
+        among(1, true)
+    };
+    victim.is_some_and(|flow| remove::<N>(side, flow, counters))
+}
+
+fn candidate<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> Candidate {
+    let (_, state) = state_of::<N>(forward, reply);
+    let (idle, _) = age_of::<N>(forward, reply, &Timeouts::DEFAULT, now);
+    Candidate { state, idle }
 }

@@ -10,7 +10,7 @@ use encap::l4;
 use flowtable::Tick;
 use flowtable::acl::{L4, Tuple};
 use flowtable::conn::{Dir, Flags};
-use flowtable::flow::{Action, FlowKey, FlowRef, Live, View, flag as action, idle};
+use flowtable::flow::{Action, FlowKey, FlowRef, FlowTable, Live, View, flag as action, idle};
 
 use super::connect::{Context, NOBODY};
 use super::net::Net;
@@ -269,8 +269,8 @@ impl Context<'_> {
         let len = packet.ip_len() as u32;
         // One that ended a connection takes no room that was not its own.
         let has_room = flags & REVOKED != 0 || side.fill() < ROOM_FOR_DENIALS;
-        if has_room && let Ok((flow, _)) = side.table.insert_pair(there, back, self.now, dirs) {
-            side.made(NOBODY);
+        let insert = |table: &FlowTable<N::Key>| table.insert_pair(there, back, self.now, dirs);
+        if has_room && let Ok((flow, _)) = side.insert(NOBODY, insert) {
             side.table.touch(flow, self.now, len);
         } else {
             // The next packet is judged, as this one was.

@@ -24,11 +24,10 @@ pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
     nat: &Nat,
     rng: &mut PortRng,
-    protocol: u8,
-    (key, mut forward): (N::Key, Action<N::Addr>),
-    reply: Action<N::Addr>,
+    ((key, mut forward), reply): ((N::Key, Action<N::Addr>), Action<N::Addr>),
     (now, dir): (Tick, u64),
 ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
+    let protocol = N::protocol_of(&key);
     let mapping = nat.mapping_of(protocol, N::ICMP);
     let mut insert = |port| {
         forward.nat_port = port;

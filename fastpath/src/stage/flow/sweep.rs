@@ -5,7 +5,7 @@ use core::time::Duration;
 use flowtable::Tick;
 use flowtable::flow::{Cursor, FlowKey, FlowTable, View};
 
-use super::evict::{age_of, owner_of, settle};
+use super::evict::{age_of, settle};
 use super::fragments::end as end_fragments;
 use super::net::{Net, V4, V6};
 use super::{BY_TUNNEL, is_newer, policy};
@@ -162,8 +162,7 @@ fn some<N: Net>(
                 true
             },
             |forward, reply| {
-                side.removed(owner_of::<N>(forward, reply));
-                settle::<N>(forward, reply, &tables.policies.counters);
+                settle::<N>(side, forward, reply, &tables.policies.counters);
             },
         );
         *looked += stats.used;

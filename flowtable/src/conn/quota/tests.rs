@@ -48,6 +48,15 @@ fn counts_do_not_fall_below_zero_and_endpoints_without_a_count_have_none() {
 }
 
 #[test]
+fn what_counts_for_no_endpoint_leaves_the_reserve() {
+    let quota = quota();
+    let filled = CAPACITY - CAPACITY / 16;
+    assert_eq!(quota.may_create(u16::MAX, filled - 1), Ok(()));
+    assert_eq!(quota.may_create(u16::MAX, filled), Err(Denied::Full));
+    assert_eq!(quota.may_create(3, filled), Ok(()));
+}
+
+#[test]
 fn small_tables_have_limits_too() {
     let limits = Limits::of(64);
     assert_eq!((limits.share, limits.reserve, limits.few), (16, 4, 16));
