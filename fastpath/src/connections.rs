@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 use flowtable::conn::quota::{self, Quota};
 use flowtable::flow::{Capacity, Cursor, FlowKey, FlowTable, Key4, Key6, Seed};
 use flowtable::fragments::Limits;
-use flowtable::snat::PortRng;
+use flowtable::snat::{PortRng, Shares};
 
 use crate::batch::{BATCH, Packet};
 use crate::record::Records;
@@ -31,6 +31,8 @@ pub struct Side<K: FlowKey> {
     pub table: FlowTable<K>,
     /// How many each endpoint has.
     pub quota: Quota,
+    /// How many source ports to one destination each has that has many connections.
+    pub shares: Shares,
     /// How many there are. The table could only count its tags.
     live: CachePadded<AtomicU32>,
 }
@@ -60,7 +62,7 @@ impl Connections {
 
     /// The memory that they take, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.v4.table.memory_bytes() + self.v6.table.memory_bytes()
+        self.v4.memory_bytes() + self.v6.memory_bytes()
     }
 }
 
@@ -75,6 +77,7 @@ impl<K: FlowKey> Side<K> {
         Self {
             table: FlowTable::new(capacity, seed),
             quota: Quota::new(sizes.ports, limits),
+            shares: Shares::new((capacity.get() / 16).min(1 << 16)),
             live: CachePadded::default(),
         }
     }
@@ -102,6 +105,10 @@ impl<K: FlowKey> Side<K> {
     pub fn removed(&self, owner: u16) {
         self.live.fetch_sub(1, Relaxed);
         self.quota.removed(owner);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes() + self.shares.memory_bytes()
     }
 
     /// Connections in the table, as of some moment of late.

@@ -145,6 +145,8 @@ drop_reasons! {
         "Give the interface an address, or set natOutgoingAddress.";
     NatPortsExhausted "nat-ports-exhausted" "flow" "No free source port for a new connection to this destination in 128 probes."
         "Too many connections to one address and port: widen natPortRange, or use more destinations.";
+    NatPortsQuota "nat-ports-quota" "flow" "The pod has three quarters of all source ports to this destination."
+        "The rest is for other pods: use more destinations, or widen natPortRange.";
     NatAddressTaken "nat-address-taken" "flow" "natOutgoing applies, and another pod speaks to this destination by the same protocol, which has no ports to tell the answers by."
         "One pod of a node at a time, until its connection has been idle; for more use a pool without natOutgoing.";
     NatProtocol "nat-protocol" "flow" "natOutgoing applies, and answers could not be told from the host's: the host uses this protocol itself, which has no ports, or it is one that is never translated (IPIP, IGMP, UDP-Lite, DCCP, L2TP)."

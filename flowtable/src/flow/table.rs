@@ -91,6 +91,12 @@ impl<K: FlowKey> FlowTable<K> {
         self.len() == 0
     }
 
+    /// The hash of a key, which nobody can foresee who does not know the seed.
+    #[must_use]
+    pub fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash(key.blocks())
+    }
+
     /// Has the processor fetch the tags that decide about `key`, soon to be looked up alone or inserted.
     #[inline]
     pub fn prefetch(&self, key: &K) {

@@ -7,7 +7,9 @@
 mod pools;
 mod ports;
 mod rng;
+pub mod shares;
 
 pub use pools::{NatPools, Pool};
 pub use ports::{MAX_PROBES, PortSet, Ports, Probes};
 pub use rng::PortRng;
+pub use shares::Shares;

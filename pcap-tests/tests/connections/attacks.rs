@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use fastpath::batch::Fate;
+use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use flowtable::Tick;
 use flowtable::flow::{Action, Capacity, FlowKey as _, FlowTable4, Key4, Seed};
-use pcap_tests::build::{self, counted, ip4};
+use pcap_tests::build::{self, Mac, counted, ip4};
 use pcap_tests::choices::Random;
 use pcap_tests::rig::Rig;
 
@@ -343,4 +344,45 @@ fn packets_from_outside_block_no_port() {
     }
     let public = establish(&mut rig, 40_000);
     assert_eq!(public, 2000);
+}
+
+/// How many of `count` queries of a pod to one port of the server come through, the others refused for its share.
+fn through(rig: &mut Rig, (pod, mac, from): (PortId, Mac, &str), to: u16, count: u16) -> usize {
+    let mut through = 0;
+    for first in (0..count).step_by(64) {
+        let frames = first..count.min(first + 64);
+        let frames: Vec<_> = frames
+            .map(|n| {
+                let query = ip4(from, SERVER).udp(5000 + n, to, b"query");
+                build::ethernet(GATEWAY_MAC, mac, &query)
+            })
+            .collect();
+        for fate in rig.run_now(pod, &frames).fates {
+            match fate {
+                Fate::Transmit(_) => through += 1,
+                fate => assert_eq!(fate, Fate::Drop(DropReason::NatPortsQuota)),
+            }
+        }
+    }
+    through
+}
+
+/// Requirement S15: one pod leaves ports of each destination for the others.
+#[test]
+fn one_pod_can_not_take_all_ports_of_a_destination() {
+    let pod = (POD, POD_MAC, POD_ADDR);
+    let other = (OTHER, OTHER_MAC, OTHER_ADDR);
+    let entries = Capacity::new(1 << 14).expect("a power of two");
+    // 4096, without the port of VXLAN.
+    let mut rig = Rig::new(tables(2000..=2000 + 4096)).with_room_for(entries);
+    // Three quarters.
+    assert_eq!(through(&mut rig, pod, 53, 3400), 3072);
+    assert_eq!(through(&mut rig, other, 53, 500), 500);
+    // Elsewhere it may go, within its share of the table.
+    assert_eq!(through(&mut rig, pod, 54, 400), 400);
+    // What is over does not count.
+    rig.pass(Duration::from_mins(10));
+    assert!(rig.connections().v4.is_empty());
+    assert_eq!(through(&mut rig, pod, 53, 3400), 3072);
+    assert_eq!(through(&mut rig, other, 53, 500), 500);
 }

@@ -358,7 +358,7 @@ impl Context<'_> {
         let port = self.tables.port(self.onward.port);
         let address = port.and_then(N::nat_address);
         let address = address.ok_or(Refused::Drop(DropReason::NatNoAddress))?;
-        let forward = Action {
+        let mut forward = Action {
             flags: forward.flags | action::NAT_SRC,
             nat_addr: address,
             ..forward
@@ -372,10 +372,17 @@ impl Context<'_> {
         } = &mut *self.tracker;
         let side = N::side(connections);
         let nat = &self.tables.nat;
-        side.insert(owner, |table| {
-            let pair = ((key, forward), reply);
-            snat::claim::<N>(table, nat, rng, pair, (self.now, dir.to_bits()))
-        })
+        if snat::count::<N>(side, nat, owner, &key)? {
+            forward.flags |= snat::COUNTED;
+        }
+        let made = side.insert(owner, |table| {
+            let seen = (self.now, dir.to_bits());
+            snat::claim::<N>(table, nat, rng, (key, forward), reply, seen)
+        });
+        if made.is_err() {
+            snat::uncount::<N>(side, &forward, &key);
+        }
+        made
     }
 
     /// A packet of a connection that was decided by other tables, or that came in elsewhere. Routes were looked up again,

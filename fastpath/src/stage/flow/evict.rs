@@ -9,7 +9,7 @@ use flowtable::flow::{FlowRef, View, flag as action, idle};
 
 use super::connect::{NOBODY, OWNED_BY_REPLY};
 use super::net::Net;
-use super::policy;
+use super::{policy, snat};
 use crate::connections::Side;
 use crate::policy::{Decider, RuleCounters};
 
@@ -68,6 +68,7 @@ pub(super) fn settle<N: Net>(
     counters: &RuleCounters,
 ) {
     side.removed(owner_of::<N>(forward, reply));
+    snat::uncount::<N>(side, &forward.action, &forward.key);
     let deciders = [forward, reply].map(|view| Decider::from_bits(view.action.rule));
     let (packets, bytes) = (forward.packets + reply.packets, forward.bytes + reply.bytes);
     counters.add(deciders[0], packets, bytes);

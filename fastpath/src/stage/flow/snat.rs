@@ -4,10 +4,11 @@ use encap::nat::Tuple;
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::flow::{Action, FlowRef, FlowTable, InsertError};
-use flowtable::snat::PortRng;
+use flowtable::snat::{PortRng, shares};
 
 use super::connect::Refused;
 use super::net::Net;
+use crate::connections::Side;
 use crate::reason::DropReason;
 use crate::tables::{Mapping, Nat};
 
@@ -24,7 +25,8 @@ pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
     nat: &Nat,
     rng: &mut PortRng,
-    ((key, mut forward), reply): ((N::Key, Action<N::Addr>), Action<N::Addr>),
+    (key, mut forward): (N::Key, Action<N::Addr>),
+    reply: Action<N::Addr>,
     (now, dir): (Tick, u64),
 ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
     let protocol = N::protocol_of(&key);
@@ -62,6 +64,44 @@ pub(super) fn claim<N: Net>(
         }
     }
     Err(Refused::Drop(DropReason::NatPortsExhausted))
+}
+
+/// On a forward entry: its port is counted as its source's to the destination.
+pub(super) const COUNTED: u8 = 1 << 6;
+
+/// Counts another port to a destination as its source's, if that may have one. Nothing is counted of an endpoint that has so few
+/// connections that it does not matter; says whether it was.
+pub(super) fn count<N: Net>(
+    side: &Side<N::Key>,
+    nat: &Nat,
+    owner: u16,
+    key: &N::Key,
+) -> Result<bool, Refused> {
+    let Some(Mapping::Port(ports)) = nat.mapping_of(N::protocol_of(key), N::ICMP) else {
+        return Ok(false);
+    };
+    if side.quota.count(owner) < shares::uncounted(ports) {
+        return Ok(false);
+    }
+    let hash = share::<N>(side, key);
+    if !side.shares.claim(hash, shares::limit(ports)) {
+        return Err(Refused::Drop(DropReason::NatPortsQuota));
+    }
+    Ok(true)
+}
+
+/// Takes back what [`count`] counted of a connection that is gone, or was not made.
+pub(super) fn uncount<N: Net>(side: &Side<N::Key>, action: &Action<N::Addr>, key: &N::Key) {
+    if action.flags & COUNTED != 0 {
+        side.shares.release(share::<N>(side, key));
+    }
+}
+
+/// What stands for an endpoint, by its address, and a destination. It can be told from the key of a connection that is gone.
+fn share<N: Net>(side: &Side<N::Key>, key: &N::Key) -> u64 {
+    let mut tuple = N::tuple_of(key);
+    tuple.ports.0 = 0;
+    side.table.hash(&N::make_key(tuple, N::protocol_of(key)))
 }
 
 /// The key of a connection's answers if its source is the first one that [`claim`] tries.
