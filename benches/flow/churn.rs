@@ -74,7 +74,7 @@ pub(crate) fn run(
     )
 }
 
-/// As the fast path and the sweep do: what the next step needs is fetched for all before.
+/// As the fast path does: all are looked up before the first is removed.
 fn together(flows: &Flows, table: &FlowTable4, places: &[usize]) {
     for places in places.chunks_exact(BATCH) {
         let mut keys = Keys::<Key4>::default();
@@ -83,7 +83,6 @@ fn together(flows: &Flows, table: &FlowTable4, places: &[usize]) {
         }
         let mut found = [None::<FlowRef>; BATCH];
         table.lookup_batch(&mut keys, |hit| {
-            table.prefetch_partner(hit.entry.flow());
             found[hit.place] = Some(hit.entry.flow());
         });
         for flow in found {

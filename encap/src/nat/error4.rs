@@ -2,7 +2,7 @@
 
 use super::quote::{self, QuoteError, Quoted4};
 use super::{Tuple4, Untranslatable, translate_within4};
-use crate::checksum::{self, Difference, Sum};
+use crate::checksum::{self, Sum};
 use crate::ipv4::{self, Ipv4Info};
 use crate::nat::upper::Extent;
 use crate::{bytes, l4};
@@ -111,21 +111,6 @@ pub fn translate_error4(
 pub fn mtu_of_error4(l3: &[u8], ip: &Ipv4Info) -> Option<u16> {
     let message = l3.get(usize::from(ip.header_len)..usize::from(ip.total_len))?;
     mtu_in(message, ip)
-}
-
-/// Writes another MTU into a "fragmentation needed" and updates its checksum. False, and nothing changed, for other
-/// messages.
-pub fn set_mtu_of_error4(l3: &mut [u8], ip: &Ipv4Info, mtu: u16) -> bool {
-    let message = l3.get_mut(usize::from(ip.header_len)..usize::from(ip.total_len));
-    let Some(message) = message else {
-        return false;
-    };
-    let (Some(old), Some(checksum)) = (mtu_in(message, ip), bytes::u16_at(message, CHECKSUM_AT))
-    else {
-        return false;
-    };
-    let checksum = Difference::NONE.u16(old, mtu).apply(checksum);
-    bytes::put_u16(message, CHECKSUM_AT, checksum) && bytes::put_u16(message, MTU_AT, mtu)
 }
 
 fn mtu_in(message: &[u8], ip: &Ipv4Info) -> Option<u16> {

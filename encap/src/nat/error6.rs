@@ -2,7 +2,7 @@
 
 use super::quote::{self, QuoteError, Quoted6};
 use super::{Tuple6, Untranslatable, translate_within6};
-use crate::checksum::{self, Difference, Sum};
+use crate::checksum::{self, Sum};
 use crate::ipv6::{self, Ipv6Info};
 use crate::nat::upper::Extent;
 use crate::{bytes, l4};
@@ -112,19 +112,6 @@ pub fn translate_error6(
 /// To be believed only after [`icmp_error6`]; one below [`ipv6::MIN_MTU`] asks for nothing (RFC 8201 section 4).
 pub fn mtu_of_error6(l3: &[u8], ip: &Ipv6Info) -> Option<u32> {
     mtu_in(l3.get(usize::from(ip.upper.offset)..ip.total_len())?, ip)
-}
-
-/// Writes another MTU into a "packet too big" and updates its checksum. False, and nothing changed, for other messages.
-pub fn set_mtu_of_error6(l3: &mut [u8], ip: &Ipv6Info, mtu: u32) -> bool {
-    let Some(message) = l3.get_mut(usize::from(ip.upper.offset)..ip.total_len()) else {
-        return false;
-    };
-    let (Some(old), Some(checksum)) = (mtu_in(message, ip), bytes::u16_at(message, CHECKSUM_AT))
-    else {
-        return false;
-    };
-    let checksum = Difference::NONE.u32(old, mtu).apply(checksum);
-    bytes::put_u16(message, CHECKSUM_AT, checksum) && bytes::put_u32(message, MTU_AT, mtu)
 }
 
 fn mtu_in(message: &[u8], ip: &Ipv6Info) -> Option<u32> {

@@ -11,7 +11,7 @@
 //! itself: **no packet changes the state that the endpoint would refuse** (RFC 5961). Two checks are the
 //! caller's, because they need the whole packet:
 //!
-//! - a TCP segment that is not quick ([`changes_state`]) counts only if its checksum is right, else it is passed or
+//! - a TCP segment that is not quick counts only if its checksum is right, else it is passed or
 //!   dropped without [`next`];
 //! - the new word is stored only if the packet is forwarded: one whose TTL ends here never reaches the endpoint.
 //!
@@ -183,12 +183,4 @@ pub fn next(own: Dir, partner: Dir, is_reply: bool, facts: &Facts) -> Next {
         Facts::Icmp(icmp) => icmp::next(own, is_reply, *icmp),
         Facts::Datagram => Next::pass(Dir::datagram()),
     }
-}
-
-/// Whether a TCP segment with these flags may change more than what is [noted](Dir::note): then the caller verifies its
-/// checksum before it asks [`next`]. The opposite of [`is_quick`].
-#[inline(always)]
-#[must_use]
-pub const fn changes_state(own: Dir, flags: Flags) -> bool {
-    !is_quick(own, flags)
 }

@@ -5,7 +5,6 @@
 //! where it has its share, and of these what others began at it before what it began. An assured connection is never evicted for
 //! a new one.
 
-use core::cmp::Reverse;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 
@@ -148,18 +147,6 @@ impl Candidate {
         let may_go = self.state.is_embryonic() || self.state.is_closing();
         may_go.then_some((self.state.is_embryonic(), self.idle))
     }
-}
-
-/// Which of these connections, those of a line of the table, goes for a new one: the embryonic one that has been idle
-/// longest, or if there is none the closing one. `None` if all are assured.
-#[must_use]
-pub fn victim(candidates: impl IntoIterator<Item = Candidate>) -> Option<usize> {
-    candidates
-        .into_iter()
-        .enumerate()
-        .filter_map(|(at, candidate)| Some((candidate.rank()?, at)))
-        .min_by_key(|(rank, _)| Reverse(*rank))
-        .map(|(_, at)| at)
 }
 
 #[cfg(test)]

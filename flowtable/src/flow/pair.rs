@@ -49,13 +49,6 @@ impl NoPlace {
 }
 
 impl<K: FlowKey> FlowTable<K> {
-    /// Has the processor fetch what removing the connection needs beside this entry: the other
-    /// direction's, and its tags.
-    #[inline]
-    pub fn prefetch_partner(&self, flow: FlowRef) {
-        self.prefetch_slot(self.entry(flow.slot as usize).head().partner() as usize);
-    }
-
     /// Inserts both directions of a connection, or neither. Last seen `now`, with no packet yet.
     ///
     /// The reply's key is claimed first: with SNAT it is what makes a port the connection's own. The

@@ -8,17 +8,6 @@ use super::PortRng;
 /// and a search through all of them would cost the connections of others.
 pub const MAX_PROBES: u32 = 128;
 
-/// Protocol numbers, as far as they decide on ports.
-mod protocol {
-    pub(super) const ICMP: u8 = 1;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const DCCP: u8 = 33;
-    pub(super) const ICMPV6: u8 = 58;
-    pub(super) const SCTP: u8 = 132;
-    pub(super) const UDPLITE: u8 = 136;
-}
-
 /// A set of ports, each as likely to be drawn as any other however many are excluded.
 ///
 /// Holds what is left of the ranges after the exclusions as runs, so that a set with few exclusions, as nearly all are, fits a
@@ -248,19 +237,6 @@ impl Ports {
             others: PortSet::new([Self::DEFAULT_RANGE], []),
             identifiers: PortSet::new([0..=u16::MAX], []),
             protocols: Self::protocols_without([]),
-        }
-    }
-
-    /// What a protocol draws from. None for one without ports: its connections keep what they have, which is nothing.
-    #[inline]
-    #[must_use]
-    pub const fn of(&self, protocol: u8) -> Option<&PortSet> {
-        match protocol {
-            protocol::TCP => Some(&self.tcp),
-            protocol::UDP => Some(&self.udp),
-            protocol::UDPLITE | protocol::DCCP | protocol::SCTP => Some(&self.others),
-            protocol::ICMP | protocol::ICMPV6 => Some(&self.identifiers),
-            _ => None,
         }
     }
 }

@@ -118,18 +118,25 @@ fn an_empty_set_has_no_port_and_a_set_of_one_has_one() {
 
 #[test]
 fn a_protocol_draws_from_its_own_ports() {
-    // The configured range is for TCP and UDP; other protocols are masqueraded plainly.
-    let ports = Ports::new(40000..=41000, [40001..=40001], [40002..=40002]);
-    let has = |protocol, port| ports.of(protocol).is_some_and(|set| set.contains(port));
-    assert!(has(6, 40000) && !has(6, 40001) && has(6, 40002) && !has(6, 39999) && !has(6, 41001));
-    assert!(has(17, 40001) && !has(17, 40002));
-    for protocol in [33, 132, 136] {
-        assert!(has(protocol, 1024) && has(protocol, 65535) && !has(protocol, 1023));
-    }
-    for protocol in [1, 58] {
-        assert!(has(protocol, 0) && has(protocol, 65535));
-    }
-    assert!(ports.of(47).is_none() && ports.of(50).is_none());
+    // The configured range is for TCP and UDP.
+    let Ports {
+        tcp,
+        udp,
+        others,
+        identifiers,
+        protocols,
+    } = Ports::new(40000..=41000, [40001..=40001], [40002..=40002]);
+    let has = |set: &PortSet, members: &[u16]| members.iter().all(|it| set.contains(*it));
+    let lacks = |set: &PortSet, others: &[u16]| !others.iter().any(|it| set.contains(*it));
+    assert!(has(&tcp, &[40000, 40002]) && lacks(&tcp, &[40001, 39999, 41001]));
+    assert!(has(&udp, &[40001]) && lacks(&udp, &[40002]));
+    assert!(has(&others, &[1024, 65535]) && lacks(&others, &[1023]));
+    assert!(has(&identifiers, &[0, 65535]));
+    // Of what has ports, or may be a tunnel's of ours, none is translated by its addresses alone.
+    assert!(has(&protocols, &[47, 50, 255]));
+    assert!(lacks(&protocols, &[0, 1, 4, 6, 17, 33, 58, 132, 136, 256]));
+    let without = Ports::protocols_without([47]);
+    assert!(lacks(&without, &[47]) && has(&without, &[50]));
 }
 
 fn ranges() -> impl Strategy<Value = Vec<RangeInclusive<u16>>> {

