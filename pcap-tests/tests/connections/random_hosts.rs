@@ -1,5 +1,7 @@
 //! Random host endpoints of a node with the interface eth0.
 
+use std::sync::Arc;
+
 use control::policy::model::DefaultAction::{Deny, Pass};
 use control::policy::model::{
     Failsafe, HostEndpoint, Model, PolicyId, Profile, Rules, TierPolicies,
@@ -49,7 +51,9 @@ pub(crate) fn add(dice: &mut Dice, model: &mut Model, ids: &[PolicyId]) {
             untracked: sometimes(dice, ids, 3),
             ..HostEndpoint::default()
         };
-        model.host_endpoints.insert(name.to_owned(), endpoint);
+        model
+            .host_endpoints
+            .insert(name.to_owned(), endpoint.into());
     }
 }
 
@@ -67,6 +71,7 @@ fn open_pods(model: &mut Model) {
     };
     model.profiles.insert("open".to_owned(), Profile { rules });
     for workload in model.workloads.values_mut() {
+        let workload = Arc::make_mut(workload);
         workload.tiers.clear();
         workload.profiles = vec!["open".to_owned()];
     }

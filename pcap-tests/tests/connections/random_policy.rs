@@ -191,7 +191,7 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
         let members = (0..dice.below(4)).map(|_| net(dice)).collect();
         model.ip_sets.insert(
             IpSetId::from(format!("nets{at}").as_str()),
-            IpSet::Nets(members),
+            IpSet::Nets(members).into(),
         );
         let members = (0..dice.below(4)).map(|_| IpPort {
             address: net(dice).addr(),
@@ -201,7 +201,7 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
         let members = members.collect();
         model.ip_sets.insert(
             IpSetId::from(format!("ports{at}").as_str()),
-            IpSet::IpPorts(members),
+            IpSet::IpPorts(members).into(),
         );
     }
     let mut ids = Vec::new();
@@ -222,7 +222,8 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
             Policy {
                 tier,
                 rules: rules(dice),
-            },
+            }
+            .into(),
         );
         ids.push(id);
     }
@@ -268,7 +269,7 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
             tiers,
             ..Workload::default()
         };
-        model.workloads.insert(workload_id(name), workload);
+        model.workloads.insert(workload_id(name), workload.into());
     }
     random_hosts::add(dice, &mut model, &ids);
     model
