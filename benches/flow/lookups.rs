@@ -148,7 +148,7 @@ pub(crate) fn verify(
         let mut ours = vec![u32::MAX; keys.len()];
         for (keys, out) in keys.chunks(batch).zip(ours.chunks_mut(batch)) {
             table.lookup_batch(&mut Keys::from(keys), |hit| {
-                out[hit.place] = hit.action.nat_addr
+                out[hit.place] = hit.action.nat_addr;
             });
         }
         differs("flowtable", &ours)?;
