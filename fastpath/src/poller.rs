@@ -95,7 +95,8 @@ impl<I: PacketIo> Poller<I> {
         self.io
     }
 
-    /// Serves every queue once. Returns how many packets came in.
+    /// Serves every queue once, and another one first each time: what is short, a slower port's ring above all, goes to whoever comes first.
+    /// Returns how many packets came in.
     pub fn round(&mut self, batch: &mut Batch, now: Tick) -> usize {
         // Ports first: a port's number goes to another only after every poller let go of it, so tables that are newer
         // than the sockets drop, and never send to the wrong port.
@@ -105,7 +106,9 @@ impl<I: PacketIo> Poller<I> {
         // Before what comes in now, so that packets that waited stay in front of those that did not have to.
         self.pipeline.run_timers(&mut self.io, tables, now, &mut ());
         let mut received = 0;
-        for queue in 0..self.io.rx_queues() {
+        let queues = self.io.rx_queues();
+        let first = self.pipeline.counters().rounds.get() as usize % queues.max(1);
+        for queue in (first..queues).chain(0..first) {
             let Some(port) = self.io.recv(queue, batch) else {
                 continue;
             };

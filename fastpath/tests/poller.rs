@@ -20,14 +20,16 @@ use flowtable::lpm::{NextHopId, Prefix4, Rib4};
 
 const POD: PortId = PortId(0);
 const UPLINK: PortId = PortId(1);
+const SECOND_POD: PortId = PortId(2);
 const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const GATEWAY_MAC: MacAddr = MacAddr([0xee; 6]);
 const NIC_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const SERVER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
 const POD_ADDR: u32 = 0x0a00_0002;
+const SECOND_POD_ADDR: u32 = 0x0a00_0003;
 const SERVER: u32 = 0xc000_024d;
 
-/// A pod and an uplink, and a connected network behind the uplink whose one neighbour is known or not.
+/// Two pods and an uplink, and a connected network behind the uplink whose one neighbour is known or not.
 fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
     let port = |name: &str, mac, kind| {
         Some(Port {
@@ -43,10 +45,12 @@ fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
             since: 0,
         })
     };
-    let pod = PodPort {
-        mac: Some(POD_MAC),
-        addrs4: vec![POD_ADDR],
-        ..PodPort::default()
+    let pod = |addr| {
+        PortKind::Pod(PodPort {
+            mac: Some(POD_MAC),
+            addrs4: vec![addr],
+            ..PodPort::default()
+        })
     };
     let server = if neighbour_is_known {
         NextHop::Send(Adjacency {
@@ -75,8 +79,9 @@ fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
         generation,
         fib4: rib.snapshot(),
         ports: vec![
-            port("cali0", GATEWAY_MAC, PortKind::Pod(pod)),
+            port("cali0", GATEWAY_MAC, pod(POD_ADDR)),
             port("eth0", NIC_MAC, PortKind::Uplink),
+            port("cali1", GATEWAY_MAC, pod(SECOND_POD_ADDR)),
         ],
         ..Tables::default()
     };
@@ -84,11 +89,11 @@ fn tables(generation: u64, neighbour_is_known: bool) -> Tables {
     tables
 }
 
-/// A UDP datagram from the pod to the server, told apart by its source port.
-fn datagram(number: u16) -> Vec<u8> {
+/// A UDP datagram from a pod to the server, told apart by its source port.
+fn datagram(from: u32, number: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     let builder = etherparse::PacketBuilder::ethernet2(POD_MAC.0, GATEWAY_MAC.0)
-        .ipv4(POD_ADDR.to_be_bytes(), SERVER.to_be_bytes(), 64)
+        .ipv4(from.to_be_bytes(), SERVER.to_be_bytes(), 64)
         .udp(number, 9);
     builder.write(&mut frame, b"hello").expect("a packet");
     frame
@@ -98,31 +103,51 @@ fn source_port(frame: &[u8]) -> u16 {
     u16::from_be_bytes([frame[34], frame[35]])
 }
 
-#[test]
-fn packets_that_waited_for_a_neighbour_leave_before_those_that_come_later() {
-    let mut publisher = Publisher::new(tables(1, false));
-    let counters = Arc::new(Counters::new(2));
-    let mut poller = Poller {
-        io: MemIo::new(64, 2048, 2, 64),
+/// A poller over memory in which each port holds `tx_room` frames that were sent.
+fn poller(publisher: &mut Publisher<Tables>, tx_room: usize) -> Poller<MemIo> {
+    Poller {
+        io: MemIo::new(64, 2048, 3, tx_room),
         pipeline: Pipeline::new(
-            Arc::clone(&counters),
+            Arc::new(Counters::new(3)),
             Events::new(Arc::new(ArrayQueue::new(8))),
         ),
         tables: publisher.subscribe(),
         mode: PollMode::Busy,
         stop: Arc::new(AtomicBool::new(false)),
         notify: Notify(Arc::new(|| {})),
-    };
+    }
+}
+
+#[test]
+fn packets_that_waited_for_a_neighbour_leave_before_those_that_come_later() {
+    let mut publisher = Publisher::new(tables(1, false));
+    let mut poller = poller(&mut publisher, 64);
     let mut batch = Batch::default();
     for number in [1, 2] {
-        assert!(poller.io.inject(POD, &datagram(number)));
+        assert!(poller.io.inject(POD, &datagram(POD_ADDR, number)));
     }
     poller.round(&mut batch, Tick(1));
     assert_eq!(poller.pipeline.held(), 2);
     publisher.publish(tables(2, true));
-    assert!(poller.io.inject(POD, &datagram(3)));
+    assert!(poller.io.inject(POD, &datagram(POD_ADDR, 3)));
     poller.round(&mut batch, Tick(2));
     assert_eq!(poller.io.take_sent(UPLINK, source_port), [1, 2, 3]);
     assert_eq!(poller.pipeline.held(), 0);
-    assert!(counters.is_balanced());
+    assert!(poller.pipeline.counters().is_balanced());
+}
+
+#[test]
+fn each_queue_is_the_first_one_of_a_round_in_turn() {
+    let mut publisher = Publisher::new(tables(1, true));
+    // Both pods' packets leave by the uplink, which has one place.
+    let mut poller = poller(&mut publisher, 1);
+    let mut batch = Batch::default();
+    let mut came = Vec::new();
+    for round in 0..3 {
+        assert!(poller.io.inject(POD, &datagram(POD_ADDR, 1)));
+        assert!(poller.io.inject(SECOND_POD, &datagram(SECOND_POD_ADDR, 2)));
+        poller.round(&mut batch, Tick(1 + round));
+        came.extend(poller.io.take_sent(UPLINK, source_port));
+    }
+    assert_eq!(came, [1, 2, 2], "of three queues the uplink's own is one");
 }

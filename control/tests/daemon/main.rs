@@ -13,5 +13,6 @@ mod pods;
 mod process;
 mod reload;
 mod scale;
+mod spray;
 mod traffic;
 mod two_pollers;

@@ -80,7 +80,7 @@ pub(crate) use packet_io_contract;
 const LOOKS: usize = 2000;
 
 /// Frames that are all different, of all lengths from an Ethernet header up, valid Ethernet to anybody.
-fn frames(count: usize, seed: usize) -> Vec<Vec<u8>> {
+pub(crate) fn frames(count: usize, seed: usize) -> Vec<Vec<u8>> {
     let frame = |index: usize| {
         let len = 60 + (index * 37 + seed) % 1400;
         let mut bytes: Vec<u8> = (0..len)
@@ -131,7 +131,7 @@ fn bytes_of<I: PacketIo>(io: &mut I, frame: &Frame) -> Vec<u8> {
 }
 
 /// A fresh frame with these bytes.
-fn filled<I: PacketIo>(io: &mut I, bytes: &[u8]) -> Frame {
+pub(crate) fn filled<I: PacketIo>(io: &mut I, bytes: &[u8]) -> Frame {
     let mut frame = io.alloc().expect("a free chunk");
     frame.len = bytes.len() as u16;
     frame.of(io.chunk(&frame)).copy_from_slice(bytes);

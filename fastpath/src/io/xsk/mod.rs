@@ -21,6 +21,7 @@
 //!
 //! Everything works in the network namespace of the calling thread.
 
+mod allowance;
 pub mod arena;
 mod error;
 pub mod ethtool;

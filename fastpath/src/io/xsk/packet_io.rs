@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use flowtable::Tick;
 
+use super::allowance::Allowance;
 use super::wait::{WaitSet, Waker};
 use super::{ArenaPart, ClosedSocket, FrameSpan, PortError, QueuePort, Statistics, XskSocket};
 use crate::batch::{BATCH, Batch};
@@ -17,6 +18,9 @@ use crate::port::PortId;
 const CARE: Duration = Duration::from_secs(1);
 /// The longest sleep while frames wait in a TX ring that the kernel did not drain.
 const SLEEP_WHILE_SENDING: Duration = Duration::from_millis(1);
+
+/// With so many free slots in a TX ring nobody is kept from sending a batch.
+const ROOMY: u32 = 8 * BATCH as u32;
 
 /// What control tells a poller's I/O.
 #[derive(Debug)]
@@ -107,6 +111,8 @@ pub struct XskIo {
     replies: Arc<ArrayQueue<Reply>>,
     wait: WaitSet,
     cared: Tick,
+    /// The number of the batch that was received last, over and over.
+    turn: u32,
 }
 
 #[derive(Debug)]
@@ -115,6 +121,29 @@ struct Queue {
     socket: QueuePort,
     is_sending: bool,
     is_down: bool,
+    /// What the present batch has taken of its TX ring.
+    allowance: Allowance,
+}
+
+impl Queue {
+    /// Whether a packet of this turn may have one of the TX ring's slots. Has the kernel drain the ring when that is what it takes.
+    #[inline]
+    fn may_send(&mut self, part: &mut ArenaPart, turn: u32) -> bool {
+        let room = self.socket.room(ROOMY);
+        self.allowance.take(turn, room) || self.drain(part, turn)
+    }
+
+    #[cold]
+    fn drain(&mut self, part: &mut ArenaPart, turn: u32) -> bool {
+        if !self.allowance.may_drain() {
+            return false;
+        }
+        self.is_down |= matches!(self.socket.flush(), Err(PortError::Down));
+        self.socket.reap(part);
+        self.allowance.drained(self.socket.outstanding() == 0);
+        let room = self.socket.room(ROOMY);
+        !self.is_down && self.allowance.take(turn, room)
+    }
 }
 
 impl XskIo {
@@ -142,6 +171,7 @@ impl XskIo {
             replies,
             wait,
             cared: Tick(0),
+            turn: 0,
         };
         Ok((io, control))
     }
@@ -177,6 +207,7 @@ impl XskIo {
             socket,
             is_sending: false,
             is_down: false,
+            allowance: Allowance::default(),
         };
         if let Some(slot) = self.queues.get_mut(index) {
             *slot = Some(queue);
@@ -264,6 +295,7 @@ impl PacketIo for XskIo {
     fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
         let queue = self.queues.get_mut(queue)?.as_mut()?;
         let count = queue.socket.recv(&mut self.part, &mut self.spans[..]);
+        self.turn = self.turn.wrapping_add(1);
         if count > 0 {
             let received = self.spans.get(..count).unwrap_or_default();
             for span in received {
@@ -296,7 +328,10 @@ impl PacketIo for XskIo {
             start: frame.start,
             len: frame.len,
         };
-        if queue.is_down || queue.socket.send(&mut self.part, span).is_err() {
+        if queue.is_down
+            || !queue.may_send(&mut self.part, self.turn)
+            || queue.socket.send(&mut self.part, span).is_err()
+        {
             return Err(frame);
         }
         if !queue.is_sending {

@@ -201,6 +201,19 @@ impl QueuePort {
         Ok(())
     }
 
+    /// Frames that can be staged before [`send`](Self::send) says [`SendError::Full`]. Exact only below `wanted`: above, the kernel may have
+    /// drained more.
+    #[inline]
+    pub fn room(&mut self, wanted: u32) -> u32 {
+        let room = self.socket.tx.as_mut().map_or(0, |tx| tx.room(wanted));
+        room.min(
+            self.socket
+                .completion
+                .slots()
+                .saturating_sub(self.outstanding),
+        )
+    }
+
     /// Shows the staged frames to the kernel and has it send them.
     ///
     /// In copy mode the kernel sends in `sendto`, a limited number a call, so this calls until the ring is
