@@ -44,7 +44,15 @@ pub fn pin_to_last_core() -> nix::Result<usize> {
 /// # Errors
 /// What the system says, as when there is no such core.
 pub fn pin_to(core: usize) -> nix::Result<()> {
+    pin(0, core)
+}
+
+/// Keeps a thread of the system, known by its number (0: this one), on this core.
+///
+/// # Errors
+/// What the system says, as when there is no such thread or core.
+pub fn pin(thread: i32, core: usize) -> nix::Result<()> {
     let mut one = CpuSet::new();
     one.set(core)?;
-    sched_setaffinity(Pid::from_raw(0), &one)
+    sched_setaffinity(Pid::from_raw(thread), &one)
 }

@@ -7,6 +7,7 @@ pub mod generator;
 pub mod ours;
 pub mod peer;
 pub mod policies;
+pub mod process;
 pub mod rng;
 pub mod rounds;
 pub mod routes;

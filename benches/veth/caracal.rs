@@ -3,14 +3,13 @@
 //! The generator is a pod on n0; n1 is the uplink; the sink is a router (plain) or another node (VXLAN).
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
+use benches::process::{Process, shell};
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
 
-use crate::lab::shell;
-use crate::nodes::{Node, Process, Running};
+use crate::nodes::{Node, Running};
 use crate::policies;
 
 /// What the daemon is told, beside the resources. The rings are longer than what the generator has under way, as the
@@ -104,7 +103,6 @@ impl Node for Caracal {
             std::process::id(),
             self.way
         ));
-        let binary = daemon()?;
         write_config(&dir, self)?;
         shell(
             netns,
@@ -112,18 +110,7 @@ impl Node for Caracal {
              ip neigh add 192.168.9.2 lladdr 02:00:00:00:09:02 nud permanent dev n1
              ip route add 10.2.0.0/16 via 192.168.9.2",
         )?;
-        let log = fs::File::create(dir.join("log"))?;
-        let child = Command::new("ip")
-            .args(["netns", "exec", netns.name()])
-            .arg(binary)
-            .arg("run")
-            .arg("--config")
-            .arg(dir.join("caracal.yaml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        Ok(Running::Process(Process::new(child, Some(dir))))
+        Ok(Running::Process(Process::daemon(netns, dir)?))
     }
 }
 
@@ -147,33 +134,4 @@ fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
     };
     fs::write(dir.join("conf.d/all.yaml"), resources)?;
     Ok(())
-}
-
-/// The release binary, built now if it is not up to date.
-fn daemon() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--quiet",
-            "-p",
-            "control",
-            "--bin",
-            "caracal",
-        ])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()?;
-    // target/release/deps/veth-… -> target/release/caracal
-    let exe = std::env::current_exe()?;
-    let release = exe
-        .ancestors()
-        .nth(2)
-        .ok_or("the bench is not in a target directory")?;
-    let binary = release.join("caracal");
-    if status.success() && binary.exists() {
-        Ok(binary)
-    } else {
-        Err(format!("{}: could not be built", binary.display()).into())
-    }
 }

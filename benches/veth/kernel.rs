@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use benches::generator::FIRST_PORT;
+use benches::process::shell;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
 
-use crate::lab::{DESTINATION, GENERATOR, shell};
+use crate::lab::{DESTINATION, GENERATOR};
 use crate::nodes::{Node, Running};
 use crate::policies::{POLICIES, Rule, rule};
 

@@ -8,10 +8,9 @@
 //! counts and drops whatever comes.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use benches::generator::{Flow, Generator};
+use benches::generator::{Flow, Generator, Kind};
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::{Netns, Sink, SinkHook};
 
@@ -67,7 +66,8 @@ impl Lab {
             from: G0,
             source: GENERATOR,
             destination: DESTINATION,
-            flows,
+            flows: u32::from(flows),
+            kind: Kind::Udp,
         };
         let generator = Generator::new(&netns.generator, "g0", flow, 64)?;
         let growth = node.growth();
@@ -115,21 +115,5 @@ impl Namespaces {
         self.node.ip("link set n1 address 02:00:00:00:09:01");
         self.sink.ip("link set s0 address 02:00:00:00:09:02");
         self.sink.ip("addr add 192.168.9.2/24 dev s0");
-    }
-}
-
-/// Runs a shell command in `netns`.
-pub(crate) fn shell(netns: &Netns, script: &str) -> Result<()> {
-    let output = Command::new("ip")
-        .args(["netns", "exec", netns.name(), "sh", "-ec", script])
-        .output()?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!(
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )
-        .into())
     }
 }

@@ -20,11 +20,10 @@
 use std::time::{Duration, Instant};
 
 use benches::cpu;
+use benches::process::shell;
 use benches::rounds::Result;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
-use crate::lab::{Lab, shell};
+use crate::lab::Lab;
 use crate::nodes::Running;
 
 /// Packets under way at most: fewer than the kernel's backlog (1000) and the bare forwarder's rings (512).
@@ -78,7 +77,7 @@ pub(crate) fn take_turns(
         return Err("two cores are needed for --cores two".into());
     }
     let first = if cores == Cores::Two { 0 } else { last };
-    pin(0, first)?;
+    cpu::pin_to(first)?;
     for lab in labs.iter_mut() {
         lab.generator.set_len(size);
         place(lab, cores, last)?;
@@ -163,7 +162,7 @@ fn turn(lab: &mut Lab, packets: u64, cores: Cores, softirq: Option<i32>) -> Resu
 /// Puts a node where the layout wants it.
 fn place(lab: &Lab, cores: Cores, core: usize) -> Result<()> {
     for thread in lab.running.threads() {
-        pin(thread, core)?;
+        cpu::pin(thread, core)?;
     }
     match &lab.running {
         Running::InKernel => {
@@ -184,12 +183,6 @@ fn place(lab: &Lab, cores: Cores, core: usize) -> Result<()> {
         }
         Running::Process(_) => Ok(()),
     }
-}
-
-fn pin(thread: i32, core: usize) -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(core)?;
-    Ok(sched_setaffinity(Pid::from_raw(thread), &one)?)
 }
 
 /// The kernel thread that runs the softirqs of `core` when there are too many.

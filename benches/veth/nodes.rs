@@ -2,11 +2,11 @@
 //!
 //! To add one, implement [`Node`]; or, without a line of code, `--spawn NAME:GROWTH:COMMAND`.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use benches::forwarder::Forwarder;
+use benches::process::Process;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
 
@@ -43,34 +43,6 @@ impl Running {
             Self::InKernel => Vec::new(),
             Self::Here(forwarder) => vec![forwarder.thread()],
             Self::Process(process) => process.threads(),
-        }
-    }
-}
-
-/// A child process that is killed when dropped, and the directory that goes with it.
-pub(crate) struct Process(Child, Option<PathBuf>);
-
-impl Process {
-    pub(crate) fn new(child: Child, dir: Option<PathBuf>) -> Self {
-        Self(child, dir)
-    }
-
-    fn threads(&self) -> Vec<i32> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
-        tasks
-            .into_iter()
-            .flatten()
-            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
-            .collect()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        if let Some(dir) = &self.1 {
-            let _ = std::fs::remove_dir_all(dir);
         }
     }
 }
