@@ -174,6 +174,13 @@ fn caracal_passes_every_check() {
         let blocked = |c: &&Value| c["step"] == step && c["what"] == "blocked";
         assert!(checks.iter().filter(blocked).count() >= 8, "{step}");
     }
+    let policy = |what: &str| {
+        let of = |c: &&Value| c["step"] == "policy" && c["what"] == what;
+        checks.iter().filter(of).count()
+    };
+    // The policy of pods by what was dropped; that of a host endpoint so, and by a trace in each family.
+    assert_eq!(policy("named"), 1 + 1 + 2);
+    assert_eq!(policy("blocked"), 2 * 3);
     let judged = |c: &&Value| c["step"] == "interop-vxlan" && c["what"] == "tcp";
     assert_eq!(checks.iter().filter(judged).count(), 8);
     let snat = |what: &str| -> Vec<&Value> {

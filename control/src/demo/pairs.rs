@@ -88,6 +88,20 @@ pub static INTEROP: [Pair; 4] = [
     },
 ];
 
+/// The conversations that the outside begins.
+pub static OUTSIDE: [Pair; 2] = [
+    Pair {
+        name: "outside to pod",
+        from: End::Outside,
+        to: End::Pod(WEB),
+    },
+    Pair {
+        name: "outside to other pod",
+        from: End::Outside,
+        to: End::Pod(CLIENT),
+    },
+];
+
 impl Pair {
     /// True if it needs somebody who forwards, and not just a host's own stack.
     pub fn is_forwarded(&self) -> bool {

@@ -10,6 +10,7 @@ use super::error::{DemoError, Result};
 use super::lab::Lab;
 use super::plan::{Node, POD_NAMESPACE, WEB};
 use super::resources::control_socket;
+use super::topology::ETH;
 use crate::api::report::{Drops, Status};
 use crate::api::{Client, ClientError, Method};
 use crate::trace::{Ask, Trace};
@@ -19,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A policy about the pod `web`.
+/// A policy about the pod `web`, or about what reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
     /// Staged: would deny all.
@@ -28,6 +29,8 @@ pub(super) enum Policy {
     OnlyDb,
     /// Nothing may go out.
     Silence,
+    /// Of node 1's interface to the others: nothing that comes in there may be forwarded to it.
+    Edge,
 }
 
 impl Policy {
@@ -37,6 +40,15 @@ impl Policy {
             Self::Staged => "staged-close-web",
             Self::OnlyDb => "only-db",
             Self::Silence => "silence-web",
+            Self::Edge => "close-edge",
+        }
+    }
+
+    /// How many resources its file holds.
+    fn resources(self) -> isize {
+        match self {
+            Self::Staged | Self::OnlyDb | Self::Silence => 1,
+            Self::Edge => 2,
         }
     }
 
@@ -53,10 +65,25 @@ impl Policy {
                 "  ingress:\n    - action: Allow\n      source: {selector: pod == 'db'}\n    - action: Deny\n",
             ),
             Self::Silence => ("NetworkPolicy", "Egress", "  egress: []\n"),
+            Self::Edge => return self.edge(),
         };
         format!(
             "apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata:\n  name: {}\n  namespace: {POD_NAMESPACE}\n\
              spec:\n  selector: pod == '{}'\n  types: [{types}]\n{rules}",
+            self.name(),
+            WEB.name
+        )
+    }
+
+    /// A host endpoint, and the policy that selects it.
+    fn edge(self) -> String {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: edge, labels: {{at: edge}}}}\n\
+             spec: {{node: {}, interfaceName: {ETH}}}\n---\n\
+             apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {}}}\n\
+             spec:\n  selector: at == 'edge'\n  applyOnForward: true\n  types: [Ingress]\n  ingress:\n    \
+             - {{action: Deny, destination: {{selector: pod == '{}'}}}}\n    - {{action: Allow}}\n",
+            Node::One.name(),
             self.name(),
             WEB.name
         )
@@ -72,7 +99,7 @@ impl Policy {
     /// # Errors
     /// When a daemon does not take it.
     pub(super) fn apply(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
-        change(lab, cancel, 1, |node| {
+        change(lab, cancel, self.resources(), |node| {
             fs::write(self.path(lab, node), self.text())
         })
     }
@@ -82,7 +109,7 @@ impl Policy {
     /// # Errors
     /// When a daemon does not follow.
     pub(super) fn withdraw(self, lab: &Lab, cancel: &Cancel) -> Result<()> {
-        change(lab, cancel, -1, |node| {
+        change(lab, cancel, -self.resources(), |node| {
             fs::remove_file(self.path(lab, node))
         })
     }
@@ -93,7 +120,12 @@ impl Policy {
 /// # Errors
 /// When a file cannot be removed.
 pub(super) fn clear(lab: &Lab) -> Result<()> {
-    for policy in [Policy::Staged, Policy::OnlyDb, Policy::Silence] {
+    for policy in [
+        Policy::Staged,
+        Policy::OnlyDb,
+        Policy::Silence,
+        Policy::Edge,
+    ] {
         for node in Node::ALL {
             let path = policy.path(lab, node);
             if path.exists() {
@@ -105,7 +137,7 @@ pub(super) fn clear(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Changes the files of both nodes, whose number changes by `more`, and waits until pollers use them.
+/// Changes the files of both nodes, whose resources become `more`, and waits until pollers use them.
 fn change(
     lab: &Lab,
     cancel: &Cancel,
@@ -148,11 +180,11 @@ pub(super) fn drops(lab: &Lab, node: Node) -> Result<Drops> {
     ask(lab, node, Method::Drops)
 }
 
-/// What staged policies say of a new TCP connection from one pod to another, by a trace at the daemon of `node`.
+/// What would become of a new TCP connection to a pod, as the daemon of `node` traces it.
 ///
 /// # Errors
 /// When it does not answer.
-pub(super) fn staged(lab: &Lab, node: Node, from: IpAddr, to: IpAddr) -> Result<Vec<String>> {
+pub(super) fn trace(lab: &Lab, node: Node, from: IpAddr, to: IpAddr) -> Result<Trace> {
     let packet = Ask {
         from: from.to_string(),
         to: to.to_string(),
@@ -160,8 +192,7 @@ pub(super) fn staged(lab: &Lab, node: Node, from: IpAddr, to: IpAddr) -> Result<
         port: 80,
         source_port: 40_000,
     };
-    let trace: Trace = ask(lab, node, Method::Trace(packet))?;
-    Ok(trace.staged)
+    ask(lab, node, Method::Trace(packet))
 }
 
 fn ask<T: serde::de::DeserializeOwned>(lab: &Lab, node: Node, method: Method) -> Result<T> {

@@ -20,6 +20,8 @@ pub struct Options {
     pub nat_ports: Option<(u16, u16)>,
     /// Entries of each table of connections; `None`: the daemon's default.
     pub entries: Option<u32>,
+    /// Host endpoints of the nodes are enforced on forwarded traffic; else they are refused.
+    pub host_endpoints: bool,
 }
 
 /// Writes the configuration of `node` for the scenario, replacing an earlier one; returns its `caracal.yaml`. A daemon
@@ -55,11 +57,16 @@ fn daemon_config(lab_dir: &Path, node: Node, options: &Options) -> String {
     let connections = options.entries.map_or(String::new(), |entries| {
         format!("connections: {{ entries: {entries}, entriesV6: {entries} }}\n")
     });
+    let hosts = if options.host_endpoints {
+        "hostEndpoints: forwarded-only\n"
+    } else {
+        ""
+    };
     format!(
         "nodeName: {name}\n\
          uplinks:\n  - interface: {ETH}\n\
          maxPods: 16\n\
-         {connections}\
+         {connections}{hosts}\
          controlSocket: {}\n",
         socket.display()
     )
@@ -192,13 +199,14 @@ fn settings(options: &Options) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DaemonConfig, Source, compute, load_sources};
+    use crate::config::{DaemonConfig, HostEndpoints, Source, compute, load_sources};
     use crate::desired::Way;
 
     const OPTIONS: Options = Options {
         nat_outgoing: true,
         nat_ports: Some((20_000, 20_015)),
         entries: Some(4096),
+        host_endpoints: true,
     };
 
     #[test]
@@ -209,6 +217,7 @@ mod tests {
         assert_eq!(config.resources, Path::new("/d/conf.d"));
         assert_eq!(config.uplinks[0].interface.value, "eth0");
         assert_eq!(config.connections.entries_v6, 4096);
+        assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);
     }
 
     #[test]

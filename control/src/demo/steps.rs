@@ -9,7 +9,7 @@ use super::checks::{Bench, took};
 use super::daemon::Daemon;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
-use super::pairs::{INTEROP, PAIRS, Pair};
+use super::pairs::{INTEROP, OUTSIDE, PAIRS, Pair};
 use super::plan::{CLIENT, DB, End, Node, WEB};
 use super::policy::{self, Policy};
 use super::report::{Figures, Outcome, Status, What};
@@ -99,6 +99,10 @@ impl Step {
     fn options(self) -> Options {
         match self {
             Self::Snat(_) => snat::OPTIONS,
+            Self::Policy(_) => Options {
+                host_endpoints: true,
+                ..Options::default()
+            },
             _ => Options::default(),
         }
     }
@@ -287,7 +291,8 @@ fn converse(
 }
 
 /// Policies about `web`: a staged one changes nothing, and a trace says what it would do; one that lets only `db` in blocks
-/// `client`, and says so; one that lets nothing out leaves the host's probes answered. Then a pod that spoofs.
+/// `client`, and says so; one that lets nothing out leaves the host's probes answered; one of a host endpoint keeps the outside away
+/// from `web`, and from nobody else. Then a pod that spoofs.
 fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
     let from_db = Pair {
         name: "allowed pod to pod",
@@ -320,7 +325,7 @@ fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> 
     };
     for family in &wishes.families {
         let (client, web) = (CLIENT.address(*family), WEB.address(*family));
-        let said = policy::staged(lab, Node::One, client, web)?;
+        let said = policy::trace(lab, Node::One, client, web)?.staged;
         audience.results(named(What::Staged, said, Policy::Staged));
     }
     Policy::Staged.withdraw(lab, cancel)?;
@@ -339,6 +344,26 @@ fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> 
     flows(&from_host, audience)?;
     Policy::Silence.withdraw(lab, cancel)?;
     flows(&back, audience)?;
+
+    let [to_web, to_client] = OUTSIDE;
+    flows(&to_web, audience)?;
+    Policy::Edge.apply(lab, cancel)?;
+    audience.results(bench.blocked(&[to_web], &wishes.families)?);
+    let rules = policy::drops(lab, Node::One)?.rules;
+    let said = rules.into_iter().map(|rule| rule.rule).collect();
+    audience.results(named(What::Named, said, Policy::Edge));
+    for family in &wishes.families {
+        let (outside, web) = (
+            End::Outside.address(*family, bench.scenario),
+            WEB.address(*family),
+        );
+        let steps = policy::trace(lab, Node::One, outside, web)?.steps;
+        let said = steps.into_iter().map(|step| step.said).collect();
+        audience.results(named(What::Named, said, Policy::Edge));
+    }
+    flows(&to_client, audience)?;
+    Policy::Edge.withdraw(lab, cancel)?;
+    flows(&to_web, audience)?;
 
     for family in &wishes.families {
         audience.results(vec![spoof::check(bench, *family)?]);
