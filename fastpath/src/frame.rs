@@ -43,6 +43,15 @@ impl Frame {
             None => no_bytes(),
         }
     }
+
+    /// From the packet's first byte to the end of its chunk: where it may grow. Empty as [`Frame::of`] is.
+    pub fn room<'a>(&self, chunk: &'a mut [u8]) -> &'a mut [u8] {
+        let start = usize::from(self.start);
+        match chunk.get_mut(start..) {
+            Some(room) if room.len() >= usize::from(self.len) => room,
+            Some(_) | None => no_bytes(),
+        }
+    }
 }
 
 /// What there is where nothing is. A call, and a cold one, so that a branch leads here and the hot path chooses nothing.

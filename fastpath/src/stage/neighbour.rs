@@ -29,17 +29,16 @@ pub(super) fn is_discovery(packet: &Packet, l3: &[u8]) -> bool {
             .is_some_and(|&kind| ndp::is_ndp(kind))
 }
 
-/// Answers, learns from or drops an ARP packet. `frame` is the whole frame.
+/// Answers, learns from or drops an ARP packet, which is at the beginning of `room`.
 pub(super) fn arp(
     packet: &mut Packet,
-    frame: &mut [u8],
+    room: &mut [u8],
     id: PortId,
     port: &Port,
     eth_src: MacAddr,
     events: &mut Events,
 ) -> Result<(), DropReason> {
-    let arp = arp::parse(frame.get(usize::from(packet.l3)..).unwrap_or_default())
-        .map_err(|_| DropReason::ArpMalformed)?;
+    let arp = arp::parse(l3_of(packet, room)).map_err(|_| DropReason::ArpMalformed)?;
     if arp.sender_mac != eth_src {
         return Err(DropReason::ArpSpoofed);
     }
@@ -59,7 +58,8 @@ pub(super) fn arp(
     if arp.operation == Operation::Reply || arp.is_gratuitous() {
         return Err(DropReason::ArpIgnored);
     }
-    answer(packet, frame, &arp::build_reply(&arp, port.mac), id)
+    let reply = arp::build_reply(&arp, port.mac);
+    answer(packet, room, &reply, id).ok_or(DropReason::ArpMalformed)
 }
 
 /// A pod that tells its own address tells its MAC address too.
@@ -81,17 +81,16 @@ fn learn(
     Ok(())
 }
 
-/// Answers, learns from or drops a neighbour discovery message. `frame` is the whole frame.
+/// Answers, learns from or drops a neighbour discovery message, which is at the beginning of `room`.
 pub(super) fn discovery(
     packet: &mut Packet,
-    frame: &mut [u8],
+    room: &mut [u8],
     id: PortId,
     port: &Port,
     eth_src: MacAddr,
     events: &mut Events,
 ) -> Result<(), DropReason> {
-    let l3 = frame.get(usize::from(packet.l3)..).unwrap_or_default();
-    let parsed = ndp::parse(l3, &packet.ip6);
+    let parsed = ndp::parse(l3_of(packet, room), &packet.ip6);
     let none = PodPort::default();
     let (pod, bound) = match &port.kind {
         PortKind::Uplink => return Err(DropReason::NdIgnored),
@@ -108,7 +107,11 @@ pub(super) fn discovery(
             if bound && (!may_ask || asked.source_mac.is_some_and(|mac| mac != eth_src)) {
                 return Err(DropReason::NdSpoofed);
             }
-            if !is_answered(&asked, pod) {
+            // Who is about to take an address (RFC 4862 section 5.4) is told of ours only: a proxy has none of the others, and which are
+            // the host's is not known here.
+            let is_probe = class(src) == AddrClass::Unspecified;
+            let is_ours = bound && asked.target == POD_GATEWAY6;
+            if !is_answered(&asked, pod) || (is_probe && !is_ours) {
                 return Err(DropReason::NdIgnored);
             }
             let asker = Station {
@@ -119,7 +122,9 @@ pub(super) fn discovery(
                 ip: asked.target,
                 mac: port.mac,
             };
-            answer(packet, frame, &ndp::build_reply(&asked, asker, ours), id)
+            // Longer than a question without a link-layer address (RFC 4861 section 4.3): its frame grows.
+            let reply = ndp::build_reply(&asked, asker, ours);
+            answer(packet, room, &reply, id).ok_or(DropReason::NdIgnored)
         }
         Ndp::Advertisement(told) => advertised(packet, pod, bound, id, &told, eth_src, events),
     }
@@ -159,19 +164,17 @@ fn advertised(
     Ok(())
 }
 
-/// Writes the answer over the question and sends it back.
-fn answer(
-    packet: &mut Packet,
-    frame: &mut [u8],
-    answer: &[u8],
-    id: PortId,
-) -> Result<(), DropReason> {
-    frame
-        .get_mut(..answer.len())
-        .ok_or(DropReason::ArpMalformed)?
-        .copy_from_slice(answer);
+/// The packet behind its Ethernet header.
+fn l3_of<'a>(packet: &Packet, room: &'a [u8]) -> &'a [u8] {
+    room.get(usize::from(packet.l3)..usize::from(packet.frame.len))
+        .unwrap_or_default()
+}
+
+/// Writes the answer over the question and sends it back; `None` if its chunk has no room for it.
+fn answer(packet: &mut Packet, room: &mut [u8], answer: &[u8], id: PortId) -> Option<()> {
+    room.get_mut(..answer.len())?.copy_from_slice(answer);
     packet.frame.len = answer.len() as u16;
     packet.flags |= flag::COMPLETE;
     packet.fate = Fate::Transmit(id);
-    Ok(())
+    Some(())
 }

@@ -32,22 +32,29 @@ pub fn run<I: PacketIo>(
     for packet in batch.packets() {
         let bytes = packet.frame.of(io.chunk(&packet.frame));
         let is_ordinary = ordinary.as_ref().is_some_and(|it| it.take(packet, bytes));
-        if !is_ordinary && let Err(reason) = ethernet(packet, bytes, tunnels, id, port, events) {
+        if is_ordinary {
+            continue;
+        }
+        let room = packet.frame.room(io.chunk(&packet.frame));
+        if let Err(reason) = ethernet(packet, room, tunnels, id, port, events) {
             packet.drop(reason);
         }
     }
 }
 
-/// Parses any packet.
+/// Parses any packet. It is at the beginning of `room`, which ends with its chunk.
 #[inline(never)]
 fn ethernet(
     packet: &mut Packet,
-    bytes: &mut [u8],
+    room: &mut [u8],
     tunnels: &Tunnels,
     id: PortId,
     port: &Port,
     events: &mut Events,
 ) -> Result<(), DropReason> {
+    let bytes = room
+        .get(..usize::from(packet.frame.len))
+        .unwrap_or_default();
     let Some((header, rest)) = bytes.split_first_chunk::<{ eth::HEADER_LEN }>() else {
         return Err(DropReason::EthTruncated);
     };
@@ -79,7 +86,7 @@ fn ethernet(
             let is_discovery = ip6(packet, rest, port, tunnels)?;
             if is_discovery {
                 let src = MacAddr(*src);
-                return neighbour::discovery(packet, bytes, id, port, src, events);
+                return neighbour::discovery(packet, room, id, port, src, events);
             }
             if packet.ip6.dst >> 120 == 0xff {
                 return Err(DropReason::Multicast);
@@ -90,7 +97,7 @@ fn ethernet(
         }
         EtherType::ARP => {
             let src = MacAddr(*src);
-            return neighbour::arp(packet, bytes, id, port, src, events);
+            return neighbour::arp(packet, room, id, port, src, events);
         }
         tag if tag.is_tag() => return Err(DropReason::EthVlan),
         _ => return Err(DropReason::EthUnknownType),

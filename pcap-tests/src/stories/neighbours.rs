@@ -43,6 +43,14 @@ pub(super) fn neighbours_answered() -> Story {
         let packet = neighbour_message(&ip, 135, 0, target, 1, POD_A);
         ethernet([0x33, 0x33, 0xff, 0, 0, 1], POD_A, &packet)
     };
+    // Without the asker's MAC address, as a probe of whether it is still there may be.
+    let probe = |src: &str, dst: &str, dst_mac: Mac, target: &str| {
+        let asked: std::net::Ipv6Addr = target.parse().expect("an address");
+        let packet = ip6(src, dst)
+            .hop_limit(255)
+            .icmp(135, 0, 0, &asked.octets());
+        ethernet(dst_mac, POD_A, &packet)
+    };
     let advertisement = |dst: &str, target: &str| {
         // Router, solicited; not overriding, for we stand in for others.
         neighbour_message(&ip6(target, dst), 136, 0xc000_0000, target, 2, GATEWAY)
@@ -79,6 +87,28 @@ pub(super) fn neighbours_answered() -> Story {
             (A, 5, solicit(link_local, B6)),
             (A, 6, solicit(link_local, A6)),
             (A, 7, solicit(B6, POD_GATEWAY6)),
+            (A, 8, probe(A6, POD_GATEWAY6, GATEWAY, POD_GATEWAY6)),
+            // Is about to take the gateway's address; its own; one that it may not use.
+            (
+                A,
+                9,
+                probe(
+                    "::",
+                    "ff02::1:ffee:eeee",
+                    [0x33, 0x33, 0xff, 0xee, 0xee, 0xee],
+                    POD_GATEWAY6,
+                ),
+            ),
+            (
+                A,
+                10,
+                probe("::", "ff02::1:ff00:2", [0x33, 0x33, 0xff, 0, 0, 2], A6),
+            ),
+            (
+                A,
+                11,
+                probe("::", "ff02::1:ff00:3", [0x33, 0x33, 0xff, 0, 0, 3], B6),
+            ),
         ],
         output: vec![
             (
@@ -101,6 +131,22 @@ pub(super) fn neighbours_answered() -> Story {
             ),
             (A, to_a(&advertisement(A6, POD_GATEWAY6))),
             (A, to_a(&advertisement(link_local, B6))),
+            (A, to_a(&advertisement(A6, POD_GATEWAY6))),
+            (
+                A,
+                ethernet(
+                    [0x33, 0x33, 0, 0, 0, 1],
+                    GATEWAY,
+                    &neighbour_message(
+                        &ip6(POD_GATEWAY6, "ff02::1"),
+                        136,
+                        0x8000_0000,
+                        POD_GATEWAY6,
+                        2,
+                        GATEWAY,
+                    ),
+                ),
+            ),
         ],
         fates: vec![
             A,
@@ -111,6 +157,10 @@ pub(super) fn neighbours_answered() -> Story {
             A,
             "nd-ignored",
             "nd-spoofed",
+            A,
+            A,
+            "nd-ignored",
+            "nd-ignored",
         ],
     }
 }
