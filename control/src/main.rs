@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    control::cli::Cli::parse().run().into()
+    control::cli::Cli::parse_and_run().into()
 }

@@ -26,6 +26,9 @@ fn commands(out: &Path) -> Vec<(Vec<String>, i32)> {
     let texts = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let out = out.display();
     vec![
+        (texts("--help"), 0),
+        (texts("--version"), 0),
+        (texts("help flows"), 0),
         (texts("explain policy-deny"), 0),
         (texts("explain --list -o json"), 0),
         (texts(&format!("validate -f {CASE}/pool.yaml")), 0),

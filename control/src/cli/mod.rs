@@ -116,6 +116,23 @@ pub enum Command {
 }
 
 impl Cli {
+    /// Runs what the process's command line says; help that cannot be written is an error as any result is.
+    pub fn parse_and_run() -> Exit {
+        let error = match Self::try_parse() {
+            Ok(cli) => return cli.run(),
+            Err(error) => error,
+        };
+        let exit = if error.use_stderr() {
+            Exit::Usage
+        } else {
+            Exit::Ok
+        };
+        match error.print() {
+            Err(failed) if exit == Exit::Ok => output::failed(&failed, exit),
+            Ok(()) | Err(_) => exit,
+        }
+    }
+
     /// Runs the command.
     pub fn run(self) -> Exit {
         match &self.command {

@@ -27,6 +27,8 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         .with_ansi(cli.color_stderr())
         .with_max_level(args.log)
         .with_target(false)
+        // It would say on standard error that standard error cannot be written, and panic.
+        .log_internal_errors(false)
         .init();
     match node::run(&args.config) {
         Ok(()) => Exit::Ok,

@@ -14,5 +14,6 @@ mod process;
 mod reload;
 mod scale;
 mod spray;
+mod stderr;
 mod traffic;
 mod two_pollers;
