@@ -179,7 +179,10 @@ fn build<I: PacketIo>(
                 Report::NoRoute => Icmp6Error::NoRoute,
                 Report::Unreachable => Icmp6Error::AddressUnreachable,
                 Report::Prohibited => Icmp6Error::Prohibited,
-                Report::TooBig { mtu } => Icmp6Error::PacketTooBig { mtu: mtu.into() },
+                // A sender believes no less (RFC 8201 section 4), and a tunnel's entry says no less (RFC 2473 section 7.1).
+                Report::TooBig { mtu } => Icmp6Error::PacketTooBig {
+                    mtu: mtu.max(ipv6::MIN_MTU).into(),
+                },
             };
             if !icmp6::may_answer(error, l3, &about.ip6) {
                 return None;

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use fastpath::batch::{Fate, PeerId};
 use fastpath::event::Event;
 use fastpath::reason::DropReason;
-use pcap_tests::build::{counted, ip4};
+use fastpath::tables::NextHop;
+use pcap_tests::build::{counted, ip4, ip6};
+use pcap_tests::rig::Rig;
 
 use crate::node::*;
 
@@ -14,7 +16,7 @@ const REMOTE: &str = "10.65.1.9";
 const ROUTER: &str = "172.18.0.1";
 
 /// The outer packet that a datagram to a pod of the other node leaves in.
-fn outer_packet(rig: &mut pcap_tests::rig::Rig) -> Vec<u8> {
+fn outer_packet(rig: &mut Rig) -> Vec<u8> {
     let datagram = ip4(POD_ADDR, REMOTE).udp(5000, 53, &counted(1300));
     let (to, frame) = one(rig, POD, from_pod(&datagram)).expect("by tunnel");
     assert_eq!(to, UPLINK);
@@ -53,6 +55,28 @@ fn a_narrow_path_is_told_to_the_pod_and_learnt() {
         mtu: 1300,
     };
     assert_eq!(rig.events(), [learnt]);
+}
+
+#[test]
+fn no_sender_of_ipv6_is_told_less_than_every_link_takes() {
+    // As a tunnel over IPv6 whose path takes 1280 bytes: RFC 2473 section 7.1, RFC 8201 section 4.
+    let mut tables = tables(1024..=65_535);
+    for hop in &mut tables.next_hops {
+        if let NextHop::Send(adjacency) = hop
+            && adjacency.port == UPLINK
+        {
+            adjacency.mtu = 1210;
+        }
+    }
+    let mut rig = Rig::new(tables).with_connections();
+    let datagram = ip6(POD6, "2001:db8:9::9").udp(5000, 53, &counted(1200));
+    let outcome = rig.run(POD, &[from_pod(&datagram)]);
+    assert_eq!(outcome.fates, [Fate::Drop(DropReason::MtuExceeded)]);
+    let told: Vec<_> = outcome.all().collect();
+    assert_eq!(told.len(), 1);
+    let (port, frame) = told[0];
+    assert_eq!((port, &frame[54..56]), (POD, &[2, 0][..]));
+    assert_eq!(frame[58..62], 1280_u32.to_be_bytes());
 }
 
 #[test]
