@@ -8,7 +8,7 @@ use super::policy_id;
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::suggest::nearest;
 use crate::policy::model::{DefaultAction, PolicyId, PolicyKind, TierPolicies};
-use crate::policy::resource::{DEFAULT_TIER, DEFAULT_TIER_ORDER, PolicyResource, PolicyResources};
+use crate::policy::resource::{BUILT_IN_TIERS, PolicyResource, PolicyResources};
 
 /// A tier, for ordering.
 #[derive(Debug, PartialEq)]
@@ -29,12 +29,14 @@ pub(super) fn tiers(resources: &PolicyResources) -> Vec<Tier> {
             default_action: tier.default_action,
         })
         .collect();
-    if tiers.iter().all(|tier| &*tier.name != DEFAULT_TIER) {
-        tiers.push(Tier {
-            order: DEFAULT_TIER_ORDER,
-            name: DEFAULT_TIER.into(),
-            default_action: DefaultAction::Deny,
-        });
+    for built_in in &BUILT_IN_TIERS {
+        if tiers.iter().all(|tier| &*tier.name != built_in.name) {
+            tiers.push(Tier {
+                order: built_in.order,
+                name: built_in.name.into(),
+                default_action: built_in.default_action,
+            });
+        }
     }
     tiers.sort_by(|a, b| {
         a.order

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::DEFAULT_TIER;
+use super::policy::DEFAULT_TIER;
 use super::rule::{self, Entity, RuleSpec};
 use crate::config::decode::{self, Context, Fields};
 use crate::config::resource::Meta;
@@ -133,46 +133,90 @@ pub struct Tier {
     pub default_action: DefaultAction,
 }
 
-/// Order of the tier `default`, which is always there.
-pub(crate) const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+/// A tier that is always there, as Calico makes it.
+#[derive(Debug)]
+pub(crate) struct BuiltInTier {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its order.
+    pub(crate) order: f64,
+    /// Its default action.
+    pub(crate) default_action: DefaultAction,
+}
+
+/// Those of Calico (`ensureTierExists` in `libcalico-go/lib/clientv3/client.go`): between the last two, around the first,
+/// are the cluster's own.
+pub(crate) const BUILT_IN_TIERS: [BuiltInTier; 3] = [
+    BuiltInTier {
+        name: DEFAULT_TIER,
+        order: 1_000_000.0,
+        default_action: DefaultAction::Deny,
+    },
+    BuiltInTier {
+        name: "kube-admin",
+        order: 1_000.0,
+        default_action: DefaultAction::Pass,
+    },
+    BuiltInTier {
+        name: "kube-baseline",
+        order: 10_000_000.0,
+        default_action: DefaultAction::Pass,
+    },
+];
 
 impl Tier {
     pub(super) fn decode(meta: Meta, spec: &mut Fields<'_>, cx: &mut Context<'_>) -> Self {
         let order = spec.get("order", cx, decode::fraction);
         let actions = [("Deny", DefaultAction::Deny), ("Pass", DefaultAction::Pass)];
         let action = spec.get("defaultAction", cx, decode::choice(&actions, true));
-        let is_default = meta.name.value == DEFAULT_TIER;
-        if is_default {
-            default_tier_is_as_calico_has_it(order.as_ref(), action.as_ref(), cx);
+        let built_in = BUILT_IN_TIERS.iter().find(|it| it.name == meta.name.value);
+        if let Some(built_in) = built_in {
+            built_in.is_what_was_given(&meta, order.as_ref(), action.as_ref(), cx);
         }
         Self {
             meta,
             order: order
                 .map(|order| order.value)
-                .or(is_default.then_some(DEFAULT_TIER_ORDER)),
+                .or(built_in.map(|built_in| built_in.order)),
             default_action: action.map(|action| action.value).unwrap_or_default(),
         }
     }
 }
 
-/// Calico stores no other: what a file says otherwise was never in force anywhere.
-fn default_tier_is_as_calico_has_it(
-    order: Option<&Located<f64>>,
-    action: Option<&Located<DefaultAction>>,
-    cx: &mut Context<'_>,
-) {
-    if let Some(order) = order.filter(|order| order.value.total_cmp(&DEFAULT_TIER_ORDER).is_ne()) {
-        cx.error(
-            &order.at,
-            "default tier order must be 1000000",
-            "write 1000000, or make a tier of another name with this order",
-        );
-    }
-    if let Some(action) = action.filter(|action| action.value != DefaultAction::Deny) {
-        cx.error(
-            &action.at,
-            "the tier `default` must have default action Deny",
-            "write Deny, or make a tier of another name that passes",
-        );
+impl BuiltInTier {
+    /// Calico stores no other (the rules on `Tier` in `api/pkg/apis/projectcalico/v3/tier.go`): what a file says otherwise was never in
+    /// force anywhere. What is not given counts as 1000000 and Deny (`DefaultTierFields` in `libcalico-go/lib/resources`).
+    fn is_what_was_given(
+        &self,
+        meta: &Meta,
+        order: Option<&Located<f64>>,
+        action: Option<&Located<DefaultAction>>,
+        cx: &mut Context<'_>,
+    ) {
+        let Self {
+            name,
+            order: own,
+            default_action,
+        } = self;
+        let given = order.map_or(1_000_000.0, |order| order.value);
+        if given.total_cmp(own).is_ne() {
+            cx.error(
+                order.map_or(&meta.name.at, |order| &order.at),
+                format!("{name} tier order must be {own}"),
+                format!("write {own}, or make a tier of another name with this order"),
+            );
+        }
+        let given = action.map(|action| action.value).unwrap_or_default();
+        if given != *default_action {
+            let (own, other) = match default_action {
+                DefaultAction::Deny => ("Deny", "passes"),
+                DefaultAction::Pass => ("Pass", "denies"),
+            };
+            cx.error(
+                action.map_or(&meta.name.at, |action| &action.at),
+                format!("the tier `{name}` must have default action {own}"),
+                format!("write {own}, or make a tier of another name that {other}"),
+            );
+        }
     }
 }

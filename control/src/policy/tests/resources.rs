@@ -385,6 +385,17 @@ fn tiers_and_orders_decide_who_is_asked_first() {
             ("a", "last", "order: 1"),
             "Allow",
         ),
+        // Those of Calico are there without a resource, around the default one.
+        (
+            ("b", "kube-admin", "order: 9"),
+            ("a", "default", "order: 1"),
+            "Allow",
+        ),
+        (
+            ("b", "default", "order: 9"),
+            ("a", "kube-baseline", "order: 1"),
+            "Allow",
+        ),
     ] {
         let (one, other) = (
             policy(first.0, first.1, first.2, "Allow"),
@@ -404,6 +415,14 @@ fn tiers_and_orders_decide_who_is_asked_first() {
                    selector: app == 'db', types: [Ingress]}";
     check(nothing, &[&row("Allow")]);
     check(&nothing.replace("last", "first"), &[&row("Deny")]);
+    // They pass by default, also where their resources say so.
+    let resources = "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: kube-admin}\nspec: {order: 1000, defaultAction: Pass}\n\
+                     ---\napiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: kube-baseline}\nspec: {order: 1e7, defaultAction: Pass}\n";
+    for tier in ["kube-admin", "kube-baseline"] {
+        let nothing = nothing.replace("last", tier);
+        check(&nothing, &[&row("Allow")]);
+        check(&format!("{nothing}\n---\n{resources}"), &[&row("Allow")]);
+    }
 }
 
 #[test]
