@@ -32,6 +32,31 @@ fn strays_are_invalid_and_may_pass_if_configured() {
 }
 
 #[test]
+fn what_is_invalid_and_passes_shows_no_pods_address_outside() {
+    let mut liberal = tables(1024..=65_535);
+    liberal.tracking.drops_invalid = false;
+    let mut rig = Rig::new(liberal).with_connections();
+    // A reset of a connection that nobody knows: between pods it passes, out of all pools nothing could stand for the pod's address.
+    let reset = |to: &str| from_pod(&segment4(POD_ADDR, to, (5000, 80), RST, 100, 0));
+    assert!(one(&mut rig, POD, reset(OTHER_ADDR)).is_ok());
+    assert_eq!(
+        one(&mut rig, POD, reset(SERVER)),
+        Err(DropReason::CtInvalid)
+    );
+    // Of one that is known, with another source, it is dropped or leaves with that.
+    let ends = (5001, 80);
+    let syn = segment4(POD_ADDR, SERVER, ends, SYN, 100, 0);
+    let (_, out) = one(&mut rig, POD, from_pod(&syn)).expect("a connection");
+    let source = seen(&out).src;
+    for seq in [0, 101, 1 << 31] {
+        let reset = segment4(POD_ADDR, SERVER, ends, RST, seq, 0);
+        if let Ok((_, out)) = one(&mut rig, POD, from_pod(&reset)) {
+            assert_eq!(seen(&out).src, source, "{seq}");
+        }
+    }
+}
+
+#[test]
 fn unanswered_connections_end_soon() {
     let mut rig = rig();
     let query = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(5000, 53, b"query"));

@@ -191,8 +191,14 @@ impl Context<'_> {
                 return Err(reason);
             }
         };
+        let is_translated = is_translated::<N>(self.tables, self.onward, packet, &key);
         let Some(dir) = dir else {
-            return Ok(());
+            // Without a connection it has no other source, and its own must not be seen outside.
+            return if is_translated {
+                Err(DropReason::CtInvalid)
+            } else {
+                Ok(())
+            };
         };
         let (owner, owned_by_reply) = self.owner(packet);
         self.make_room::<N>(owner, !owned_by_reply, &key)?;
@@ -213,7 +219,6 @@ impl Context<'_> {
             rule: destination.to_bits(),
             ..Action::default()
         };
-        let is_translated = is_translated::<N>(self.tables, self.onward, packet, &key);
         let mut inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
             let side = N::side(&self.tracker.connections);

@@ -143,7 +143,8 @@ fn settle(mut packet: Packet, outcome: Released) -> Packet {
     packet.fate = Fate::Undecided;
     match outcome {
         Ok(upper) => known(packet, upper),
-        // May be the host's, which it overtook on the way to us: without ports it is nobody else's.
+        // May be the host's, which it overtook on the way to us: without ports it is nobody else's, but for a connection of the same ends
+        // with both ports 0. That does no harm: no receiver makes anything of it without the first, which is judged by its own ports.
         Err(Why::NoFirst) => known(packet, Upper::default()),
         Err(why) => {
             packet.drop(reason(why));
