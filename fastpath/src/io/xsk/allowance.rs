@@ -19,9 +19,10 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// Takes a slot in a turn (any number that the turn before did not have) if it may, `room` slots being free.
+    /// Takes a slot in a turn (any number that the turn before did not have) if it may. `room` says how many slots are free, exact only
+    /// below what it is given.
     #[inline]
-    pub(super) const fn take(&mut self, turn: u32, room: u32) -> bool {
+    pub(super) fn take(&mut self, turn: u32, room: impl FnOnce(u32) -> u32) -> bool {
         if self.turn != turn {
             *self = Self {
                 turn,
@@ -29,10 +30,9 @@ impl Allowance {
                 is_stalled: false,
             };
         }
-        let may = self.taken.saturating_mul(PART) < room;
-        if may {
-            self.taken += 1;
-        }
+        let wanted = self.taken.saturating_mul(PART).saturating_add(1);
+        let may = room(wanted) >= wanted;
+        self.taken += u32::from(may);
         may
     }
 
@@ -68,7 +68,7 @@ mod tests {
                 let source = if rotates { (at + round) % N } else { at };
                 turn += 1;
                 for _ in 0..wants[source] {
-                    if allowance.take(turn, slots - used) {
+                    if allowance.take(turn, |_| slots - used) {
                         used += 1;
                         sent[source] += u32::from(round >= 100);
                     }
@@ -111,11 +111,11 @@ mod tests {
         let mut allowance = Allowance::default();
         let (mut used, mut sent) = (0, 0);
         for _ in 0..64 {
-            if !allowance.take(1, 64 - used) {
+            if !allowance.take(1, |_| 64 - used) {
                 assert!(allowance.may_drain());
                 used = 0;
                 allowance.drained(true);
-                assert!(allowance.take(1, 64));
+                assert!(allowance.take(1, |_| 64));
             }
             used += 1;
             sent += 1;
@@ -126,7 +126,7 @@ mod tests {
             !allowance.may_drain(),
             "asked once, and not for each packet"
         );
-        allowance.take(2, 0);
+        allowance.take(2, |_| 0);
         assert!(allowance.may_drain(), "in the next turn again");
     }
 }

@@ -19,9 +19,6 @@ const CARE: Duration = Duration::from_secs(1);
 /// The longest sleep while frames wait in a TX ring that the kernel did not drain.
 const SLEEP_WHILE_SENDING: Duration = Duration::from_millis(1);
 
-/// With so many free slots in a TX ring nobody is kept from sending a batch.
-const ROOMY: u32 = 8 * BATCH as u32;
-
 /// What control tells a poller's I/O.
 #[derive(Debug)]
 pub enum Command {
@@ -129,8 +126,10 @@ impl Queue {
     /// Whether a packet of this turn may have one of the TX ring's slots. Has the kernel drain the ring when that is what it takes.
     #[inline]
     fn may_send(&mut self, part: &mut ArenaPart, turn: u32) -> bool {
-        let room = self.socket.room(ROOMY);
-        self.allowance.take(turn, room) || self.drain(part, turn)
+        let Self {
+            socket, allowance, ..
+        } = self;
+        allowance.take(turn, |wanted| socket.room(wanted)) || self.drain(part, turn)
     }
 
     #[cold]
@@ -141,8 +140,10 @@ impl Queue {
         self.is_down |= matches!(self.socket.flush(), Err(PortError::Down));
         self.socket.reap(part);
         self.allowance.drained(self.socket.outstanding() == 0);
-        let room = self.socket.room(ROOMY);
-        !self.is_down && self.allowance.take(turn, room)
+        let Self {
+            socket, allowance, ..
+        } = self;
+        !self.is_down && allowance.take(turn, |wanted| socket.room(wanted))
     }
 }
 
