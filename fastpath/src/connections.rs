@@ -143,6 +143,8 @@ pub struct Tracker {
     pub(crate) pollers: usize,
     /// What the batch's packets have to do with connections.
     pub(crate) found: Box<[Found; BATCH]>,
+    /// How often the batch's packets may still search for a connection to evict.
+    pub(crate) searches: u8,
     pub(crate) sweep: Sweep,
     /// Fragmented datagrams, and the fragments that wait for their first.
     pub(crate) fragments: Held,
@@ -166,6 +168,7 @@ impl Tracker {
             cursors: (Cursor::new(index, pollers), Cursor::new(index, pollers)),
             pollers: pollers.max(1),
             found: Box::new([Found::Nothing; BATCH]),
+            searches: 0,
             sweep: Sweep::default(),
             released: Vec::with_capacity(limits.held.into()),
             fragments: Held::new(limits, [secret[1], !secret[0]]),

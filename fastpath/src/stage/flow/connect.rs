@@ -21,6 +21,10 @@ use crate::reason::DropReason;
 use crate::record::Verdict;
 use crate::tables::{NextHop, Tables, Way};
 
+/// How often the packets of a batch may search for a connection to evict. A search takes as long as thirty packets, a refusal less than one:
+/// whoever sprays must not hold up those that are served after him. All packets of a batch came in by one port.
+const SEARCHES: u8 = 4;
+
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
 /// Returns whether a sender has to be told that its packet is dropped.
 pub fn run<I: PacketIo>(
@@ -32,6 +36,7 @@ pub fn run<I: PacketIo>(
     counters: &Counters,
 ) -> bool {
     ahead::run(batch.packets(), io, tables, tracker);
+    tracker.searches = SEARCHES;
     let mut told = false;
     if let Some(records) = &mut tracker.records {
         records.look();
@@ -220,7 +225,7 @@ impl Context<'_> {
             ..Action::default()
         };
         let mut inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
-        if matches!(inserted, Err(Refused::Insert(InsertError::Full))) {
+        if matches!(inserted, Err(Refused::Insert(InsertError::Full))) && self.may_search() {
             let side = N::side(&self.tracker.connections);
             let rules = &self.tables.policies.counters;
             if evict::for_key::<N>(side, &key, self.now, rules)
@@ -313,15 +318,19 @@ impl Context<'_> {
         key: &N::Key,
     ) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
+        let Err(denied) = side.quota.may_create(owner, side.len()) else {
+            return Ok(());
+        };
+        let may_search = self.may_search();
+        let side = N::side(&self.tracker.connections);
         let rules = &self.tables.policies.counters;
-        let (has_room, reason) = match side.quota.may_create(owner, side.len()) {
-            Ok(()) => return Ok(()),
-            Err(Denied::Quota) => (
-                evict::of_owner::<N>(side, (owner, is_own), key, self.now, rules),
+        let (has_room, reason) = match denied {
+            Denied::Quota => (
+                may_search && evict::of_owner::<N>(side, (owner, is_own), key, self.now, rules),
                 DropReason::FlowQuota,
             ),
-            Err(Denied::Full) => (
-                evict::for_key::<N>(side, key, self.now, rules),
+            Denied::Full => (
+                may_search && evict::for_key::<N>(side, key, self.now, rules),
                 DropReason::FlowTableFull,
             ),
         };
@@ -330,6 +339,13 @@ impl Context<'_> {
         }
         self.counters.connections_evicted.add(1);
         Ok(())
+    }
+
+    /// Whether the packet may search for a connection to evict: few of a batch may.
+    const fn may_search(&mut self) -> bool {
+        let may = self.tracker.searches > 0;
+        self.tracker.searches = self.tracker.searches.saturating_sub(1);
+        may
     }
 
     /// Inserts both directions, with another source where natOutgoing asks for it.

@@ -204,6 +204,7 @@ proptest! {
         let (port, tunnels) = (port(kind, has_mac, partial), tunnels(pods_may_vxlan));
         let frame = &frame[..frame.len().saturating_sub(if cut < 4 { 0 } else { cut })];
         let (mut quick, mut careful) = (packet(), packet());
+        (quick.frame.len, careful.frame.len) = (frame.len() as u16, frame.len() as u16);
         let Some(ordinary) = Ordinary::at(&port, &tunnels) else {
             prop_assert!(!has_mac);
             return Ok(());
