@@ -77,10 +77,8 @@ pub(crate) fn run(
 /// As the fast path does: all are looked up before the first is removed.
 fn together(flows: &Flows, table: &FlowTable4, places: &[usize]) {
     for places in places.chunks_exact(BATCH) {
-        let mut keys = Keys::<Key4>::default();
-        for (at, &place) in places.iter().enumerate() {
-            keys.put(at, flows.keys[place]);
-        }
+        let keys: [Key4; BATCH] = std::array::from_fn(|at| flows.keys[places[at]]);
+        let mut keys = Keys::from(&keys[..]);
         let mut found = [None::<FlowRef>; BATCH];
         table.lookup_batch(&mut keys, |hit| {
             found[hit.place] = Some(hit.entry.flow());

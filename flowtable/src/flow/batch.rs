@@ -62,17 +62,17 @@ impl<K: FlowKey> Default for Keys<K> {
 }
 
 impl<K: FlowKey> Keys<K> {
-    /// Puts a key to a place below [`BATCH`].
+    /// Puts a key to a place below [`BATCH`]. It is looked up once [`Keys::take`] names the place.
     #[inline(always)]
     pub fn put(&mut self, at: usize, key: K) {
         key.blocks().put(&mut self.blocks, at);
-        self.taken |= 1 << (at % BATCH);
     }
 
-    /// A bit for each place that holds a key, the first place's lowest.
-    #[inline]
-    pub const fn taken(&self) -> u64 {
-        self.taken
+    /// Says which places hold keys: a bit for each, the first place's lowest. Not kept by [`Keys::put`], which would have each key wait
+    /// for the one before.
+    #[inline(always)]
+    pub const fn take(&mut self, places: u64) {
+        self.taken = places;
     }
 
     /// The hash of the key in a place, as [`FlowTable::flow_hash`] gives it. Means something once the keys were looked up.
@@ -94,14 +94,27 @@ impl<K: FlowKey> Keys<K> {
     }
 }
 
+/// A bit for each of the first `count` places.
+#[inline]
+#[must_use]
+pub const fn first(count: usize) -> u64 {
+    match count {
+        0 => 0,
+        1..BATCH => (1 << count) - 1,
+        _ => u64::MAX,
+    }
+}
+
 impl<K: FlowKey> From<&[K]> for Keys<K> {
     /// Each key in its place of the slice; those beyond [`BATCH`] are left out.
     #[inline]
     fn from(all: &[K]) -> Self {
         let mut keys = Self::default();
-        for (at, &key) in all.iter().take(BATCH).enumerate() {
+        let all = &all[..all.len().min(BATCH)];
+        for (at, &key) in all.iter().enumerate() {
             keys.put(at, key);
         }
+        keys.take(first(all.len()));
         keys
     }
 }
@@ -154,13 +167,24 @@ impl<K: FlowKey> FlowTable<K> {
     /// As with [`FlowTable::lookup`], a key is not found while another poller keeps changing its entry.
     #[inline]
     pub fn lookup_batch(&self, keys: &mut Keys<K>, hit: impl FnMut(Hit<'_, K>)) -> u64 {
-        self.lookup_batch_ahead(keys, |_| {}, hit)
+        self.look_up::<false>(keys, |_| {}, hit)
     }
 
     /// [`FlowTable::lookup_batch`], where each entry is shown to `soon` some keys before `hit` is called for it: the moment to have
     /// the processor fetch what its action leads to.
     #[inline(always)]
     pub fn lookup_batch_ahead(
+        &self,
+        keys: &mut Keys<K>,
+        soon: impl FnMut(Soon<'_, K>),
+        hit: impl FnMut(Hit<'_, K>),
+    ) -> u64 {
+        self.look_up::<true>(keys, soon, hit)
+    }
+
+    /// `SHOWS` says whether `soon` does anything.
+    #[inline(always)]
+    fn look_up<const SHOWS: bool>(
         &self,
         keys: &mut Keys<K>,
         mut soon: impl FnMut(Soon<'_, K>),
@@ -178,23 +202,23 @@ impl<K: FlowKey> FlowTable<K> {
         // Fetched a little ahead of its use each, and not all at once: the processor has few misses under way at a time.
         let is_near = size_of_val(entries) <= NEAR_BYTES;
         let mut fetched = Bits(if is_near { 0 } else { candidates.keys });
-        let mut shown = Bits(candidates.keys);
-        let first = |slots: &[u64; BATCH], at: usize| {
+        let mut shown = Bits(if SHOWS { candidates.keys } else { 0 });
+        let likely = |slots: &[u64; BATCH], at: usize| {
             let slot = slots[at] as usize;
             &entries[slot & (entries.len() - 1)]
         };
         for at in fetched.by_ref().take(FETCHED_AHEAD) {
-            first(&candidates.slots, at).prefetch();
+            likely(&candidates.slots, at).prefetch();
         }
         for at in shown.by_ref().take(SHOWN_AHEAD) {
-            soon(Soon(Entry(first(&candidates.slots, at))));
+            soon(Soon(Entry(likely(&candidates.slots, at))));
         }
         for at in Bits(candidates.keys) {
             if let Some(at) = fetched.next() {
-                first(&candidates.slots, at).prefetch();
+                likely(&candidates.slots, at).prefetch();
             }
             if let Some(at) = shown.next() {
-                soon(Soon(Entry(first(&candidates.slots, at))));
+                soon(Soon(Entry(likely(&candidates.slots, at))));
             }
             let mut slot = candidates.slots[at] as usize;
             let blocks = K::Blocks::get(&keys.blocks, at);

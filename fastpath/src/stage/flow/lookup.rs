@@ -66,12 +66,14 @@ fn family<N: Net, I: PacketIo>(
     } = tracker;
     let side = N::side(connections);
     let mut keys = Keys::<N::Key>::default();
+    let mut taken = 0;
     for ((at, packet), found) in packets.iter_mut().enumerate().zip(&mut **found) {
         if !packet.is_undecided() || packet.family != N::FAMILY {
             continue;
         }
         if packet.flags & (flag::ORDINARY | flag::TRANSLATE) == flag::ORDINARY {
             keys.put(at, N::key(packet));
+            taken |= 1 << at;
             continue;
         }
         if N::protocol(packet) == N::ICMP || packet.has(flag::TRANSLATE) {
@@ -86,7 +88,9 @@ fn family<N: Net, I: PacketIo>(
             }
         }
         keys.put(at, N::key_in(packet, || l3_of(packet, io)));
+        taken |= 1 << at;
     }
+    keys.take(taken);
     let repeat = Repeat::<N> {
         side,
         tables,
@@ -101,7 +105,7 @@ fn family<N: Net, I: PacketIo>(
             repeat.one(packet, io, &hit, found, left);
         }
     });
-    let unknown = keys.taken() & !known;
+    let unknown = taken & !known;
     if unknown != 0 {
         left.undecided = true;
         for ((at, packet), found) in packets.iter_mut().enumerate().zip(&mut **found) {
