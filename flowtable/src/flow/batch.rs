@@ -25,7 +25,7 @@ const VECTOR: usize = 8;
 /// that entries that change under our eyes cannot keep it.
 const AGAIN: usize = 2 * BATCH;
 
-/// How many keys before its own an entry is fetched: as many misses as the processor has under way at once.
+/// How many keys before its own an entry is fetched: somewhat more than the processor has misses under way at once.
 const FETCHED_AHEAD: usize = 24;
 
 /// How many keys before its own an entry is shown. It was fetched by then.
@@ -62,7 +62,7 @@ impl<K: FlowKey> Default for Keys<K> {
 }
 
 impl<K: FlowKey> Keys<K> {
-    /// Puts a key to a place below [`BATCH`]. It is looked up once [`Keys::take`] names the place.
+    /// Puts a key to a place below [`BATCH`]. It is looked up once [`Keys::set_taken`] names the place.
     #[inline(always)]
     pub fn put(&mut self, at: usize, key: K) {
         key.blocks().put(&mut self.blocks, at);
@@ -71,8 +71,18 @@ impl<K: FlowKey> Keys<K> {
     /// Says which places hold keys: a bit for each, the first place's lowest. Not kept by [`Keys::put`], which would have each key wait
     /// for the one before.
     #[inline(always)]
-    pub const fn take(&mut self, places: u64) {
+    pub const fn set_taken(&mut self, places: u64) {
         self.taken = places;
+    }
+
+    /// Says that the first `count` places hold keys, and no other.
+    #[inline]
+    pub const fn set_first_taken(&mut self, count: usize) {
+        self.taken = match count {
+            0 => 0,
+            1..BATCH => (1 << count) - 1,
+            _ => u64::MAX,
+        };
     }
 
     /// The hash of the key in a place, as [`FlowTable::flow_hash`] gives it. Means something once the keys were looked up.
@@ -94,17 +104,6 @@ impl<K: FlowKey> Keys<K> {
     }
 }
 
-/// A bit for each of the first `count` places.
-#[inline]
-#[must_use]
-pub const fn first(count: usize) -> u64 {
-    match count {
-        0 => 0,
-        1..BATCH => (1 << count) - 1,
-        _ => u64::MAX,
-    }
-}
-
 impl<K: FlowKey> From<&[K]> for Keys<K> {
     /// Each key in its place of the slice; those beyond [`BATCH`] are left out.
     #[inline]
@@ -114,7 +113,7 @@ impl<K: FlowKey> From<&[K]> for Keys<K> {
         for (at, &key) in all.iter().enumerate() {
             keys.put(at, key);
         }
-        keys.take(first(all.len()));
+        keys.set_first_taken(all.len());
         keys
     }
 }

@@ -38,7 +38,7 @@ mod tags;
 mod view;
 
 pub use action::{Action, flag};
-pub use batch::{BATCH, Hit, Keys, Soon, first};
+pub use batch::{BATCH, Hit, Keys, Soon};
 pub use capacity::{Capacity, CapacityError};
 pub use clock::{SEEN_UNIT, idle, seen_at};
 pub use hash::Seed;

@@ -1,6 +1,6 @@
 //! What a batch's new connections need, fetched before the first of them is made: their misses are under way at once.
 
-use flowtable::flow::{FlowKey, Keys, first};
+use flowtable::flow::{FlowKey, Keys};
 
 use super::connect::{Onward, is_translated};
 use super::lookup::l3_of;
@@ -48,8 +48,8 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
         count += 1;
     }
     if count > 1 {
-        keys.take(first(count));
-        answers.take(first(count));
+        keys.set_first_taken(count);
+        answers.set_first_taken(count);
         let table = &N::side(&tracker.connections).table;
         table.prefetch_inserts(&mut answers);
         table.prefetch_inserts(&mut keys);

@@ -21,8 +21,9 @@ use crate::reason::DropReason;
 use crate::record::Verdict;
 use crate::tables::{NextHop, Tables, Way};
 
-/// How often the packets of a batch may search for a connection to evict. A search takes as long as thirty packets, a refusal less than one:
-/// whoever sprays must not hold up those that are served after him. All packets of a batch came in by one port.
+/// How often the packets of a batch may search for a connection to evict. A search takes up to 16 µs (benches/README.md), as long as some
+/// hundred packets that are known, and a refusal no longer than one of these: whoever sprays must not hold up those that are served
+/// after him. All packets of a batch came in by one port.
 const SEARCHES: u8 = 4;
 
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.

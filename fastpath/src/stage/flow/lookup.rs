@@ -90,7 +90,7 @@ fn family<N: Net, I: PacketIo>(
         keys.put(at, N::key_in(packet, || l3_of(packet, io)));
         taken |= 1 << at;
     }
-    keys.take(taken);
+    keys.set_taken(taken);
     let repeat = Repeat::<N> {
         side,
         tables,
