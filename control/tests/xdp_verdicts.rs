@@ -526,3 +526,60 @@ fn an_endpoint_reaches_no_sockets_but_its_own() {
         assert_eq!(error.to_string(), "interface 1 is not attached");
     });
 }
+
+#[test]
+fn devices_that_meet_at_a_place_keep_their_own_sockets() {
+    if skipped_without_root("devices_that_meet_at_a_place_keep_their_own_sockets") {
+        return;
+    }
+    isolated(|| {
+        // Two endpoints have eight places: all three indexes end in the same three bits.
+        for (host, index, pod) in [
+            ("cali0", 100, "eth0"),
+            ("cali1", 108, "eth1"),
+            ("cali2", 116, "eth2"),
+        ] {
+            ip(&format!(
+                "link add {host} index {index} type veth peer name {pod}"
+            ));
+            ip(&format!("link set {host} up"));
+        }
+        let mut pods = EndpointProgram::load(&EndpointConfig {
+            fail_mode: FailMode::Closed,
+            max_endpoints: 2,
+            queues: 1,
+        })
+        .expect("load");
+        let pins = PinDir::open().expect("pins");
+        let frame = V4::new(POD4, OTHER4, TCP).frame(&tcp(1, 80));
+        let verdicts = |pods: &EndpointProgram| {
+            [100, 108, 116].map(|ifindex| pods.verdict(ifindex, 0, &frame).expect("run"))
+        };
+        use Verdict::{Drop, Redirect};
+
+        let first = pods.attach("cali0", &pins).expect("attach");
+        let second = pods.attach("cali1", &pins).expect("attach");
+        let sockets = ["cali0", "cali1"].map(|ifname| XdpSocket::bind(ifname, 0));
+        pods.set_socket(100, 0, &sockets[0]).expect("set socket");
+        assert_eq!(verdicts(&pods), [Redirect, Drop, Drop]);
+        pods.set_socket(108, 0, &sockets[1]).expect("set socket");
+        assert_eq!(verdicts(&pods), [Redirect, Redirect, Drop]);
+
+        // Who has the place goes; the other stays, and a third gets it with the slot.
+        pods.detach(first).expect("detach");
+        assert_eq!(verdicts(&pods), [Drop, Redirect, Drop]);
+        let third = pods.attach("cali2", &pins).expect("attach");
+        assert_eq!(verdicts(&pods), [Drop, Redirect, Drop]);
+        let socket = XdpSocket::bind("cali2", 0);
+        pods.set_socket(116, 0, &socket).expect("set socket");
+        assert_eq!(verdicts(&pods), [Drop, Redirect, Redirect]);
+        pods.detach(second).expect("detach");
+        assert_eq!(verdicts(&pods), [Drop, Drop, Redirect]);
+        pods.detach(third).expect("detach");
+        assert_eq!(verdicts(&pods), [Drop; 3]);
+        // No device is known any more, wherever its slot was noted.
+        let unknown = pods.counters().expect("counters").unknown_device;
+        verdicts(&pods);
+        assert!(pods.counters().expect("counters").unknown_device >= unknown + 3);
+    });
+}

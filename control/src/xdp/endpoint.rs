@@ -9,6 +9,7 @@ use aya::programs::ProgramError;
 
 use super::counters::{CounterMap, EndpointCounters};
 use super::device::Device;
+use super::direct::DirectSlots;
 use super::error::{AttachError, LoadError, UpdateError};
 use super::link::{Link, Mode};
 use super::nic::{clear, fd, find};
@@ -41,9 +42,10 @@ pub struct EndpointProgram {
     loaded: Loaded,
     config: EndpointConfig,
     slots: HashMap<MapData, u32, u32>,
+    direct: DirectSlots,
     sockets: XskMap<MapData>,
     counters: CounterMap,
-    /// By interface index: the mirror of `slots`.
+    /// By interface index: the mirror of `slots` and `direct`.
     taken: BTreeMap<u32, u32>,
     free: Vec<u32>,
 }
@@ -65,8 +67,12 @@ impl EndpointProgram {
             FailMode::Closed => 1,
             FailMode::Open => 2,
         };
+        let places = DirectSlots::places(config.max_endpoints);
+        let mask = places - 1;
         let mut loader = EbpfLoader::new();
         loader
+            .override_global("direct_mask", &mask, true)
+            .map_max_entries("direct", places)
             .override_global("queues_per_endpoint", &config.queues, true)
             .override_global("no_socket_action", &action, true)
             .map_max_entries("slots", config.max_endpoints)
@@ -74,6 +80,7 @@ impl EndpointProgram {
         let mut loaded = Loaded::load(&mut loader, object::POD, "caracal_pod")?;
         Ok(Self {
             slots: loaded.map("slots")?,
+            direct: DirectSlots::new(loaded.map("direct")?, config.max_endpoints),
             sockets: loaded.map("xsks")?,
             counters: loaded.map("counters")?,
             loaded,
@@ -175,8 +182,14 @@ impl EndpointProgram {
             ifname: device.name.clone(),
             max: self.config.max_endpoints,
         })?;
-        if let Err(e) = self.slots.insert(device.index, slot, 0) {
-            self.free.push(slot);
+        let noted = self
+            .direct
+            .insert(device.index, slot)
+            .and_then(|()| self.slots.insert(device.index, slot, 0));
+        if let Err(e) = noted {
+            if self.direct.remove(device.index).is_ok() {
+                self.free.push(slot);
+            }
             return Err(AttachError::Update {
                 ifname: device.name.clone(),
                 source: UpdateError::of("endpoints", self.config.max_endpoints, &e),
@@ -189,7 +202,7 @@ impl EndpointProgram {
     /// Gives a slot back, empty. Where the kernel would not empty it, it is not used again.
     fn free_slot(&mut self, ifindex: u32) {
         let cleared = (0..self.config.queues).all(|q| self.clear_socket(ifindex, q).is_ok());
-        let removed = self.slots.remove(&ifindex).is_ok();
+        let removed = self.direct.remove(ifindex).is_ok() && self.slots.remove(&ifindex).is_ok();
         if let Some(slot) = self.taken.remove(&ifindex)
             && cleared
             && removed

@@ -11,6 +11,7 @@
 
 mod counters;
 mod device;
+mod direct;
 mod endpoint;
 mod error;
 mod link;
