@@ -12,7 +12,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use benches::cpu;
-use benches::generator::{Flow, Generator, Kind};
+use benches::generator::{Flow, Generator, Kind, PORTS};
 use benches::process::{Process, shell};
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
@@ -172,6 +172,7 @@ impl Lab {
             source: A,
             destination: SPRAYED,
             flows: 1,
+            ports: PORTS,
             kind: if way == Way::SnatSyn {
                 Kind::Syn
             } else {

@@ -23,8 +23,8 @@ const SOURCE_PORT: usize = 14 + 20;
 const TCP_SUM: usize = 14 + 20 + 16;
 /// The first flow's source port.
 pub const FIRST_PORT: u16 = 1024;
-/// So many flows go to one destination, each from another port.
-const PORTS: u32 = (1 << 16) - FIRST_PORT as u32;
+/// The most flows to one destination, each from another port.
+pub const PORTS: u32 = (1 << 16) - FIRST_PORT as u32;
 
 /// What the packets are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +44,12 @@ pub struct Flow {
     pub from: [u8; 6],
     /// Source address.
     pub source: Ipv4Addr,
-    /// Destination address; of flows beyond the first 64,512 the next ones.
+    /// Destination address; of flows beyond the first `ports` the next ones.
     pub destination: Ipv4Addr,
     /// How many flows, told apart by their source ports and destinations.
     pub flows: u32,
+    /// How many of them go to one destination, at least 1 and at most [`PORTS`].
+    pub ports: u32,
     /// What they consist of.
     pub kind: Kind,
 }
@@ -162,6 +164,8 @@ struct Template {
     kind: Kind,
     /// The first destination.
     destination: u32,
+    /// Flows to one destination.
+    ports: u32,
     /// Of the IPv4 header without its destination.
     ip_sum: u32,
     /// Of the TCP header and its pseudo header without destination and source port.
@@ -200,6 +204,7 @@ impl Template {
             bytes,
             kind: flow.kind,
             destination: flow.destination.to_bits(),
+            ports: flow.ports.clamp(1, PORTS),
             ip_sum: sum(&ip),
             tcp_sum,
         };
@@ -216,8 +221,11 @@ impl Template {
 
     /// Makes a frame of flow `number` of one that has the template's bytes but for the number of another flow.
     fn number(&self, frame: &mut [u8], number: u32) {
-        let port = FIRST_PORT + (number % PORTS) as u16;
-        let destination = self.destination.wrapping_add(number / PORTS).to_be_bytes();
+        let port = FIRST_PORT + (number % self.ports) as u16;
+        let destination = self
+            .destination
+            .wrapping_add(number / self.ports)
+            .to_be_bytes();
         let of_destination = sum(&destination);
         let mut put = |at: usize, bytes: &[u8]| {
             if let Some(place) = frame.get_mut(at..at + bytes.len()) {
@@ -259,6 +267,7 @@ mod tests {
         source: Ipv4Addr::new(10, 1, 0, 2),
         destination: Ipv4Addr::new(10, 2, 0, 254),
         flows: 1,
+        ports: PORTS,
         kind: Kind::Udp,
     };
 
@@ -300,6 +309,16 @@ mod tests {
                 assert_eq!(bytes[DESTINATION + 2..DESTINATION + 4], host);
                 assert_eq!(sum(&bytes[14..34]) % 0xffff, 0, "{kind:?} {number}");
             }
+        }
+    }
+
+    #[test]
+    fn a_destination_has_no_more_flows_than_it_may() {
+        let flow = Flow { ports: 3, ..FLOW };
+        for (number, port, host) in [(2, 1026, 254), (3, 1024, 255), (5, 1026, 255)] {
+            let bytes = frame(&flow, 64, number);
+            assert_eq!(bytes[SOURCE_PORT..SOURCE_PORT + 2], u16::to_be_bytes(port));
+            assert_eq!(bytes[DESTINATION + 3], host);
         }
     }
 

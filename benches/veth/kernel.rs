@@ -20,7 +20,7 @@ pub(crate) struct Kernel {
     /// Whether packets that are not of an answered connection go through the policies.
     has_policies: bool,
     /// Whether the generator's flows count as answered, how many there are.
-    answered: Option<u16>,
+    answered: Option<u32>,
 }
 
 /// Addresses, the sink's MAC address, forwarding.
@@ -67,13 +67,13 @@ fn policies() -> String {
 }
 
 /// Lets conntrack know of the generator's flows, and of an answer to each.
-fn answered(flows: u16) -> String {
+fn answered(flows: u32) -> String {
     format!(
         "for port in $(seq {FIRST_PORT} {}); do
            conntrack -I -p udp -s {GENERATOR} -d {DESTINATION} --sport $port --dport 9 \\
              --timeout 36000 -u SEEN_REPLY,ASSURED
          done",
-        u32::from(FIRST_PORT) + u32::from(flows) - 1
+        u32::from(FIRST_PORT) + flows - 1
     )
 }
 
@@ -84,7 +84,7 @@ const MASQUERADED: &str = "nft add table ip nat
 
 impl Kernel {
     /// The same of flows that are answered: conntrack lets them past the policies.
-    pub(crate) const fn answered(flows: u16) -> Self {
+    pub(crate) const fn answered(flows: u32) -> Self {
         Self {
             name: "kernel VXLAN + 1000 policies, answered",
             answered: Some(flows),

@@ -4,7 +4,7 @@
 //! g0 10.1.0.2/24 ---- n0 10.1.0.1/24 | node | n1 192.168.9.1/24 ---- s0 192.168.9.2/24
 //! ```
 //!
-//! The packets go from 10.1.0.2 to 10.2.0.2. Nobody answers anybody: neighbours are permanent, and the sink
+//! The packets go from 10.1.0.2 to 10.2.0.2 and, of many flows, the next ones. Nobody answers anybody: neighbours are permanent, and the sink
 //! counts and drops whatever comes.
 
 use std::net::Ipv4Addr;
@@ -20,6 +20,8 @@ use crate::nodes::{Node, Running};
 pub(crate) const GENERATOR: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 /// Where the packets want to go.
 pub(crate) const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
+/// Flows beyond these go to the next address: no more than what one pod may have of the ports to one destination.
+const FLOWS_TO_ONE: u32 = 16_384;
 /// Hardware address of g0.
 const G0: [u8; 6] = [0x02, 0, 0, 0, 1, 2];
 /// Hardware address of n0.
@@ -46,7 +48,7 @@ pub(crate) struct Namespaces {
 
 impl Lab {
     /// Builds the namespaces, starts the node, and sees that packets come through as they should.
-    pub(crate) fn new(node: &dyn Node, flows: u16, hook: SinkHook) -> Result<Self> {
+    pub(crate) fn new(node: &dyn Node, flows: u32, hook: SinkHook) -> Result<Self> {
         let netns = Namespaces {
             generator: Netns::new("gen"),
             node: Netns::new("node"),
@@ -66,7 +68,8 @@ impl Lab {
             from: G0,
             source: GENERATOR,
             destination: DESTINATION,
-            flows: u32::from(flows),
+            flows,
+            ports: FLOWS_TO_ONE,
             kind: Kind::Udp,
         };
         let generator = Generator::new(&netns.generator, "g0", flow, 64)?;

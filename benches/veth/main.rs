@@ -21,7 +21,7 @@ use crate::measure::{Cores, Measured, Plan};
 use crate::nodes::{Bare, Direct, Node, Spawned};
 
 /// Flows that conntrack is told of, one call each, at most.
-const MOST_ANSWERED: u16 = 4096;
+const MOST_ANSWERED: u32 = 4096;
 
 const USAGE: &str = "\
 usage: cargo bench -p benches --bench veth [-- OPTIONS]
@@ -40,7 +40,7 @@ usage: cargo bench -p benches --bench veth [-- OPTIONS]
 struct Options {
     plan: Plan,
     sizes: Vec<u16>,
-    flows: u16,
+    flows: u32,
     layouts: Vec<Cores>,
     sink: SinkHook,
     only: Vec<String>,
