@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use fearless_simd::{Level, dispatch};
+
 use super::{BATCH, NextHopId, Prefix6};
 use crate::prefetch::prefetch;
 
@@ -199,6 +201,8 @@ impl Node {
 #[derive(Clone)]
 pub struct Lpm6 {
     pub(super) root: Arc<Node>,
+    /// What the processor has: counting the bits of a word takes a dozen instructions where it is not one.
+    level: Level,
 }
 
 impl Default for Lpm6 {
@@ -206,6 +210,7 @@ impl Default for Lpm6 {
     fn default() -> Self {
         Self {
             root: Arc::new(Node::new(0, 0)),
+            level: Level::new(),
         }
     }
 }
@@ -244,7 +249,7 @@ impl Lpm6 {
     #[inline]
     pub fn lookup_batch(&self, addrs: &[u128], out: &mut [NextHopId]) {
         for (addrs, out) in addrs.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
-            self.lookup_chunk(addrs, out);
+            dispatch!(self.level, _simd => self.lookup_chunk(addrs, out));
         }
     }
 
