@@ -98,11 +98,8 @@ impl Node for Caracal {
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
-        let dir = std::env::temp_dir().join(format!(
-            "caracal-bench-{}-{:?}",
-            std::process::id(),
-            self.way
-        ));
+        let dir =
+            std::env::temp_dir().join(format!("car-{}-bench-{:?}", std::process::id(), self.way));
         write_config(&dir, self)?;
         shell(
             netns,

@@ -529,6 +529,8 @@ fn an_endpoint_reaches_no_sockets_but_its_own() {
 
 #[test]
 fn devices_that_meet_at_a_place_keep_their_own_sockets() {
+    use Verdict::{Drop, Redirect};
+
     if skipped_without_root("devices_that_meet_at_a_place_keep_their_own_sockets") {
         return;
     }
@@ -555,8 +557,6 @@ fn devices_that_meet_at_a_place_keep_their_own_sockets() {
         let verdicts = |pods: &EndpointProgram| {
             [100, 108, 116].map(|ifindex| pods.verdict(ifindex, 0, &frame).expect("run"))
         };
-        use Verdict::{Drop, Redirect};
-
         let first = pods.attach("cali0", &pins).expect("attach");
         let second = pods.attach("cali1", &pins).expect("attach");
         let sockets = ["cali0", "cali1"].map(|ifname| XdpSocket::bind(ifname, 0));

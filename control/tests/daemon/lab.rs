@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use control::netlink::NetNs;
-use fastpath::io::xsk::test_support::skipped_without_root;
+use fastpath::io::xsk::test_support::{reap_at_end, skipped_without_root};
 use serde_json::Value;
 
 pub(crate) const NODE4: &str = "192.0.2.1";
@@ -128,6 +128,7 @@ impl Lab {
         let name = format!("car-{}-d{count}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(dir.join("conf.d")).expect("configuration");
+        reap_at_end();
         let mut namespaces = Vec::new();
         let mut make = |part: &str| {
             let name = format!("{name}-{part}");

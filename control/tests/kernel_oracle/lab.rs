@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use control::netlink::NetNs;
+use fastpath::io::xsk::test_support::reap_at_end;
 
 /// Namespaces and a directory. All is removed when dropped.
 pub(crate) struct Lab {
@@ -24,6 +25,7 @@ impl Lab {
             parts: Vec::new(),
             dir,
         };
+        reap_at_end();
         fs::create_dir_all(&lab.dir).expect("a directory for the test's files");
         for &part in parts {
             let netns = NetNs::create(&lab.name_of(part)).expect("a namespace");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use control::netlink::{Changes, Mirror, NetNs};
-use fastpath::io::xsk::test_support::skipped_without_root;
+use fastpath::io::xsk::test_support::{reap_at_end, skipped_without_root};
 use serde_json::Value;
 
 /// A namespace that goes with this.
@@ -34,6 +34,7 @@ impl Lab {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
+        reap_at_end();
         let netns = NetNs::create(&name).expect("create a namespace");
         let lab = Self { name, netns };
         lab.run(|| ip("link set lo up"));

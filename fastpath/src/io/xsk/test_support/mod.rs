@@ -10,8 +10,10 @@
 
 mod bpf;
 mod netns;
+mod reaper;
 mod skip;
 
 pub use bpf::{Sink, SinkHook, XdpLink, XdpProgram};
 pub use netns::{Entered, Netns};
+pub use reaper::reap_at_end;
 pub use skip::{can_run, skip, skipped_without, skipped_without_root};

@@ -1,10 +1,12 @@
-//! Network namespaces that go when they are dropped.
+//! Network namespaces that go when they are dropped, or when their process is killed.
 
 use std::fs::File;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
+
+use super::reap_at_end;
 
 /// A named network namespace of this process and test; deleted on drop, on panics too.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ impl Netns {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("car-{}-{number}-{tag}", std::process::id());
+        reap_at_end();
         run(Command::new("ip").args(["netns", "add", &name]));
         let netns = Self { name };
         netns.ip("link set lo up");
