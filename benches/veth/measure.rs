@@ -152,7 +152,7 @@ fn turn(lab: &mut Lab, packets: u64, cores: Cores, softirq: Option<i32>) -> Resu
             Cores::Two => std::hint::spin_loop(),
         }
     }
-    let wall = started.elapsed() - waited;
+    let wall = started.elapsed().saturating_sub(waited);
     let arrived = lab.sink.packets() - before;
     Ok(Turn {
         wall,
