@@ -6,6 +6,7 @@
 pub mod build;
 pub mod choices;
 pub mod fixtures;
+pub mod fuzz;
 pub mod judge;
 pub mod oracle;
 pub mod rig;
