@@ -65,9 +65,7 @@ fn upper(protocol: u8, segment: &[u8]) {
 /// ICMP errors over IPv4: what they quote, and that translating them leaves whole headers with right checksums.
 pub(super) fn icmp_errors4(data: &[u8]) {
     let Ok(ip) = ipv4::parse(data) else { return };
-    if let Some(mtu) = nat::mtu_of_error4(data, &ip) {
-        assert!(mtu > 0);
-    }
+    let _ = nat::mtu_of_error4(data, &ip);
     let Ok(quoted) = nat::icmp_error4(data, &ip) else {
         return;
     };
