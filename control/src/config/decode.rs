@@ -409,9 +409,18 @@ pub fn cidr(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
     Some(net)
 }
 
-/// A member of a network set: as [`cidr`], but of bits behind the prefix length there is only a warning, since Calico takes them.
+/// A member of a network set: a plain address, or as [`masked_cidr`].
 pub fn set_member(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
-    let net = network(node, cx, false)?;
+    masked(node, cx, false)
+}
+
+/// As [`cidr`], but of bits behind the prefix length there is only a warning, since Calico and Kubernetes take them.
+pub fn masked_cidr(node: &Node, cx: &mut Context<'_>) -> Option<IpNet> {
+    masked(node, cx, true)
+}
+
+fn masked(node: &Node, cx: &mut Context<'_>, strict: bool) -> Option<IpNet> {
+    let net = network(node, cx, strict)?;
     let masked = net.trunc();
     if masked != net {
         let message = "the address has bits set behind its prefix length";

@@ -11,12 +11,11 @@ use crate::config::kinds::{EndpointPort, WorkloadEndpoint};
 use crate::config::source::{Located, Span};
 use crate::policy::model::WorkloadId;
 use crate::policy::resource::{
-    NAMESPACE_PREFIX, ORCHESTRATOR_LABEL, PolicyResources, Profile, SERVICE_ACCOUNT_PREFIX,
+    NAMESPACE_LABEL, NAMESPACE_PREFIX, ORCHESTRATOR_LABEL, PolicyResources, Profile,
+    SERVICE_ACCOUNT_PREFIX,
 };
 use crate::policy::selector::Labels;
 
-/// The namespace of what is in one.
-pub(super) const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 /// The service account of a pod.
 pub(super) const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
 /// A profile that is always there.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Use;
-use super::items::{NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL};
+use super::items::SERVICE_ACCOUNT_LABEL;
 use crate::config::source::{Located, Span};
 use crate::policy::model::Rules;
 use crate::policy::resource::{
-    Entity, NAMESPACE_PREFIX, PolicyResource, PortSpec, Profile, RuleSpec, SERVICE_ACCOUNT_PREFIX,
+    Entity, NAMESPACE_LABEL, NAMESPACE_PREFIX, PolicyResource, PortSpec, Profile, RuleSpec,
+    SERVICE_ACCOUNT_PREFIX,
 };
 use crate::policy::rule::{IpSetId, Matches, Origin, Ports, Protocol, Rule, Side};
 use crate::policy::selector::Expr;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::policy::{DEFAULT_TIER, PolicyResource, TYPES, staged_action};
+use super::policy::{DEFAULT_TIER, PolicyResource, TYPES, deletes_and_no_more, staged_action};
 use super::rule::{Entity, PortSpec, RuleSpec};
 use crate::config::decode::{self, Context, Fields};
 use crate::config::diagnostic::Diagnostic;
@@ -39,6 +39,15 @@ pub(super) fn decode(
     let ingress = rules(spec, "ingress", "from", cx);
     let egress = rules(spec, "egress", "to", cx);
     let deletes = kind.is_staged() && staged_action(spec, cx);
+    if deletes {
+        let pods = pods.as_ref().filter(|pods| !pods.value.is_empty());
+        let fields = [pods.map(|it| &it.at), types.as_ref().map(|it| &it.at)];
+        let mut rules = ingress.iter().chain(&egress);
+        let fields = fields
+            .into_iter()
+            .chain([rules.next().map(|rule| &rule.at.at)]);
+        deletes_and_no_more(fields, cx);
+    }
     let (on_ingress, on_egress) = match &types {
         Some(types) if !types.value.is_empty() => {
             let says = |direction| types.value.iter().any(|item| item.value == direction);
@@ -324,8 +333,8 @@ fn peer(node: &Node, what: &str, cx: &mut Context<'_>) -> Option<Entity> {
 
 fn ip_block(node: &Node, cx: &mut Context<'_>) -> Option<(IpNet, Vec<IpNet>)> {
     let mut fields = Fields::open(node, "ipBlock", cx)?;
-    let net = fields.require("cidr", cx, decode::cidr);
-    let except = fields.get("except", cx, decode::list(decode::cidr));
+    let net = fields.require("cidr", cx, decode::masked_cidr);
+    let except = fields.get("except", cx, decode::list(decode::masked_cidr));
     fields.finish(cx);
     let net = net?;
     let mut excluded = Vec::new();

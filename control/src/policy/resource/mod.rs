@@ -18,4 +18,5 @@ pub(crate) use profile::BUILT_IN_TIERS;
 pub(crate) use profile::{NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX};
 pub use profile::{Profile, Tier};
 pub use rule::{Entity, PortSpec, RuleSpec, ServiceAccounts};
+pub(crate) use sets::NAMESPACE_LABEL;
 pub use sets::NetworkSet;

@@ -85,11 +85,24 @@ impl PolicyResource {
                     .filter(|flag| flag.value);
             }
         }
-        let mut deletes = false;
-        if kind.is_staged() {
-            deletes = staged_action(spec, cx);
-        }
+        let deletes = kind.is_staged() && staged_action(spec, cx);
         spec.accept(&["performanceHints"]);
+        if deletes {
+            fn at<T>(field: &Located<T>) -> &Span {
+                &field.at
+            }
+            let fields = [
+                order.as_ref().map(at),
+                own.as_ref().map(at),
+                accounts.as_ref().map(at),
+                namespaces.as_ref().map(at),
+                types.as_ref().map(at),
+                ingress.as_ref().map(at),
+                egress.as_ref().map(at),
+            ];
+            let flags = flags.iter().map(|flag| flag.as_ref().map(at));
+            deletes_and_no_more(fields.into_iter().chain(flags), cx);
+        }
         let [do_not_track, pre_dnat, apply_on_forward] = flags;
         check_flags(
             do_not_track.as_ref(),
@@ -246,6 +259,17 @@ pub(super) fn staged_action(spec: &mut Fields<'_>, cx: &mut Context<'_>) -> bool
     ];
     spec.get("stagedAction", cx, decode::choice(&actions, true))
         .is_some_and(|action| action.value)
+}
+
+/// Calico refuses a staged deletion that says more: what it says would never be looked at.
+pub(super) fn deletes_and_no_more<'f>(
+    fields: impl Iterator<Item = Option<&'f Span>>,
+    cx: &mut Context<'_>,
+) {
+    if let Some(first) = fields.flatten().min_by_key(|at| at.start) {
+        let label = "leave this out: a deletion says nothing but its tier";
+        cx.error(first, "a staged deletion that says more", label);
+    }
 }
 
 fn check_flags(

@@ -138,6 +138,12 @@ fn rule(node: &Node, direction: &str, cx: &mut Context<'_>) -> Option<RuleSpec> 
             cx.error(&protocol.at, "the rule can match nothing", label);
         }
     }
+    if let (Some(version), Some(protocol)) = (&version, &not_protocol)
+        && version.value.and(protocol.value.1) == Families::Never
+    {
+        let label = "this protocol is of the other IP version";
+        cx.error(&protocol.at, "the rule excludes nothing", label);
+    }
     let by_name = protocol.as_ref().map(|protocol| protocol.value.0);
     for icmp in icmp.iter().chain(&not_icmp) {
         if !matches!(by_name, Some(Protocol::ICMP | Protocol::ICMPV6)) {
