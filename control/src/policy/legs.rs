@@ -75,25 +75,20 @@ impl fmt::Display for Leg {
     }
 }
 
-/// The host endpoint that an interface of a node has: by name, or without a name by one of the interface's
-/// addresses; of several the one with the smallest id; else the node's endpoint for all interfaces.
+/// The host endpoint that an interface of a node has: one with its name, or one without a name and with one of the
+/// interface's addresses; of several the one with the smallest id; else the node's endpoint for all interfaces.
 pub fn host_endpoint<'m>(
     model: &'m Model,
     node: &str,
     interface: &str,
     addresses: &[IpAddr],
 ) -> Option<&'m str> {
-    let named = |endpoint: &HostEndpoint| endpoint.interface == interface;
-    let addressed = |endpoint: &HostEndpoint| {
-        endpoint.interface.is_empty()
-            && endpoint
-                .expected
-                .iter()
-                .any(|address| addresses.contains(address))
+    let is_it = |endpoint: &HostEndpoint| {
+        let mut expected = endpoint.expected.iter();
+        endpoint.interface == interface
+            || endpoint.interface.is_empty() && expected.any(|address| addresses.contains(address))
     };
-    first(model, node, named)
-        .or_else(|| first(model, node, addressed))
-        .or_else(|| wildcard(model, node))
+    first(model, node, is_it).or_else(|| wildcard(model, node))
 }
 
 /// A node's endpoint for all interfaces that have none of their own.

@@ -438,6 +438,16 @@ fn the_endpoint_for_all_interfaces_is_met_between_pods_when_forwarding_but_not_b
         host_endpoint(&model, "n", "eth1", &[address]),
         Some("by-address")
     );
+    // Of those that fit by name or by address, the first name counts (`resolveHostEndpoints` in
+    // `felix/dataplane/linux/endpoint_mgr.go`).
+    assert_eq!(
+        host_endpoint(&model, "n", "eth0", &[address]),
+        Some("by-address")
+    );
+    let by_address = model.host_endpoints.remove("by-address").unwrap();
+    model
+        .host_endpoints
+        .insert("the-address".to_owned(), by_address);
     assert_eq!(host_endpoint(&model, "n", "eth0", &[address]), Some("eth0"));
 }
 
