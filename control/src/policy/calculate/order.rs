@@ -1,13 +1,13 @@
 //! The order of tiers and policies.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::policy_id;
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::suggest::nearest;
-use crate::policy::model::{DefaultAction, PolicyId, PolicyKind, TierPolicies};
+use crate::policy::model::{DefaultAction, PolicyId, TierPolicies};
 use crate::policy::resource::{BUILT_IN_TIERS, PolicyResource, PolicyResources};
 
 /// A tier, for ordering.
@@ -24,7 +24,7 @@ pub(super) fn tiers(resources: &PolicyResources) -> Vec<Tier> {
         .tiers
         .iter()
         .map(|tier| Tier {
-            order: tier.order.unwrap_or(f64::INFINITY),
+            order: tier.order,
             name: tier.meta.name.value.as_str().into(),
             default_action: tier.default_action,
         })
@@ -71,25 +71,32 @@ pub(super) fn tiers_are_known(
 /// Policies in order: by their order, then by name. What stands for a deletion is left out.
 pub(super) fn in_order(resources: &PolicyResources) -> Vec<&Arc<PolicyResource>> {
     let all = resources.policies.iter().filter(|policy| !policy.deletes);
-    let mut policies: Vec<_> = all.map(|policy| (sort_name(policy), policy)).collect();
+    let mut policies: Vec<_> = all.collect();
     let order = |policy: &PolicyResource| policy.order.unwrap_or(f64::INFINITY);
-    policies.sort_by(|(a_name, a), (b_name, b)| {
-        let by_order = order(a).total_cmp(&order(b));
-        by_order.then_with(|| a_name.cmp(b_name))
-    });
-    policies.into_iter().map(|(_, policy)| policy).collect()
+    policies.sort_by(|a, b| order(a).total_cmp(&order(b)).then_with(|| by_name(a, b)));
+    policies
 }
 
-/// Policies of Kubernetes have a prefix in Calico's order.
-fn sort_name(policy: &PolicyResource) -> (Cow<'_, str>, PolicyKind, Option<&str>) {
-    let name = policy.meta.name.value.as_str();
-    let name = match policy.kind {
-        PolicyKind::Kubernetes | PolicyKind::StagedKubernetes => {
-            Cow::Owned(format!("knp.default.{name}"))
-        }
-        _ => Cow::Borrowed(name),
-    };
-    (name, policy.kind, policy.meta.namespace.as_deref())
+/// As Calico has it: by `name/namespace/kind` as one text, byte by byte (`PolKVLess` in `felix/calc/policy_sorter.go`).
+fn by_name(one: &PolicyResource, other: &PolicyResource) -> Ordering {
+    fn parts(policy: &PolicyResource) -> [&str; 3] {
+        let namespace = policy.meta.namespace.as_deref().unwrap_or("");
+        [&policy.meta.name.value, namespace, policy.kind.as_str()]
+    }
+    let mut pairs = parts(one).into_iter().zip(parts(other));
+    let differing = pairs.find_map(|(one, other)| {
+        let order = with_slash(one.as_bytes(), other.as_bytes());
+        order.is_ne().then_some(order)
+    });
+    differing.unwrap_or(Ordering::Equal)
+}
+
+/// The order of two texts that are each followed by a `/`, which is behind `-` and `.`.
+fn with_slash(one: &[u8], other: &[u8]) -> Ordering {
+    let common = one.len().min(other.len());
+    let next = |text: &[u8]| text.get(common).copied().unwrap_or(b'/');
+    let begin = one[..common].cmp(&other[..common]);
+    begin.then_with(|| next(one).cmp(&next(other)))
 }
 
 /// Policies of an endpoint, those that are wanted, by tier.

@@ -31,21 +31,33 @@ pub(super) struct RuleBuilder {
 }
 
 /// All endpoints that a policy applies to.
+///
+/// `all()` means what Calico's update processors make of it (`libcalico-go/lib/backend/syncersv1/updateprocessors`): in a global
+/// policy that selects namespaces, whatever is in one, also where it stands in `selector`; likewise with service accounts. In a
+/// policy of a namespace it means everything there.
 pub(super) fn endpoints_of(policy: &PolicyResource) -> Expr {
     let plain = |field: &Option<Located<Expr>>| field.as_ref().map(|expr| expr.value.clone());
-    let mut selector = plain(&policy.selector);
-    if let Some(namespace) = &policy.meta.namespace {
-        selector = Expr::and(selector, Some(in_namespace(namespace)));
-    }
-    if let Some(namespaces) = plain(&policy.namespace_selector) {
-        selector = Expr::and(selector, Some(of_namespaces(namespaces)));
-    }
-    if let Some(accounts) = plain(&policy.service_account_selector) {
-        let accounts = accounts.with_prefix(SERVICE_ACCOUNT_PREFIX);
-        let any = Expr::Has(SERVICE_ACCOUNT_LABEL.to_owned());
-        selector = Expr::and(selector, Some(accounts.with_all_and_global(&any, &any)));
-    }
+    let selector = plain(&policy.selector);
+    let accounts = plain(&policy.service_account_selector);
+    let accounts = accounts.map(|accounts| accounts.with_prefix(SERVICE_ACCOUNT_PREFIX));
+    let selector = if let Some(namespace) = &policy.meta.namespace {
+        Expr::and(Expr::and(selector, Some(in_namespace(namespace))), accounts)
+    } else {
+        let namespaces = plain(&policy.namespace_selector);
+        let namespaces = namespaces.map(|namespaces| namespaces.with_prefix(NAMESPACE_PREFIX));
+        let selector = and_all_in_any(selector, namespaces, NAMESPACE_LABEL);
+        and_all_in_any(selector, accounts, SERVICE_ACCOUNT_LABEL)
+    };
     selector.unwrap_or(Expr::All)
+}
+
+/// Both, with `all()` for what has a label, if there is a second.
+fn and_all_in_any(first: Option<Expr>, second: Option<Expr>, label: &str) -> Option<Expr> {
+    if second.is_none() {
+        return first;
+    }
+    let any = Expr::Has(label.to_owned());
+    Expr::and(first, second).map(|both| both.with_all_and_global(&any, &any))
 }
 
 fn in_namespace(namespace: &str) -> Expr {

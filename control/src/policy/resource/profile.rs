@@ -127,8 +127,8 @@ fn inherited(prefix: &str, own: &Labels, name: &str) -> Labels {
 pub struct Tier {
     /// Its name.
     pub meta: Meta,
-    /// `order`; `None`: after all that have one.
-    pub order: Option<f64>,
+    /// `order`, default that of the tier `default`: 1000000.
+    pub order: f64,
     /// `defaultAction`, default Deny.
     pub default_action: DefaultAction,
 }
@@ -144,12 +144,16 @@ pub(crate) struct BuiltInTier {
     pub(crate) default_action: DefaultAction,
 }
 
+/// The order of the tier `default`, and of those that give none (`DefaultTierFields` in `libcalico-go/lib/resources`): the
+/// name decides among them.
+const DEFAULT_TIER_ORDER: f64 = 1_000_000.0;
+
 /// Those of Calico (`ensureTierExists` in `libcalico-go/lib/clientv3/client.go`): between the last two, around the first,
 /// are the cluster's own.
 pub(crate) const BUILT_IN_TIERS: [BuiltInTier; 3] = [
     BuiltInTier {
         name: DEFAULT_TIER,
-        order: 1_000_000.0,
+        order: DEFAULT_TIER_ORDER,
         default_action: DefaultAction::Deny,
     },
     BuiltInTier {
@@ -175,9 +179,7 @@ impl Tier {
         }
         Self {
             meta,
-            order: order
-                .map(|order| order.value)
-                .or(built_in.map(|built_in| built_in.order)),
+            order: order.map_or(DEFAULT_TIER_ORDER, |order| order.value),
             default_action: action.map(|action| action.value).unwrap_or_default(),
         }
     }
@@ -185,7 +187,7 @@ impl Tier {
 
 impl BuiltInTier {
     /// Calico stores no other (the rules on `Tier` in `api/pkg/apis/projectcalico/v3/tier.go`): what a file says otherwise was never in
-    /// force anywhere. What is not given counts as 1000000 and Deny (`DefaultTierFields` in `libcalico-go/lib/resources`).
+    /// force anywhere. What is not given counts as [`DEFAULT_TIER_ORDER`] and Deny.
     fn is_what_was_given(
         &self,
         meta: &Meta,
@@ -198,7 +200,7 @@ impl BuiltInTier {
             order: own,
             default_action,
         } = self;
-        let given = order.map_or(1_000_000.0, |order| order.value);
+        let given = order.map_or(DEFAULT_TIER_ORDER, |order| order.value);
         if given.total_cmp(own).is_ne() {
             cx.error(
                 order.map_or(&meta.name.at, |order| &order.at),

@@ -425,6 +425,134 @@ fn tiers_and_orders_decide_who_is_asked_first() {
     }
 }
 
+/// A tier without an order has that of the tier `default` (`DefaultTierFields` in `libcalico-go/lib/resources`).
+#[test]
+fn a_tier_without_an_order_is_beside_the_default_one() {
+    let rows = |outcome: &str| format!("192.0.2.1 prod/db TCP 1 {outcome}");
+    for (tier, outcome) in [("audit", "Deny"), ("zone", "Allow")] {
+        let policy = format!(
+            "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{name: {tier}}}\n---\napiVersion: \
+             projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: p}}\nspec: {{tier: {tier}, selector: app == \
+             'db', ingress: [{{action: Deny}}]}}\n---\n{}",
+            np("{action: Allow}")
+        );
+        check(&policy, &[&rows(outcome)]);
+    }
+    // Before what the cluster falls back on.
+    let policy = |tier: &str, action: &str| {
+        gnp(&format!("{{action: {action}}}"))
+            .replace("name: p", &format!("name: p{tier}"))
+            .replace("spec: {", &format!("spec: {{tier: {tier}, "))
+    };
+    check(
+        &format!(
+            "{}\n---\n{}",
+            policy("last", "Allow"),
+            policy("kube-baseline", "Deny")
+        ),
+        &[&rows("Allow")],
+    );
+}
+
+/// Of one order, policies are in the order of `name/namespace/kind` (`PolKVLess` in `felix/calc/policy_sorter.go`): a name is
+/// behind those that go on with `-` or `.`.
+#[test]
+fn policies_of_one_order_are_in_the_order_of_calicos_names() {
+    let global = |name: &str, action: &str| {
+        gnp(&format!("{{action: {action}}}")).replace("name: p", &format!("name: {name}"))
+    };
+    let kubernetes = |name: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: prod}}\nspec: \
+             {{podSelector: {{}}, ingress: [{{}}]}}"
+        )
+    };
+    let of_order = |policy: String| policy.replace("spec: {", "spec: {order: 1000, ");
+    for (first, second) in [
+        (global("deny-all", "Allow"), global("deny", "Deny")),
+        (global("deny.all", "Allow"), global("deny", "Deny")),
+        (global("deny", "Allow"), global("deny0", "Deny")),
+        // Of one name: what is in no namespace, then namespaces in their order.
+        (global("p", "Allow"), np("{action: Deny}")),
+        // Policies of Kubernetes have order 1000, and their own names.
+        (kubernetes("a"), of_order(global("b", "Deny"))),
+        (of_order(global("b", "Allow")), kubernetes("c")),
+        // The kind is what tells these apart.
+        (kubernetes("p"), of_order(np("{action: Deny}"))),
+    ] {
+        for policies in [
+            format!("{first}\n---\n{second}"),
+            format!("{second}\n---\n{first}"),
+        ] {
+            check(&policies, &["192.0.2.1 prod/db TCP 1 Allow"]);
+        }
+    }
+}
+
+/// `all()` in a policy's selectors, as the update processors of `libcalico-go` have it: of a global policy that selects
+/// namespaces or service accounts it means what is in one or has one, wherever it stands; a policy of a namespace means
+/// its whole namespace.
+#[test]
+fn all_means_less_beside_selectors_of_namespaces_and_accounts() {
+    let host = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: h}\nspec: {node: m, interfaceName: eth0, \
+                expectedIPs: [192.0.2.9], profiles: [projectcalico-default-allow]}";
+    let policy = |spec: &str| {
+        format!(
+            "{host}\n---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: p}}\nspec: {{{spec}, \
+             types: [Ingress]}}"
+        )
+    };
+    let rows = |host: &str, db: &str, web: &str| {
+        [
+            format!("198.51.100.1 host:m TCP 80 {host}"),
+            format!("198.51.100.1 prod/db TCP 80 {db}"),
+            format!("198.51.100.1 prod/web TCP 80 {web}"),
+        ]
+    };
+    for (spec, expected) in [
+        ("selector: all()", ["Deny", "Deny", "Deny"]),
+        ("namespaceSelector: all()", ["Allow", "Deny", "Deny"]),
+        // A host has no namespace, and so not the excluded one either.
+        ("namespaceSelector: env != 'x'", ["Deny", "Deny", "Deny"]),
+        (
+            "selector: all(), namespaceSelector: env != 'x'",
+            ["Allow", "Deny", "Deny"],
+        ),
+        (
+            "selector: app == 'db' || all(), namespaceSelector: env != 'x'",
+            ["Allow", "Deny", "Deny"],
+        ),
+        ("serviceAccountSelector: all()", ["Allow", "Allow", "Deny"]),
+        (
+            "serviceAccountSelector: kind != 'x'",
+            ["Deny", "Deny", "Deny"],
+        ),
+        (
+            "selector: all(), serviceAccountSelector: kind != 'x'",
+            ["Allow", "Allow", "Deny"],
+        ),
+        (
+            "selector: all(), namespaceSelector: env != 'x', serviceAccountSelector: kind != 'x'",
+            ["Allow", "Deny", "Deny"],
+        ),
+    ] {
+        let [host, db, web] = expected;
+        let rows = rows(host, db, web);
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        check(&policy(spec), &rows);
+    }
+    let namespaced = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: prod}\nspec: \
+                      {serviceAccountSelector: all(), types: [Ingress]}";
+    check(
+        namespaced,
+        &[
+            "198.51.100.1 prod/web TCP 1 Deny",
+            "198.51.100.1 prod/db TCP 1 Deny",
+            "198.51.100.1 test/other TCP 1 Allow",
+        ],
+    );
+}
+
 #[test]
 fn staged_policies_decide_nothing_and_are_reported() {
     let policy = np("{action: Deny}").replace("kind: NetworkPolicy", "kind: StagedNetworkPolicy");
