@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -262,7 +263,7 @@ pub fn port_range(node: &Node, cx: &mut Context<'_>) -> Option<(u16, u16)> {
         Value::Int(_) => return port(node, cx).map(|port| (port, port)),
         Value::Text(text) => {
             let (first, last) = text.split_once(':').unwrap_or((text, text));
-            first.parse::<u16>().ok().zip(last.parse::<u16>().ok())
+            digits(first).zip(digits(last))
         }
         _ => return wrong_type(node, "a port number or \"first:last\"", cx),
     };
@@ -277,6 +278,12 @@ pub fn port_range(node: &Node, cx: &mut Context<'_>) -> Option<(u16, u16)> {
             None
         }
     }
+}
+
+/// A number of nothing but digits: what parses integers takes a `+`, too.
+pub(crate) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
 }
 
 /// One of some words; `exact` in case or not.
@@ -548,8 +555,8 @@ fn network(node: &Node, cx: &mut Context<'_>, strict: bool) -> Option<IpNet> {
             return None;
         }
         None => longest,
-        Some(length) => match length.parse::<u8>() {
-            Ok(length) if length <= longest => length,
+        Some(length) => match digits(length) {
+            Some(length) if length <= longest => length,
             _ => {
                 let label = format!("must be /0 to /{longest}");
                 cx.error(&node.at, format!("bad prefix length `/{length}`"), label);

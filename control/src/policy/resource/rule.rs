@@ -317,7 +317,7 @@ fn port(node: &Node, cx: &mut Context<'_>) -> Option<PortSpec> {
         return Some(PortSpec::Named(text.clone()));
     }
     let (first, last) = text.split_once(':').unwrap_or((text, text));
-    let number = |part: &str| part.parse::<u16>().ok().filter(|port| *port > 0);
+    let number = |part: &str| decode::digits(part).filter(|port: &u16| *port > 0);
     match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => {
             Some(PortSpec::Range(PortRange { first, last }))
