@@ -8,7 +8,9 @@ use super::matching::rule_matches;
 use super::model::{DefaultAction, Direction, Failsafe, Model, PolicyId, Settings, TierPolicies};
 use super::packet::{Packet, State};
 use super::rule::{Action, Family, Protocol, Rule};
-use super::verdict::{LegVerdict, Outcome, Owner, Reason, RuleRef, StagedVerdict, Verdict};
+use super::verdict::{
+    DefaultDenial, LegVerdict, Outcome, Owner, Reason, RuleRef, StagedVerdict, Verdict,
+};
 use crate::desired::EndpointToHost;
 
 /// What becomes of a packet on its way, and why.
@@ -258,11 +260,11 @@ impl<'m> Walk<'m> {
         let policy = last_enforced?;
         let denies = end == TierEnd::Obeyed && tier.default_action == DefaultAction::Deny;
         denies.then(|| {
-            let reason = Reason::EndOfTier {
+            let denial = DefaultDenial::EndOfTier {
                 tier: tier.name.clone(),
                 policy: policy.clone(),
             };
-            (Outcome::Deny, reason)
+            (Outcome::Deny, denial.reason(self.model))
         })
     }
 

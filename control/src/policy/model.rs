@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 pub use super::settings::{Failsafe, Settings};
 
-use super::rule::{IpSetId, Protocol, Rule};
+use super::rule::{IpSetId, Origin, Protocol, Rule};
 
 /// All that decides about packets. Its parts are shared: a model keeps of the one before what did not change.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -171,6 +171,8 @@ pub struct Policy {
     pub tier: Arc<str>,
     /// Its rules.
     pub rules: Rules,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// A profile: what holds for an endpoint after all tiers.

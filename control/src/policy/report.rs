@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::rule::Origin;
 use super::verdict::{LegVerdict, Owner, Reason, RuleRef, StagedVerdict, Verdict};
 
 /// A verdict as one JSON object: `outcome`, `decidedBy`, `legs`, `staged`, `logs`.
@@ -40,11 +41,7 @@ pub fn rule(rule: &RuleRef) -> Value {
         Owner::Policy { tier, id } => (Some(&**tier), Some(id.to_string()), None),
         Owner::Profile(name) => (None, None, Some(name)),
     };
-    let place = rule.origin.at.as_ref().map(|at| {
-        let (line, column) = at.line_and_column();
-        (at.source.path.display().to_string(), line, column)
-    });
-    json!({
+    let mut value = json!({
         "tier": tier,
         "policy": policy,
         "profile": profile,
@@ -52,10 +49,16 @@ pub fn rule(rule: &RuleRef) -> Value {
         "rule": rule.number(),
         "action": rule.action.as_str(),
         "ruleId": rule.origin.rule_id,
-        "file": place.as_ref().map(|(file, ..)| file),
-        "line": place.as_ref().map(|(_, line, _)| line),
-        "column": place.as_ref().map(|(.., column)| column),
-    })
+    });
+    add_place(&mut value, &rule.origin);
+    value
+}
+
+fn add_place(value: &mut Value, origin: &Origin) {
+    let place = origin.at.as_ref().map(|at| (at, at.line_and_column()));
+    value["file"] = json!(place.map(|(at, _)| at.source.path.display().to_string()));
+    value["line"] = json!(place.map(|(_, (line, _))| line));
+    value["column"] = json!(place.map(|(_, (_, column))| column));
 }
 
 /// Why, as one JSON object; `kind` says which fields there are.
@@ -66,8 +69,15 @@ pub(crate) fn reason(reason: &Reason) -> Value {
             value["kind"] = json!("rule");
             value
         }
-        Reason::EndOfTier { tier, policy } => {
-            json!({ "kind": "end-of-tier", "tier": &**tier, "policy": policy.to_string() })
+        Reason::EndOfTier {
+            tier,
+            policy,
+            origin,
+        } => {
+            let (tier, policy) = (&**tier, policy.to_string());
+            let mut value = json!({ "kind": "end-of-tier", "tier": tier, "policy": policy });
+            add_place(&mut value, origin);
+            value
         }
         Reason::NoProfileMatched(profiles) => {
             json!({ "kind": "no-profile-matched", "profiles": profiles })

@@ -284,16 +284,27 @@ impl Matches {
     }
 }
 
-/// Where a rule was written.
+/// Where a rule, or a policy, was written.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// Place among the rules of its direction as they were written, from 0. Several calculated rules have the same
-    /// where one written rule needs them (Kubernetes).
+    /// where one written rule needs them (Kubernetes). 0 of a policy.
     pub index: usize,
     /// Felix's `rule_id`: stable as long as the rule is.
     pub rule_id: Option<String>,
     /// File, line and column.
     pub at: Option<Span>,
+}
+
+impl Origin {
+    /// `file:line`, or the rule's id, or nothing.
+    pub fn place(&self) -> Option<String> {
+        if let Some(at) = &self.at {
+            let (line, _) = at.line_and_column();
+            return Some(format!("{}:{line}", at.source.path.display()));
+        }
+        self.rule_id.as_ref().map(|id| format!("rule id {id}"))
+    }
 }
 
 impl PartialEq for Origin {

@@ -9,7 +9,7 @@ use super::describe::Described;
 use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, WorkloadId};
 use super::report;
 use super::rule::Rule;
-use super::verdict::{DefaultDenial, Owner, Reason, RuleRef};
+use super::verdict::{DefaultDenial, Owner, RuleRef};
 use crate::cli::table::one_line;
 
 /// What counts what it has decided about.
@@ -79,6 +79,7 @@ pub(crate) fn workload(model: &Model, id: &WorkloadId, counts: Counts<'_>) -> Op
         profiles: Some(profiles(model, &workload.profiles, direction, counts)),
         end: "Deny",
         denial: Some(denied(
+            model,
             DefaultDenial::NoProfileMatched(workload.profiles.clone()),
             direction,
             counts,
@@ -190,7 +191,7 @@ fn tiers(
         default_action: tier.default_action,
         denial: tier
             .default_denial(direction)
-            .map(|denial| denied(denial, direction, counts)),
+            .map(|denial| denied(model, denial, direction, counts)),
         policies: tier
             .of(direction)
             .iter()
@@ -244,10 +245,15 @@ fn described(
     rules.iter().enumerate().map(one).collect()
 }
 
-fn denied(denial: DefaultDenial, direction: Direction, counts: Counts<'_>) -> ShownDenial {
+fn denied(
+    model: &Model,
+    denial: DefaultDenial,
+    direction: Direction,
+    counts: Counts<'_>,
+) -> ShownDenial {
     ShownDenial {
         count: counts(Counted::Default(denial.clone()), direction),
-        text: Reason::from(denial).to_string(),
+        text: denial.reason(model).to_string(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::legs::Leg;
-use super::model::{DefaultAction, Direction, PolicyId, TierPolicies};
+use super::model::{DefaultAction, Direction, Model, PolicyId, TierPolicies};
 use super::rule::{Action, Origin, Rule};
 use crate::desired::EndpointToHost;
 
@@ -118,14 +118,7 @@ impl RuleRef {
 
     /// `file:line`, or the rule's id, or nothing.
     pub fn place(&self) -> Option<String> {
-        if let Some(at) = &self.origin.at {
-            let (line, _) = at.line_and_column();
-            return Some(format!("{}:{line}", at.source.path.display()));
-        }
-        self.origin
-            .rule_id
-            .as_ref()
-            .map(|id| format!("rule id {id}"))
+        self.origin.place()
     }
 }
 
@@ -167,13 +160,21 @@ pub enum DefaultDenial {
     UnknownEndpoint,
 }
 
-impl From<DefaultDenial> for Reason {
-    fn from(denial: DefaultDenial) -> Self {
-        match denial {
-            DefaultDenial::EndOfTier { tier, policy } => Self::EndOfTier { tier, policy },
-            DefaultDenial::NoProfileMatched(profiles) => Self::NoProfileMatched(profiles),
-            DefaultDenial::Inactive => Self::Inactive,
-            DefaultDenial::UnknownEndpoint => Self::UnknownEndpoint,
+impl DefaultDenial {
+    /// The reason that it is, with where the model says that its policy was written.
+    pub fn reason(self, model: &Model) -> Reason {
+        match self {
+            Self::EndOfTier { tier, policy } => {
+                let origin = model.policies.get(&policy).map(|it| it.origin.clone());
+                Reason::EndOfTier {
+                    tier,
+                    policy,
+                    origin: origin.unwrap_or_default(),
+                }
+            }
+            Self::NoProfileMatched(profiles) => Reason::NoProfileMatched(profiles),
+            Self::Inactive => Reason::Inactive,
+            Self::UnknownEndpoint => Reason::UnknownEndpoint,
         }
     }
 }
@@ -201,6 +202,8 @@ pub enum Reason {
         tier: Arc<str>,
         /// The last policy that applies in it.
         policy: PolicyId,
+        /// Where that was written.
+        origin: Origin,
     },
     /// No rule of any profile matched.
     NoProfileMatched(Vec<String>),
@@ -234,10 +237,20 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule(rule) => write!(f, "{rule}"),
-            Self::EndOfTier { tier, policy } => write!(
-                f,
-                "no rule matched in tier {tier}; {policy} selects this endpoint"
-            ),
+            Self::EndOfTier {
+                tier,
+                policy,
+                origin,
+            } => {
+                write!(
+                    f,
+                    "no rule matched in tier {tier}; {policy} selects this endpoint"
+                )?;
+                match origin.place() {
+                    Some(place) => write!(f, ", {place}"),
+                    None => Ok(()),
+                }
+            }
             Self::NoProfileMatched(profiles) if profiles.is_empty() => {
                 f.write_str("no policy decided, and there is no profile")
             }

@@ -104,6 +104,8 @@ fn connections_are_told_as_they_begin() {
     };
     let (a, b) = (lab.pod(0), lab.pod(1));
     lab.resource("guard.yaml", GUARD);
+    let file = lab.dir.join("conf.d/guard.yaml");
+    let nobody = format!("{NOBODY}, {}:3", file.display());
     let mut daemon = Daemon::start(&lab);
     daemon.wait_for("interface=\"cali1\"");
     let echo = Echo::at(&b.netns, b.v4());
@@ -158,7 +160,7 @@ fn connections_are_told_as_they_begin() {
     let by = &denied["by"][0];
     assert_eq!(
         (&by["text"], &by["endpoint"]),
-        (&NOBODY.into(), &"test/p1".into())
+        (&nobody.as_str().into(), &"test/p1".into())
     );
 
     // What is kept can be asked for.
@@ -187,7 +189,7 @@ fn connections_are_told_as_they_begin() {
         "{text}"
     );
     assert!(
-        text.contains(&format!("[ingress of test/p1: {NOBODY}]")),
+        text.contains(&format!("[ingress of test/p1: {nobody}]")),
         "{text}"
     );
 
@@ -195,12 +197,12 @@ fn connections_are_told_as_they_begin() {
     let drops = daemon.caracal(&["drops"]);
     let drops = String::from_utf8(drops.stdout).expect("text");
     assert!(
-        drops.contains(&format!("Denied: {NOBODY} (ingress): ")),
+        drops.contains(&format!("Denied: {nobody} (ingress): ")),
         "{drops}"
     );
     let shown = daemon.caracal(&["policy", "show", "--endpoint", "test/p1"]);
     let shown = String::from_utf8(shown.stdout).expect("text");
-    let line = shown.lines().find(|line| line.contains(NOBODY));
+    let line = shown.lines().find(|line| line.contains(&nobody));
     let line = line.unwrap_or_else(|| panic!("{shown}"));
     assert!(
         line.contains("else: Deny (") && !line.contains("[0 connections"),

@@ -222,6 +222,7 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
             Policy {
                 tier,
                 rules: rules(dice),
+                origin: Origin::default(),
             }
             .into(),
         );

@@ -4,7 +4,6 @@ use fastpath::policy::{Decided, Decider, RuleCounters};
 use flowtable::acl::RuleId;
 
 use super::PolicyCompiler;
-use super::numbers::Name;
 use super::owners::OwnerId;
 use crate::policy::model::{Direction, PolicyId, WorkloadId};
 use crate::policy::rule::Action;
@@ -19,7 +18,10 @@ impl PolicyCompiler {
     /// The same, and for packets in which direction it was asked.
     pub fn decided(&self, decider: Decider) -> Option<(Reason, Direction)> {
         match decider.decided() {
-            Decided::Rule(id) => self.numbers.name(id).map(Name::decided),
+            Decided::Rule(id) => {
+                let name = self.numbers.name(id);
+                name.map(|name| name.decided(&self.model))
+            }
             // What denies by default has numbers.
             Decided::Nobody
             | Decided::TierDefault(..)
@@ -34,7 +36,7 @@ impl PolicyCompiler {
         let rules = self.compiled.values().flat_map(|compiled| &compiled.ids);
         let ids = rules.chain(self.defaults.ids());
         ids.filter_map(|id| {
-            let (reason, direction) = self.numbers.name(*id)?.decided();
+            let (reason, direction) = self.numbers.name(*id)?.decided(&self.model);
             let denies = !matches!(&reason, Reason::Rule(rule) if rule.action != Action::Deny);
             denies.then_some((*id, reason, direction))
         })

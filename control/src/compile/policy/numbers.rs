@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use fastpath::policy::{Decider, RuleCounters};
 use flowtable::acl::RuleId;
 
-use crate::policy::model::Direction;
+use crate::policy::model::{Direction, Model};
 use crate::policy::verdict::{DefaultDenial, Reason, RuleRef};
 
 /// So many numbers rest before one is used again: connections may outlive the rules that allowed them.
@@ -23,11 +23,11 @@ pub(super) enum Name {
 }
 
 impl Name {
-    /// As the reason of what it decides, and for packets in which direction.
-    pub(super) fn decided(&self) -> (Reason, Direction) {
+    /// As the reason of what it decides, and for packets in which direction. The model says where policies are written.
+    pub(super) fn decided(&self, model: &Model) -> (Reason, Direction) {
         match self {
             Self::Rule(rule) => (Reason::Rule(rule.clone()), rule.direction),
-            Self::Default(denial, direction) => (denial.clone().into(), *direction),
+            Self::Default(denial, direction) => (denial.clone().reason(model), *direction),
             Self::Failsafe(port) => (Reason::Failsafe(port.clone()), Direction::Ingress),
         }
     }

@@ -416,7 +416,7 @@ fn ends_of_tiers_keep_their_numbers_and_are_counted() {
     let said = compiler.reason(end).unwrap().to_string();
     assert_eq!(
         said,
-        "no rule matched in tier t; GlobalNetworkPolicy t.forward selects this endpoint"
+        "no rule matched in tier t; GlobalNetworkPolicy t.forward selects this endpoint, all.yaml:43"
     );
     // Something else changes, and what does not is as it was.
     let more = model(&[hosts("Deny"), policy("p", "a", ALLOW_ALL)]);
@@ -462,15 +462,20 @@ fn what_denies_by_default_is_counted_and_keeps_its_number() {
     let by = denied(judged(&compiler, ("calia", PortRole::Pod), &packet));
     assert_eq!(by, Some(Decider::rule(before)));
     assert_eq!(compiler.counters().get(before).connections, 1);
-    let found = compiler.denying().find(|(id, ..)| *id == before);
-    let (_, reason, direction) = found.unwrap();
-    assert_eq!(
-        (reason.to_string().as_str(), direction),
-        (
-            "no rule matched in tier default; NetworkPolicy default/of-a selects this endpoint",
-            Direction::Ingress
+    let said = |compiler: &PolicyCompiler| {
+        let found = compiler.denying().find(|(id, ..)| *id == before);
+        found.map(|(_, reason, direction)| (reason.to_string(), direction))
+    };
+    let text = |line| {
+        format!(
+            "no rule matched in tier default; NetworkPolicy default/of-a selects this endpoint, all.yaml:{line}"
         )
-    );
+    };
+    assert_eq!(said(&compiler), Some((text(23), Direction::Ingress)));
+    // The same policy in another place.
+    let moved = policies.clone().map(|policy| format!("# Moved.\n{policy}"));
+    compiler.follow_places(&model(&moved));
+    assert_eq!(said(&compiler), Some((text(24), Direction::Ingress)));
     // Another policy comes, and another interface has no policy at all.
     compiler.update(&model(&policies[..1]), "n").unwrap();
     assert_eq!(number(&compiler, end("of-a")), Some(before));

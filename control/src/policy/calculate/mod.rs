@@ -18,7 +18,7 @@ use super::model::{
     self, HostEndpoint, IpPort, IpSet, Model, Policy, PolicyId, Settings, Workload, WorkloadId,
 };
 use super::resource::{self, PolicyResource, PolicyResources, Profile};
-use super::rule::IpSetId;
+use super::rule::{IpSetId, Origin};
 use super::selector::index::{Change, Index};
 use crate::config::diagnostic::{Diagnostic, Diagnostics};
 use crate::config::kinds::WorkloadEndpoint;
@@ -258,6 +258,10 @@ impl Calculator {
                 let policy = Policy {
                     tier: resource.tier.value.as_str().into(),
                     rules: builder.policy(resource),
+                    origin: Origin {
+                        at: Some(resource.meta.name.at.clone()),
+                        ..Origin::default()
+                    },
                 };
                 model.policies.insert(id.clone(), Arc::new(policy));
                 Known {

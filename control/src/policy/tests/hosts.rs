@@ -71,6 +71,7 @@ fn tier(model: &mut Model, name: &str, action: Action, port: Option<u16>) -> Vec
     let policy = Policy {
         tier: "t".into(),
         rules: rules(action, port),
+        origin: Origin::default(),
     };
     model.policies.insert(id.clone(), policy.into());
     vec![TierPolicies {

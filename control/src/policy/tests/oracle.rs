@@ -374,6 +374,7 @@ pub(crate) fn model() -> impl Strategy<Value = Model> {
                     let policy = Policy {
                         tier: name.clone(),
                         rules,
+                        origin: Origin::default(),
                     };
                     model.policies.insert(id.clone(), policy.into());
                     ids.push(id);

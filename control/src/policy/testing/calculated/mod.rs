@@ -17,6 +17,7 @@ use crate::policy::model::{
     DefaultAction, Direction, HostEndpoint, Model, Policy, PolicyId, PolicyKind, Profile, Rules,
     Settings, TierPolicies, Workload, WorkloadId,
 };
+use crate::policy::rule::Origin;
 use crate::policy::verdict::Outcome;
 
 /// True if a document has this form.
@@ -224,6 +225,10 @@ fn tier_list(
             let policy = Policy {
                 tier: name.as_str().into(),
                 rules,
+                origin: Origin {
+                    at: Some(policy.at.clone()),
+                    ..Origin::default()
+                },
             };
             check_sets(&policy.rules, model, cx);
             if model.policies.insert(id.clone(), policy.into()).is_some() {
