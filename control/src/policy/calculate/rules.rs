@@ -75,7 +75,7 @@ fn of_namespaces(selector: Expr) -> Expr {
 
 /// All that a side of a rule selects, and all that it excludes. Without a namespace selector a policy of a namespace
 /// means its own namespace, as soon as it selects anything.
-fn selection(entity: &Entity, namespace: Option<&str>) -> (Option<Expr>, Option<Expr>) {
+pub(super) fn selection(entity: &Entity, namespace: Option<&str>) -> (Option<Expr>, Option<Expr>) {
     let plain = |field: &Option<Located<Expr>>| field.as_ref().map(|expr| expr.value.clone());
     let namespaces = match plain(&entity.namespace_selector) {
         Some(selector) => Some(of_namespaces(selector)),
