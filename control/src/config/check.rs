@@ -62,7 +62,8 @@ fn pools_are_disjoint(resources: &Resources, diagnostics: &mut Diagnostics) {
             Diagnostic::error(format!("pools overlap: {net} and {outer_net}"))
                 .at(&pool.cidr.at, format!("overlaps {}", outer.meta.label()))
                 .about(pool.meta.label())
-                .see(format!("{} is here", outer.meta.label()), &outer.cidr.at),
+                .see(format!("{} is here", outer.meta.label()), &outer.cidr.at)
+                .help("an address belongs to one pool: make one of them smaller, or take it away"),
         );
     }
 }
@@ -82,7 +83,8 @@ fn blocks_are_disjoint(resources: &Resources, diagnostics: &mut Diagnostics) {
                     format!("node {} owns {outer_net}", outer.node.value),
                 )
                 .about(block.meta.label())
-                .see("the other block is here", &outer.cidr.at),
+                .see("the other block is here", &outer.cidr.at)
+                .help("a block belongs to one node: take away the affinity that is out of date"),
         );
     }
 }
@@ -96,7 +98,8 @@ fn addresses_are_unique(resources: &Resources, diagnostics: &mut Diagnostics) {
                 Diagnostic::error(format!("address {address} is claimed twice"))
                     .at(at, format!("already that of {other}"))
                     .about(meta.label())
-                    .see(format!("{other} has it here"), place),
+                    .see(format!("{other} has it here"), place)
+                    .help("give one of them another address, or take away the one that is gone"),
             );
         } else {
             owners.insert(address, (owner, at.clone()));
