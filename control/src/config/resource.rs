@@ -130,6 +130,11 @@ fn each_item(
     depth: usize,
 ) {
     cx.resource.clear();
+    if matches!(node.value, Value::List(_)) {
+        let label = "this is a list: begin each resource with `---`, or have them as `items` of a `kind: List`";
+        cx.error(&node.at, "a resource must be a map", label);
+        return;
+    }
     let Some(mut fields) = Fields::open(node, "a resource", cx) else {
         return;
     };
@@ -204,6 +209,9 @@ fn check_api_version(header: &Header, cx: &mut Context<'_>) -> bool {
                     "Pod" => format!(
                         "leave it out: a pod is known by its WorkloadEndpoint, of `{API_VERSION}`"
                     ),
+                    "Node" => format!(
+                        "leave it out: the node's addresses are in Calico's Node, of `{API_VERSION}`"
+                    ),
                     _ => format!("leave it out: Calico's kinds are of `{API_VERSION}`"),
                 },
             ),
@@ -218,6 +226,8 @@ fn versions(kind: &str, wrong: &str) -> Option<String> {
     let is_kubernetes = wrong.contains("k8s.io/") || wrong.starts_with("extensions/");
     match kind {
         "Namespace" | "ServiceAccount" => Some("`v1`".to_owned()),
+        // Kubernetes' own has nothing that ours has.
+        "Node" if wrong == "v1" => None,
         "NetworkPolicy" if is_kubernetes => Some(format!("`{KUBERNETES_VERSION}`")),
         "NetworkPolicy" => Some(format!(
             "`{API_VERSION}`, or `{KUBERNETES_VERSION}` for one of Kubernetes"

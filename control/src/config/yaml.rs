@@ -3,6 +3,7 @@
 //! Types are not read through serde's derives: these stop at the first error, and a file should be reported on
 //! once, with all that is wrong in it.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -130,21 +131,16 @@ fn parse_part(source: &Arc<Source>, part: Range<usize>) -> Result<Vec<Node>, Box
         source,
         start: part.start,
         end: part.end,
+        negation: Cell::new(None),
     };
     let text = source.text.get(part).unwrap_or_default();
-    let raw: Vec<RawNode> =
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
-            let at = error.location().map_or_else(
-                || Span {
-                    source: Arc::clone(source),
-                    start: place.start,
-                    len: 0,
-                },
-                |location| place.span(location.span()),
-            );
-            Box::new(Diagnostic::error(describe(&error)).at(&at, ""))
-        })?;
-    Ok(raw.into_iter().map(|node| node.locate(&place)).collect())
+    let raw: Vec<RawNode> = serde_saphyr::from_multiple_with_options(text, options())
+        .map_err(|error| Box::new(place.diagnostic(&error)))?;
+    let nodes = raw.into_iter().map(|node| node.locate(&place)).collect();
+    match place.negation.take() {
+        Some(at) => Err(Box::new(place.bad_tag("!", at))),
+        None => Ok(nodes),
+    }
 }
 
 fn options() -> Options {
@@ -165,22 +161,12 @@ fn options() -> Options {
     // All pairs reach us; we report repeated keys with both places.
     options.duplicate_keys = DuplicateKeyPolicy::LastWins;
     options.merge_keys = MergeKeyPolicy::AsOrdinary;
+    // `selector: !has(x)` without quotes is a tag and no value: ignored, it would select everything.
+    options.reject_unsupported_tags = true;
     options.strict_booleans = true;
     options.emit_comments = false;
     options.with_snippet = false;
     options
-}
-
-/// The parser's message without the place, which we show in our own way.
-fn describe(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    let text = text
-        .lines()
-        .next()
-        .unwrap_or(text)
-        .trim_end_matches([',', ':', ' ']);
-    format!("not valid YAML: {text}")
 }
 
 /// A part of a text, which the parser's places count from.
@@ -188,9 +174,99 @@ struct Place<'s> {
     source: &'s Arc<Source>,
     start: usize,
     end: usize,
+    /// A `!` that stands alone before text: `! has(x)` would be read as `has(x)`.
+    negation: Cell<Option<usize>>,
 }
 
 impl Place<'_> {
+    fn diagnostic(&self, error: &serde_saphyr::Error) -> Diagnostic {
+        let at = self.point(error.location());
+        let error = error.without_snippet();
+        if let serde_saphyr::Error::UnsupportedTag { tag, .. } = error {
+            // The parser's place is behind it.
+            let before = self.source.text.get(self.start..at.start);
+            let tag_at = before.and_then(|before| before.rfind(tag.as_str()));
+            return self.bad_tag(tag, tag_at.map_or(at.start, |at| self.start + at));
+        }
+        // Without the place, which we show in our own way.
+        let text = error.to_string();
+        let text = text.split(" at line ").next().unwrap_or(&text);
+        let text = text
+            .lines()
+            .next()
+            .unwrap_or(text)
+            .trim_end_matches([',', ':', ' ']);
+        let message = Diagnostic::error(format!("not valid YAML: {text}"));
+        if text.contains("<document start>") {
+            return message.at(&at, "begin each document with `---`");
+        }
+        let is_about_tabs = text.split(' ').any(|word| matches!(word, "tab" | "tabs"));
+        match is_about_tabs.then(|| self.tab(at.start)).flatten() {
+            Some(tab) => message.at(&tab, "indent with blanks"),
+            None => message.at(&at, ""),
+        }
+    }
+
+    /// The first tab that a line is indented with, from the line of `from` on. The parser's place is behind it, or where the
+    /// scalar before it begins.
+    fn tab(&self, from: usize) -> Option<Span> {
+        let before = self.source.text.get(self.start..from)?;
+        let mut at = self.start + before.rfind('\n').map_or(0, |at| at + 1);
+        for line in self.source.text.get(at..self.end)?.split_inclusive('\n') {
+            let indentation = line.len() - line.trim_start_matches([' ', '\t']).len();
+            if let Some(tab) = line.get(..indentation).and_then(|line| line.find('\t')) {
+                return Some(Span {
+                    source: Arc::clone(self.source),
+                    start: at + tab,
+                    len: 0,
+                });
+            }
+            at += line.len();
+        }
+        None
+    }
+
+    fn bad_tag(&self, tag: &str, start: usize) -> Diagnostic {
+        let at = Span {
+            source: Arc::clone(self.source),
+            start,
+            len: tag.len(),
+        };
+        let message = format!("not valid YAML: unsupported tag `{tag}`");
+        Diagnostic::error(message).at(&at, "put text that begins with `!` in quotes")
+    }
+
+    /// Remembers the first `!` that stands alone before a scalar, on its line.
+    fn look_for_negation(&self, scalar: usize) {
+        let before = self.source.text.get(..scalar).unwrap_or_default();
+        let tag = before.trim_end_matches([' ', '\t']).strip_suffix('!');
+        if let Some(before) = tag
+            && before.ends_with([' ', '\t', '\n', '[', '{', ',', ':'])
+            && self.negation.get().is_none()
+        {
+            self.negation.set(Some(before.len()));
+        }
+    }
+
+    /// Where an error is. The parser counts characters where it stopped for bad syntax, and bytes elsewhere.
+    fn point(&self, location: Option<serde_saphyr::Location>) -> Span {
+        let Some(span) = location.map(|location| location.span()) else {
+            return Span {
+                source: Arc::clone(self.source),
+                start: self.start,
+                len: 0,
+            };
+        };
+        let mut at = self.span(span);
+        if span.byte_offset().is_none() {
+            let text = self.source.text.get(self.start..self.end);
+            let mut characters = text.unwrap_or_default().char_indices();
+            let stopped = characters.nth(span.offset() as usize);
+            at.start = stopped.map_or(self.end, |(at, _)| self.start + at);
+        }
+        at
+    }
+
     fn span(&self, span: serde_saphyr::Span) -> Span {
         let start = span
             .byte_offset()
@@ -239,9 +315,11 @@ impl RawNode {
             ),
         };
         let mut at = place.span(self.at);
-        // A collection's own extent would make the caret run over lines.
         if matches!(value, Value::List(_) | Value::Map(_)) {
+            // A collection's own extent would make the caret run over lines.
             at.len = 0;
+        } else {
+            place.look_for_negation(at.start);
         }
         Node { value, at }
     }
@@ -369,6 +447,40 @@ mod tests {
         );
         let one = "a: |\n  ---\nb: ---\n---c: 1\n----\n";
         assert_eq!(cut(one), [one]);
+    }
+
+    #[test]
+    fn an_error_is_where_the_text_is_wrong() {
+        for text in [
+            "é: ü\n>\tb: 2\nc: 3\n",
+            "é: ü\r\n>\tb: 2\r\nc: 3\r\n",
+            "\u{feff}é: ü\n>\tb: 2\nc: 3\n",
+            "é: 1\n---\nü: 'ö' >é\nc: 3\n",
+            "é: 1\n---\nü: >@\nc: 3\n",
+            "é: 1\n---\nü: >*x\nc: 3\n",
+            "é: 1\n---\nü: >!x y\nc: 3\n",
+            "é: 1\n---\nü: {x: >! y}\nc: 3\n",
+            "é: 1\n---\nü:\n- >!  'y'\n- z\n",
+            "é: 1\n---\nü: >! \nc: 3\n",
+            "a: 1\n>b\n",
+        ] {
+            let at = text.find('>').unwrap();
+            let source = Source::new("a.yaml", text.replace('>', ""));
+            let mut findings = Diagnostics::default();
+            documents(&source, &mut findings);
+            let [error] = findings.0.as_slice() else {
+                panic!("{text:?}: {findings:?}");
+            };
+            let said = error.at.as_ref().map(|span| span.start);
+            assert_eq!(said, Some(at), "{text:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_exclamation_mark_in_text_is_no_tag() {
+        let text = "a: wow !\nb: {c: d !, e: f}\nf: '! g'\n'h !': i\nj ! : k # !\nl: # !\n  m\nn: &o! p\nq: |\n  !\n  r\n";
+        let read = parse(&Source::new("a.yaml", text)).unwrap();
+        assert_eq!(read.len(), 1);
     }
 
     #[test]
