@@ -16,13 +16,16 @@ use fastpath::stage::probe::Probe;
 use fastpath::tables::{Mapping, NextHop, Tables, Way};
 use flowtable::acl::{L4, Logs, Tuple};
 use flowtable::flow::{Key4, Key6, flag};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::table::one_line;
 use crate::compile::{Compiler, PortRole};
+use crate::config::suggest::nearest;
 use crate::desired::Endpoint;
 use crate::policy::evaluate;
 use crate::policy::legs::{Party, legs};
+use crate::policy::model::{Workload, WorkloadId};
 use crate::policy::packet::{Packet, State};
 use crate::policy::rule::Protocol;
 use crate::policy::verdict::Reason;
@@ -31,9 +34,9 @@ use crate::policy::verdict::Reason;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
-    /// Who sends: an address, or an endpoint of this node.
+    /// Who sends: an address, a pod, or `host`.
     pub from: String,
-    /// Who is meant: an address, or an endpoint of this node.
+    /// Who is meant: an address, a pod, or `host`.
     pub to: String,
     /// A name or a number.
     pub protocol: String,
@@ -101,6 +104,9 @@ impl fmt::Display for Trace {
         Ok(())
     }
 }
+
+/// The name of the node itself.
+const HOST: &str = "host";
 
 /// One end of the packet.
 struct Side<'c> {
@@ -205,15 +211,37 @@ fn side<'c>(compiler: &'c Compiler, name: &str, v4: Option<bool>) -> Result<Side
         let endpoint = endpoints.iter().find(|it| has(it, address));
         return Ok(Side { endpoint, address });
     }
+    let of_family = |it: &IpAddr| v4.is_none_or(|v4| v4 == it.is_ipv4());
+    let none = || format!("{name} has no address of that family");
+    if let Some(mut addresses) = elsewhere(compiler, name) {
+        addresses.retain(of_family);
+        let address = *addresses.first().ok_or_else(none)?;
+        return Ok(Side {
+            endpoint: None,
+            address,
+        });
+    }
     let endpoint = find(compiler, name)?;
-    let mut all = addresses(endpoint).filter(|it| v4.is_none_or(|v4| v4 == it.is_ipv4()));
-    let address = all
-        .next()
-        .ok_or_else(|| format!("{name} has no address of that family"))?;
+    let address = addresses(endpoint).find(of_family).ok_or_else(none)?;
     Ok(Side {
         endpoint: Some(endpoint),
         address,
     })
+}
+
+/// The addresses of the node itself (`host`), or of another node's pod, by the names that `caracal observe` shows.
+fn elsewhere(compiler: &Compiler, name: &str) -> Option<Vec<IpAddr>> {
+    let desired = compiler.desired();
+    if name == HOST {
+        return desired.local_node().map(|node| node.addresses().collect());
+    }
+    let workloads = &compiler.policy().model().workloads;
+    let is_meant =
+        |id: &WorkloadId, of: &Workload| id.workload == name && of.node != desired.node_name;
+    let (_, workload) = workloads.iter().find(|(id, of)| is_meant(id, of))?;
+    let mut nets = workload.nets.clone();
+    nets.sort_by_key(|net| net.addr().is_ipv6());
+    Some(nets.iter().map(IpNet::addr).collect())
 }
 
 /// The endpoint of this node that a name means: `namespace/pod`, the resource's name, the interface, or the pod where that
@@ -231,7 +259,20 @@ pub fn find<'c>(compiler: &'c Compiler, name: &str) -> Result<&'c Endpoint, Stri
     let found: Vec<_> = compiler.desired().endpoints.iter().filter(means).collect();
     match found.as_slice() {
         [one] => Ok(one),
-        [] => Err(format!("no endpoint of this node is called `{name}`")),
+        [] => {
+            let all = compiler.desired().endpoints.iter();
+            let names: Vec<_> = all
+                .map(|it| format!("{}/{}", it.id.namespace, it.workload))
+                .collect();
+            let near = nearest(name, names.iter().map(String::as_str));
+            let help = near.map_or_else(
+                || "say `namespace/pod`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            Err(format!(
+                "no endpoint of this node is called `{name}`; {help}"
+            ))
+        }
         _ => Err(format!(
             "`{name}` is several endpoints: say namespace/{name}"
         )),

@@ -446,9 +446,30 @@ spec: {selector: all(), order: 1, types: [Egress], egress: [{action: Deny}]}
     );
     let said = asked(&mut compiler, &kernel, "nobody", "web");
     assert!(
-        said.contains("no endpoint of this node is called `nobody`"),
+        said.contains("no endpoint of this node is called `nobody`; say `namespace/pod`"),
         "{said}"
     );
+    let said = asked(&mut compiler, &kernel, "prod/wbe", "web");
+    assert!(said.contains("did you mean `prod/web`?"), "{said}");
+}
+
+#[test]
+fn a_trace_takes_the_names_that_are_observed() {
+    let kernel = kernel();
+    let wanted = desired("vxlanMode: Always", "192.168.0.12/24");
+    let mut compiler = compiler(wanted, &kernel);
+    // The node itself, and a pod of another node.
+    for (name, address) in [("host", "192.168.0.11"), ("prod/guest", "10.65.0.9")] {
+        for (from, to) in [("prod/web", name), (name, "prod/web")] {
+            let numbers = |end: &str| end.replace(name, address);
+            let by_name = asked(&mut compiler, &kernel, from, to);
+            let by_address = asked(&mut compiler, &kernel, &numbers(from), &numbers(to));
+            // Each is asked of tables of its own.
+            let but_generation = |said: &str| said.split(", generation").next().map(str::to_owned);
+            assert_eq!(but_generation(&by_name), but_generation(&by_address));
+            assert!(by_name.contains("Verdict"), "{by_name}");
+        }
+    }
 }
 
 #[test]

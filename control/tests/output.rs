@@ -156,7 +156,7 @@ fn answers_of_the_daemon_that_cannot_be_written_are_an_error_too() {
 
 #[test]
 fn wrong_questions_are_refused_before_a_daemon_is_asked() {
-    let ask = ["--socket", "/nowhere", "trace", "--from", "a", "--to", "b"];
+    let ask = ["--socket", "/nowhere", "trace", "--from", "a"];
     for (args, expected) in [
         (vec![], "TCP needs --port PORT"),
         (vec!["--proto", "udp"], "UDP needs --port PORT"),
@@ -166,8 +166,15 @@ fn wrong_questions_are_refused_before_a_daemon_is_asked() {
         (vec!["--proto", "256"], "unknown protocol `256`"),
         (vec!["--proto", "tcq"], "unknown protocol `tcq`"),
         (vec!["--proto", "icmp", "--port", "80"], "ICMP has no ports"),
+        (
+            vec!["--to", "b:81", "--port", "80"],
+            "--to says port 81, and --port says 80",
+        ),
     ] {
         let mut all = ask.to_vec();
+        if !args.contains(&"--to") {
+            all.extend(["--to", "b"]);
+        }
         all.extend(args);
         let output = caracal(&all).stdin(Stdio::null()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{all:?}: {}", said(&output));
