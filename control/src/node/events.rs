@@ -37,6 +37,7 @@ impl Node {
             let _ = wake.read();
             while let Ok(Some(signal)) = signals.read_signal() {
                 if signal.ssi_signo == Signal::SIGHUP as u32 {
+                    self.check_config();
                     self.reload();
                 } else {
                     return Ok(());

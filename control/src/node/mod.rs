@@ -29,7 +29,7 @@ pub(crate) use host_ports::HostPorts;
 pub use leftovers::cleanup;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,8 @@ const PATH_MTU_LIVES: Duration = Duration::from_mins(10);
 pub struct Node {
     name: String,
     config: DaemonConfig,
+    /// The file that it is from.
+    config_path: PathBuf,
     compiler: Compiler,
     publisher: Publisher<Tables>,
     pollers: Pollers,
@@ -199,6 +201,19 @@ impl Node {
             resources: cluster.len,
             remarks,
         })
+    }
+
+    /// The daemon's own file is taken at start only. Says what the next start would make of it, if that is another thing.
+    fn check_config(&self) {
+        let path = self.config_path.display();
+        match DaemonConfig::load(&self.config_path) {
+            Ok(config) if config == self.config => {}
+            Ok(_) => tracing::warn!("{path} has changed; that takes effect with the next start"),
+            Err(diagnostics) => {
+                let error = diagnostics.render(false);
+                tracing::error!("bad {path}; the next start would fail\n{error}");
+            }
+        }
     }
 
     /// Takes the files' state anew. Bad files change nothing.

@@ -142,6 +142,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let mut node = Node {
         name,
         config,
+        config_path: path.to_owned(),
         compiler,
         publisher,
         pollers,

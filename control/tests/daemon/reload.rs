@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::lab::{Lab, OUTSIDE4, OUTSIDE6, addr, ip, json, run, v4, veth};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, reaches};
@@ -68,6 +71,43 @@ fn a_bad_file_changes_nothing_and_a_good_one_is_taken() {
     reaches(&second.netns, second.v4(), outside.addr());
     let (sent, lost) = stream.finish();
     assert_eq!(lost, 0, "of {sent}");
+    daemon.finish();
+}
+
+#[test]
+fn a_reload_says_what_the_next_start_would_make_of_caracal_yaml() {
+    let test = "reload::a_reload_says_what_the_next_start_would_make_of_caracal_yaml";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let mut daemon = Daemon::start(&lab);
+    let good = fs::read_to_string(lab.config()).expect("read");
+    let mut reloaded = |text: &str| {
+        fs::write(lab.config(), text).expect("write");
+        let skip = daemon.log_len();
+        let pid = Pid::from_raw(daemon.pid() as i32);
+        kill(pid, Signal::SIGHUP).expect("kill");
+        daemon.wait_after(skip, "resources loaded");
+        daemon
+            .log()
+            .lines()
+            .skip(skip)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let said = reloaded(&good);
+    assert!(!said.contains("caracal.yaml"), "{said}");
+    let said = reloaded(&format!("{good}failMode: open\n"));
+    assert!(
+        said.contains("caracal.yaml has changed; that takes effect with the next start"),
+        "{said}"
+    );
+    let said = reloaded(&format!("{good}failMode: opne\n"));
+    assert!(
+        said.contains("caracal.yaml; the next start would fail"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean `open`?"), "{said}");
     daemon.finish();
 }
 
