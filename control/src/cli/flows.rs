@@ -44,7 +44,7 @@ pub struct Args {
     /// All of them, however many there are.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// At most as many; 100 unless said (JSON: all).
+    /// At most as many, 0 for all; 100 unless said (JSON: all).
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Again and again, every so many seconds; 1 unless said.
@@ -58,6 +58,19 @@ pub struct Args {
         conflicts_with = "flush"
     )]
     watch: Option<u32>,
+}
+
+impl Args {
+    /// How many connections a list has at most.
+    fn rows(&self, output: Output) -> usize {
+        match self.limit {
+            _ if self.all => usize::MAX,
+            Some(0) => usize::MAX,
+            Some(limit) => limit,
+            None if output == Output::Json => usize::MAX,
+            None => ROWS,
+        }
+    }
 }
 
 const EXPRESSIONS: &str = "\
@@ -178,16 +191,7 @@ fn list(
     client: &mut Client,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let usual = if output == Output::Json {
-        usize::MAX
-    } else {
-        ROWS
-    };
-    let mut left = if args.all {
-        usize::MAX
-    } else {
-        args.limit.unwrap_or(usual)
-    };
+    let mut left = args.rows(output);
     let params = FlowsParams {
         filter: args.filter.clone(),
         limit: Some(left.min(MAX_FLOWS)),
@@ -296,4 +300,31 @@ fn flush(
     } else {
         Exit::Failure
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Command;
+
+    fn rows(args: &str) -> usize {
+        let cli = Cli::try_parse_from(format!("caracal flows {args}").split_whitespace()).unwrap();
+        let Command::Flows(args) = &cli.command else {
+            panic!("{cli:?}");
+        };
+        args.rows(cli.output)
+    }
+
+    #[test]
+    fn a_list_is_as_long_as_was_said() {
+        assert_eq!(rows(""), ROWS);
+        assert_eq!(rows("--limit 7"), 7);
+        assert_eq!(rows("--limit 7 -o json"), 7);
+        // As in `caracal routes`.
+        for all in ["--all", "--limit 0", "-o json"] {
+            assert_eq!(rows(all), usize::MAX, "{all}");
+        }
+    }
 }
