@@ -67,6 +67,12 @@ pub(super) fn is_scratch(name: &OsStr) -> bool {
     name.starts_with('.') || name.ends_with('~') || name.starts_with('#') && name.ends_with('#')
 }
 
+/// Says that a directory has nothing to read: it may not be the one that was meant.
+pub(super) fn nothing(dir: &Path) -> Diagnostic {
+    let dir = dir.display();
+    Diagnostic::warning(format!("{dir}: no `*.yaml`, `*.yml` or `*.json` here"))
+}
+
 /// Says that an entry does not count: a policy in a file that nobody reads is a hole.
 pub(super) fn warning(skipped: &Path) -> Diagnostic {
     let what = if skipped.is_dir() {

@@ -173,6 +173,9 @@ pub(super) fn each_file(
             Ok(files) => {
                 let skipped = files.skipped.iter();
                 diagnostics.0.extend(skipped.map(|it| files::warning(it)));
+                if files.read.is_empty() {
+                    diagnostics.push(files::nothing(path));
+                }
                 for file in files.read {
                     take(file, diagnostics);
                 }

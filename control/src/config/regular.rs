@@ -25,7 +25,9 @@ fn check(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     let what = match () {
         () if kind.is_file() => return Ok(()),
-        () if kind.is_dir() => "a directory",
+        () if kind.is_dir() => {
+            return Err(io::Error::other("it is a directory; name a file in it"));
+        }
         () if kind.is_fifo() => "a FIFO",
         () if kind.is_socket() => "a socket",
         () => "a device",
@@ -71,7 +73,7 @@ mod tests {
             "it is a FIFO,",
             "it is a FIFO,",
             "it is a socket,",
-            "it is a directory,",
+            "it is a directory;",
             "it is a device,",
         ];
         for (said, start) in said.iter().zip(starts) {
