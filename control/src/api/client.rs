@@ -17,7 +17,7 @@ const MAX_RESPONSE: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there, or nobody who answers in time.
-    #[error("no daemon answers at {path}: {source}; `caracal run` starts one, --socket names another", path = path.display())]
+    #[error("no daemon answers at {path}: {source}; {help}", path = path.display(), help = unreachable_help(source))]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -30,6 +30,14 @@ pub enum ClientError {
     /// What came is not a response.
     #[error("the daemon answers in another way than this program expects: {0}")]
     Protocol(String),
+}
+
+/// What to do about a daemon that cannot be reached.
+fn unreachable_help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "run as root, or as the user that the daemon runs as",
+        _ => "`caracal run` starts one, --socket names another",
+    }
 }
 
 /// A connection to the daemon.
@@ -117,5 +125,22 @@ impl Client {
             )));
         }
         serde_json::from_value(result).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_ask_is_told_so() {
+        let said = |kind: io::ErrorKind| {
+            let (path, source) = (PathBuf::from("/s"), kind.into());
+            ClientError::Unreachable { path, source }.to_string()
+        };
+        let help = "permission denied; run as root, or as the user that the daemon runs as";
+        assert!(said(io::ErrorKind::PermissionDenied).ends_with(help));
+        let help = "; `caracal run` starts one, --socket names another";
+        assert!(said(io::ErrorKind::NotFound).ends_with(help));
     }
 }

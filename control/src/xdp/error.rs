@@ -195,7 +195,7 @@ pub enum PinError {
         source: io::Error,
     },
     /// A file system operation failed.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{help}", help = permission_help(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -204,6 +204,14 @@ pub enum PinError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+/// What to do where the system does not permit it.
+fn permission_help(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run as root",
+        _ => "",
+    }
 }
 
 /// A map of a loaded program was not updated.
@@ -336,6 +344,25 @@ mod tests {
             xdp_programs: Vec::new(),
         };
         AttachError::of_link_create(&io::Error::from_raw_os_error(errno), &device).to_string()
+    }
+
+    #[test]
+    fn who_may_not_write_to_the_pins_is_told_who_may() {
+        let said = |kind: io::ErrorKind| {
+            let (action, path, source) = ("create", PathBuf::from("/p"), kind.into());
+            PinError::Io {
+                action,
+                path,
+                source,
+            }
+            .to_string()
+        };
+        let denied = said(io::ErrorKind::PermissionDenied);
+        assert_eq!(denied, "cannot create /p: permission denied; run as root");
+        assert_eq!(
+            said(io::ErrorKind::StorageFull),
+            "cannot create /p: no storage space"
+        );
     }
 
     #[test]
