@@ -324,6 +324,17 @@ fn a_kept_lab_stands_until_it_is_taken_down() {
     );
     assert_eq!(namespaces(&lab).len(), 8);
     assert_eq!(daemons(&lab).len(), 2);
+    // What it says how to ask a daemon by.
+    let ask = told.lines().find_map(|line| line.strip_prefix("Ask:"));
+    let ask: Vec<_> = ask.unwrap_or_default().split_whitespace().take(4).collect();
+    assert_eq!(
+        (ask.first(), ask.last()),
+        (Some(&"caracal"), Some(&"status")),
+        "{told}"
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    let status = command.args(&ask[1..]).arg("--brief").output().unwrap();
+    assert_eq!(status.stdout, b"OK\n", "{status:?}");
     let node = fs::metadata(format!("/var/run/netns/cara-{lab}-node1")).unwrap();
     let pins = Path::new("/sys/fs/bpf/caracal").join(node.ino().to_string());
     assert!(pins.exists(), "{}", pins.display());

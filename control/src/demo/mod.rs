@@ -232,8 +232,9 @@ fn how_to_enter(lab: &LabId, dir: &Path, scenario: Scenario) -> String {
             "Try:     ip netns exec {client} ping {}",
             db.address(Family::Ipv4)
         ),
+        format!("Ask:     caracal --socket {dir}/node1.sock status (or ports, drops, flows, observe -f …)"),
         format!("Watch:   ip netns exec {router} tcpdump -ni node1"),
-        format!("Change:  {dir}/node1/conf.d/*.yaml (resources), {dir}/node1/caracal.yaml"),
+        format!("Change:  {dir}/node1/conf.d/*.yaml"),
         format!("Logs:    {dir}/node1.log, {dir}/node2.log"),
         format!("Remove:  {}", lab::down_command(lab)),
     ]);
