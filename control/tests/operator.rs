@@ -264,6 +264,7 @@ fn what_passes_and_what_does_not_is_seen() {
     assert!(status["accounting"]["drop"].as_u64().unwrap() >= 5);
     assert_eq!(status["datastore"]["resources"], 4);
     let route = lab.text(&["routes", "for", "10.65.0.1"]);
+    assert_eq!(lab.text(&["routes", "get", "10.65.0.1"]), route);
     assert!(route.starts_with("10.65.0.1/32  pod  dev calib"), "{route}");
     let all = lab.json(&["routes"]);
     assert_eq!(

@@ -123,3 +123,22 @@ fn what_is_no_regular_file_is_named_and_not_waited_for() {
         assert!(said.ends_with("\n1 error, 0 warnings\n"), "{said}");
     }
 }
+
+#[test]
+fn a_directory_with_nothing_to_read_is_named() {
+    let dir = std::env::temp_dir().join(format!("caracal-validate-empty-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.to_str().unwrap();
+    let empty = validate(&["-f", path]);
+    let beside = validate(&["-f", "examples/conf.d", "-f", path]);
+    let _ = std::fs::remove_dir_all(&dir);
+    for (output, resources) in [(empty, 0), (beside, 7)] {
+        assert_eq!(output.status.code(), Some(0));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("warning: {path}: no `*.yaml`, `*.yml` or `*.json` here\n");
+        assert_eq!(said, expected);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, format!("{resources} resources valid, 1 warning\n"));
+    }
+}

@@ -56,6 +56,9 @@ const RECORDED: &str = "\
 Connections that are allowed or denied are recorded while somebody follows (-f); matches of Log rules always.
 The first packet of a connection is recorded; of what is denied the first one, too, as long as it is repeated.";
 
+/// Said beside the output, which stays as empty as it is.
+const NOTHING: &str = "no such record; connections are recorded while somebody follows (-f), matches of Log rules always\n";
+
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let outcome = ask::connect(cli).map(|mut client| observe(args, cli.output, &mut client));
     match outcome {
@@ -82,6 +85,9 @@ fn observe(args: &Args, form: Output, client: &mut Client) -> Result<(), Failure
         let text = render(&part, losses.follow(&part), form);
         output::write(&mut io::stdout().lock(), &text)?;
         if !args.follow {
+            if part.records.is_empty() {
+                output::remark(NOTHING);
+            }
             return Ok(());
         }
         params.after = Some(part.next);

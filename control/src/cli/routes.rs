@@ -22,6 +22,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Only {
     /// The one that packets to an address take.
+    #[command(visible_alias = "get")]
     For {
         /// The address.
         #[arg(value_name = "IP")]

@@ -108,6 +108,13 @@ fn connections_are_told_as_they_begin() {
     let nobody = format!("{NOBODY}, {}:3", file.display());
     let mut daemon = Daemon::start(&lab);
     daemon.wait_for("interface=\"cali1\"");
+    let nothing = daemon.caracal(&["observe"]);
+    assert!(nothing.status.success() && nothing.stdout.is_empty());
+    let why = String::from_utf8_lossy(&nothing.stderr);
+    assert!(
+        why.starts_with("no such record; connections are recorded while"),
+        "{why}"
+    );
     let echo = Echo::at(&b.netns, b.v4());
     reaches(&a.netns, a.v4(), echo.addr());
 
