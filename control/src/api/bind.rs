@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 };
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 /// Owner and group may connect; whom the daemon answers is another question.
@@ -19,6 +19,12 @@ pub enum BindError {
     /// Something that is not a socket has its name.
     #[error("{path}: something that is not a socket is there; remove it, or set controlSocket in caracal.yaml", path = path.display())]
     NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No process could connect to it.
+    #[error("{path}: {bytes} bytes, and a socket's path may have 107; set a shorter controlSocket in caracal.yaml", path = path.display(), bytes = path.as_os_str().len())]
+    TooLong {
         /// The path.
         path: PathBuf,
     },
@@ -68,6 +74,12 @@ impl Bound {
                 source,
             }
         };
+        // It is bound under another name: nobody else would notice before the first client.
+        if SocketAddr::from_pathname(path).is_err() {
+            return Err(BindError::TooLong {
+                path: path.to_owned(),
+            });
+        }
         let dir = path.parent().unwrap_or(Path::new("/"));
         if !dir.exists() {
             let mut builder = fs::DirBuilder::new();
@@ -146,6 +158,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_path_that_no_client_could_connect_to_is_refused() {
+        let scratch = Scratch::new();
+        let name = |len: usize| scratch.0.join("s".repeat(len));
+        let room = 107 - name(0).as_os_str().len();
+        let refused = Bound::bind(&name(room + 1)).unwrap_err();
+        assert!(matches!(refused, BindError::TooLong { .. }), "{refused}");
+        assert!(refused.to_string().contains("108 bytes"), "{refused}");
+        let bound = Bound::bind(&name(room)).unwrap();
+        assert!(super::super::client::connect(bound.path()).is_ok());
     }
 
     #[test]

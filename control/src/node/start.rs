@@ -49,6 +49,12 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         source,
     })?;
     log_remarks(&remarks);
+    if config.uplinks.is_empty() {
+        let config = path.display();
+        tracing::warn!(
+            "{config} names no uplink: pods reach each other and the host, and nothing else"
+        );
+    }
     probe::probe()?;
     let lock = super::leftovers::lock()?;
     let api = api::Server::new(

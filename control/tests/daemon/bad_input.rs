@@ -278,6 +278,18 @@ fn an_endpoint_on_an_uplink_or_on_our_own_port() {
 }
 
 #[test]
+fn no_uplink_at_all() {
+    let Some(lab) = Lab::new("bad_input::no_uplink_at_all") else {
+        return;
+    };
+    replace_in_config(&lab, "uplinks:\n  - interface: eth0\n", "");
+    let mut daemon = Daemon::start(&lab);
+    let said = daemon.wait_for("names no uplink");
+    assert!(said.contains("caracal.yaml"), "{said}");
+    daemon.finish();
+}
+
+#[test]
 fn an_uplink_that_is_our_own_port() {
     let Some(lab) = Lab::new("bad_input::an_uplink_that_is_our_own_port") else {
         return;
