@@ -358,6 +358,14 @@ fn what_is_wrong_is_said_until_it_is_right() {
     fs::write(lab.resources(), &good).unwrap();
     assert_eq!(status(0)["datastore"]["error"], Value::Null);
 
+    lab.ip("node", "addr del 192.0.2.1/24 dev eth0");
+    let misplaced = status(5);
+    let message = misplaced["problems"][0]["message"].as_str().unwrap();
+    let said = "Node node has the address 192.0.2.1, and no interface here has it";
+    assert!(message.starts_with(said), "{message}");
+    lab.ip("node", "addr add 192.0.2.1/24 dev eth0");
+    status(0);
+
     lab.ip("node", "link del calib");
     let gone = status(5);
     assert_eq!(gone["problems"][0]["interface"], "calib", "{gone:#}");

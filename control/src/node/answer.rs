@@ -66,6 +66,7 @@ impl Node {
         let now = Instant::now();
         let accounting = tally::accounting(self.pollers.counters());
         let mut problems = self.datastore_problem();
+        problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
         if !accounting.balanced {
             problems.push(Problem {
@@ -147,6 +148,28 @@ impl Node {
             message: format!("routes refused; the tables before are in force\n{error}"),
         });
         error.map(problem).into_iter().chain(refused).collect()
+    }
+
+    /// The addresses by which other nodes know this one, and that are not here: another machine's files, or its name.
+    fn misplaced_node(&self) -> Vec<Problem> {
+        let is_here = |address: &IpAddr| self.mirror.all_addresses().any(|it| it.ip == *address);
+        let node = self.compiler.desired().local_node();
+        // Without an uplink no other node is reached.
+        let node = node.filter(|_| !self.config.uplinks.is_empty());
+        let addresses = node.into_iter().flat_map(crate::desired::Node::addresses);
+        let problem = |address| Problem {
+            part: Part::Datastore,
+            interface: None,
+            message: format!(
+                "Node {} has the address {address}, and no interface here has it: tunnels to this node end nowhere; see \
+                 nodeName in caracal.yaml",
+                self.name
+            ),
+        };
+        addresses
+            .filter(|address| !is_here(address))
+            .map(problem)
+            .collect()
     }
 
     /// What should be served and is not, with the reason where there is one.
