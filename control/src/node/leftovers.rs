@@ -5,7 +5,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::RunError;
-use crate::netlink::HostPort;
+use crate::netlink::{HostPort, Writer};
 use crate::xdp::PinDir;
 
 /// The name that a daemon holds. Abstract names belong to a network namespace and go with the process that holds them: no
@@ -28,7 +28,7 @@ pub(super) fn lock() -> Result<Lock, RunError> {
 }
 
 /// Takes away what a daemon that is gone left in this network namespace: the programs that keep pods closed, the host's
-/// port, its routes and its rules. Pods' traffic is the kernel's afterwards. Returns how many interfaces were opened.
+/// port, its routes and its rules, and neighbours that the kernel was asked for. Pods' traffic is the kernel's afterwards. Returns how many interfaces were opened.
 ///
 /// # Errors
 /// A daemon is running here, or the kernel refuses.
@@ -42,5 +42,6 @@ pub fn cleanup() -> Result<usize, RunError> {
     }
     pins.remove_if_empty();
     HostPort::remove_leftovers()?;
+    super::neighbours::forget_all(&mut Writer::open()?)?;
     Ok(released)
 }

@@ -359,9 +359,13 @@ impl Node {
             closed,
             mut host,
             config,
+            mut writer,
             ..
         } = self;
         pollers.stop();
+        if let Err(error) = neighbours::forget_all(&mut writer) {
+            tracing::warn!(%error, "the kernel goes on asking for neighbours");
+        }
         for (_, served) in served {
             served.leave();
         }

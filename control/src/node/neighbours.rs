@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::netlink::{Mac, Mirror, NeighbourState, PROTOCOL, Writer};
+use crate::netlink::{Mac, Mirror, Neighbour, NeighbourState, PROTOCOL, Result, Writer};
 
 /// A neighbour, by interface index and address.
 type Key = (u32, IpAddr);
@@ -77,6 +77,16 @@ impl Neighbours {
         }
     }
 
+    /// Takes back what others of our kind asked for and we do not: a daemon before. The kernel would ask on and on, and a
+    /// pod's answers never reach it.
+    pub(super) fn forget_others(&self, mirror: &Mirror, writer: &mut Writer) {
+        let all = mirror.neighbours().map(|entry| (entry.ifindex, entry.ip));
+        let others = all.filter(|key| !self.wanted.contains(key) && !self.asked.contains(key));
+        for key in others.collect::<Vec<_>>() {
+            forget(mirror, writer, key);
+        }
+    }
+
     /// An interface is up again: its entries went with it.
     pub(super) fn link_up(&self, ifindex: u32, mirror: &Mirror, writer: &mut Writer) {
         for &(_, addr) in self.wanted.iter().filter(|key| key.0 == ifindex) {
@@ -87,11 +97,27 @@ impl Neighbours {
     }
 }
 
+/// Set by hand, or by us for the host's port: nothing that the kernel resolves.
+fn is_fixed(entry: &Neighbour) -> bool {
+    [NeighbourState::PERMANENT, NeighbourState::NOARP].contains(&entry.state)
+}
+
+/// Takes back all that the kernel was asked for, by whomever.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn forget_all(writer: &mut Writer) -> Result<()> {
+    for entry in writer.own_neighbours()? {
+        if !is_fixed(&entry) {
+            writer.delete_neighbour(entry.ifindex, entry.ip)?;
+        }
+    }
+    Ok(())
+}
+
 /// Asks for a neighbour, unless somebody has set it by hand: that is not ours to change.
 fn resolve(mirror: &Mirror, writer: &mut Writer, (ifindex, addr): Key) {
-    let entry = mirror.neighbour(ifindex, addr);
-    let by_hand = [NeighbourState::PERMANENT, NeighbourState::NOARP];
-    if entry.is_some_and(|entry| by_hand.contains(&entry.state)) {
+    if mirror.neighbour(ifindex, addr).is_some_and(is_fixed) {
         return;
     }
     if let Err(error) = writer.resolve_neighbour(ifindex, addr) {
@@ -101,10 +127,8 @@ fn resolve(mirror: &Mirror, writer: &mut Writer, (ifindex, addr): Key) {
 
 /// Takes back what we asked for, and only that.
 fn forget(mirror: &Mirror, writer: &mut Writer, (ifindex, addr): Key) {
-    if mirror
-        .neighbour(ifindex, addr)
-        .is_none_or(|entry| entry.protocol != PROTOCOL)
-    {
+    let is_ours = |entry: &Neighbour| entry.protocol == PROTOCOL && !is_fixed(entry);
+    if !mirror.neighbour(ifindex, addr).is_some_and(is_ours) {
         return;
     }
     if let Err(error) = writer.delete_neighbour(ifindex, addr) {

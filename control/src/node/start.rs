@@ -215,6 +215,8 @@ impl Node {
         self.sync_taken();
         self.stale = false;
         self.try_publish()?;
+        self.neighbours
+            .forget_others(&self.mirror, &mut self.writer);
         self.pollers.start(planned)
     }
 
@@ -228,9 +230,13 @@ impl Node {
             mut endpoints,
             pins,
             host,
+            mut writer,
             ..
         } = self;
         pollers.stop();
+        if let Err(error) = super::neighbours::forget_all(&mut writer) {
+            tracing::warn!(%error, "the kernel goes on asking for neighbours");
+        }
         for (_, served) in served {
             served.undo(&mut endpoints);
         }

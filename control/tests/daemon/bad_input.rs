@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use control::netlink::{Neighbour, NeighbourState, Writer};
 use control::xdp::{NicConfig, NicMode, NicProgram};
 
 use crate::lab::{Lab, Options, ip, run, v4, veth};
@@ -59,6 +60,12 @@ fn undone(lab: &Lab, code: i32, words: &[&str]) {
     for interface in ["eth0", "caracal0-dp"] {
         assert!(is_served(&log, interface), "{interface}: {log}");
     }
+    let asked = run(&lab.node, || {
+        let mut writer = Writer::open().expect("netlink");
+        writer.own_neighbours().expect("list")
+    });
+    let resolved = |it: &&Neighbour| it.state != NeighbourState::PERMANENT;
+    assert_eq!(asked.iter().find(resolved), None, "{log}");
 }
 
 fn replace_in_config(lab: &Lab, from: &str, to: &str) {

@@ -1,12 +1,17 @@
 //! The daemon ends, in order or not, and comes back.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::lab::{Lab, NODE4, NODE6, OUTSIDE4, OUTSIDE6, Options, Pod, WIRE4, WIRE6, addr};
+use control::netlink::{NeighbourState, Writer};
+
+use crate::lab::{
+    Lab, NODE4, NODE6, OUTSIDE4, OUTSIDE6, Options, Pod, WIRE4, WIRE6, addr, run, veth,
+};
 use crate::packet::{Tap, ethernet, holds, octets, udp_packet};
 use crate::process::Daemon;
 use crate::traffic::{Echo, Stream, answered, connect, reaches, tcp};
@@ -142,6 +147,57 @@ fn after_sigterm_pods_stay_closed_until_cleanup() {
         Some(0),
         "nothing to clean up is no error"
     );
+}
+
+#[test]
+fn neighbours_that_nobody_wants_any_more_are_not_asked_for() {
+    let test = "crash::neighbours_that_nobody_wants_any_more_are_not_asked_for";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    // By interface; those of the host's port are nobody's to resolve.
+    let resolved = |lab: &Lab| {
+        run(&lab.node, || {
+            let mut writer = Writer::open().expect("netlink");
+            let mut all = writer.own_neighbours().expect("list");
+            all.retain(|it| it.state != NeighbourState::PERMANENT);
+            all.into_iter().map(|it| it.ip).collect::<BTreeSet<_>>()
+        })
+    };
+    let gateway = addr(WIRE4);
+    let stranger = addr("10.244.1.77");
+    let mut daemon = Daemon::start(&lab);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    assert!(resolved(&lab).contains(&gateway));
+    daemon.kill();
+    // As if a packet to a pod had been waiting.
+    run(&lab.node, || {
+        let mut writer = Writer::open().expect("netlink");
+        let link = writer.find_link(&veth(0)).expect("list").expect("a veth");
+        writer
+            .resolve_neighbour(link.ifindex, stranger)
+            .expect("ask");
+    });
+    assert!(resolved(&lab).is_superset(&[gateway, stranger].into()));
+
+    let mut daemon = Daemon::start(&lab);
+    let left = resolved(&lab);
+    assert!(
+        left.contains(&gateway) && !left.contains(&stranger),
+        "{left:?}"
+    );
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    assert_eq!(resolved(&lab), BTreeSet::new());
+
+    let mut daemon = Daemon::start(&lab);
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    daemon.kill();
+    assert!(resolved(&lab).contains(&gateway));
+    assert_eq!(lab.cleanup().status.code(), Some(0));
+    assert_eq!(resolved(&lab), BTreeSet::new());
 }
 
 #[test]
