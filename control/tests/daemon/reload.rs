@@ -85,7 +85,7 @@ fn a_reload_says_what_the_next_start_would_make_of_caracal_yaml() {
     let mut reloaded = |text: &str| {
         fs::write(lab.config(), text).expect("write");
         let skip = daemon.log_len();
-        let pid = Pid::from_raw(daemon.pid() as i32);
+        let pid = Pid::from_raw(daemon.pid().cast_signed());
         kill(pid, Signal::SIGHUP).expect("kill");
         daemon.wait_after(skip, "resources loaded");
         daemon
