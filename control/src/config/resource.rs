@@ -10,7 +10,7 @@ use super::kinds::{
     WorkloadEndpoint, passive,
 };
 use super::names;
-use super::source::Located;
+use super::source::{Located, Span};
 use super::suggest::nearest;
 use super::yaml::{Node, Value};
 
@@ -135,6 +135,12 @@ fn each_item(
         cx.error(&node.at, "a resource must be a map", label);
         return;
     }
+    if let Some(at) = of_daemon(node) {
+        let label =
+            "the daemon's own file? `caracal run --config` reads it; keep it out of the resources";
+        cx.error(at, "a caracal.yaml is no resource", label);
+        return;
+    }
     let Some(mut fields) = Fields::open(node, "a resource", cx) else {
         return;
     };
@@ -172,6 +178,23 @@ fn each_item(
         return;
     }
     take(fields, Header { api_version, kind }, cx);
+}
+
+/// The first setting of a `caracal.yaml` in a map that does not say what it is.
+fn of_daemon(node: &Node) -> Option<&Span> {
+    let Value::Map(pairs) = &node.value else {
+        return None;
+    };
+    let place = |names: &[&str]| {
+        let found = pairs
+            .iter()
+            .find(|(key, _)| names.contains(&key.name.as_str()));
+        found.map(|(key, _)| &key.at)
+    };
+    if place(&["apiVersion", "kind"]).is_some() {
+        return None;
+    }
+    place(&["nodeName", "resources", "uplinks", "failMode"])
 }
 
 fn header(
