@@ -36,6 +36,7 @@ pub enum ClientError {
 fn unreachable_help(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "run as root, or as the user that the daemon runs as",
+        io::ErrorKind::TimedOut => "it is there, and busy or stuck: its log may say why",
         _ => "`caracal run` starts one, --socket names another",
     }
 }
@@ -133,13 +134,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_not_ask_is_told_so() {
+    fn who_gets_no_answer_is_told_what_to_do() {
         let said = |kind: io::ErrorKind| {
             let (path, source) = (PathBuf::from("/s"), kind.into());
             ClientError::Unreachable { path, source }.to_string()
         };
         let help = "permission denied; run as root, or as the user that the daemon runs as";
         assert!(said(io::ErrorKind::PermissionDenied).ends_with(help));
+        let help = "timed out; it is there, and busy or stuck: its log may say why";
+        assert!(said(io::ErrorKind::TimedOut).ends_with(help));
         let help = "; `caracal run` starts one, --socket names another";
         assert!(said(io::ErrorKind::NotFound).ends_with(help));
     }
