@@ -4,6 +4,7 @@
 mod attacks;
 mod changes;
 mod differential;
+mod error_limits;
 mod fragments;
 mod host_policy;
 mod inspect;
