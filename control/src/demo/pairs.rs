@@ -103,14 +103,6 @@ pub static OUTSIDE: [Pair; 2] = [
 ];
 
 impl Pair {
-    /// True if it needs somebody who forwards, and not just a host's own stack.
-    pub fn is_forwarded(&self) -> bool {
-        match (self.from, self.to) {
-            (End::Pod(pod), End::Host(node)) | (End::Host(node), End::Pod(pod)) => pod.node != node,
-            _ => true,
-        }
-    }
-
     /// Whether natOutgoing gives what its client sends the node's address: a pod's packets that leave all pools by the NIC.
     pub fn is_masqueraded(&self) -> bool {
         match (self.from, self.to) {
@@ -171,12 +163,6 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_nodes_own_pods_are_reached_without_forwarding() {
-        let forwarded: Vec<_> = PAIRS.iter().map(Pair::is_forwarded).collect();
-        assert_eq!(forwarded, [true, true, false, false, true, true]);
-    }
 
     #[test]
     fn the_nodes_address_stands_for_a_pod_that_leaves_all_pools() {

@@ -257,13 +257,7 @@ fn play(
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
             nodes.end(how)?;
-            let pairs: Vec<Pair> = match how {
-                // The host's own stack may reach its own pods once the daemon has left in order.
-                Ending::Stopped => PAIRS.iter().copied().filter(Pair::is_forwarded).collect(),
-                // After a crash pods are closed altogether.
-                Ending::Killed => PAIRS.to_vec(),
-            };
-            for outcome in bench.blocked(&pairs, &wishes.families)? {
+            for outcome in bench.blocked(&PAIRS, &wishes.families)? {
                 audience.results(vec![outcome]);
             }
             let restart = Instant::now();
