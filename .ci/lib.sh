@@ -97,11 +97,11 @@ install_packages() {
   fi
 }
 
-# Licences, sources and bans always; advisories need the database, which cargo-deny fetches.
-# Without cargo-deny the licences and sources are still checked, by control/tests/repository.
+# Licences, sources and bans; advisories need the database, which cargo-deny fetches.
+# Without cargo-deny the licences and sources are still checked, by control/tests/repository, and the rest is not.
 check_dependencies() {
   if ! cargo deny --version >/dev/null 2>&1; then
-    notice "advisories NOT checked: cargo-deny is not installed (cargo install --locked cargo-deny)"
+    notice "advisories and bans NOT checked: cargo-deny is not installed (cargo install --locked cargo-deny)"
     return 0
   fi
   local deny=(cargo deny --locked --all-features --config .ci/deny.toml check --hide-inclusion-graph)
@@ -113,6 +113,16 @@ check_dependencies() {
     fi
     return 1
   fi
+}
+
+# The main job as README.md has it, all of it at its full size. Tests run the same with less data.
+run_demo() {
+  if ! cargo run --release --locked --quiet -- demo >"$logs/demo" 2>&1; then
+    grep -v '^PASS ' "$logs/demo" || true
+    return 1
+  fi
+  tail -n 1 "$logs/demo"
+  passed=$((passed + 1))
 }
 
 test_docs() {
