@@ -30,7 +30,7 @@ fn errors_are_limited_for_each_receiver_and_for_all_together() {
 
     // A tenth of a second later the one has the share of that time; the other one has had none, and gets what is left of all.
     rig.pass(Duration::from_millis(100));
-    assert!(SOURCE_RATE / 10 < BURST && BURST < GLOBAL_RATE / 10);
+    const { assert!(SOURCE_RATE / 10 < BURST && BURST < GLOBAL_RATE / 10) };
     assert_eq!(errors(&mut rig, POD, POD_MAC, &dying), SOURCE_RATE / 10);
     let left = BURST - SOURCE_RATE / 10;
     assert_eq!(errors(&mut rig, OTHER, OTHER_MAC, &dying6), left);
