@@ -1,5 +1,5 @@
 //! The bare AF_XDP forwarder: what comes in at one port leaves at the other, untouched. No dataplane over
-//! AF_XDP can be faster, so this is what Caracal is measured against.
+//! AF_XDP can take less of a processor, so this is what Caracal is measured against.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
