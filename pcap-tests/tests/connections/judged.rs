@@ -140,6 +140,8 @@ fn opening(choices: &mut Choices<'_>) -> Packet {
         }
         17 => ((own, 53), Says::Anything),
         1 if choices.once_in(4) => ((0, own), Says::Answer),
+        // The number of the query's type, which several may have for an identifier.
+        1 if choices.once_in(2) => ((8, 0), Says::Anything),
         1 => ((own, 0), Says::Anything),
         _ => ((0, 0), Says::Anything),
     };

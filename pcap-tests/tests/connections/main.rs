@@ -12,6 +12,7 @@ mod judged;
 mod node;
 mod oracle;
 mod policy;
+mod queries;
 mod random_hosts;
 mod random_packets;
 mod random_policy;

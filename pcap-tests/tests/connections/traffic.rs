@@ -276,7 +276,8 @@ fn payload(choices: &mut Choices<'_>, is_v6: bool, ports: (u16, u16)) -> (u8, Ve
                 (_, false) => choices.of(&[0, 13, 14, 42]),
                 (_, true) => choices.of(&[129, 130, 42]),
             };
-            let id = choices.of(&[7_u8, 9]);
+            // The type of a ping is one that is met in the wild.
+            let id = choices.of(&[7_u8, 8, 9]);
             let protocol = if is_v6 { build::ICMPV6 } else { build::ICMP };
             (protocol, vec![kind, 0, 0, 0, 0, id, 0, 1, 1, 2, 3])
         }

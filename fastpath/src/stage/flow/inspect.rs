@@ -148,15 +148,16 @@ impl Connections {
             dport,
             ..
         } = *connection;
-        let ports = (sport, dport);
         match (connection.src, connection.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let (src, dst) = (src.to_bits(), dst.to_bits());
+                let ports = V4::ports_to(protocol, sport, dport);
                 let key = V4::make_key(Tuple { src, dst, ports }, protocol);
                 remove_of::<V4>(&self.v4, flow, &key, rules)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let (src, dst) = (src.to_bits(), dst.to_bits());
+                let ports = V6::ports_to(protocol, sport, dport);
                 let key = V6::make_key(Tuple { src, dst, ports }, protocol);
                 remove_of::<V6>(&self.v6, flow, &key, rules)
             }
@@ -223,7 +224,7 @@ fn describe<N: Net>(
         src: N::ip(tuple.src),
         dst: N::ip(tuple.dst),
         sport: tuple.ports.0,
-        dport: tuple.ports.1,
+        dport: N::service(&forward.key),
         snat: translated.then(|| (N::ip(forward.action.nat_addr), forward.action.nat_port)),
         owner: (owner != NOBODY).then_some(PortId(owner)),
         original: direction(forward),

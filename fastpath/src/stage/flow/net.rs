@@ -102,9 +102,28 @@ pub(super) trait Net: Sized {
     /// What stands for ports in the key of an ICMP message of this type.
     fn icmp_ports(id: u16, kind: u8) -> (u16, u16) {
         match (Self::ICMP, kind) {
-            (l4::ICMP, 0) => (8, id),
-            (l4::ICMP, 14 | 16 | 18) | (l4::ICMPV6, 129) => (u16::from(kind) - 1, id),
-            _ => (id, kind.into()),
+            (l4::ICMP, 0) => (icmp_service(id, 8), id),
+            (l4::ICMP, 14 | 16 | 18) | (l4::ICMPV6, 129) => (icmp_service(id, kind - 1), id),
+            _ => (id, icmp_service(id, kind)),
+        }
+    }
+
+    /// What the packets of a key of the direction that began are for: the port, or of ICMP the type.
+    fn service(key: &Self::Key) -> u16 {
+        let port = Self::tuple_of(key).ports.1;
+        if Self::protocol_of(key) == Self::ICMP {
+            port & 0xff
+        } else {
+            port
+        }
+    }
+
+    /// The ports of a query, or of any first packet, from a port to a [service](Self::service).
+    fn ports_to(protocol: u8, port: u16, service: u16) -> (u16, u16) {
+        if protocol == Self::ICMP {
+            (port, icmp_service(port, service as u8))
+        } else {
+            (port, service)
         }
     }
 
@@ -145,6 +164,13 @@ pub(super) trait Net: Sized {
         let l4 = Self::l4_of(packet, l3);
         conn::Segment::read(l4, l4.len())
     }
+}
+
+/// What stands for a server's port in the key of an ICMP query with this identifier: its type, below something that the identifier
+/// is not. A query is never taken for an answer to another one then, whatever its identifier: if each number were the other one's
+/// service, the upper byte of each would be one more than that of the other.
+const fn icmp_service(id: u16, kind: u8) -> u16 {
+    (id & 0xff00).wrapping_add(0x100) | kind as u16
 }
 
 /// The hash of packets with these ends ([`Packet::flow_hash`]), if they are of a known connection. `kind` is the type of an ICMP message.

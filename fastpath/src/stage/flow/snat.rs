@@ -100,7 +100,7 @@ pub(super) fn uncount<N: Net>(side: &Side<N::Key>, action: &Action<N::Addr>, key
 /// What stands for an endpoint, by its address, and a destination. It can be told from the key of a connection that is gone.
 fn share<N: Net>(side: &Side<N::Key>, key: &N::Key) -> u64 {
     let mut tuple = N::tuple_of(key);
-    tuple.ports.0 = 0;
+    tuple.ports = (0, N::service(key));
     side.table.hash(&N::make_key(tuple, N::protocol_of(key)))
 }
 
@@ -120,11 +120,10 @@ pub(super) fn first_answers<N: Net>(
 }
 
 fn answers<N: Net>(key: &N::Key, protocol: u8, (addr, port): (N::Addr, u16)) -> N::Key {
-    let to = N::tuple_of(key);
-    let answer = Tuple {
-        src: to.dst,
-        dst: addr,
-        ports: (to.ports.1, port),
+    let there = Tuple {
+        src: addr,
+        dst: N::destination_of(key),
+        ports: N::ports_to(protocol, port, N::service(key)),
     };
-    N::make_key(answer, protocol)
+    N::make_key(there.reversed(), protocol)
 }
