@@ -1,12 +1,14 @@
 //! The wanted state of small clusters, against expectations written by hand from Calico's rules.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use control::config::{Source, compute, load_sources};
 use control::desired::{
     AllowedUse, Desired, EncapMode, EndpointToHost, NatExclusions, PoolType, Route, RouteTypes,
     TunnelType, Way,
 };
+use flowtable::conn::Timeouts;
 
 /// The state of `node1`. Documents are written without apiVersion, one `Kind name: {spec}` a line.
 fn node1(lines: &str) -> Desired {
@@ -364,6 +366,19 @@ fn felix_settings_of_the_node_come_before_the_default_ones() {
     assert_eq!(felix.interface_prefixes, ["cali", "tap"]);
     assert_eq!(felix.external_nodes, ["10.9.0.1/32".parse().unwrap()]);
     assert!(felix.remove_external_routes, "not set: Calico's default");
+}
+
+#[test]
+fn no_connection_is_kept_longer_than_is_remembered_of_it() {
+    let desired = with_pool(
+        "{cidr: 10.244.0.0/16}",
+        "FelixConfiguration default: {bpfConntrackTimeouts: {tcpEstablished: 120h, udpTimeout: 1000h, tcpResetSeen: 40s, icmpTimeout: Auto}}",
+    );
+    let timeouts = &desired.felix.conntrack;
+    assert_eq!(timeouts.tcp_established, Duration::from_hours(120));
+    assert_eq!(timeouts.udp_assured, Timeouts::LONGEST);
+    assert_eq!(timeouts.tcp_close, Duration::from_secs(40));
+    assert_eq!(timeouts.icmp, Timeouts::DEFAULT.icmp);
 }
 
 #[test]

@@ -69,6 +69,9 @@ impl Timeouts {
         generic: seconds(600),
     };
 
+    /// The longest timeout: 6 days, more than the kernel's longest. Four of them ([`idle_time`]) are what an entry remembers.
+    pub const LONGEST: Duration = Duration::from_hours(6 * 24);
+
     /// The fill of the table, in 1/256ths, from which timeouts shrink: 60 %.
     pub const SHRINK_FROM: u16 = 154;
 

@@ -12,6 +12,12 @@ const UNIT_BITS: u32 = 27;
 /// The bits of a coarse time.
 pub(super) const SEEN_MASK: u32 = 0x00ff_ffff;
 
+/// The part of the range that is taken for the future: 2 h 26 min, in which no two pollers' clocks differ.
+const AHEAD: u32 = 1 << 16;
+
+/// How long ago an entry can have been last seen: 25 days. What is longer ago looks as if it were of now.
+pub const REMEMBERED: Duration = Duration::from_nanos(((SEEN_MASK - AHEAD) as u64) << UNIT_BITS);
+
 /// `now` as an entry remembers it: 24 bits, in units of [`SEEN_UNIT`].
 #[inline]
 #[must_use]
@@ -21,13 +27,13 @@ pub const fn seen_at(now: Tick) -> u32 {
 
 /// How long ago `last_seen` was, up to a unit too long or too short.
 ///
-/// Half of the range is the past and half the future: what lies up to 13 days ahead was seen by a poller
-/// whose clock was read later, and is zero ago.
+/// Nearly all of the range is the past, [`REMEMBERED`]: what lies a little ahead was seen by a poller whose clock was read later, and
+/// is zero ago.
 #[inline]
 #[must_use]
 pub const fn idle(now: Tick, last_seen: u32) -> Duration {
     let units = seen_at(now).wrapping_sub(last_seen) & SEEN_MASK;
-    if units > SEEN_MASK / 2 {
+    if units > SEEN_MASK - AHEAD {
         return Duration::ZERO;
     }
     Duration::from_nanos((units as u64) << UNIT_BITS)
@@ -52,6 +58,16 @@ mod tests {
         let after = before + SEEN_UNIT * 3;
         assert!(seen_at(after) < seen_at(before));
         assert_eq!(idle(after, seen_at(before)), SEEN_UNIT * 3);
+    }
+
+    #[test]
+    fn what_is_weeks_ago_is_not_of_now() {
+        let start = Tick(77 << UNIT_BITS);
+        for days in [6, 12, 14, 25] {
+            let passed = Duration::from_hours(24 * days);
+            let seen = idle(start + passed, seen_at(start));
+            assert!(seen <= passed && seen + SEEN_UNIT > passed, "{seen:?}");
+        }
     }
 
     #[test]

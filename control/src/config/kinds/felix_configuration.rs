@@ -314,7 +314,7 @@ impl ConntrackTimeouts {
     fn apply(&self, timeouts: &mut Timeouts) {
         for (name, timeout) in &self.0 {
             if let Some((_, set)) = CONNTRACK.iter().find(|(field, _)| field == name) {
-                set(timeouts, *timeout);
+                set(timeouts, (*timeout).min(Timeouts::LONGEST));
             }
         }
     }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use flowtable::Tick;
 use flowtable::conn::quota::Candidate;
 use flowtable::conn::{Dir, Protocol, State, Timeouts, idle_time, state};
-use flowtable::flow::{FlowRef, View, flag as action, idle};
+use flowtable::flow::{FlowRef, REMEMBERED, View, flag as action, idle};
 
 use super::connect::{NOBODY, OWNED_BY_REPLY};
 use super::net::Net;
@@ -19,6 +19,9 @@ pub(super) fn state_of<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>) -> 
     let dirs = (Dir::from_bits(forward.dir), Dir::from_bits(reply.dir));
     (protocol, state(protocol, dirs.0, dirs.1))
 }
+
+/// What keeps a connection longest, answers alone, is remembered: else they would keep it for ever.
+const _: () = assert!(Timeouts::LONGEST.as_secs() * 4 < REMEMBERED.as_secs());
 
 /// How long a connection has been idle in the sense of its timeout, and the timeout.
 pub(super) fn age_of<N: Net>(
