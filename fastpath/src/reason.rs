@@ -125,7 +125,7 @@ drop_reasons! {
         "Lower the sender's datagram size below its path's MTU.";
     CtInvalid "ct-invalid" "flow" "The packet belongs to no connection and can not start one: a stray reset or SYN-ACK, impossible flags (conntrack's INVALID)."
         "Expected after a restart and for late packets of closed connections; `disableConntrackInvalidCheck: true` lets them pass.";
-    IcmpUnrelated "icmp-unrelated" "flow" "An ICMP error about a packet of no known connection."
+    IcmpUnrelated "icmp-unrelated" "flow" "An ICMP error about a packet of no known connection, or by a pod about one of others."
         "Late errors, or somebody who forges them.";
     IcmpMalformed "icmp-malformed" "flow" "An ICMP error whose checksum, or that of the packet quoted in it, is wrong, or that quotes too little (RFC 5508 section 4.1)."
         "A broken router, or somebody who forges errors.";

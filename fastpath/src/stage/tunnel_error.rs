@@ -162,8 +162,8 @@ enum About {
     V6(ipv6::Ipv6Info),
 }
 
-/// What is quoted of the packet in the tunnel, if it is of a live connection of a pod here, and the tunnel packet had the source port
-/// that we gave it: it comes of a secret, so that only who has seen such a packet can quote one.
+/// What is quoted of the packet in the tunnel, if it is of a live connection of a pod here (and, of TCP, may be under way: IPIP has
+/// nothing else that must be guessed), and the tunnel packet had the source port that we gave it: it comes of a secret, so that only who has seen such a packet can quote one.
 fn live(
     quote: &[u8],
     source_port: Option<u16>,
@@ -183,9 +183,8 @@ fn live(
                 dst: ip.dst,
                 ports,
             };
-            let kind = upper.first().copied();
             // As `apply` hashes it: by its connection, but for fragments.
-            let mut hash = flow::hash4(connections, tuple, ip.protocol, kind)?;
+            let mut hash = flow::hash4(connections, tuple, ip.protocol, upper)?;
             if hash == 0 || ip.is_fragment() {
                 let ports = if ip.is_fragment() { (0, 0) } else { ports };
                 hash = flow_hash::v4(key, ip.src, ip.dst, ip.protocol, ports);
@@ -205,7 +204,7 @@ fn live(
                 dst: ip.dst,
                 ports,
             };
-            let mut hash = flow::hash6(connections, tuple, protocol, upper.first().copied())?;
+            let mut hash = flow::hash6(connections, tuple, protocol, upper)?;
             if hash == 0 || ip.is_fragment() {
                 let (protocol, ports) = if ip.is_fragment() {
                     (0, (0, 0))

@@ -390,3 +390,41 @@ fn one_pod_can_not_take_all_ports_of_a_destination() {
     assert_eq!(through(&mut rig, pod, 53, 3400), 3072);
     assert_eq!(through(&mut rig, other, 53, 500), 500);
 }
+
+/// Who may not speak to a pod, or through the node, does not do so by ICMP errors: a pod tells of its own connections only. All
+/// that it would have to guess of others' is a port.
+#[test]
+fn a_pod_tells_nothing_of_the_connections_of_others() {
+    let mut rig = rig();
+    let query = ip4(POD_ADDR, OTHER_ADDR).udp(5000, 53, b"query");
+    one(&mut rig, POD, from_pod(&query)).expect("local");
+    let abroad = ip4(POD_ADDR, SERVER).udp(5000, 53, b"query");
+    let (_, outside) = one(&mut rig, POD, from_pod(&abroad)).expect("it leaves");
+    let ours = |id| ip4(OTHER_ADDR, SERVER).udp(id, 53, b"query");
+    let (_, own) = one(&mut rig, OTHER, from_other(&ours(6000))).expect("it leaves");
+    let public = seen(&outside).ports.0;
+    let answer = ip4(SERVER, NODE).udp(53, public, b"answer");
+    let before = remembered(&rig);
+    for (kind, code, mtu) in [(3, 3, 0), (3, 4, 1400), (11, 0, 0), (12, 0, 0)] {
+        // To the pod about what it sent, by its own address and by the node's; to the server about its answer.
+        for (to, about) in [
+            (POD_ADDR, &abroad),
+            (NODE, &outside[14..].to_vec()),
+            (SERVER, &ip4(SERVER, POD_ADDR).udp(53, 5000, b"answer")),
+            (SERVER, &answer),
+        ] {
+            let error = ip4(OTHER_ADDR, to).icmp(kind, code, mtu, about);
+            let told = one(&mut rig, OTHER, from_other(&error)).map(|_| ());
+            assert_eq!(told, Err(DropReason::IcmpUnrelated), "{to} {kind}");
+        }
+        // Of what was sent to it, it may.
+        let error = ip4(OTHER_ADDR, POD_ADDR).icmp(kind, code, mtu, &query);
+        let (to, _) = one(&mut rig, OTHER, from_other(&error)).expect("its own");
+        assert_eq!(to, POD);
+        let came = ip4(SERVER, OTHER_ADDR).udp(53, 6000, b"answer");
+        let error = ip4(OTHER_ADDR, SERVER).icmp(kind, code, mtu, &came);
+        let (to, frame) = one(&mut rig, OTHER, from_other(&error)).expect("its own");
+        assert_eq!((to, seen(&frame).src), (UPLINK, seen(&own).src));
+    }
+    assert_eq!(remembered(&rig), before);
+}

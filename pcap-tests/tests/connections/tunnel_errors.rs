@@ -145,3 +145,29 @@ fn who_has_not_seen_a_tunnel_packet_is_not_believed() {
     assert_eq!(outcome.fates, [Fate::Drop(DropReason::IcmpUnrelated)]);
     assert_eq!(rig.events(), []);
 }
+
+/// RFC 5927 section 4.1. Of IPIP nothing else must be guessed.
+#[test]
+fn what_quotes_tcp_that_is_not_under_way_is_not_believed() {
+    let ends = (40_000, 80);
+    let there = |flags, seq, ack| segment4(POD_ADDR, REMOTE, ends, flags, seq, ack);
+    let mut rig = rig();
+    one(&mut rig, POD, from_pod(&there(0x02, 100, 0))).expect("by tunnel");
+    let answer = segment4(REMOTE, POD_ADDR, (80, 40_000), 0x12, 200, 101);
+    one(&mut rig, UPLINK, from_outside(&tunnelled(&answer))).expect("known");
+    let (_, frame) = one(&mut rig, POD, from_pod(&there(0x10, 101, 201))).expect("by tunnel");
+    for (seq, believed) in [(101_u32, true), (101 + (1 << 20), false), (0, false)] {
+        let mut quote = frame[14..].to_vec();
+        // TCP behind IP, UDP, VXLAN, Ethernet, IP.
+        quote[50 + 20 + 4..][..4].copy_from_slice(&seq.to_be_bytes());
+        let error = ip4(ROUTER, NODE).icmp(3, 4, 1300, &quote);
+        let outcome = rig.run(UPLINK, &[from_outside(&error)]);
+        let expected = if believed {
+            Fate::Punt
+        } else {
+            Fate::Drop(DropReason::IcmpUnrelated)
+        };
+        assert_eq!(outcome.fates, [expected], "{seq}");
+        assert_eq!(rig.events().is_empty(), !believed, "{seq}");
+    }
+}

@@ -82,7 +82,7 @@ fn family<N: Net, I: PacketIo>(
                 N::restore(packet, l3);
             }
             if N::is_icmp_error(packet, l3) {
-                *found = related::find::<N>(&side.table, packet, l3);
+                *found = related::find::<N>(&side.table, packet, l3, tables);
                 left.undecided |= packet.is_undecided();
                 continue;
             }

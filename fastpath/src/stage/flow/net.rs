@@ -9,7 +9,7 @@ use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
 use flowtable::lpm::NextHopId;
 
-use super::policy;
+use super::{policy, related};
 use crate::batch::{Family, Packet, flag};
 use crate::connections::{Connections, Side};
 use crate::port::Port;
@@ -173,14 +173,15 @@ const fn icmp_service(id: u16, kind: u8) -> u16 {
     (id & 0xff00).wrapping_add(0x100) | kind as u16
 }
 
-/// The hash of packets with these ends ([`Packet::flow_hash`]), if they are of a known connection. `kind` is the type of an ICMP message.
+/// The hash of a packet with these ends ([`Packet::flow_hash`]), if it is of a known connection, and may be under way if it is of TCP.
+/// `upper` is what is there of its transport header, at least 8 bytes.
 pub(in crate::stage) fn hash4(
     connections: &Connections,
     tuple: Tuple<u32>,
     protocol: u8,
-    kind: Option<u8>,
+    upper: &[u8],
 ) -> Option<u32> {
-    hash::<V4>(connections, tuple, protocol, kind)
+    hash::<V4>(connections, tuple, protocol, upper)
 }
 
 /// The same for IPv6.
@@ -188,20 +189,25 @@ pub(in crate::stage) fn hash6(
     connections: &Connections,
     tuple: Tuple<u128>,
     protocol: u8,
-    kind: Option<u8>,
+    upper: &[u8],
 ) -> Option<u32> {
-    hash::<V6>(connections, tuple, protocol, kind)
+    hash::<V6>(connections, tuple, protocol, upper)
 }
 
 fn hash<N: Net>(
     connections: &Connections,
     tuple: Tuple<N::Addr>,
     protocol: u8,
-    kind: Option<u8>,
+    upper: &[u8],
 ) -> Option<u32> {
-    let key = N::key_against(tuple, protocol, kind).reversed();
+    let key = N::key_against(tuple, protocol, upper.first().copied()).reversed();
     let table = &N::side(connections).table;
-    let (_, action) = table.lookup(&key)?;
+    let (flow, action) = table.lookup(&key)?;
+    if protocol == l4::TCP {
+        let &[_, _, _, _, sequence @ ..] = upper.first_chunk::<8>()?;
+        let back = table.partner(flow)?;
+        related::is_under_way(table, flow, back, u32::from_be_bytes(sequence)).then_some(())?;
+    }
     (!policy::is_denial(&action)).then(|| table.flow_hash(&key))
 }
 

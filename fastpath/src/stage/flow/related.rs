@@ -3,19 +3,25 @@
 
 use encap::nat::Tuple;
 use flowtable::conn::{self, Dir};
-use flowtable::flow::{Action, FlowRef, FlowTable, flag as action};
+use flowtable::flow::{Action, FlowKey, FlowRef, FlowTable, flag as action};
 
 use super::net::Net;
 use super::sweep::is_over;
-use super::{Found, policy};
+use super::{Found, origin_of, policy};
 use crate::batch::{Packet, flag};
+use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
 use crate::tables::Tables;
 
 /// Finds the connection that an ICMP error is about. The packet's destination, as known, becomes what it is to be
 /// translated to; a malformed error is dropped.
 #[cold]
-pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &[u8]) -> Found {
+pub(super) fn find<N: Net>(
+    table: &FlowTable<N::Key>,
+    packet: &mut Packet,
+    l3: &[u8],
+    tables: &Tables,
+) -> Found {
     let Ok(quote) = N::quote(packet, l3) else {
         packet.drop(DropReason::IcmpMalformed);
         return Found::Done;
@@ -24,14 +30,21 @@ pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &
     let Some((flow, action)) = known.filter(|(_, action)| !policy::is_denial(action)) else {
         return Found::Unrelated;
     };
+    // A pod sees packets of no connections but those that come in by its own port: about others it has guessed, past policy.
+    let is_pod = |port: &Port| matches!(port.kind, PortKind::Pod(_));
+    if action.origin != origin_of(packet) && tables.port(packet.in_port).is_some_and(is_pod) {
+        return Found::Unrelated;
+    }
     let mut tuple = N::tuple(packet);
     // An error goes to whoever sent what it quotes.
     if N::destination_of(&quote.key) != tuple.dst {
         return Found::Unrelated;
     }
-    if let Some(sequence) = quote.sequence
-        && !quotes_what_is_under_way::<N>(table, flow, sequence)
-    {
+    let is_believed = |sequence| {
+        let quoted = table.partner(flow);
+        quoted.is_some_and(|quoted| is_under_way(table, quoted, flow, sequence))
+    };
+    if !quote.sequence.is_none_or(is_believed) {
         return Found::Unrelated;
     }
     if action.flags & action::NAT_DST != 0 {
@@ -42,17 +55,16 @@ pub(super) fn find<N: Net>(table: &FlowTable<N::Key>, packet: &mut Packet, l3: &
     Found::Related(flow)
 }
 
-/// Whether a segment with this sequence number, of the direction against `flow`, may be on its way: who guesses addresses and ports
-/// has to guess that, too (RFC 5927 section 4.1).
-fn quotes_what_is_under_way<N: Net>(
-    table: &FlowTable<N::Key>,
-    flow: FlowRef,
+/// Whether a segment with this sequence number, of the direction `quoted`, to which `back` is the other, may be on its way: who guesses
+/// addresses and ports has to guess that, too (RFC 5927 section 4.1).
+pub(super) fn is_under_way<K: FlowKey>(
+    table: &FlowTable<K>,
+    quoted: FlowRef,
+    back: FlowRef,
     sequence: u32,
 ) -> bool {
     let dir = |flow| Dir::from_bits(table.dir(flow));
-    table
-        .partner(flow)
-        .is_some_and(|quoted| conn::is_under_way(dir(quoted), dir(flow), sequence))
+    conn::is_under_way(dir(quoted), dir(back), sequence)
 }
 
 /// Translates an ICMP error that is to be sent, and what it quotes, as the connection's packets are.
