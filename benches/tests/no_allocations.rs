@@ -7,8 +7,9 @@ use std::sync::Arc;
 use benches::alloc::{self, Counting};
 use benches::scenario::{Chain, POD4, Scenario, fragments4, no_connections, udp4_of, unreachable4};
 use crossbeam_queue::ArrayQueue;
+use encap::checksum;
 use fastpath::batch::Batch;
-use fastpath::connections::Tracker;
+use fastpath::connections::{Connections, Sizes, Tracker};
 use fastpath::counters::{Counter, Counters};
 use fastpath::event::Events;
 use fastpath::io::PacketIo;
@@ -17,6 +18,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use flowtable::Tick;
+use flowtable::flow::Capacity;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;
@@ -40,6 +42,10 @@ enum Proof {
     Fragmented,
     /// Every packet went on; connections were made, and expired.
     MadeAndExpired,
+    /// Connections were made, at the cost of others; what found none to take the place of was dropped.
+    MadeAndEvicted,
+    /// Some packets went on, and the others were dropped for this reason.
+    Refused(DropReason),
 }
 
 #[test]
@@ -118,6 +124,67 @@ fn the_steady_state_allocates_nothing() {
             );
         }
     }
+    of_protocols_without_ports();
+    at_a_share();
+}
+
+/// So many connections by natOutgoing that each has expired when its turn comes again.
+fn of_protocols_without_ports() {
+    const GRE: u8 = 47;
+    let flows = 16_384;
+    let mut scenario = Scenario::beginning(Chain::Snat4, flows);
+    scenario.connections = Some(no_connections(Chain::Snat4, flows));
+    let packets: Vec<_> = scenario
+        .packets(0, flows)
+        .map(|packet| changed4(packet, |packet| packet[23] = GRE))
+        .collect();
+    let name = "protocols without ports, translated";
+    check(name, &scenario, &packets, Proof::MadeAndExpired);
+}
+
+/// A pod that goes on where it has its share: of the table, and of the ports of a destination.
+fn at_a_share() {
+    let mut scenario = Scenario::beginning(Chain::Snat4, 65_536);
+    let sizes = Sizes {
+        v4: Capacity::MIN,
+        v6: Capacity::MIN,
+        ports: 64,
+        share_percent: 50,
+    };
+    scenario.connections = Some(Arc::new(Connections::new(&sizes, [1, 2, 3, 4])));
+    let packets: Vec<_> = scenario
+        .packets(0, scenario.flows())
+        .map(<[u8]>::to_vec)
+        .collect();
+    let name = "a pod's share of the table";
+    check(name, &scenario, &packets, Proof::MadeAndEvicted);
+
+    // More connections to one port of one destination than a pod may have.
+    let (to, service) = (scenario.packet(0)[30..34].to_vec(), 53_u16.to_be_bytes());
+    let packets: Vec<_> = (1024..60_000_u16)
+        .zip(&packets)
+        .map(|(port, packet)| {
+            changed4(packet, |packet| {
+                packet[30..34].copy_from_slice(&to);
+                packet[34..36].copy_from_slice(&port.to_be_bytes());
+                packet[36..38].copy_from_slice(&service);
+                packet[40..42].fill(0);
+            })
+        })
+        .collect();
+    scenario.connections = Some(no_connections(Chain::Snat4, packets.len()));
+    let proof = Proof::Refused(DropReason::NatPortsQuota);
+    check("a pod's share of ports", &scenario, &packets, proof);
+}
+
+/// A frame of IPv4 with something changed, and the header's checksum right again.
+fn changed4(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    change(&mut packet);
+    packet[24..26].fill(0);
+    let sum = checksum::of(&packet[14..34]);
+    packet[24..26].copy_from_slice(&sum.to_be_bytes());
+    packet
 }
 
 fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
@@ -134,7 +201,7 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
     let port = scenario.in_ports()[0];
     let mut now = Tick(0);
     let pause = match proof {
-        Proof::Forwarded => SHORT_PAUSE,
+        Proof::Forwarded | Proof::MadeAndEvicted | Proof::Refused(_) => SHORT_PAUSE,
         Proof::Answered(_) | Proof::Fragmented | Proof::MadeAndExpired => PAUSE,
     };
     let mut next = packets.iter().cycle();
@@ -158,14 +225,25 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
 
     let count = (WARM_UP + BATCHES) * TOGETHER as u64;
     let (tx, originated) = (counters.tx.get(), counters.originated.get());
+    let drops = |reason| counters.drops(port, reason).map_or(0, Counter::get);
     match proof {
         Proof::Forwarded => {
             assert_eq!((tx, originated), (count, 0), "{name}");
             assert_eq!(counters.connections_made.get(), 0, "{name}");
         }
         Proof::Answered(reason) => {
-            let drops = counters.drops(port, reason).map_or(0, Counter::get);
-            assert_eq!((drops, originated), (count, count), "{name}");
+            assert_eq!((drops(reason), originated), (count, count), "{name}");
+        }
+        Proof::MadeAndEvicted => {
+            let refused = drops(DropReason::FlowQuota);
+            assert_eq!(tx + refused, count, "{name}");
+            let evicted = counters.connections_evicted.get();
+            assert!(evicted > 10_000 && refused > 10_000, "{name}: {evicted}");
+        }
+        Proof::Refused(reason) => {
+            let refused = drops(reason);
+            assert_eq!(tx + refused, count, "{name}");
+            assert!(tx > 10_000 && refused > 10_000, "{name}: {refused}");
         }
         Proof::MadeAndExpired => {
             let (made, expired) = (&counters.connections_made, &counters.connections_expired);
