@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fastpath::batch::Fate;
-use fastpath::port::PortId;
+use fastpath::port::{PortId, PortKind};
 use fastpath::reason::DropReason;
 use flowtable::Tick;
 use flowtable::flow::{Action, Capacity, FlowKey as _, FlowTable4, Key4, Seed};
@@ -427,4 +427,26 @@ fn a_pod_tells_nothing_of_the_connections_of_others() {
         assert_eq!((to, seen(&frame).src), (UPLINK, seen(&own).src));
     }
     assert_eq!(remembered(&rig), before);
+}
+
+/// FelixConfiguration `workloadSourceSpoofing`: who may send in another pod's name leaves its share as it is.
+#[test]
+fn who_sends_in_another_pods_name_does_not_use_up_its_share() {
+    let mut tables = tables(1024..=65_535);
+    if let Some(Some(port)) = tables.ports.get_mut(usize::from(OTHER.0))
+        && let PortKind::Pod(pod) = &mut port.kind
+    {
+        pod.allowed4 = vec![(v4(POD_ADDR).into(), u32::MAX)];
+    }
+    let mut rig = Rig::new(tables).with_connections();
+    for port in 5000..5020 {
+        let query = ip4(POD_ADDR, SERVER).udp(port, 53, b"query");
+        let (_, own) = one(&mut rig, POD, from_pod(&query)).expect("it leaves");
+        let (_, in_its_name) = one(&mut rig, OTHER, from_other(&query)).expect("it may");
+        assert_eq!(seen(&own), seen(&in_its_name));
+    }
+    let count = |rig: &Rig| [POD, OTHER].map(|port| rig.connections().v4.quota.count(port.0));
+    assert_eq!(count(&rig), [20, 0]);
+    rig.pass(Duration::from_mins(1));
+    assert_eq!(count(&rig), [0, 0]);
 }

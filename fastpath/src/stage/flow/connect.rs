@@ -285,9 +285,13 @@ impl Context<'_> {
 
     /// Whether a packet comes from a pod of this node.
     fn is_from_pod(&self, packet: &Packet) -> bool {
-        let port = self.tables.port(packet.in_port);
-        packet.peer == PeerId::NONE
-            && port.is_some_and(|port| matches!(port.kind, PortKind::Pod(_)))
+        packet.peer == PeerId::NONE && self.is_pods(packet.in_port)
+    }
+
+    /// Whether a port is a pod's.
+    fn is_pods(&self, port: PortId) -> bool {
+        let port = self.tables.port(port);
+        port.is_some_and(|port| matches!(port.kind, PortKind::Pod(_)))
     }
 
     /// The endpoint that a connection counts for, and whether it is the one that answers.
@@ -479,10 +483,16 @@ impl Context<'_> {
                 return self.begin::<N>(packet, l3);
             }
         }
+        // What a pod's packets began, or answered, stays its own, and is counted so, though another may send in its name.
+        let origin = if self.is_pods(PortId(was.origin)) {
+            was.origin
+        } else {
+            origin_of(packet)
+        };
         let renewed = Action {
             generation: short(self.tables.generation),
             next_hop: packet.next_hop,
-            origin: origin_of(packet),
+            origin,
             rule,
             ..was
         };
