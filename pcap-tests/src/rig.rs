@@ -189,9 +189,14 @@ impl Rig {
 
     /// Lets time pass, and what is due with it happen.
     pub fn pass(&mut self, time: Duration) {
+        self.pass_roughly(time, Duration::from_millis(100));
+    }
+
+    /// The same, with a look at what is due as seldom as `step` says.
+    pub fn pass_roughly(&mut self, time: Duration, step: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.now = (self.now + Duration::from_millis(100)).min(end);
+            self.now = (self.now + step).min(end);
             self.pipeline
                 .run_timers(&mut self.io, &self.tables, self.now, &mut ());
         }

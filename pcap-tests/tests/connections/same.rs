@@ -287,3 +287,37 @@ proptest! {
         prop_assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
     }
 }
+
+/// Whatever happens, in the end nothing is left of it: no connection, and none that an endpoint still counts.
+fn comes_to_an_end(bytes: &[Vec<u8>]) -> std::result::Result<(), String> {
+    let (mut plan, mut traffic, mut node) = (Plan::default(), Traffic::new(true), Cached(rig()));
+    for bytes in bytes {
+        let choices = &mut Choices::new(bytes);
+        let event = match choices.below(12) {
+            11 => Event::Change(plan.changed(choices)),
+            _ => packets(choices, &mut traffic),
+        };
+        traffic.note(&node.happens(&plan, &event).sent);
+        if let Event::Change(change) = event {
+            plan = change.plan;
+        }
+    }
+    node.0
+        .pass_roughly(Duration::from_hours(9), Duration::from_secs(2));
+    let left = counts(&mut node);
+    if left.iter().all(|count| *count == 0) {
+        Ok(())
+    } else {
+        Err(format!("{left:?}"))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_the_end_nothing_is_left(bytes in bytes()) {
+        let outcome = comes_to_an_end(&bytes.0);
+        prop_assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
+    }
+}

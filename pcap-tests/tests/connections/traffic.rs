@@ -111,6 +111,7 @@ impl Traffic {
             0..=4 => opening(choices, self.tunnels_to_outside),
             5..=8 => self.answer(choices),
             9 => self.error(choices),
+            10 if choices.once_in(2) => self.piece_of_answer(choices),
             10 => piece(choices),
             _ => (
                 choices.of(&[UPLINK, POD, OTHER, HOST]),
@@ -169,6 +170,33 @@ impl Traffic {
         let packet = packet(choices, src, dst, view.protocol, l4);
         let frame = delivered(port, by_tunnel, &packet);
         (port, frame)
+    }
+
+    /// A fragment of a long answer to something that was sent.
+    fn piece_of_answer(&self, choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
+        let Some((port, by_tunnel, view)) = self.one(choices) else {
+            return piece(choices);
+        };
+        let asked = view.payload();
+        let (src, dst) = (address(&view.dst), address(&view.src));
+        let kind = match (view.protocol, asked.first()) {
+            (build::UDP, Some(_)) if asked.len() >= 8 => 0,
+            (build::ICMP, Some(8)) if asked.len() >= 8 => 0,
+            (build::ICMPV6, Some(128)) if asked.len() >= 8 => 129,
+            _ => return piece(choices),
+        };
+        let id = choices.of(&[80, 81]);
+        let data = vec![id as u8; 100];
+        let (src, dst) = (src.to_string(), dst.to_string());
+        let is_udp = view.protocol == build::UDP;
+        let whole = match (src.contains(':'), is_udp) {
+            (false, true) => ip4(&src, &dst).udp(word(asked, 2), word(asked, 0), &data),
+            (true, true) => ip6(&src, &dst).udp(word(asked, 2), word(asked, 0), &data),
+            (false, false) => ip4(&src, &dst).icmp(kind, 0, number(&asked[4..8]), &data),
+            (true, false) => ip6(&src, &dst).icmp(kind, 0, number(&asked[4..8]), &data),
+        };
+        let packet = cut(choices, (&src, &dst), view.protocol, id, &whole);
+        (port, delivered(port, by_tunnel, &packet))
     }
 
     /// An ICMP error about something that was sent, from its receiver or somebody on the way.
@@ -344,7 +372,6 @@ fn piece(choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
     let from = choices.below(3);
     let (peer, other) = (&PEERS[from], &PEERS[(from + 1) % 3]);
     let id = choices.of(&[70_u16, 71, 72]);
-    let at = choices.below(3);
     let is_v6 = choices.once_in(3);
     let is_ping = id == 72;
     let (src, dst) = if is_v6 {
@@ -353,31 +380,46 @@ fn piece(choices: &mut Choices<'_>) -> (PortId, Vec<u8>) {
         (peer.v4, other.v4)
     };
     let data = vec![id as u8; 100];
-    let whole = match (is_v6, is_ping) {
-        (false, true) => ip4(src, dst).icmp(8, 0, 0x0007_0001, &data)[20..].to_vec(),
-        (true, true) => ip6(src, dst).icmp(128, 0, 0x0007_0001, &data)[40..].to_vec(),
-        (false, false) => ip4(src, dst).udp(40_000, 53, &data)[20..].to_vec(),
-        (true, false) => ip6(src, dst).udp(40_000, 53, &data)[40..].to_vec(),
+    let (protocol, whole) = match (is_v6, is_ping) {
+        (false, true) => (build::ICMP, ip4(src, dst).icmp(8, 0, 0x0007_0001, &data)),
+        (true, true) => (
+            build::ICMPV6,
+            ip6(src, dst).icmp(128, 0, 0x0007_0001, &data),
+        ),
+        (false, false) => (build::UDP, ip4(src, dst).udp(40_000, 53, &data)),
+        (true, false) => (build::UDP, ip6(src, dst).udp(40_000, 53, &data)),
     };
+    let packet = cut(choices, (src, dst), protocol, id, &whole);
+    (
+        peer.port,
+        build::ethernet(peer.macs.0, peer.macs.1, &packet),
+    )
+}
+
+/// A fragment of a packet.
+fn cut(
+    choices: &mut Choices<'_>,
+    (src, dst): (&str, &str),
+    protocol: u8,
+    id: u16,
+    whole: &[u8],
+) -> Vec<u8> {
+    let is_v6 = src.contains(':');
+    let whole = &whole[if is_v6 { 40 } else { 20 }..];
+    let at = choices.below(3);
     let (start, end) = [(0, 40), (40, 80), (80, whole.len())][at];
     let more = u16::from(end < whole.len());
-    let packet = if is_v6 {
-        let protocol = if is_ping { build::ICMPV6 } else { build::UDP };
+    if is_v6 {
         let mut payload = vec![protocol, 0];
         payload.extend(((start as u16) | more).to_be_bytes());
         payload.extend(u32::from(id).to_be_bytes());
         payload.extend(&whole[start..end]);
         ip6(src, dst).packet(44, &payload)
     } else {
-        let protocol = if is_ping { build::ICMP } else { build::UDP };
         let word = (more << 13) | (start as u16 / 8);
         let ip = ip4(src, dst).id(id).fragment(word);
         ip.packet(protocol, &whole[start..end])
-    };
-    (
-        peer.port,
-        build::ethernet(peer.macs.0, peer.macs.1, &packet),
-    )
+    }
 }
 
 /// The frame in which a packet comes in by a port, perhaps by the other node's tunnel.
