@@ -145,6 +145,8 @@ pub struct Tracker {
     pub(crate) found: Box<[Found; BATCH]>,
     /// How often the batch's packets may still search for a connection to evict.
     pub(crate) searches: u8,
+    /// How many ports they may still try, beyond the first of each.
+    pub(crate) spare_tries: u32,
     pub(crate) sweep: Sweep,
     /// Fragmented datagrams, and the fragments that wait for their first.
     pub(crate) fragments: Held,
@@ -169,6 +171,7 @@ impl Tracker {
             pollers: pollers.max(1),
             found: Box::new([Found::Nothing; BATCH]),
             searches: 0,
+            spare_tries: 0,
             sweep: Sweep::default(),
             released: Vec::with_capacity(limits.held.into()),
             fragments: Held::new(limits, [secret[1], !secret[0]]),

@@ -143,7 +143,7 @@ drop_reasons! {
         "Raise `connections.entries` in caracal.yaml. Established connections go on.";
     NatNoAddress "nat-no-address" "flow" "natOutgoing applies, and the uplink has no address of the family."
         "Give the interface an address, or set natOutgoingAddress.";
-    NatPortsExhausted "nat-ports-exhausted" "flow" "No free source port for a new connection to this destination in 128 probes."
+    NatPortsExhausted "nat-ports-exhausted" "flow" "No free source port for a new connection to this destination in 128 probes, or in 8 behind others of its batch that found none."
         "Too many connections to one address and port: widen natPortRange, or use more destinations.";
     NatPortsQuota "nat-ports-quota" "flow" "The pod has three quarters of all source ports to this destination."
         "The rest is for other pods: use more destinations, or widen natPortRange.";

@@ -450,3 +450,27 @@ fn who_sends_in_another_pods_name_does_not_use_up_its_share() {
     rig.pass(Duration::from_mins(1));
     assert_eq!(count(&rig), [0, 0]);
 }
+
+/// A pod's search for free ports holds up no other: who searches in vain has less to search with.
+#[test]
+fn a_batch_that_finds_no_port_does_not_search_for_long() {
+    let mut rig = Rig::new(tables(2000..=2099)).with_connections();
+    let query = |port: u16, to: u16| from_pod(&ip4(POD_ADDR, SERVER).udp(port, to, b"query"));
+    // One destination without a free port, and one with one.
+    for (to, taken) in [(53, 100), (54, 99)] {
+        for port in 5000..5000 + taken {
+            assert!(one(&mut rig, POD, query(port, to)).is_ok(), "{port} {to}");
+        }
+    }
+    let mut batch: Vec<_> = (0..63).map(|n| query(6000 + n, 53)).collect();
+    batch.push(query(6000, 54));
+    let fates = rig.run_now(POD, &batch).fates;
+    let none = Fate::Drop(DropReason::NatPortsExhausted);
+    assert!(fates.iter().all(|fate| *fate == none), "{fates:?}");
+    // In another batch it finds it.
+    assert!(one(&mut rig, POD, query(6000, 54)).is_ok());
+    assert_eq!(
+        one(&mut rig, POD, query(6001, 54)),
+        Err(DropReason::NatPortsExhausted)
+    );
+}

@@ -4,6 +4,7 @@ use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
 use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, View, flag as action};
+use flowtable::snat::MAX_PROBES;
 
 use super::evict::state_of;
 use super::lookup::{is_told, l3_of, translate_source};
@@ -26,6 +27,10 @@ use crate::tables::{NextHop, Tables, Way};
 /// after him. All packets of a batch came in by one port.
 const SEARCHES: u8 = 4;
 
+/// How many ports they may try beyond the first few of each, where nearly all of a destination's are taken: as many as four
+/// connections try at most. To try them all takes a connection as long as some seventy packets that are known.
+const SPARE_TRIES: u32 = 4 * MAX_PROBES;
+
 /// Makes connections of the packets that are to be sent and belong to none, and renews what was decided by older tables.
 /// Returns whether a sender has to be told that its packet is dropped.
 pub fn run<I: PacketIo>(
@@ -38,6 +43,7 @@ pub fn run<I: PacketIo>(
 ) -> bool {
     ahead::run(batch.packets(), io, tables, tracker);
     tracker.searches = SEARCHES;
+    tracker.spare_tries = SPARE_TRIES;
     let mut told = false;
     if let Some(records) = &mut tracker.records {
         records.look();
@@ -394,7 +400,10 @@ impl Context<'_> {
             ..reply
         };
         let Tracker {
-            connections, rng, ..
+            connections,
+            rng,
+            spare_tries,
+            ..
         } = &mut *self.tracker;
         let side = N::side(connections);
         let nat = &self.tables.nat;
@@ -403,7 +412,8 @@ impl Context<'_> {
         }
         let made = side.insert(owner, |table| {
             let seen = (self.now, dir.to_bits());
-            snat::claim::<N>(table, nat, rng, (key, forward), reply, seen)
+            let draw = (rng, spare_tries);
+            snat::claim::<N>(table, nat, draw, (key, forward), reply, seen)
         });
         if made.is_err() {
             snat::uncount::<N>(side, &forward, &key);

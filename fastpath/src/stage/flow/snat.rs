@@ -15,16 +15,19 @@ use crate::tables::{Mapping, Nat};
 /// After so many places without room it is not the ports' fault.
 const FULL: u32 = 4;
 
+/// How many ports a connection may try however many the others of its batch have tried: as good as always enough where half are free.
+const EACH: u32 = 8;
+
 /// What a protocol without ports has for one.
 const NO_PORT: u16 = 0;
 
 /// Draws ports until one is free for this destination: until the answers' key, which holds it, can be inserted. A port is
 /// unique to an address and port of the other side, as in the kernel's conntrack. Without ports there is nothing to draw: the
-/// answers' key is free, or somebody else's.
+/// answers' key is free, or somebody else's. Of `spare` come the tries beyond [`EACH`].
 pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
     nat: &Nat,
-    rng: &mut PortRng,
+    (rng, spare): (&mut PortRng, &mut u32),
     (key, mut forward): (N::Key, Action<N::Addr>),
     reply: Action<N::Addr>,
     (now, dir): (Tick, u64),
@@ -48,7 +51,13 @@ pub(super) fn claim<N: Net>(
         }
     };
     let mut full = 0;
-    for port in set.probes(rng) {
+    for (tries, port) in (1..).zip(set.probes(rng)) {
+        if tries > EACH {
+            let Some(left) = spare.checked_sub(1) else {
+                break;
+            };
+            *spare = left;
+        }
         match insert(port) {
             Ok(made) => return Ok(made),
             // In use, or in a part of the table where somebody is at work: another port is elsewhere.
