@@ -235,7 +235,8 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
             assert_eq!((drops(reason), originated), (count, count), "{name}");
         }
         Proof::MadeAndEvicted => {
-            let refused = drops(DropReason::FlowQuota);
+            // Seldom a line of so small a table is full.
+            let refused = drops(DropReason::FlowQuota) + drops(DropReason::FlowTableFull);
             assert_eq!(tx + refused, count, "{name}");
             let evicted = counters.connections_evicted.get();
             assert!(evicted > 10_000 && refused > 10_000, "{name}: {evicted}");

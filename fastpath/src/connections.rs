@@ -1,7 +1,7 @@
 //! Connections: what all pollers share of them, and what each poller has of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 use flowtable::conn::quota::{self, Quota};
@@ -35,6 +35,8 @@ pub struct Side<K: FlowKey> {
     pub shares: Shares,
     /// How many there are. The table could only count its tags.
     live: CachePadded<AtomicU32>,
+    /// The lines where the next search for what an endpoint gives up begins: of what it began, and of what others began at it.
+    hands: [AtomicUsize; 2],
 }
 
 /// What a node's connections are made with. All memory is taken at once.
@@ -79,6 +81,7 @@ impl<K: FlowKey> Side<K> {
             quota: Quota::new(sizes.ports, limits),
             shares: Shares::new((capacity.get() / 16).min(1 << 16)),
             live: CachePadded::default(),
+            hands: Default::default(),
         }
     }
 
@@ -105,6 +108,12 @@ impl<K: FlowKey> Side<K> {
     pub fn removed(&self, owner: u16) {
         self.live.fetch_sub(1, Relaxed);
         self.quota.removed(owner);
+    }
+
+    /// Where the next search for a connection of an endpoint that has its share begins: for one that others began, or it itself.
+    pub(crate) const fn hand(&self, is_others: bool) -> &AtomicUsize {
+        let [own, others] = &self.hands;
+        if is_others { others } else { own }
     }
 
     fn memory_bytes(&self) -> usize {

@@ -120,6 +120,15 @@ impl State {
         )
     }
 
+    /// Whether both sides have closed the connection, or one has reset it: it is remembered for what is still on its way.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(
+            self,
+            Self::LastAck | Self::TimeWait | Self::Close | Self::ShutdownAckSent | Self::Closed
+        )
+    }
+
     /// Whether both sides take part and neither has begun to close: never evicted.
     #[must_use]
     pub const fn is_assured(self) -> bool {

@@ -176,20 +176,26 @@ impl<K: FlowKey> FlowTable<K> {
         }
     }
 
-    /// Of the connections that have an entry in the line where `key` belongs, the one with the highest rank: which of
-    /// them goes when `key` is to be inserted and there is no room. If none goes, the next of `lines` lines is searched.
+    /// The line of tags where a key belongs.
+    pub fn line_of(&self, key: &K) -> usize {
+        self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS
+    }
+
+    /// Of the connections that have an entry in a line, the one with the highest rank: which of them goes when there is no room. If
+    /// none goes, the next of `lines` lines from `first` on, around at the table's end, is searched.
     /// `may` says of an entry whether its connection is worth a look at the other direction; `rank` sees the forward view, then the
     /// reply's, and none says that the connection stays.
     pub fn victim<R: Ord>(
         &self,
-        key: &K,
+        first: usize,
         lines: usize,
         may: impl Fn(&View<K>) -> bool,
         mut rank: impl FnMut(&View<K>, &View<K>) -> Option<R>,
     ) -> Option<FlowRef> {
-        let home = self.tags.home(self.hasher.hash(key.blocks())).word / LINE_WORDS;
-        (0..lines.min(self.lines()))
-            .find_map(|next| self.victim_in((home + next) % self.lines(), &may, &mut rank))
+        (0..lines.min(self.lines())).find_map(|next| {
+            let line = first.wrapping_add(next) % self.lines();
+            self.victim_in(line, &may, &mut rank)
+        })
     }
 
     fn victim_in<R: Ord>(

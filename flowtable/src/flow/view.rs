@@ -6,6 +6,7 @@ use super::action::{Action, flag};
 use super::clock::seen_at;
 use super::entry::{Entry, Head};
 use super::key::FlowKey;
+use super::tags::LINE_SLOTS;
 use crate::Tick;
 
 /// An entry while it belongs to one connection: a slot, and which of its users is meant.
@@ -26,6 +27,12 @@ impl FlowRef {
             slot: slot as u32,
             incarnation: head.incarnation(),
         }
+    }
+
+    /// The line of tags that it is in.
+    #[must_use]
+    pub const fn line(self) -> usize {
+        self.slot as usize / LINE_SLOTS
     }
 
     /// The number of the entry, below the table's capacity.

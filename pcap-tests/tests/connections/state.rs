@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use fastpath::batch::Fate;
 use fastpath::counters::Counter;
-use fastpath::port::PortKind;
+use fastpath::port::{PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::tables::{Tables, Way};
 use flowtable::flow::Key4;
@@ -189,7 +190,7 @@ fn strangers_take_no_connection_from_a_pod() {
         came += u16::from(one(&mut rig, UPLINK, from_stranger(n)).is_ok());
         assert!(rig.connections().v4.quota.count(POD.0) <= 224);
     }
-    assert!(came > 1800, "{came}: of their own, the newest goes on");
+    assert_eq!(came, 2000, "at the cost of one of their own");
     assert_eq!(rig.connections().v4.quota.count(POD.0), 224, "its share");
     for port in (5000..5020).chain(unanswered.clone()) {
         assert!(is_there(&rig, port), "{port}");
@@ -382,4 +383,83 @@ fn errors_about_tcp_quote_what_is_under_way() {
         };
         assert_eq!(passed, expected, "{seq}");
     }
+}
+
+/// A segment between a stranger's port and the pod's.
+fn of_client(n: u16, is_reply: bool, flags: u8, seq: u32, ack: u32) -> (PortId, Vec<u8>) {
+    let stranger = format!("203.0.113.{}", n % 250 + 1);
+    let port = 1024 + n;
+    if is_reply {
+        let segment = segment4(POD_ADDR, &stranger, (80, port), flags, seq, ack);
+        (POD, from_pod(&segment))
+    } else {
+        let segment = segment4(&stranger, POD_ADDR, (port, 80), flags, seq, ack);
+        (UPLINK, from_outside(&segment))
+    }
+}
+
+#[test]
+fn who_serves_many_goes_on_at_its_share_at_the_cost_of_what_is_over() {
+    let mut rig = rig();
+    let share = rig.connections().v4.quota.limits().share as u16;
+    for n in 0..share * 4 {
+        for (is_reply, flags, seq, ack) in [
+            (false, SYN, 100, 0),
+            (true, SYN_ACK, 200, 101),
+            (false, 0x10, 101, 201),
+            (true, 0x11, 201, 101),
+            (false, 0x11, 101, 202),
+            (true, 0x10, 202, 102),
+        ] {
+            let (port, frame) = of_client(n, is_reply, flags, seq, ack);
+            let outcome = rig.run_now(port, &[frame]);
+            assert!(
+                matches!(outcome.fates[0], Fate::Transmit(_)),
+                "{n} {flags:#x}: {:?}",
+                outcome.fates
+            );
+        }
+    }
+}
+
+#[test]
+fn who_answers_many_goes_on_at_its_share_at_the_cost_of_what_was_answered() {
+    let mut rig = rig();
+    let share = rig.connections().v4.quota.limits().share as u16;
+    let exchange = |rig: &mut Rig, n: u16| {
+        let stranger = format!("203.0.113.{}", n % 250 + 1);
+        let query = from_outside(&ip4(&stranger, POD_ADDR).udp(1024 + n, 53, b"query"));
+        let answer = from_pod(&ip4(POD_ADDR, &stranger).udp(53, 1024 + n, b"answer"));
+        let came = rig.run_now(UPLINK, &[query]).fates;
+        let went = rig.run_now(POD, &[answer]).fates;
+        (came[0], went[0])
+    };
+    let served = (Fate::Transmit(POD), Fate::Transmit(UPLINK));
+    for n in 0..share {
+        assert_eq!(exchange(&mut rig, n), served);
+    }
+    // What goes on stays.
+    for _ in 0..4 {
+        for n in 0..10 {
+            assert_eq!(exchange(&mut rig, n), served);
+        }
+    }
+    let refused = rig.run_now(UPLINK, &[from_stranger(40_000)]).fates;
+    assert_eq!(refused, [Fate::Drop(DropReason::FlowQuota)], "too soon");
+    rig.pass(Duration::from_secs(11));
+    for n in share..share * 3 {
+        assert_eq!(exchange(&mut rig, n), served, "{n}");
+        rig.pass(Duration::from_millis(100));
+    }
+    for n in 0..10 {
+        let key = Key4 {
+            src: v4(&format!("203.0.113.{}", n + 1)).into(),
+            dst: v4(POD_ADDR).into(),
+            sport: 1024 + n,
+            dport: 53,
+            protocol: build::UDP,
+        };
+        assert!(rig.connections().v4.table.lookup(&key).is_some(), "{n}");
+    }
+    assert_eq!(rig.connections().v4.quota.count(POD.0), u32::from(share));
 }

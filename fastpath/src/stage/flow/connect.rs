@@ -337,7 +337,7 @@ impl Context<'_> {
         let rules = &self.tables.policies.counters;
         let (has_room, reason) = match denied {
             Denied::Quota => (
-                may_search && evict::of_owner::<N>(side, (owner, is_own), key, self.now, rules),
+                may_search && evict::of_owner::<N>(side, (owner, is_own), self.now, rules),
                 DropReason::FlowQuota,
             ),
             Denied::Full => (

@@ -1,7 +1,9 @@
 //! Taking connections out of the table.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
+use encap::l4;
 use flowtable::Tick;
 use flowtable::conn::quota::Candidate;
 use flowtable::conn::{Dir, Protocol, State, Timeouts, idle_time, state};
@@ -114,42 +116,72 @@ pub(super) fn for_key<N: Net>(
         }
         candidate::<N>(forward, reply, now).rank()
     };
-    let victim = side.table.victim(key, 1, |_| true, rank);
+    let line = side.table.line_of(key);
+    let victim = side.table.victim(line, 1, |_| true, rank);
     victim.is_some_and(|flow| remove::<N>(side, flow, counters))
 }
 
-/// How many lines of the table are searched for a connection of others that an endpoint gives up for one that it begins. Where it
-/// may have a quarter of a full table there are seven of its connections in each.
-const LINES: usize = 4;
+/// How many lines of the table are searched for a connection that an endpoint gives up for a new one. Where it may have a quarter of
+/// a full table there are seven of its connections in each. The search goes on where the last one found any, until there is none
+/// left: so no part of the table is without any for long, and nobody waits for what is far away.
+const LINES: usize = 2;
+
+/// How long after a question and its answer nothing more is expected: twice as long as a resolver waits (resolv.conf(5)).
+const EXCHANGED: Duration = Duration::from_secs(10);
+
+/// The most packets of an exchange: a resolver asks for two kinds of addresses from one port, and again.
+const EXCHANGE: u64 = 8;
 
 /// Evicts, for a new connection of an endpoint that has its share, another one of its own: one that others began and nobody
-/// answered; where there is none nearby, and it begins the new one itself (`is_own`), one that it began and nobody answered, or that
-/// is being closed. What others begin ends nothing that it began, and is searched for in one line only: whoever sprays
-/// connections at a pod must not have much work done.
+/// answered, or that has served its purpose; where there is none nearby, and it begins the new one itself (`is_own`), one that it began
+/// and nobody answered, or that is being closed. What others begin ends nothing that it began.
+///
+/// Without the second a pod that serves others would serve no more in a connection's last timeout than its share.
 #[cold]
 pub(super) fn of_owner<N: Net>(
     side: &Side<N::Key>,
     (owner, is_own): (u16, bool),
-    key: &N::Key,
     now: Tick,
     counters: &RuleCounters,
 ) -> bool {
     // Each of its connections has one entry of packets that come from it: the reply's where others began.
-    let among = |lines: usize, is_others: bool| {
+    let among = |is_others: bool| {
         let may = |view: &View<N::Key>| view.is_reply() == is_others && view.action.origin == owner;
-        side.table.victim(key, lines, may, |forward, reply| {
+        let hand = side.hand(is_others);
+        let first = hand.load(Relaxed);
+        let victim = side.table.victim(first, LINES, may, |forward, reply| {
             let candidate = candidate::<N>(forward, reply, now);
-            let may_go = owner_of::<N>(forward, reply) == owner
-                && (candidate.state.is_embryonic() || !is_others);
-            candidate.rank().filter(|_| may_go)
-        })
+            let Candidate { state, idle } = candidate;
+            if owner_of::<N>(forward, reply) != owner {
+                return None;
+            }
+            let is_done = || state.is_over() || is_exchanged::<N>(forward, reply, state, idle);
+            if is_others && !state.is_embryonic() {
+                return is_done().then_some((false, idle));
+            }
+            candidate.rank()
+        });
+        let next = victim.map_or(first.wrapping_add(LINES), FlowRef::line);
+        hand.store(next, Relaxed);
+        victim
     };
-    let victim = if is_own {
-        among(LINES, true).or_else(|| among(1, false))
-    } else {
-        among(1, true)
-    };
+    let victim = among(true).or_else(|| if is_own { among(false) } else { None });
     victim.is_some_and(|flow| remove::<N>(side, flow, counters))
+}
+
+/// Whether a connection is a question and its answer by datagrams, some time ago. The kernel's conntrack does not call these assured
+/// either. One with another source keeps it for its time (RFC 4787 REQ-5).
+fn is_exchanged<N: Net>(
+    forward: &View<N::Key>,
+    reply: &View<N::Key>,
+    state: State,
+    idle: Duration,
+) -> bool {
+    N::protocol_of(&forward.key) == l4::UDP
+        && state == State::Assured
+        && forward.action.flags & action::NAT_SRC == 0
+        && forward.packets + reply.packets <= EXCHANGE
+        && idle >= EXCHANGED
 }
 
 fn candidate<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> Candidate {
