@@ -132,6 +132,9 @@ const EXCHANGED: Duration = Duration::from_secs(10);
 /// The most packets of an exchange: a resolver asks for two kinds of addresses from one port, and again.
 const EXCHANGE: u64 = 8;
 
+/// How long the kernel's conntrack remembers datagrams that go on (`nf_conntrack_udp_timeout_stream`).
+const STREAM: Duration = Duration::from_mins(2);
+
 /// Evicts, for a new connection of an endpoint that has its share, another one of its own: one that others began and nobody
 /// answered, or that has served its purpose; where there is none nearby, and it begins the new one itself (`is_own`), one that it began
 /// and nobody answered, or that is being closed. What others begin ends nothing that it began.
@@ -169,8 +172,8 @@ pub(super) fn of_owner<N: Net>(
     victim.is_some_and(|flow| remove::<N>(side, flow, counters))
 }
 
-/// Whether a connection is a question and its answer by datagrams, some time ago. The kernel's conntrack does not call these assured
-/// either. One with another source keeps it for its time (RFC 4787 REQ-5).
+/// Whether a connection is a question and its answer by datagrams, some time ago, which the kernel's conntrack does not call assured
+/// either; or datagrams that it would have forgotten. One with another source keeps it for its time (RFC 4787 REQ-5).
 fn is_exchanged<N: Net>(
     forward: &View<N::Key>,
     reply: &View<N::Key>,
@@ -180,8 +183,7 @@ fn is_exchanged<N: Net>(
     N::protocol_of(&forward.key) == l4::UDP
         && state == State::Assured
         && forward.action.flags & action::NAT_SRC == 0
-        && forward.packets + reply.packets <= EXCHANGE
-        && idle >= EXCHANGED
+        && (idle >= STREAM || idle >= EXCHANGED && forward.packets + reply.packets <= EXCHANGE)
 }
 
 fn candidate<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> Candidate {
