@@ -137,7 +137,7 @@ drop_reasons! {
         "Set defaultEndpointToHostAction: Accept in FelixConfiguration if pods may speak to their host.";
     FlowEnded "flow-ended" "flow" "The connection's endpoint was deleted, moved or given another address."
         "Expected once when pods go; the next packet starts a new connection, if it can.";
-    FlowQuota "flow-quota" "flow" "The endpoint has as many connections as one may have, and none was found that goes for the new one: that nobody answered, or that others began and that is over."
+    FlowQuota "flow-quota" "flow" "The endpoint has as many connections as one may have, and none was found that goes for the new one: that nobody answered, or that is over."
         "`caracal flows --count` shows whose they are; raise `connections.perEndpointPercent` in caracal.yaml if it is meant.";
     FlowTableFull "flow-table-full" "flow" "No room for a new connection, and none to be evicted."
         "Raise `connections.entries` in caracal.yaml. Established connections go on.";

@@ -3,7 +3,7 @@
 //! One pod must not be able to fill the table for all: an endpoint has at most its share of it; the last part is kept
 //! for endpoints that have few connections; and what a flood consists of, unanswered packets, is evicted first: the endpoint's own
 //! where it has its share, and of these what others began at it before what it began. An assured connection is never evicted for
-//! a new one; of what others began at an endpoint, what is over goes as well.
+//! a new one, but for datagrams of an endpoint at its share that have served their purpose.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;

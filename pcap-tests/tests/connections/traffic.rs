@@ -180,8 +180,7 @@ impl Traffic {
         let asked = view.payload();
         let (src, dst) = (address(&view.dst), address(&view.src));
         let kind = match (view.protocol, asked.first()) {
-            (build::UDP, Some(_)) if asked.len() >= 8 => 0,
-            (build::ICMP, Some(8)) if asked.len() >= 8 => 0,
+            (build::UDP, Some(_)) | (build::ICMP, Some(8)) if asked.len() >= 8 => 0,
             (build::ICMPV6, Some(128)) if asked.len() >= 8 => 129,
             _ => return piece(choices),
         };

@@ -135,11 +135,11 @@ const EXCHANGE: u64 = 8;
 /// How long the kernel's conntrack remembers datagrams that go on (`nf_conntrack_udp_timeout_stream`).
 const STREAM: Duration = Duration::from_mins(2);
 
-/// Evicts, for a new connection of an endpoint that has its share, another one of its own: one that others began and nobody
-/// answered, or that has served its purpose; where there is none nearby, and it begins the new one itself (`is_own`), one that it began
-/// and nobody answered, or that is being closed. What others begin ends nothing that it began.
+/// Evicts, for a new connection of an endpoint that has its share, another one of its own that nobody answered or that has served its
+/// purpose: one that others began; where there is none nearby, and it begins the new one itself (`is_own`), one that it began. What
+/// others begin ends nothing that it began.
 ///
-/// Without the second a pod that serves others would serve no more in a connection's last timeout than its share.
+/// Without the second a pod would serve, or ask, no more in a connection's last timeout than its share.
 #[cold]
 pub(super) fn of_owner<N: Net>(
     side: &Side<N::Key>,
@@ -159,10 +159,10 @@ pub(super) fn of_owner<N: Net>(
                 return None;
             }
             let is_done = || state.is_over() || is_exchanged::<N>(forward, reply, state, idle);
-            if is_others && !state.is_embryonic() {
-                return is_done().then_some((false, idle));
-            }
-            candidate.rank()
+            // Of what others began, what is only being closed may serve still.
+            let rank = candidate.rank();
+            let rank = rank.filter(|_| state.is_embryonic() || !is_others);
+            rank.or_else(|| is_done().then_some((false, idle)))
         });
         let next = victim.map_or(first.wrapping_add(LINES), FlowRef::line);
         hand.store(next, Relaxed);
