@@ -25,11 +25,9 @@ fn victim() {
     let netns = Netns::new("victim");
     let dir = directory(std::process::id());
     std::fs::create_dir_all(dir.join("inside")).expect("a directory");
-    let mut sleeper = Command::new("ip")
-        .args(["netns", "exec", netns.name(), "sleep", "60"])
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("ip starts");
+    let mut sleep = Command::new("sleep");
+    let sleep = sleep.arg("60").stdout(Stdio::null());
+    let mut sleeper = netns.within(|| sleep.spawn()).expect("sleep starts");
     eprintln!("sleeper {}", sleeper.id());
     let _ = sleeper.wait();
     panic!("nobody killed it");
