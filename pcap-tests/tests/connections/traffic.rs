@@ -337,6 +337,8 @@ fn packet(
         build::ICMP | build::ICMPV6 => Some(2),
         _ => None,
     };
+    // What answers a fragment may be too short to have one.
+    let at = at.filter(|at| l4.len() >= 8.max(at + 2));
     let is_wrong = choices.once_in(12);
     let bytes = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
