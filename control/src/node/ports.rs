@@ -305,8 +305,8 @@ impl Node {
         let sockets = match opened {
             Ok(sockets) => sockets,
             Err(error) => {
-                // Without sockets, and so closed.
-                self.closed.insert(link.ifindex, attachment);
+                // Without sockets, and so closed. By its own index: it was found by name, and may be one that was made since.
+                self.closed.insert(attachment.ifindex(), attachment);
                 return Err(error);
             }
         };
