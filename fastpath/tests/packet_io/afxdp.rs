@@ -5,7 +5,7 @@ use fastpath::io::afxdp::AfxdpIo;
 use fastpath::io::xsk::test_support::can_run;
 use fastpath::port::PortId;
 
-use crate::contract::{Rig, packet_io_contract};
+use crate::contract::{Rig, TxRoom, packet_io_contract};
 use crate::veth::{NEAR, Wire};
 
 struct Afxdp {
@@ -41,8 +41,8 @@ impl Rig for Afxdp {
         self.wire.received(port)
     }
 
-    fn tx_room(&self) -> Option<usize> {
-        Some(512)
+    fn tx_room(&self) -> TxRoom {
+        TxRoom::Frames(512)
     }
 }
 

@@ -3,7 +3,7 @@
 use fastpath::io::mem::MemIo;
 use fastpath::port::PortId;
 
-use crate::contract::{Rig, packet_io_contract};
+use crate::contract::{Rig, TxRoom, packet_io_contract};
 
 const ROOM: usize = 128;
 
@@ -30,8 +30,8 @@ impl Rig for Mem {
         self.0.take_sent(port, <[u8]>::to_vec)
     }
 
-    fn tx_room(&self) -> Option<usize> {
-        Some(ROOM)
+    fn tx_room(&self) -> TxRoom {
+        TxRoom::Frames(ROOM)
     }
 }
 

@@ -13,7 +13,7 @@ use fastpath::io::PacketIo;
 use fastpath::io::pcap::{Failure, PcapIo};
 use fastpath::port::PortId;
 
-use crate::contract::{Rig, packet_io_contract};
+use crate::contract::{Rig, TxRoom, packet_io_contract};
 
 /// Sends what is written to whoever looks for it.
 struct Tap(PortId, mpsc::Sender<(PortId, Vec<u8>)>);
@@ -113,8 +113,9 @@ impl Rig for Pcap {
             .collect()
     }
 
-    fn tx_room(&self) -> Option<usize> {
-        None
+    /// A packet is written to its capture when it is sent.
+    fn tx_room(&self) -> TxRoom {
+        TxRoom::Endless
     }
 }
 

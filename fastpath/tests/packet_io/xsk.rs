@@ -6,7 +6,7 @@ use fastpath::io::xsk::{Command, RingLen, SocketOptions, UmemArea, XskIo, XskSoc
 use fastpath::port::PortId;
 use flowtable::Tick;
 
-use crate::contract::{Rig, filled, frames, packet_io_contract};
+use crate::contract::{Rig, TxRoom, filled, frames, packet_io_contract};
 use crate::veth::{NEAR, Wire};
 
 const RING: u32 = 512;
@@ -66,9 +66,22 @@ impl Rig for Xsk {
         self.wire.received(port)
     }
 
-    /// None here: the kernel drains the ring of a veth as soon as it is asked to.
-    fn tx_room(&self) -> Option<usize> {
-        None
+    /// Of a ring that the kernel does not drain a batch leaves four times what it takes.
+    fn tx_room(&self) -> TxRoom {
+        TxRoom::Frames((RING as usize).div_ceil(5))
+    }
+
+    /// The kernel drains the ring of a veth as soon as it is asked to, unless the interface is down.
+    fn block(&mut self, port: PortId) {
+        let name = NEAR[usize::from(port.0)];
+        self.wire.near.ip(&format!("link set {name} down"));
+    }
+
+    fn unblock(&mut self, port: PortId) {
+        let name = NEAR[usize::from(port.0)];
+        self.wire.near.ip(&format!("link set {name} up"));
+        // A second later it looks again.
+        self.io.maintain(Tick(1_000_000_000));
     }
 
     fn free_chunks(&mut self) -> usize {
