@@ -1,7 +1,8 @@
 //! A poller's round over memory.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use encap::eth::MacAddr;
@@ -9,6 +10,8 @@ use encap::outer::{Macs, Rewrite};
 use fastpath::batch::{Batch, PeerId};
 use fastpath::counters::Counters;
 use fastpath::event::Events;
+use fastpath::frame::Frame;
+use fastpath::io::PacketIo;
 use fastpath::io::mem::MemIo;
 use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
@@ -105,8 +108,12 @@ fn source_port(frame: &[u8]) -> u16 {
 
 /// A poller over memory in which each port holds `tx_room` frames that were sent.
 fn poller(publisher: &mut Publisher<Tables>, tx_room: usize) -> Poller<MemIo> {
+    poller_over(MemIo::new(64, 2048, 3, tx_room), publisher)
+}
+
+fn poller_over<I>(io: I, publisher: &mut Publisher<Tables>) -> Poller<I> {
     Poller {
-        io: MemIo::new(64, 2048, 3, tx_room),
+        io,
         pipeline: Pipeline::new(
             Arc::new(Counters::new(3)),
             Events::new(Arc::new(ArrayQueue::new(8))),
@@ -150,4 +157,105 @@ fn each_queue_is_the_first_one_of_a_round_in_turn() {
         came.extend(poller.io.take_sent(UPLINK, source_port));
     }
     assert_eq!(came, [1, 2, 2], "of three queues the uplink's own is one");
+}
+
+/// What a poller did in a round, by the clock that it read.
+struct Round {
+    now: Tick,
+    received: usize,
+    slept: bool,
+}
+
+/// Memory in which a packet comes whenever the poller has gone to sleep, a few times; then it is told to stop.
+struct Diary {
+    io: MemIo,
+    rounds: Vec<Round>,
+    to_come: u16,
+    stop: Arc<AtomicBool>,
+}
+
+impl PacketIo for Diary {
+    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+        self.io.chunk(frame)
+    }
+
+    fn rx_queues(&self) -> usize {
+        self.io.rx_queues()
+    }
+
+    fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
+        let port = self.io.recv(queue, batch);
+        let round = self.rounds.last_mut().expect("begun by `maintain`");
+        round.received += batch.len();
+        port
+    }
+
+    fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame> {
+        self.io.send(port, frame)
+    }
+
+    fn flush(&mut self) {
+        self.io.flush();
+    }
+
+    fn alloc(&mut self) -> Option<Frame> {
+        self.io.alloc()
+    }
+
+    fn free(&mut self, frame: Frame) {
+        self.io.free(frame);
+    }
+
+    fn maintain(&mut self, now: Tick) {
+        self.rounds.push(Round {
+            now,
+            received: 0,
+            slept: false,
+        });
+    }
+
+    fn wait(&mut self, _timeout: Duration) {
+        self.rounds.last_mut().expect("after a round").slept = true;
+        if self.to_come == 0 {
+            return self.stop.store(true, Ordering::Relaxed);
+        }
+        assert!(self.io.inject(POD, &datagram(POD_ADDR, self.to_come)));
+        self.to_come -= 1;
+    }
+}
+
+#[test]
+fn an_adaptive_poller_sleeps_when_no_packet_came_for_its_time_and_not_before() {
+    const SPIN: Duration = Duration::from_millis(20);
+    const PACKETS: u16 = 5;
+    let mut publisher = Publisher::new(tables(1, true));
+    let diary = Diary {
+        io: MemIo::new(64, 2048, 3, 64),
+        rounds: Vec::new(),
+        to_come: PACKETS,
+        stop: Arc::default(),
+    };
+    let stop = Arc::clone(&diary.stop);
+    let poller = Poller {
+        mode: PollMode::Adaptive(SPIN),
+        stop,
+        ..poller_over(diary, &mut publisher)
+    };
+    let counters = Arc::clone(poller.pipeline.counters());
+    let mut diary = poller.run();
+
+    let (mut busy_until, mut just_slept) = (Tick(0), false);
+    for (number, round) in diary.rounds.iter().enumerate() {
+        assert_eq!(round.received, usize::from(just_slept), "round {number}");
+        if round.received > 0 {
+            busy_until = round.now + SPIN;
+        }
+        let is_due = round.received == 0 && round.now >= busy_until;
+        assert_eq!(round.slept, is_due, "round {number} at {:?}", round.now);
+        just_slept = round.slept;
+    }
+    // Once before the first packet, and once after each.
+    assert_eq!(counters.sleeps.get(), u64::from(PACKETS) + 1);
+    let left = diary.io.take_sent(UPLINK, source_port);
+    assert_eq!(left, [5, 4, 3, 2, 1]);
 }
