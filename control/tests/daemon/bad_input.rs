@@ -1,10 +1,13 @@
 //! Each bad input gets one error that says what, where and what to do; nothing stays attached.
 
-use std::fs;
 use std::process::Command;
+use std::{env, fs, thread};
 
 use control::netlink::{Neighbour, NeighbourState, Writer};
 use control::xdp::{NicConfig, NicMode, NicProgram};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use crate::lab::{Lab, Options, ip, run, v4, veth};
 use crate::process::Daemon;
@@ -215,6 +218,46 @@ fn no_privileges() {
         RUNTIME,
         &["not permitted", "run as root", "CAP_NET_RAW"],
     );
+}
+
+/// Refuses AF_XDP sockets to this thread and what it starts, as a kernel does that was built without.
+fn without_af_xdp() {
+    let is_xdp = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        libc::AF_XDP as u64,
+    )
+    .expect("a condition");
+    let rule = SeccompRule::new(vec![is_xdp]).expect("a rule");
+    let filter = SeccompFilter::new(
+        [(libc::SYS_socket, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EAFNOSUPPORT.cast_unsigned()),
+        env::consts::ARCH.try_into().expect("a known processor"),
+    )
+    .expect("a filter");
+    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+    seccompiler::apply_filter(&program).expect("seccomp");
+}
+
+#[test]
+fn a_kernel_without_af_xdp() {
+    let Some(mut lab) = Lab::new("bad_input::a_kernel_without_af_xdp") else {
+        return;
+    };
+    lab.pod(0);
+    // On a thread of its own: a filter is there to stay.
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            without_af_xdp();
+            refused(
+                &lab,
+                RUNTIME,
+                &["this kernel (", "no AF_XDP sockets", "CONFIG_XDP_SOCKETS=y"],
+            );
+        });
+    });
 }
 
 #[test]
