@@ -7,11 +7,17 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use control::netlink::NetNs;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::lab::{Lab, OUTSIDE4, addr, batch, pod_mac, run, sysctl, v4, v6, veth};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, reaches};
+
+/// Datagrams of a pod that come at once.
+const BURST: u64 = 64;
 
 /// Pods 100 and up, so that ordinary ones can stand beside them.
 struct Crowd {
@@ -79,13 +85,33 @@ impl Crowd {
         run(&lab.node, || batch(&lines));
     }
 
+    /// A socket that speaks by a pod's interface.
+    fn socket(&self, pod: u32) -> UdpSocket {
+        let socket = run(&self.netns, || UdpSocket::bind((v4(pod), 0))).expect("bind");
+        let device = format!("e{pod}").into();
+        setsockopt(&socket, sockopt::BindToDevice, &device).expect("bind to a device");
+        socket
+    }
+
+    /// Each of them sends so many datagrams at once while the daemon is away: their frames are all needed together.
+    fn all_send(&self, daemon: &Daemon, to: SocketAddr, datagrams: u64) {
+        let sockets: Vec<_> = self.pods.iter().map(|&pod| self.socket(pod)).collect();
+        let pid = Pid::from_raw(daemon.pid().cast_signed());
+        kill(pid, Signal::SIGSTOP).expect("SIGSTOP");
+        for socket in sockets {
+            for _ in 0..datagrams {
+                // Whoever counts misses it; a panic would leave the daemon stopped.
+                let _ = socket.send_to(b"one of a burst", to);
+            }
+        }
+        kill(pid, Signal::SIGCONT).expect("SIGCONT");
+    }
+
     /// Waits until each of them has had an answer.
     fn all_reach(&self, to: SocketAddr) -> Duration {
         let start = Instant::now();
         for &pod in &self.pods {
-            let socket = run(&self.netns, || UdpSocket::bind((v4(pod), 0))).expect("bind");
-            let device = format!("e{pod}").into();
-            setsockopt(&socket, sockopt::BindToDevice, &device).expect("bind to a device");
+            let socket = self.socket(pod);
             socket
                 .set_read_timeout(Some(Duration::from_millis(200)))
                 .expect("timeout");
@@ -100,6 +126,26 @@ impl Crowd {
         }
         start.elapsed()
     }
+}
+
+/// Whether so many packets came in by the ports of all these pods.
+fn came_from_all(state: &Value, pods: &[u32], packets: u64) -> bool {
+    let received = |pod: u32| {
+        let ports = state["ports"].as_array().expect("a list");
+        let port = ports.iter().find(|port| port["name"] == veth(pod));
+        port.and_then(|port| port["rx_packets"].as_u64())
+    };
+    pods.iter().all(|&pod| received(pod) >= Some(packets))
+}
+
+/// What the kernel has lost on each port, for want of frames above all, before a poller saw it.
+fn lost_by_kernel(daemon: &Daemon) -> Value {
+    // Its counters are a second old at most.
+    std::thread::sleep(Duration::from_secs(2));
+    let drops = daemon.caracal(&["drops", "-o", "json"]);
+    let drops: Value = serde_json::from_slice(&drops.stdout).expect("JSON");
+    assert!(drops["kernel"].is_array(), "{drops}");
+    drops["kernel"].clone()
 }
 
 /// The figure of a line like `VmRSS:  1234 kB`, in MiB.
@@ -212,5 +258,17 @@ fn two_hundred_and_fifty_pods_are_served() {
         mib(&daemon.status("VmRSS")),
         mib(vmalloc.unwrap_or_default()),
     );
+    // Half of each pod's ring, together more than what is for uplinks and spare; whom it goes to does not answer.
+    let silent = run(&lab.wire, || UdpSocket::bind((OUTSIDE4, 0))).expect("bind");
+    // What comes to a port between its program and its poller is lost.
+    let before = lost_by_kernel(&daemon);
+    crowd.all_send(&daemon, silent.local_addr().expect("bound"), BURST);
+    let start = Instant::now();
+    while !came_from_all(&daemon.state(), &crowd.pods, BURST) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let lost = lost_by_kernel(&daemon);
+    assert_eq!(lost, before, "a frame was missing");
+    assert!(came_from_all(&daemon.state(), &crowd.pods, BURST));
     daemon.finish();
 }
