@@ -48,18 +48,19 @@ struct Options {
 }
 
 fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(ended) = nodes::as_forwarder(&args) {
+        return ended;
+    }
     let options = options()?;
     if !can_run("veth bench") {
         return Ok(());
     }
     // On the generator's core spinning would be measured, not forwarding.
-    let poll_mode = if options.layouts.contains(&Cores::One) {
-        "interrupt"
-    } else {
-        "adaptive"
-    };
+    let sleeps = options.layouts.contains(&Cores::One);
+    let poll_mode = if sleeps { "interrupt" } else { "adaptive" };
     let mut nodes: Vec<Box<dyn Node>> = vec![
-        Box::new(Bare),
+        Box::new(Bare { sleeps }),
         Box::new(Caracal {
             way: Way::Plain,
             poll_mode,

@@ -32,8 +32,6 @@ const WINDOW: u64 = 384;
 const BATCH: u32 = 64;
 /// After this long without a packet at the sink, those under way are lost; this time does not count.
 const LOST: Duration = Duration::from_millis(200);
-/// Empty rounds before the bare forwarder sleeps, when it has a core of its own.
-const SPINS: u64 = 10_000;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -178,11 +176,6 @@ fn place(lab: &Lab, cores: Cores, core: usize) -> Result<()> {
                 "for q in /sys/class/net/n0/queues/rx-*; do [ ! -e $q ] || echo {mask:x} > $q/rps_cpus; done"
             );
             shell(&lab.netns.node, &set)
-        }
-        Running::Here(forwarder) => {
-            // On a core of its own it spins; on a shared one that would only take the others' time.
-            forwarder.set_spins(if cores == Cores::Two { SPINS } else { 0 });
-            Ok(())
         }
         Running::Process(_) => Ok(()),
     }

@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
-use benches::forwarder::Forwarder;
+use benches::forwarder;
 use benches::process::Process;
 use benches::rounds::Result;
 use fastpath::io::xsk::test_support::Netns;
@@ -30,8 +30,6 @@ pub(crate) trait Node {
 pub(crate) enum Running {
     /// The kernel does it, in softirqs on the core where the packets come from.
     InKernel,
-    /// A thread of this process.
-    Here(Forwarder),
     /// A process.
     Process(Process),
 }
@@ -41,7 +39,6 @@ impl Running {
     pub(crate) fn threads(&self) -> Vec<i32> {
         match self {
             Self::InKernel => Vec::new(),
-            Self::Here(forwarder) => vec![forwarder.thread()],
             Self::Process(process) => process.threads(),
         }
     }
@@ -64,8 +61,30 @@ impl Node for Direct {
     }
 }
 
-/// The bare AF_XDP forwarder.
-pub(crate) struct Bare;
+/// How often the bare forwarder looks in vain before it sleeps, where it has a core of its own.
+const SPINS: u64 = 10_000;
+
+/// The bare AF_XDP forwarder, in a process of its own as Caracal is: threads of one process change places at less cost than two
+/// processes.
+pub(crate) struct Bare {
+    /// Whether it sleeps as soon as there is nothing to do, as it should where it shares a core.
+    pub(crate) sleeps: bool,
+}
+
+/// This program as [`Bare`]'s process. The first argument says so, the second after how many spins to sleep.
+pub(crate) fn as_forwarder(args: &[String]) -> Option<Result<()>> {
+    match args {
+        [word, spins] if word == FORWARD => Some(
+            spins
+                .parse()
+                .map_err(Into::into)
+                .and_then(|spins| forwarder::forward(["n0", "n1"], spins)),
+        ),
+        _ => None,
+    }
+}
+
+const FORWARD: &str = "--forward";
 
 impl Node for Bare {
     fn name(&self) -> &'static str {
@@ -73,7 +92,15 @@ impl Node for Bare {
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
-        Ok(Running::Here(Forwarder::start(netns, ["n0", "n1"])?))
+        let spins = if self.sleeps { 0 } else { SPINS };
+        let child = Command::new("ip")
+            .args(["netns", "exec", netns.name()])
+            .arg(std::env::current_exe()?)
+            .args([FORWARD, &spins.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Running::Process(Process::new(child, None)))
     }
 }
 
