@@ -5,6 +5,7 @@ use core::fmt;
 use fearless_simd::Level;
 
 use super::batch::BATCH;
+use crate::simd;
 
 /// The secret of a table's hash. Take it from the system's random numbers, anew at each start.
 #[derive(Clone, Copy)]
@@ -27,7 +28,7 @@ pub(super) struct Hasher {
 
 impl Hasher {
     pub(super) fn new(seed: Seed) -> Self {
-        let level = Level::new();
+        let level = simd::every_packet();
         Self { seed, level }
     }
 

@@ -14,6 +14,7 @@ use fearless_simd::{Level, dispatch};
 
 use super::{BATCH, NextHopId, Prefix6};
 use crate::prefetch::prefetch;
+use crate::simd;
 
 /// The levels that a path can end at.
 const LEVELS: usize = 22;
@@ -210,7 +211,7 @@ impl Default for Lpm6 {
     fn default() -> Self {
         Self {
             root: Arc::new(Node::new(0, 0)),
-            level: Level::new(),
+            level: simd::every_packet(),
         }
     }
 }

@@ -19,6 +19,7 @@ use self::small::Small;
 use self::wide::Wide;
 use super::check::{Checks, Subject, Subjects};
 use super::{AclError, Address, Rule};
+use crate::simd;
 
 /// No rule, as a place in a list.
 pub(super) const NONE: u32 = u32::MAX;
@@ -78,7 +79,7 @@ impl<A: Address> Matcher<A> {
         Ok(Self {
             size,
             checks,
-            level: Level::new(),
+            level: simd::first_packet(),
         })
     }
 
