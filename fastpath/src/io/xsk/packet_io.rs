@@ -107,6 +107,8 @@ pub struct XskIo {
     commands: Arc<ArrayQueue<Command>>,
     replies: Arc<ArrayQueue<Reply>>,
     wait: WaitSet,
+    /// Sockets that the kernel may hold open though they are closed. Not seen yet; a kernel's fault if it is.
+    unreleased: Vec<XskSocket>,
     cared: Tick,
     /// The number of the batch that was received last, over and over.
     turn: u32,
@@ -171,10 +173,16 @@ impl XskIo {
             commands,
             replies,
             wait,
+            unreleased: Vec::new(),
             cared: Tick(0),
             turn: 0,
         };
         Ok((io, control))
+    }
+
+    /// Whether packets call this poller once a sleep, and not each time ([`WaitSet::is_called_once`]).
+    pub const fn is_called_once(&self) -> bool {
+        self.wait.is_called_once()
     }
 
     /// The poller's part of the arena, for its accounting.
@@ -232,9 +240,14 @@ impl XskIo {
                 && let Some(queue) = slot.take()
             {
                 self.sending.retain(|&at| usize::from(at) != index);
-                // A device that is gone took its descriptor out of the set already.
-                let _ = self.wait.remove_port(&queue.socket);
-                let socket = Box::new(queue.socket.into_socket());
+                let is_released = self.wait.remove_port(&queue.socket).is_ok();
+                let socket = queue.socket.into_socket();
+                if !is_released {
+                    // To close it would not end it, so its chunks stay with it (invariant A5).
+                    self.unreleased.push(socket);
+                    continue;
+                }
+                let socket = Box::new(socket);
                 if let Err(Reply::Detached { socket, .. }) =
                     self.replies.push(Reply::Detached { port, socket })
                 {
@@ -395,7 +408,7 @@ impl PacketIo for XskIo {
         } else {
             timeout.min(SLEEP_WHILE_SENDING)
         };
-        // An error of epoll can only be one of arguments; then this polls, which is slow but right.
+        // An error can only be one of arguments; then this polls, which is slow but right.
         let _ = self.wait.wait(Some(timeout));
     }
 }
