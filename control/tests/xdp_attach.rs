@@ -275,7 +275,7 @@ fn a_full_or_repeated_attachment_is_refused() {
         let third = program.attach("cali3", &pins).expect_err("full");
         assert_eq!(
             third.to_string(),
-            "cali3: all 2 endpoints are in use; raise `maxPods`"
+            "cali3: all endpoints (2) are in use; raise `maxPods`"
         );
         assert_eq!(xdp_program("cali3"), None);
         program.detach(first).expect("detach");

@@ -416,7 +416,9 @@ fn what_the_nic_takes_follows_the_sets() {
         assert_eq!(error.to_string(), "a prefix length of 33 is more than 32");
         let error = nic.set_socket(256, &socket).expect_err("no such queue");
         assert!(
-            error.to_string().contains("beyond the 256 queues"),
+            error
+                .to_string()
+                .contains("beyond the queues of the XDP program (256)"),
             "{error}"
         );
     });
@@ -516,7 +518,12 @@ fn an_endpoint_reaches_no_sockets_but_its_own() {
         let error = pods
             .set_socket(first.ifindex(), 1, &socket)
             .expect_err("no such queue");
-        assert!(error.to_string().contains("beyond the 1 queues"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("beyond the queues of the XDP program (1)"),
+            "{error}"
+        );
 
         // A slot is empty when the next device gets it.
         pods.detach(second).expect("detach");

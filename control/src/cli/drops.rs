@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 
-use super::table::{Align, Table, number, one_line};
+use super::table::{Align, Table, counted, number, one_line};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::api::report::{DropCount, Drops};
@@ -83,11 +83,11 @@ fn render(drops: &Drops, by: Option<By>) -> String {
     for rule in &drops.rules {
         let _ = writeln!(
             out,
-            "Denied{} {}: {} packets of {} connections",
+            "Denied{} {}: {} of {}",
             if rule.default { ":" } else { " by" },
             one_line(&rule.rule),
-            number(rule.packets),
-            number(rule.connections)
+            counted(rule.packets, "packet"),
+            counted(rule.connections, "connection")
         );
     }
     for kernel in &drops.kernel {

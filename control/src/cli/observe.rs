@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::ask::Failure;
-use super::table::{number, one_line};
+use super::table::{counted, counted_as, one_line};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 use crate::api::{Client, MAX_RECORDS, Method, ObserveParams};
@@ -134,14 +134,14 @@ fn render(part: &Observed, new: Losses, output: Output) -> String {
         return text;
     }
     if lost > 0 {
-        let lost = number(lost);
-        let _ = writeln!(text, "{lost} records lost: more than could be kept");
+        let lost = counted(lost, "record");
+        let _ = writeln!(text, "{lost} lost: more than could be kept");
     }
     if limited > 0 {
-        let limited = number(limited);
+        let limited = counted_as(limited, "match", "matches");
         let _ = writeln!(
             text,
-            "{limited} matches of Log rules not recorded: too many a second"
+            "{limited} of Log rules not recorded: too many a second"
         );
     }
     for record in &part.records {
@@ -234,6 +234,22 @@ mod tests {
         let all = [Output::Table, Output::Wide, Output::Json];
         let all = all.map(|output| render(&part, Losses::default().follow(&part), output));
         golden::check("observe.txt", &all.join("\n"));
+    }
+
+    #[test]
+    fn losses_in_words() {
+        let told = |lost, limited| {
+            let new = Losses { lost, limited };
+            render(&Observed::default(), new, Output::Table)
+        };
+        assert_eq!(
+            told(1, 1),
+            "1 record lost: more than could be kept\n1 match of Log rules not recorded: too many a second\n"
+        );
+        assert_eq!(
+            told(1204, 17),
+            "1 204 records lost: more than could be kept\n17 matches of Log rules not recorded: too many a second\n"
+        );
     }
 
     #[test]

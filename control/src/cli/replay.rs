@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use fastpath::port::PortId;
 
-use super::table::one_line;
+use super::table::{counted, one_line};
 use super::{Cli, Exit, Output, output};
 use crate::config::suggest::nearest;
 use crate::config::{Diagnostic, Diagnostics, HostEndpoints, compute_with, load_paths};
@@ -234,8 +234,8 @@ fn to_text(summary: &Summary, args: &Args) -> String {
         let _ = writeln!(out, "{name:<16} {rx:>10} {tx:>10} {dropped:>10}");
         if port.cut > 0 {
             note(&format!(
-                "{} packets into {name} were cut by the capture (snap length); they count as malformed",
-                port.cut
+                "{} into {name} cut by the capture (snap length), and malformed for that",
+                counted(port.cut, "packet")
             ));
         }
     }

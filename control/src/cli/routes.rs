@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::table::{Align, Table, number, one_line, or_dash};
+use super::table::{Align, Table, counted, number, one_line, or_dash};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{Route, Routes};
 use crate::api::{Client, MAX_PAGE, Method, RoutesParams};
@@ -118,8 +118,8 @@ fn render(routes: &Routes) -> String {
         0 => String::new(),
         more => format!(", {} more (--limit 0 shows all)", number(more as u64)),
     };
-    let shown = number(routes.routes.len() as u64);
-    format!("{table}{shown} routes{more}\n")
+    let shown = counted(routes.routes.len() as u64, "route");
+    format!("{table}{shown}{more}\n")
 }
 
 fn render_one(route: &Route) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{duration, number, one_line, or_dash};
+use super::table::{counted, duration, number, one_line, or_dash};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::Method;
 use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
@@ -67,10 +67,9 @@ fn render(status: &Status) -> String {
     } else {
         format!(" on cores {}", cores.join(", "))
     };
-    let count = status.pollers.len();
-    let plural = if count == 1 { "" } else { "s" };
     let daemon = format!(
-        "{count} poller{plural}{cores}   {} MiB at most for packets   without it pods are {}",
+        "{}{cores}   {} MiB at most for packets   without it pods are {}",
+        counted(status.pollers.len() as u64, "poller"),
         status.packet_memory_bytes >> 20,
         one_line(&status.fail_mode)
     );
@@ -78,13 +77,12 @@ fn render(status: &Status) -> String {
     let store = &status.datastore;
     let remarks = match store.remarks {
         0 => String::new(),
-        1 => "   1 remark".to_owned(),
-        many => format!("   {many} remarks"),
+        count => format!("   {}", counted(count as u64, "remark")),
     };
     let datastore = format!(
-        "files {} ({} resources){remarks}   taken {} ago",
+        "files {} ({}){remarks}   taken {} ago",
         one_line(&store.path.to_string_lossy()),
-        store.resources,
+        counted(store.resources as u64, "resource"),
         duration(store.loaded_seconds_ago)
     );
     line(
@@ -97,7 +95,7 @@ fn render(status: &Status) -> String {
     let routes = &status.routes;
     let overruns = match routes.overruns {
         0 => String::new(),
-        overruns => format!("   overrun {overruns} times"),
+        count => format!("   overrun {}", counted(count, "time")),
     };
     let text = format!(
         "{} IPv4, {} IPv6   kernel's main table {}{overruns}",
@@ -132,12 +130,11 @@ fn render(status: &Status) -> String {
         let port = tunnel
             .port
             .map_or(String::new(), |port| format!(" port {port}"));
-        let peers = if tunnel.peers == 1 { "peer" } else { "peers" };
         let text = format!(
-            "{}{vni}{port} from {}, {} {peers}",
+            "{}{vni}{port} from {}, {}",
             one_line(&tunnel.kind),
             or_dash(tunnel.local.as_ref()),
-            tunnel.peers
+            counted(tunnel.peers as u64, "peer")
         );
         line(&mut out, status, &[], "Tunnels", &text);
     }
@@ -187,7 +184,10 @@ fn ports(status: &Status) -> String {
     let mut names: Vec<_> = others.into_iter().map(name).collect();
     names.extend(pods.iter().take(PODS).map(|port| name(port)));
     if pods.len() > PODS {
-        names.push(format!("and {} more pods", pods.len() - PODS));
+        names.push(format!(
+            "and {}",
+            counted((pods.len() - PODS) as u64, "more pod")
+        ));
     }
     if !status.closed.is_empty() {
         names.push(format!(
@@ -208,20 +208,22 @@ fn warnings(port: &Port) -> Vec<String> {
         all.push("generic XDP, about ten times slower than native".to_owned());
     }
     let xsk = &port.xsk;
-    for (count, what) in [
+    for (count, what, more) in [
         (
             xsk.rx_ring_full,
-            "packets lost because the receive ring was full: the poller is too slow",
+            "packet",
+            "lost because the receive ring was full: the poller is too slow",
         ),
         (
             xsk.rx_dropped,
-            "packets lost by the kernel before they reached the receive ring",
+            "packet",
+            "lost by the kernel on the way to the receive ring",
         ),
-        (xsk.tx_invalid, "bad descriptors in the send ring"),
-        (xsk.rx_invalid, "bad descriptors in the fill ring"),
+        (xsk.tx_invalid, "bad descriptor", "in the send ring"),
+        (xsk.rx_invalid, "bad descriptor", "in the fill ring"),
     ] {
         if count > 0 {
-            all.push(format!("{} {what}", number(count)));
+            all.push(format!("{} {more}", counted(count, what)));
         }
     }
     all

@@ -68,6 +68,16 @@ pub(super) fn number(number: u64) -> String {
     text
 }
 
+/// A number with what it counts: `1 packet`, `18 204 packets`.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    counted_as(count, one, &format!("{one}s"))
+}
+
+/// A number with what it counts, where more than one are not called so by an `s` alone: `1 entry`, `2 entries`.
+pub(crate) fn counted_as(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
 /// What is not known, or does not apply.
 pub(super) fn or_dash<T: ToString>(value: Option<&T>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
@@ -114,6 +124,20 @@ mod tests {
         ] {
             assert_eq!(number(given), text);
         }
+    }
+
+    #[test]
+    fn what_is_counted_is_one_or_many() {
+        for (given, text) in [
+            (0, "0 packets"),
+            (1, "1 packet"),
+            (2, "2 packets"),
+            (18_204, "18 204 packets"),
+        ] {
+            assert_eq!(counted(given, "packet"), text);
+        }
+        assert_eq!(counted_as(1, "match", "matches"), "1 match");
+        assert_eq!(counted_as(1_000, "match", "matches"), "1 000 matches");
     }
 
     #[test]

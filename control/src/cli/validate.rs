@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::table::counted;
 use super::{Cli, Exit, Output, output};
 use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
 
@@ -75,13 +76,11 @@ fn to_json(remarks: &Diagnostics, resources: Option<usize>) -> String {
 /// The result; findings, and how many errors there are, go to standard error.
 fn to_text(remarks: &Diagnostics, resources: Option<usize>, color: bool) -> String {
     output::remark(&remarks.render(color));
-    let plural =
-        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let warnings = plural(remarks.count(Severity::Warning), "warning");
+    let warnings = counted(remarks.count(Severity::Warning) as u64, "warning");
     if let Some(count) = resources {
-        return format!("{} valid, {warnings}\n", plural(count, "resource"));
+        return format!("{} valid, {warnings}\n", counted(count as u64, "resource"));
     }
-    let errors = plural(remarks.count(Severity::Error), "error");
+    let errors = counted(remarks.count(Severity::Error) as u64, "error");
     output::remark(&format!("\n{errors}, {warnings}\n"));
     String::new()
 }

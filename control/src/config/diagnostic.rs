@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::printable::printable;
 use super::source::Span;
+use crate::cli::table::counted_as;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -255,7 +256,10 @@ impl Diagnostics {
             .checked_sub(MOST_SHOWN)
             .filter(|more| *more > 0)
         {
-            rendered.push(format!("note: {more} more are not shown"));
+            rendered.push(format!(
+                "note: {} not shown",
+                counted_as(more as u64, "more is", "more are")
+            ));
         }
         rendered.join("\n\n") + "\n"
     }
@@ -328,16 +332,20 @@ mod tests {
 
     #[test]
     fn of_very_many_findings_the_first_are_shown() {
-        let many = Diagnostics(
-            (0..MOST_SHOWN + 3)
-                .map(|n| Diagnostic::error(format!("e{n}")))
-                .collect(),
-        );
-        assert!(
-            many.render(false)
-                .ends_with("error: e199\n\nnote: 3 more are not shown\n")
-        );
-        assert_eq!(many.count(Severity::Error), MOST_SHOWN + 3);
+        let all = |count| {
+            let all = (0..count).map(|n| Diagnostic::error(format!("e{n}")));
+            Diagnostics(all.collect())
+        };
+        for (more, end) in [
+            (0, ""),
+            (1, "\nnote: 1 more is not shown\n"),
+            (3, "\nnote: 3 more are not shown\n"),
+        ] {
+            let many = all(MOST_SHOWN + more);
+            let text = many.render(false);
+            assert!(text.ends_with(&format!("error: e199\n{end}")), "{more}");
+            assert_eq!(many.count(Severity::Error), MOST_SHOWN + more);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::scenario::{Family, Mode};
+use crate::cli::table::counted;
 
 /// Version of the JSON document. It changes when a field changes its meaning or goes; new fields may come.
 pub const SCHEMA: &str = "caracal.demo/v1";
@@ -173,7 +174,7 @@ impl Figures {
             }
             What::Tcp => {
                 let changes = self.changes.map_or(String::new(), |changes| {
-                    format!(", {changes} changes of routes")
+                    format!(", {} of routes", counted(changes.into(), "change"))
                 });
                 format!(
                     "{} MiB, sha256 equal, {:.0}/{:.0} Mbit/s{changes}",
@@ -203,8 +204,8 @@ impl Figures {
                 self.refused.unwrap_or_default()
             ),
             What::Flood => format!(
-                "{} flows, {} evicted",
-                self.flows.unwrap_or_default(),
+                "{}, {} evicted",
+                counted(self.flows.unwrap_or_default().into(), "flow"),
                 self.evicted.unwrap_or_default()
             ),
             What::Spoofed => format!("{} dropped", self.refused.unwrap_or_default()),
@@ -326,7 +327,8 @@ impl Report {
         let verdict = if self.ok { "PASS" } else { "FAIL" };
         let _ = write!(
             text,
-            "{verdict}: {passed} checks passed, {failed} failed, {skipped} skipped, in {:.0} s",
+            "{verdict}: {} passed, {failed} failed, {skipped} skipped, in {:.0} s",
+            counted(passed as u64, "check"),
             self.seconds
         );
         if let Some(logs) = &self.logs {

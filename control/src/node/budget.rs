@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cli::table::counted;
 use crate::config::daemon::Frames;
 
 /// What the kernel keeps free in front of a received packet, in bytes (`XDP_PACKET_HEADROOM`).
@@ -83,14 +84,13 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} MiB at most for packets: {} poller{} of {} frames of {} bytes, enough for {} pods ({} frames each to \
+            "{} MiB at most for packets: {} of {} frames of {} bytes, enough for {} ({} frames each to \
              receive) and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
             self.bytes() >> 20,
-            self.pollers,
-            if self.pollers == 1 { "" } else { "s" },
+            counted(self.pollers.into(), "poller"),
             self.per_poller,
             self.frame_size,
-            self.max_pods,
+            counted(self.max_pods.into(), "pod"),
             self.pod_ring,
             self.uplink_ring,
             (self.kernel_bytes() / u64::from(self.sockets.max(1)) * u64::from(self.pollers)) >> 20,
@@ -116,6 +116,17 @@ mod tests {
         let plan = Budget::plan(&Frames::default(), 250, 1, 1, 1500);
         assert!(plan.per_poller > 250 * plan.pod_ring + 2 * plan.uplink_ring);
         assert!(plan.bytes() < 200 << 20, "{plan}");
+    }
+
+    #[test]
+    fn one_poller_and_one_pod_in_words() {
+        let said =
+            |pods, pollers| Budget::plan(&Frames::default(), pods, pollers, 1, 1500).to_string();
+        let (one, many) = (said(1, 1), said(250, 2));
+        assert!(one.contains(": 1 poller of "), "{one}");
+        assert!(one.contains("enough for 1 pod ("), "{one}");
+        assert!(many.contains(": 2 pollers of "), "{many}");
+        assert!(many.contains("enough for 250 pods ("), "{many}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, 
 use super::report;
 use super::rule::Rule;
 use super::verdict::{DefaultDenial, Owner, RuleRef};
-use crate::cli::table::one_line;
+use crate::cli::table::{counted, one_line};
 
 /// What counts what it has decided about.
 pub(crate) enum Counted<'c> {
@@ -302,8 +302,10 @@ fn denial_text(denial: Option<&ShownDenial>) -> String {
 
 fn count_text(count: RuleCount) -> String {
     format!(
-        "  [{} connections, {} packets, {} bytes]",
-        count.connections, count.packets, count.bytes
+        "  [{}, {}, {}]",
+        counted(count.connections, "connection"),
+        counted(count.packets, "packet"),
+        counted(count.bytes, "byte")
     )
 }
 
@@ -385,6 +387,22 @@ pub(crate) fn to_json(shown: &Shown) -> Value {
 mod tests {
     use super::*;
     use crate::config::{Source, load_sources};
+
+    #[test]
+    fn what_was_decided_about_in_words() {
+        let said = |connections, packets, bytes| {
+            count_text(RuleCount {
+                connections,
+                packets,
+                bytes,
+            })
+        };
+        assert_eq!(said(1, 1, 1), "  [1 connection, 1 packet, 1 byte]");
+        assert_eq!(
+            said(3, 12_044, 0),
+            "  [3 connections, 12 044 packets, 0 bytes]"
+        );
+    }
 
     #[test]
     fn of_a_host_endpoint_here_only_what_is_enforced_is_shown() {

@@ -111,7 +111,7 @@ pub enum AttachError {
         ifname: String,
     },
     /// All slots for endpoints are taken.
-    #[error("{ifname}: all {max} endpoints are in use; raise `maxPods`")]
+    #[error("{ifname}: all endpoints ({max}) are in use; raise `maxPods`")]
     TooManyEndpoints {
         /// The interface.
         ifname: String,
@@ -226,7 +226,7 @@ pub enum UpdateError {
         max: u32,
     },
     /// A queue number that has no place in the socket map.
-    #[error("queue {queue} is beyond the {queues} queues of the XDP program")]
+    #[error("queue {queue} is beyond the queues of the XDP program ({queues})")]
     NoSuchQueue {
         /// As asked for.
         queue: u32,

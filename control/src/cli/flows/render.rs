@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
 
-use super::super::table::{Align, Table, duration, number, or_dash};
+use super::super::table::{Align, Table, counted, counted_as, duration, number, or_dash};
 use super::{Failure, Output, Sums, ask};
 use crate::api::FlowsBy;
 use crate::api::report::{Flow, FlowCounts, FlowDirection, Flushed};
@@ -185,20 +185,14 @@ fn footer(sums: Sums) -> String {
         let _ = writeln!(
             text,
             "{} at this moment, and not looked at",
-            counted(sums.busy, "entry was being changed")
+            counted_as(
+                sums.busy,
+                "entry was being changed",
+                "entries were being changed"
+            )
         );
     }
     text
-}
-
-/// A number and what it counts, in the plural if it is one.
-fn counted(count: u64, what: &str) -> String {
-    let what = match (count, what) {
-        (1, what) => what,
-        (_, "connection") => "connections",
-        (_, _) => "entries were being changed",
-    };
-    format!("{} {what}", number(count))
 }
 
 /// How many there are of which kind.
@@ -244,8 +238,9 @@ pub(super) fn flushed(output: Output, sum: Flushed) -> String {
     if sum.busy > 0 {
         let _ = writeln!(
             text,
-            "{} could not be removed: pollers were at work on them; try again",
-            number(sum.busy)
+            "{} could not be removed: pollers were at work on {}; try again",
+            number(sum.busy),
+            if sum.busy == 1 { "it" } else { "them" }
         );
     }
     text

@@ -32,7 +32,3 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         Command::Validate(args) => validate::run(args, cli),
     }
 }
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}

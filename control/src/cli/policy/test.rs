@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Cli, Exit, plural};
-use crate::cli::table::one_line;
+use super::{Cli, Exit};
+use crate::cli::table::{counted, number, one_line};
 use crate::cli::{Output, output};
 use crate::config::Diagnostics;
 use crate::policy::report;
@@ -126,11 +126,11 @@ fn to_text(
     let failed = results.iter().filter(|result| !result.is_met()).count();
     let shown = results.iter().filter(|it| args.verbose || !it.is_met());
     let mut lines: Vec<String> = shown.map(describe).collect();
-    let passed = plural(results.len() - failed, "verdict");
+    let passed = counted((results.len() - failed) as u64, "verdict");
     lines.push(if failed == 0 {
         format!("{passed} as expected\n")
     } else {
-        format!("{passed} as expected, {failed} not\n")
+        format!("{passed} as expected, {} not\n", number(failed as u64))
     });
     lines.join("\n")
 }

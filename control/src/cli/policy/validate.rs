@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{Cli, Exit, plural};
+use super::{Cli, Exit};
+use crate::cli::table::counted;
 use crate::cli::{Output, output};
 use crate::config::{Diagnostics, Severity};
 use crate::policy::calculate;
@@ -62,11 +63,11 @@ fn to_json(findings: &Diagnostics, count: Option<usize>) -> String {
 /// The result; findings, and how many errors there are, go to standard error.
 fn to_text(findings: &Diagnostics, count: Option<usize>, color: bool) -> String {
     output::remark(&findings.render(color));
-    let warnings = plural(findings.count(Severity::Warning), "warning");
+    let warnings = counted(findings.count(Severity::Warning) as u64, "warning");
     if let Some(count) = count {
-        return format!("{} valid, {warnings}\n", plural(count, "resource"));
+        return format!("{} valid, {warnings}\n", counted(count as u64, "resource"));
     }
-    let errors = plural(findings.count(Severity::Error), "error");
+    let errors = counted(findings.count(Severity::Error) as u64, "error");
     output::remark(&format!("\n{errors}, {warnings}\n"));
     String::new()
 }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Failure, Route, check, is_timeout};
+use crate::cli::table::counted;
 use crate::demo::cancel::Cancel;
 use crate::demo::netns;
 
@@ -118,7 +119,11 @@ fn ask(
             match exchange(client, &request) {
                 Ok(()) => break,
                 Err(why) if tries >= patience.tries => {
-                    return Err(format!("{size} bytes, {tries} times: {why}"));
+                    return Err(format!(
+                        "{}, {}: {why}",
+                        counted(*size as u64, "byte"),
+                        counted(tries.into(), "time")
+                    ));
                 }
                 Err(_) => lost += 1,
             }

@@ -44,7 +44,7 @@ fn only_checks_that_all_hold_are_ok() {
     assert!(!report.ok);
     assert_eq!(
         report.summary_text(),
-        "FAIL: 1 checks passed, 1 failed, 1 skipped, in 1 s"
+        "FAIL: 1 check passed, 1 failed, 1 skipped, in 1 s"
     );
 }
 

@@ -15,6 +15,7 @@ use super::super::report::{Figures, Outcome, What};
 use super::super::resources::{self, Options};
 use super::super::scenario::Family;
 use super::{OPTIONS, OUT};
+use crate::cli::table::counted;
 
 /// The narrow range: 16 ports, none of which anybody has by default.
 const FEW: RangeInclusive<u16> = 20_000..=20_015;
@@ -135,8 +136,8 @@ impl Attempt {
 /// After the range is as it was.
 fn go_on(bench: &Bench<'_>, attempt: &Attempt) -> Result<Figures, Failure> {
     if attempt.refused != SURPLUS {
-        let passed = SURPLUS - attempt.refused;
-        return Err(format!("{passed} connections too many came about"));
+        let passed = counted((SURPLUS - attempt.refused) as u64, "connection");
+        return Err(format!("{passed} too many came about"));
     }
     if attempt.counted < SURPLUS as u64 {
         return Err(format!(

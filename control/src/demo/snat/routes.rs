@@ -14,6 +14,7 @@ use super::super::plan::{CLIENT, DB, End, Node};
 use super::super::report::{Figures, Outcome, What};
 use super::super::scenario::Family;
 use super::super::topology::route_changes;
+use crate::cli::table::counted;
 
 /// Between two changes.
 const EVERY: Duration = Duration::from_millis(100);
@@ -111,7 +112,8 @@ fn change(
     {
         let published = after - before;
         return Err(format!(
-            "{changes} changes of routes, and only {published} of the dataplane's tables"
+            "{} of routes, and only {published} of the dataplane's tables",
+            counted(changes.into(), "change")
         ));
     }
     Ok(changes)
