@@ -144,7 +144,7 @@ impl Cli {
             Command::Flows(args) => flows::run(args, &self),
             Command::Observe(args) => observe::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
-            Command::Cleanup => cleanup::run(),
+            Command::Cleanup => cleanup::run(&self),
             Command::Validate(args) => validate::run(args, &self),
             Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),
