@@ -11,7 +11,7 @@ use super::{Cli, Exit, output};
 use crate::api::{Client, ClientError, Method};
 
 /// The longest that a command waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects to the daemon.
 pub(super) fn connect(cli: &Cli) -> Result<Client, Exit> {

@@ -18,6 +18,7 @@ mod status;
 pub(crate) mod table;
 mod trace;
 mod validate;
+mod version;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -113,6 +114,8 @@ pub enum Command {
     Replay(replay::Args),
     /// Show Caracal at work, in network namespaces of its own.
     Demo(crate::demo::DemoArgs),
+    /// Show the version of this program and, if one answers, of the daemon.
+    Version,
 }
 
 impl Cli {
@@ -150,6 +153,7 @@ impl Cli {
             Command::Policy(args) => policy::run(args, &self),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),
+            Command::Version => version::run(&self),
         }
     }
 
