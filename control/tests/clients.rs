@@ -96,3 +96,35 @@ fn versions_of_the_program_and_of_the_daemon() {
     assert_eq!(both["daemon"]["version"], "0.1.0");
     daemon.join().unwrap();
 }
+
+/// Until the daemon is gone, whose answers come one a round.
+#[test]
+fn what_is_watched_is_shown_again_and_again() {
+    let ports = include_str!("golden/ports.json");
+    let drops = include_str!("golden/drops.json");
+    let cases = [
+        ("status -w", STATUS),
+        ("status --watch 1 -o json", STATUS),
+        ("ports -w", ports),
+        ("ports --watch 1 -o json", ports),
+        ("drops -w --by reason", drops),
+        ("drops --watch 1 -o json", drops),
+    ];
+    std::thread::scope(|scope| {
+        for (case, (args, answer)) in cases.into_iter().enumerate() {
+            scope.spawn(move || watch(&Place::new(&format!("watch{case}")), args, answer));
+        }
+    });
+}
+
+fn watch(place: &Place, args: &str, answer: &'static str) {
+    let daemon = play(&place.socket(), 2, answer);
+    let output = caracal(&place.socket(), args);
+    daemon.join().unwrap();
+    let (shown, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(4), "{args}: {said}");
+    let (first, second) = shown.split_at(shown.len() / 2);
+    assert!(!first.is_empty(), "{args}");
+    assert_eq!(first, second, "{args}");
+    assert!(!shown.contains('\u{1b}'), "no terminal: {args}");
+}

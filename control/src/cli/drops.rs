@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 
 use super::table::{Align, Table, counted, number, one_line};
-use super::{Cli, Exit, Output, ask, output};
+use super::watch::Watch;
+use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::{DropCount, Drops};
 
@@ -19,6 +20,8 @@ pub struct Args {
     /// Sum up.
     #[arg(long, value_enum)]
     by: Option<By>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// What to sum up by.
@@ -31,15 +34,13 @@ pub(super) enum By {
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
-    let drops: Drops = match ask::ask(cli, Method::Drops) {
-        Ok(drops) => drops,
-        Err(exit) => return exit,
-    };
-    let text = match cli.output {
-        Output::Json => ask::to_json("caracal.drops/v1", &drops),
-        Output::Table | Output::Wide => render(&drops, args.by),
-    };
-    output::print(&text, Exit::Ok)
+    args.watch.ask(cli, &Method::Drops, |drops: &Drops| {
+        let text = match cli.output {
+            Output::Json => ask::to_json("caracal.drops/v1", drops),
+            Output::Table | Output::Wide => render(drops, args.by),
+        };
+        (text, Exit::Ok)
+    })
 }
 
 fn render(drops: &Drops, by: Option<By>) -> String {

@@ -3,12 +3,12 @@
 mod render;
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _, Write};
-use std::time::Duration;
+use std::io::{self, Write};
 
 use clap::ArgGroup;
 
 use super::ask::Failure;
+use super::watch::Watch;
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowCounts, Flows, Flushed};
 use crate::api::{Client, FlowsBy, FlowsParams, FlushParams, MAX_FLOWS, Method};
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["flush", "limit"])]
     count: bool,
     /// Remove them. Needs --match or --all.
-    #[arg(long, requires = "which", conflicts_with = "limit")]
+    #[arg(long, requires = "which", conflicts_with_all = ["limit", "watch"])]
     flush: bool,
     /// All of them, however many there are.
     #[arg(long, conflicts_with = "limit")]
@@ -47,17 +47,8 @@ pub struct Args {
     /// At most as many, 0 for all; 100 unless said (JSON: all).
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Again and again, every so many seconds; 1 unless said.
-    #[arg(
-        short,
-        long,
-        value_name = "SECONDS",
-        num_args = 0..=1,
-        default_missing_value = "1",
-        value_parser = clap::value_parser!(u32).range(1..),
-        conflicts_with = "flush"
-    )]
-    watch: Option<u32>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl Args {
@@ -93,24 +84,15 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         output::complain(&"--flush takes either --match or --all");
         return Exit::Usage;
     }
-    let outcome = loop {
-        let mut client = match ask::connect(cli) {
-            Ok(client) => client,
-            Err(exit) => return exit,
+    args.watch.repeat(|| {
+        let mut client = ask::connect(cli)?;
+        let shown = if args.watch.is_on() {
+            screen(args, cli.output, &mut client)
+        } else {
+            whole(args, cli.output, &mut client)
         };
-        let outcome = match args.watch {
-            None => whole(args, cli.output, &mut client),
-            Some(_) => screen(args, cli.output, &mut client),
-        };
-        match (outcome, args.watch) {
-            (Ok(_), Some(seconds)) => std::thread::sleep(Duration::from_secs(seconds.into())),
-            (outcome, _) => break outcome,
-        }
-    };
-    match outcome {
-        Ok(exit) => exit,
-        Err(failure) => failure.end(),
-    }
+        shown.map_err(|failure| failure.end())
+    })
 }
 
 /// Shows each part as it comes.
@@ -123,11 +105,8 @@ fn whole(args: &Args, output: Output, client: &mut Client) -> Result<Exit, Failu
 
 /// Shows the whole at once, in the place of what was there on a terminal.
 fn screen(args: &Args, output: Output, client: &mut Client) -> Result<Exit, Failure> {
-    let mut text = Vec::new();
     let mut stdout = io::stdout().lock();
-    if stdout.is_terminal() && output != Output::Json {
-        text.extend_from_slice(b"\x1b[H\x1b[J");
-    }
+    let mut text = args.watch.clear(&stdout, output).as_bytes().to_vec();
     let exit = once(args, output, client, &mut text)?;
     stdout.write_all(&text)?;
     stdout.flush()?;

@@ -19,6 +19,7 @@ pub(crate) mod table;
 mod trace;
 mod validate;
 mod version;
+mod watch;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -91,7 +92,7 @@ pub enum Command {
     /// Show at a glance how the daemon is. Exit code 0: well, 5: not all is well, 4: it does not answer.
     Status(status::Args),
     /// Show the ports and what passed through them.
-    Ports,
+    Ports(ports::Args),
     /// Show how many packets were dropped, why and where.
     Drops(drops::Args),
     /// Show the routes as pollers have them.
@@ -141,7 +142,7 @@ impl Cli {
         match &self.command {
             Command::Run(args) => run::run(args, &self),
             Command::Status(args) => status::run(args, &self),
-            Command::Ports => ports::run(&self),
+            Command::Ports(args) => ports::run(args, &self),
             Command::Drops(args) => drops::run(args, &self),
             Command::Routes(args) => routes::run(args, &self),
             Command::Flows(args) => flows::run(args, &self),

@@ -3,20 +3,26 @@
 use std::fmt::Write as _;
 
 use super::table::{Align, Table, number, one_line, or_dash};
-use super::{Cli, Exit, Output, ask, output};
+use super::watch::Watch;
+use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::Ports;
 
-pub(super) fn run(cli: &Cli) -> Exit {
-    let ports: Ports = match ask::ask(cli, Method::Ports) {
-        Ok(ports) => ports,
-        Err(exit) => return exit,
-    };
-    let text = match cli.output {
-        Output::Json => ask::to_json("caracal.ports/v1", &ports),
-        Output::Table | Output::Wide => render(&ports),
-    };
-    output::print(&text, Exit::Ok)
+/// Arguments of `caracal ports`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    watch: Watch,
+}
+
+pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    args.watch.ask(cli, &Method::Ports, |ports: &Ports| {
+        let text = match cli.output {
+            Output::Json => ask::to_json("caracal.ports/v1", ports),
+            Output::Table | Output::Wide => render(ports),
+        };
+        (text, Exit::Ok)
+    })
 }
 
 fn render(ports: &Ports) -> String {

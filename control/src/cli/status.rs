@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::table::{counted, duration, number, one_line, or_dash};
-use super::{Cli, Exit, Output, ask, output};
+use super::watch::Watch;
+use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
 
@@ -18,26 +19,26 @@ pub struct Args {
     /// One word: OK or DEGRADED.
     #[arg(long)]
     brief: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
-    let status: Status = match ask::ask(cli, Method::Status) {
-        Ok(status) => status,
-        Err(exit) => return exit,
-    };
-    let text = match cli.output {
-        Output::Json => ask::to_json("caracal.status/v1", &status),
-        Output::Table | Output::Wide if args.brief => {
-            format!("{}\n", word(status.problems.is_empty()))
-        }
-        Output::Table | Output::Wide => render(&status),
-    };
-    let exit = if status.is_healthy() {
-        Exit::Ok
-    } else {
-        Exit::Degraded
-    };
-    output::print(&text, exit)
+    args.watch.ask(cli, &Method::Status, |status: &Status| {
+        let text = match cli.output {
+            Output::Json => ask::to_json("caracal.status/v1", status),
+            Output::Table | Output::Wide if args.brief => {
+                format!("{}\n", word(status.problems.is_empty()))
+            }
+            Output::Table | Output::Wide => render(status),
+        };
+        let exit = if status.is_healthy() {
+            Exit::Ok
+        } else {
+            Exit::Degraded
+        };
+        (text, exit)
+    })
 }
 
 const fn word(ok: bool) -> &'static str {
