@@ -11,7 +11,7 @@ use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_pat
 /// Arguments of `caracal validate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File or directory of resources, Calico's and Kubernetes'; may be repeated.
+    /// File or directory of resources, Calico's and Kubernetes'; `-`: standard input; may be repeated.
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR")]
     filename: Vec<PathBuf>,
     /// Also check what concerns this node only.

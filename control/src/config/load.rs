@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::check;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::files;
+use super::given::read_all_given;
 use super::kept::Kept;
 use super::kinds::{
     BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
@@ -110,18 +111,21 @@ impl Cluster {
 /// # Errors
 /// All that is wrong in all files, warnings included.
 pub fn load_dir(dir: &Path) -> Result<Cluster, Diagnostics> {
-    load_paths(&[dir.to_path_buf()])
+    Loader::new(&[dir.to_path_buf()]).load()
 }
 
-/// Loads files and directories together.
+/// Loads files and directories together, as a command line names them: `-` is standard input.
 ///
 /// # Errors
 /// As [`load_dir`].
 pub fn load_paths(paths: &[PathBuf]) -> Result<Cluster, Diagnostics> {
-    Loader::new(paths).load()
+    let mut diagnostics = Diagnostics::default();
+    let sources = read_all_given(paths, &mut diagnostics);
+    let resources = resource::load(&sources, diagnostics, check::check)?;
+    cluster(resources, &mut Calculator::default())
 }
 
-/// Loads the same files and directories again and again. A load gives what [`load_paths`] would, and costs little where
+/// Loads the same files and directories again and again. A load gives what [`load_paths`] would of them, and costs little where
 /// few files have changed since the one before.
 #[derive(Debug)]
 pub struct Loader {
@@ -214,6 +218,11 @@ pub(crate) fn read(path: &Path) -> Result<Arc<Source>, Box<Diagnostic>> {
 pub(super) fn read_with_metadata(path: &Path) -> Result<(Arc<Source>, Metadata), Box<Diagnostic>> {
     let read = read_bytes(path).map_err(|error| Box::new(unreadable(path, &error)));
     let (bytes, metadata) = read?;
+    Ok((to_source(path, bytes)?, metadata))
+}
+
+/// A file's bytes as text, within the limit of size.
+pub(super) fn to_source(path: &Path, bytes: Vec<u8>) -> Result<Arc<Source>, Box<Diagnostic>> {
     if bytes.len() as u64 > yaml::MAX_FILE_BYTES {
         let message = format!(
             "{}: too long; a file may have {} bytes at most",
@@ -232,7 +241,7 @@ pub(super) fn read_with_metadata(path: &Path) -> Result<(Arc<Source>, Metadata),
         };
         Box::new(Diagnostic::error("not UTF-8 text").at(&span, "this byte is no character"))
     })?;
-    Ok((Source::new(path, text), metadata))
+    Ok(Source::new(path, text))
 }
 
 /// At most one byte more than a file may have, however much it grows meanwhile.
@@ -245,7 +254,7 @@ fn read_bytes(path: &Path) -> std::io::Result<(Vec<u8>, Metadata)> {
     Ok((bytes, metadata))
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
     Diagnostic::error(format!("cannot read {}: {error}", path.display()))
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// The endpoint: `namespace/pod`, the name of a WorkloadEndpoint or that of a HostEndpoint.
     #[arg(long, value_name = "NAME")]
     endpoint: String,
-    /// File or directory of resources; may be repeated. Without any the daemon is asked.
+    /// File or directory of resources; `-`: standard input; may be repeated. Without any the daemon is asked.
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     filename: Vec<PathBuf>,
 }

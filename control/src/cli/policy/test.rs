@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Cli, Exit};
 use crate::cli::table::{counted, number, one_line};
 use crate::cli::{Output, output};
-use crate::config::Diagnostics;
+use crate::config::{self, Diagnostics};
 use crate::policy::report;
 use crate::policy::testing::{Check, Suite};
 use crate::policy::verdict::Verdict;
@@ -15,7 +15,7 @@ use crate::policy::verdict::Verdict;
 /// Arguments of `caracal policy test`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Files of tests: PolicyTest documents with resources, or cases in the calculated form (docs/policy-test.md).
+    /// Files of tests: PolicyTest documents with resources, or cases in the calculated form (docs/policy-test.md); `-`: standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Show tests that are met, too.
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         match Suite::load(path) {
             Ok(mut suite) => {
                 findings.0.append(&mut suite.remarks.0);
-                suites.push((path.as_path(), suite));
+                suites.push((config::name(path), suite));
             }
             Err(mut errors) => findings.0.append(&mut errors.0),
         }

@@ -14,7 +14,7 @@ use crate::policy::resource::{PolicyResources, load_paths};
 /// Arguments of `caracal policy validate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// File or directory of resources, Calico's and Kubernetes'; may be repeated.
+    /// File or directory of resources, Calico's and Kubernetes'; `-`: standard input; may be repeated.
     #[arg(short, long = "filename", required = true, value_name = "FILE|DIR")]
     filename: Vec<PathBuf>,
 }

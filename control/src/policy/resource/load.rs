@@ -15,7 +15,7 @@ use crate::config::resource::{
     empty_map, take_metadata, unnamed,
 };
 use crate::config::yaml::{self, Node};
-use crate::config::{Diagnostics, Resources, Source, read_all, retain_first};
+use crate::config::{Diagnostics, Resources, Source, read_all_given, retain_first};
 use crate::policy::model::PolicyKind;
 use crate::policy::testing::is_test;
 
@@ -60,7 +60,7 @@ impl PolicyResources {
 /// All that is wrong in all files, warnings included.
 pub fn load_paths(paths: &[PathBuf]) -> Result<PolicyResources, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let sources = read_all(paths, &mut diagnostics);
+    let sources = read_all_given(paths, &mut diagnostics);
     load(&sources, diagnostics, endpoints_are_unique)
 }
 

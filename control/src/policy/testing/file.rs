@@ -9,7 +9,7 @@ use super::{Check, Group, Suite, calculated};
 use crate::config::check::endpoints_are_unique;
 use crate::config::decode::Context;
 use crate::config::source::{Located, Source, Span};
-use crate::config::{Diagnostic, Diagnostics, read, read_all, yaml};
+use crate::config::{Diagnostic, Diagnostics, read_all, read_given, yaml};
 use crate::policy::calculate::calculate;
 use crate::policy::legs::{Leg, Party, legs};
 use crate::policy::model::Model;
@@ -18,13 +18,13 @@ use crate::policy::resource::Reader;
 use crate::policy::rule::Protocol;
 
 impl Suite {
-    /// Reads a file of tests: the calculated form, or `PolicyTest` documents with or beside the
+    /// Reads a file of tests, or standard input for `-`: the calculated form, or `PolicyTest` documents with or beside the
     /// resources that they are about.
     ///
     /// # Errors
     /// All that is wrong with it and with its resources.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let source = read(path).map_err(|error| Diagnostics(vec![*error]))?;
+        let source = read_given(path).map_err(|error| Diagnostics(vec![*error]))?;
         Self::parse(&source)
     }
 
