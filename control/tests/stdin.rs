@@ -99,7 +99,7 @@ fn what_applies_is_shown_of_standard_input() {
 }
 
 #[test]
-fn what_is_no_text_is_one_error() {
+fn what_cannot_be_read_is_one_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_caracal"))
         .args(["validate", "-f", "-"])
         .stdin(std::fs::File::open(".").unwrap())

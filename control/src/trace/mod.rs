@@ -1,0 +1,189 @@
+//! What would become of a packet that begins a connection: the steps of the dataplane, by its own tables and its own
+//! classifier. Nothing is sent, counted or remembered.
+
+mod ask;
+mod bytes;
+mod judge;
+mod known;
+mod origin;
+mod outcome;
+mod place;
+mod report;
+mod side;
+
+use fastpath::connections::Connections;
+use fastpath::policy::End;
+use fastpath::reason::DropReason;
+use fastpath::stage::probe::Probe;
+use fastpath::tables::{NextHop, Tables, Way};
+
+pub use self::ask::{Ask, protocol};
+pub use self::report::{Step, Trace};
+pub use self::side::find;
+use self::side::{Side, side};
+use crate::compile::Compiler;
+use crate::policy::evaluate;
+use crate::policy::legs::{Party, legs};
+use crate::policy::packet::{Packet, State};
+use crate::policy::rule::Protocol;
+
+/// The verdict about what does not come by the dataplane.
+const UNSEEN: &str = "UNSEEN";
+
+struct Tracer<'c> {
+    compiler: &'c Compiler,
+    tables: &'c Tables,
+    trace: Trace,
+}
+
+/// Traces a packet.
+///
+/// # Errors
+/// What is wrong with the question.
+pub fn trace(
+    compiler: &Compiler,
+    tables: &Tables,
+    connections: Option<&Connections>,
+    ask: &Ask,
+) -> Result<Trace, String> {
+    let (mut from, mut to) = (
+        side(compiler, &ask.from, None)?,
+        side(compiler, &ask.to, None)?,
+    );
+    if from.address.is_ipv4() != to.address.is_ipv4() {
+        // A name has the other family, too.
+        let v4 = to.address.is_ipv4();
+        match side(compiler, &ask.from, Some(v4)) {
+            Ok(side) => from = side,
+            Err(_) => to = side(compiler, &ask.to, Some(from.address.is_ipv4()))?,
+        }
+    }
+    let v4 = from.address.is_ipv4();
+    let protocol = match protocol(&ask.protocol)? {
+        Protocol::ICMP if !v4 && ask.protocol.parse::<u8>().is_err() => Protocol::ICMPV6,
+        protocol => protocol,
+    };
+    let has_ports = protocol.has_ports() || protocol == Protocol::UDPLITE;
+    if has_ports && ask.port == 0 {
+        return Err(format!("{protocol} needs a port"));
+    }
+    let is_icmp = matches!(protocol, Protocol::ICMP | Protocol::ICMPV6);
+    let echo = if v4 { 8 } else { 128 };
+    let packet = Packet {
+        src: from.address,
+        dst: to.address,
+        protocol,
+        ports: has_ports.then_some((ask.source_port, ask.port)),
+        icmp: is_icmp.then_some((echo, 0)),
+        original_dst: None,
+        state: State::New,
+    };
+    let mut tracer = Tracer {
+        compiler,
+        tables,
+        trace: Trace {
+            packet: packet.to_string(),
+            verdict: "DROP".to_owned(),
+            ..Trace::default()
+        },
+    };
+    let id = is_icmp.then_some((ask.source_port, echo.into()));
+    tracer.run(&packet, &from, id, connections)?;
+    Ok(tracer.trace)
+}
+
+impl Tracer<'_> {
+    fn step(&mut self, stage: impl Into<String>, said: impl Into<String>) {
+        self.trace.steps.push(Step {
+            stage: stage.into(),
+            said: said.into(),
+        });
+    }
+
+    fn run(
+        &mut self,
+        packet: &Packet,
+        from: &Side<'_>,
+        id: Option<(u16, u16)>,
+        connections: Option<&Connections>,
+    ) -> Result<(), String> {
+        let origin = self.origin(from, packet.dst)?;
+        if !self.is_seen(&origin, packet.dst) {
+            self.step("kernel", "neither from nor to a pod or a tunnel: the node's kernel has it, and Caracal does not see it");
+            UNSEEN.clone_into(&mut self.trace.verdict);
+            return Ok(());
+        }
+        let (from_end, from_party) = (origin.end, origin.party);
+        let l3 = bytes::of(packet, id.map(|(id, _)| id));
+        let mut probe = match Probe::parse(self.tables, &l3, origin.port, origin.peer) {
+            Ok(probe) => probe,
+            Err(reason) => {
+                self.dropped("parse", reason);
+                return Ok(());
+            }
+        };
+        let ports = id.or(packet.ports).unwrap_or_default();
+        if let Some(connections) = connections
+            && self.is_known(packet, ports, connections)
+        {
+            return Ok(());
+        }
+        let hop = match probe.resolve(self.tables) {
+            Ok(hop) => self.tables.next_hop(hop),
+            Err(reason) => {
+                self.dropped("route", reason);
+                return Ok(());
+            }
+        };
+        let Some((way, _, out)) = hop.origin() else {
+            return Ok(());
+        };
+        let name = self.port_name(out);
+        let waits = if matches!(hop, NextHop::Resolve(_)) {
+            "; its MAC address is not known yet, and the packet would wait"
+        } else {
+            ""
+        };
+        let to_what = match way {
+            Way::Pod => format!("{name} (a pod of this node)"),
+            Way::Host => "this node itself".to_owned(),
+            Way::Uplink => format!("{name}, plain"),
+            Way::Tunnel => format!("{name}, in a tunnel"),
+        };
+        self.step("route", format!("{} by {to_what}{waits}", packet.dst));
+        let to_end = match way {
+            Way::Pod => End::Pod(out),
+            Way::Host => End::Host,
+            Way::Uplink => End::Uplink(out),
+            Way::Tunnel => End::Elsewhere,
+        };
+        let to_party = match way {
+            Way::Pod => self.party(&name).unwrap_or_else(|| self.outside(to_end)),
+            Way::Host => Party::Host(self.compiler.desired().node_name.clone()),
+            Way::Uplink | Way::Tunnel => self.outside(to_end),
+        };
+        let judgement = self.judge(packet, from_end, to_end);
+        let model = self.compiler.policy().model();
+        let verdict = evaluate(model, packet, &legs(model, &from_party, &to_party));
+        for staged in verdict.staged {
+            if staged.outcome != verdict.outcome {
+                let word = match staged.outcome {
+                    crate::policy::verdict::Outcome::Allow => "ALLOW",
+                    crate::policy::verdict::Outcome::Deny => "DROP",
+                };
+                let said = format!(
+                    "with {} enforced the verdict would be {word}",
+                    staged.policy
+                );
+                self.trace.staged.push(said);
+            }
+        }
+        self.conclude(packet, judgement, (way, out));
+        Ok(())
+    }
+
+    fn dropped(&mut self, stage: &str, reason: DropReason) {
+        self.step(stage, format!("dropped: {}", reason.meaning()));
+        self.trace.reason = Some(reason.name().to_owned());
+    }
+}

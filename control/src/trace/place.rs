@@ -1,0 +1,49 @@
+//! What the compiler and the tables know of a place in the network: its next hop, its policies, its name.
+
+use std::net::IpAddr;
+
+use fastpath::policy::End;
+use fastpath::port::PortId;
+use fastpath::tables::NextHop;
+
+use super::Tracer;
+use crate::compile::PortRole;
+use crate::policy::legs::Party;
+
+impl Tracer<'_> {
+    pub(super) fn hop(&self, address: IpAddr) -> &NextHop {
+        self.tables.next_hop(match address {
+            IpAddr::V4(address) => self.tables.fib4.lookup(address.into()),
+            IpAddr::V6(address) => self.tables.fib6.lookup(address.into()),
+        })
+    }
+
+    /// Beyond the node, behind the host endpoint that is there.
+    pub(super) fn outside(&self, end: End) -> Party {
+        Party::Outside {
+            node: self.compiler.desired().node_name.clone(),
+            endpoint: self.host_endpoint(end).map(str::to_owned),
+        }
+    }
+
+    pub(super) fn host_endpoint(&self, end: End) -> Option<&str> {
+        let hosts = self.tables.policies.hosts.as_ref()?;
+        hosts.of(end).map(|endpoint| &*endpoint.name)
+    }
+
+    pub(super) fn party(&self, interface: &str) -> Option<Party> {
+        let id = self.compiler.policy().endpoint(interface)?;
+        Some(Party::Workload(id.clone()))
+    }
+
+    pub(super) fn port_name(&self, port: PortId) -> String {
+        let port = self.compiler.ports().get(port);
+        port.map_or_else(
+            || "?".to_owned(),
+            |spec| match spec.role {
+                PortRole::Host(_) => "the host's port".to_owned(),
+                PortRole::Uplink | PortRole::Pod => spec.name.clone(),
+            },
+        )
+    }
+}
