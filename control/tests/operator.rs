@@ -220,6 +220,9 @@ fn what_passes_and_what_does_not_is_seen() {
     assert_eq!(lab.code(&["status"]), Some(4), "nobody is there");
     lab.start();
     assert_eq!(lab.code(&["status"]), Some(0), "{}", lab.text(&["status"]));
+    let versions = lab.json(&["version"]);
+    let (client, daemon) = (&versions["client"], &versions["daemon"]);
+    assert_eq!(client["version"], daemon["version"], "{versions:#}");
     let second = lab.caracal(&[
         "run",
         "--config",

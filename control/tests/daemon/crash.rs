@@ -138,6 +138,8 @@ fn after_sigterm_pods_stay_closed_until_cleanup() {
     assert_closed(&lab, &pod, host);
     let output = lab.cleanup();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(said["opened"], 2, "the pod and the host's port: {said}");
     assert_eq!(lab.attached(), Vec::<String>::new());
     // The kernel's from now on.
     let outside = Echo::at(&lab.wire, addr(OUTSIDE4));

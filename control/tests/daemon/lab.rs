@@ -402,11 +402,11 @@ impl Lab {
             .collect()
     }
 
-    /// `caracal cleanup` on the node: what it says.
+    /// `caracal cleanup` on the node: what it says, as JSON.
     pub(crate) fn cleanup(&self) -> std::process::Output {
         run(&self.node, || {
             Command::new(env!("CARGO_BIN_EXE_caracal"))
-                .arg("cleanup")
+                .args(["cleanup", "-o", "json"])
                 .output()
                 .expect("caracal cleanup")
         })
