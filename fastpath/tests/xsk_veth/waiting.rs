@@ -178,6 +178,18 @@ fn what_happens_while_another_is_removed_is_not_forgotten() {
     }
 }
 
+#[test]
+fn what_was_served_before_it_was_told_of_can_be_removed() {
+    for mut waits in both_kinds() {
+        let event = event();
+        waits.add(&event, 1).expect("waiting for an event");
+        waits.wait(Some(Duration::ZERO)).expect("a look");
+        event.write(1).expect("an event");
+        event.read().expect("what it counted");
+        waits.remove(&event).expect("no longer waited for");
+    }
+}
+
 /// A pipe, whose reading end `waits` has slept on.
 fn slept_on(waits: &mut WaitSet) -> (OwnedFd, OwnedFd) {
     let flags = nix::fcntl::OFlag::O_CLOEXEC;

@@ -17,9 +17,9 @@ const ENTRIES: u32 = 64;
 const COMPLETIONS: u32 = 1024;
 /// Stands for "taken off", where a number of `watched` stands for its turn.
 const TAKEN_OFF: u64 = u64::MAX;
-/// How often is looked whether a descriptor is off its list, and how long each time. Once is enough if the kernel does what it does today.
-const LOOKS: u32 = 10;
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the kernel is asked to take a descriptor off its list, and how long each time.
+const TRIES: u32 = 10;
+const TRY: Duration = Duration::from_millis(10);
 
 pub(super) struct Once {
     ring: IoUring,
@@ -181,21 +181,18 @@ impl Once {
     /// Takes a descriptor off its list. When this returns the kernel holds it no longer.
     fn take_off(&mut self, number: usize) -> io::Result<()> {
         let is_on = |set: &Self| matches!(set.watched.get(number), Some(Some(it)) if it.is_on);
-        if !is_on(self) {
-            return Ok(());
-        }
-        let entry = opcode::PollRemove::new(number as u64).build();
-        self.push(&entry.user_data(TAKEN_OFF))?;
         // What is ready besides is found so again: it is put on its list before the next sleep.
         let mut others = Vec::new();
-        for _ in 0..LOOKS {
-            self.enter(Some(LOOK))?;
+        let mut tries = 0..TRIES;
+        while is_on(self) {
+            tries.next().ok_or(io::ErrorKind::TimedOut)?;
+            // More than once: one that was ready and has nothing any more is put on its list again instead, when the kernel comes to it.
+            let entry = opcode::PollRemove::new(number as u64).build();
+            self.push(&entry.user_data(TAKEN_OFF))?;
+            self.enter(Some(TRY))?;
             self.collect(&mut others);
-            if !is_on(self) {
-                return Ok(());
-            }
         }
-        Err(io::ErrorKind::TimedOut.into())
+        Ok(())
     }
 }
 
