@@ -2,21 +2,21 @@
 
 use fearless_simd::Level;
 
-/// The vectors for what every packet needs: 256 bits on x86, though there be wider ones; elsewhere the best there are.
-///
-/// Intel's processors lower their clock for a millisecond after an instruction of 512 bits, and all that the core does in this time, most of
-/// it the kernel's own work on packets, is slower: on veth by 5 %. Hashing 64 keys gains less than that by them
-/// (`benches/README.md`, "Forwarding on veth").
-pub(crate) fn every_packet() -> Level {
-    let widest = Level::new();
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    if let Some(avx2) = widest.as_avx2() {
-        return Level::Avx2(avx2);
-    }
-    widest
+/// The instructions for vectors whose width the code says itself, or that only a connection's first packet needs: the best there are.
+pub(crate) fn best() -> Level {
+    Level::new()
 }
 
-/// The vectors for what only a connection's first packet needs: the widest there are.
-pub(crate) fn first_packet() -> Level {
-    Level::new()
+/// The instructions for loops that every packet needs and that the compiler makes vectors of, as wide as they get: on x86 those with 256 bits, though
+/// there be wider ones.
+///
+/// Intel's processors lower their clock for a while after an instruction of 512 bits, and all that the core does in this time, most of
+/// it the kernel's own work on packets, is slower: on veth by 5 % (`docs/adr/0017-called-once-a-sleep.md`).
+pub(crate) fn not_too_wide() -> Level {
+    let best = best();
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    if let Some(avx2) = best.as_avx2() {
+        return Level::Avx2(avx2);
+    }
+    best
 }

@@ -7,7 +7,7 @@ use fearless_simd::dispatch;
 
 use super::action::Action;
 use super::entry::{Entry, EntryLines};
-use super::hash::{Blocks, Seed, spare};
+use super::hash::{Blocks, Hasher, spare};
 use super::key::FlowKey;
 use super::table::{FlowTable, Found};
 use super::tags::{LANES, LINE_WORDS, Word, home};
@@ -99,8 +99,8 @@ impl<K: FlowKey> Keys<K> {
     }
 
     #[inline(always)]
-    fn hash(&mut self, seed: Seed) {
-        K::Blocks::hash_batch(&self.blocks, self.end(), seed, &mut self.hashes);
+    fn hash(&mut self, hasher: &Hasher) {
+        hasher.hash_batch::<K::Blocks>(&self.blocks, self.end(), &mut self.hashes);
     }
 }
 
@@ -194,7 +194,8 @@ impl<K: FlowKey> FlowTable<K> {
             keys: 0,
             again: 0,
         };
-        dispatch!(self.hasher.level, _simd => self.find_candidates(keys, &mut candidates));
+        keys.hash(&self.hasher);
+        dispatch!(self.hasher.loops, _simd => self.find_candidates(keys, &mut candidates));
         // Slices in variables: the compiler does not load them anew behind each Acquire.
         let entries = self.entries();
         let mut hits = candidates.keys;
@@ -246,13 +247,13 @@ impl<K: FlowKey> FlowTable<K> {
     #[inline]
     pub fn prefetch_inserts(&self, keys: &mut Keys<K>) {
         if size_of_val(self.entries()) > NEAR_BYTES {
-            dispatch!(self.hasher.level, _simd => self.prefetch_places(keys));
+            keys.hash(&self.hasher);
+            self.prefetch_places(keys);
         }
     }
 
     #[inline(always)]
-    fn prefetch_places(&self, keys: &mut Keys<K>) {
-        keys.hash(self.hasher.seed);
+    fn prefetch_places(&self, keys: &Keys<K>) {
         let homes = Bits(keys.taken).map(|at| self.tags.home(keys.hashes[at]));
         for home in homes.clone() {
             self.tags.prefetch(home);
@@ -264,10 +265,9 @@ impl<K: FlowKey> FlowTable<K> {
         }
     }
 
-    /// The passes up to the entries. Compiled once for each kind of vectors, and chosen when it runs.
+    /// The passes from hashes up to the entries. Compiled once for each kind of vectors, and chosen when it runs.
     #[inline(always)]
-    fn find_candidates(&self, keys: &mut Keys<K>, candidates: &mut Candidates) {
-        keys.hash(self.hasher.seed);
+    fn find_candidates(&self, keys: &Keys<K>, candidates: &mut Candidates) {
         let (hashes, end) = (&keys.hashes, keys.end());
         let (tags, mask) = (self.tags.lines(), self.tags.words_mask());
         if size_of_val(tags) > NEAR_BYTES {

@@ -1,11 +1,16 @@
 //! The keyed hash: SipHash-1-3, so that nobody outside can choose keys that share a line of tags.
 
 use core::fmt;
+use core::ops::BitXor;
 
-use fearless_simd::Level;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u64x4};
 
 use super::batch::BATCH;
 use crate::simd;
+
+/// Keys of a vector.
+const LANES: usize = 4;
 
 /// The secret of a table's hash. Take it from the system's random numbers, anew at each start.
 #[derive(Clone, Copy)]
@@ -21,15 +26,31 @@ impl fmt::Debug for Seed {
 /// The hash with a table's seed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hasher {
-    pub(super) seed: Seed,
-    /// The vector instructions of this processor.
-    pub(super) level: Level,
+    seed: Seed,
+    /// For vectors that are spelled out here, and 256 bits wide.
+    level: Level,
+    /// For what is done with the hashes of a batch.
+    pub(super) loops: Level,
 }
 
 impl Hasher {
     pub(super) fn new(seed: Seed) -> Self {
-        let level = simd::every_packet();
-        Self { seed, level }
+        Self {
+            seed,
+            level: simd::best(),
+            loops: simd::not_too_wide(),
+        }
+    }
+
+    /// The hashes of the first `len` keys of a batch, and of some behind them.
+    #[inline(always)]
+    pub(super) fn hash_batch<B: Blocks>(
+        &self,
+        batch: &B::Batch,
+        len: usize,
+        hashes: &mut [u64; BATCH],
+    ) {
+        dispatch!(self.level, simd => B::hash_batch(simd, batch, len, self.seed, hashes));
     }
 
     #[inline(always)]
@@ -54,8 +75,14 @@ pub trait Blocks: Copy {
     fn empty_batch() -> Self::Batch;
     fn put(self, batch: &mut Self::Batch, at: usize);
     fn get(batch: &Self::Batch, at: usize) -> Self;
-    /// The hashes of the first `len` keys of a batch: a loop that the compiler makes vectors of.
-    fn hash_batch(batch: &Self::Batch, len: usize, seed: Seed, hashes: &mut [u64; BATCH]);
+    /// As [`Hasher::hash_batch`].
+    fn hash_batch<S: Simd>(
+        simd: S,
+        batch: &Self::Batch,
+        len: usize,
+        seed: Seed,
+        hashes: &mut [u64; BATCH],
+    );
 }
 
 impl<const N: usize> Blocks for [u64; N] {
@@ -63,7 +90,7 @@ impl<const N: usize> Blocks for [u64; N] {
 
     #[inline(always)]
     fn hash(self, seed: Seed) -> u64 {
-        siphash(self, seed)
+        siphash(initial(seed), self, END)
     }
 
     #[inline(always)]
@@ -84,44 +111,96 @@ impl<const N: usize> Blocks for [u64; N] {
     }
 
     #[inline(always)]
-    fn hash_batch(batch: &Self::Batch, len: usize, seed: Seed, hashes: &mut [u64; BATCH]) {
-        for at in 0..len.min(BATCH) {
-            hashes[at] = siphash::<N>(core::array::from_fn(|block| batch[block][at]), seed);
+    fn hash_batch<S: Simd>(
+        simd: S,
+        batch: &Self::Batch,
+        len: usize,
+        seed: Seed,
+        hashes: &mut [u64; BATCH],
+    ) {
+        let initial = initial(seed).map(|word| u64x4::splat(simd, word));
+        let end = u64x4::splat(simd, END);
+        let all = hashes.as_chunks_mut::<LANES>().0;
+        for (at, hashes) in all.iter_mut().enumerate().take(len.div_ceil(LANES)) {
+            let blocks: [_; N] = core::array::from_fn(|block| {
+                u64x4::from_slice(simd, &batch[block].as_chunks::<LANES>().0[at])
+            });
+            siphash(initial, blocks, end).store_slice(hashes);
         }
     }
 }
 
-/// SipHash with one round a block and three at the end.
+/// What SipHash works on: words of one key, or of a key in each lane.
+trait Words: Copy + BitXor<Output = Self> {
+    /// Modulo 2^64.
+    fn plus(self, other: Self) -> Self;
+    fn rotate<const LEFT: u32>(self) -> Self;
+}
+
+impl Words for u64 {
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+
+    #[inline(always)]
+    fn rotate<const LEFT: u32>(self) -> Self {
+        self.rotate_left(LEFT)
+    }
+}
+
+impl<S: Simd> Words for u64x4<S> {
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+
+    #[inline(always)]
+    fn rotate<const LEFT: u32>(self) -> Self {
+        (self << LEFT) | (self >> (64 - LEFT))
+    }
+}
+
+/// The state before the first block.
 #[inline(always)]
-fn siphash<const N: usize>(blocks: [u64; N], Seed([k0, k1]): Seed) -> u64 {
-    let mut state = [
+const fn initial(Seed([k0, k1]): Seed) -> [u64; 4] {
+    [
         k0 ^ 0x736f_6d65_7073_6575,
         k1 ^ 0x646f_7261_6e64_6f6d,
         k0 ^ 0x6c79_6765_6e65_7261,
         k1 ^ 0x7465_6462_7974_6573,
-    ];
+    ]
+}
+
+/// What goes into the state behind the last block.
+const END: u64 = 0xff;
+
+/// SipHash with one round a block and three at the end.
+#[inline(always)]
+fn siphash<W: Words, const N: usize>(initial: [W; 4], blocks: [W; N], end: W) -> W {
+    let mut state = initial;
     for block in blocks {
-        state[3] ^= block;
+        state[3] = state[3] ^ block;
         state = round(state);
-        state[0] ^= block;
+        state[0] = state[0] ^ block;
     }
-    state[2] ^= 0xff;
+    state[2] = state[2] ^ end;
     let [v0, v1, v2, v3] = round(round(round(state)));
     v0 ^ v1 ^ v2 ^ v3
 }
 
 #[inline(always)]
-const fn round([mut v0, mut v1, mut v2, mut v3]: [u64; 4]) -> [u64; 4] {
-    v0 = v0.wrapping_add(v1);
-    v1 = v1.rotate_left(13) ^ v0;
-    v0 = v0.rotate_left(32);
-    v2 = v2.wrapping_add(v3);
-    v3 = v3.rotate_left(16) ^ v2;
-    v0 = v0.wrapping_add(v3);
-    v3 = v3.rotate_left(21) ^ v0;
-    v2 = v2.wrapping_add(v1);
-    v1 = v1.rotate_left(17) ^ v2;
-    v2 = v2.rotate_left(32);
+fn round<W: Words>([mut v0, mut v1, mut v2, mut v3]: [W; 4]) -> [W; 4] {
+    v0 = v0.plus(v1);
+    v1 = v1.rotate::<13>() ^ v0;
+    v0 = v0.rotate::<32>();
+    v2 = v2.plus(v3);
+    v3 = v3.rotate::<16>() ^ v2;
+    v0 = v0.plus(v3);
+    v3 = v3.rotate::<21>() ^ v0;
+    v2 = v2.plus(v1);
+    v1 = v1.rotate::<17>() ^ v2;
+    v2 = v2.rotate::<32>();
     [v0, v1, v2, v3]
 }
 
@@ -177,7 +256,7 @@ mod tests {
             key.blocks().put(&mut batch, at);
         }
         let mut hashes = [0; BATCH];
-        fearless_simd::dispatch!(hasher.level, _simd => K::Blocks::hash_batch(&batch, BATCH, hasher.seed, &mut hashes));
+        hasher.hash_batch::<K::Blocks>(&batch, BATCH, &mut hashes);
         for ((key, bytes), hash) in keys.iter().zip(hashes) {
             assert_eq!(hasher.hash(key.blocks()), reference(hasher.seed, bytes));
             assert_eq!(hash, reference(hasher.seed, bytes), "in the batch");

@@ -40,6 +40,15 @@ pub(super) struct Home {
     pub(super) tag: u64,
 }
 
+impl Home {
+    /// The tag in each lane. By two halves, which vectors multiply faster than a whole.
+    #[inline(always)]
+    const fn all_lanes(self) -> u64 {
+        let half = (self.tag as u32 as u64) * (ONES as u32 as u64);
+        half | half << 32
+    }
+}
+
 /// A word of tags, as it was once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
@@ -48,7 +57,7 @@ impl Word {
     /// The lanes with this tag: the highest bit of each one's byte.
     #[inline(always)]
     pub(super) const fn matches(self, home: Home) -> Lanes {
-        let differing = (self.0 & !HIGH) ^ home.tag.wrapping_mul(ONES);
+        let differing = (self.0 & !HIGH) ^ home.all_lanes();
         Lanes(HIGH.wrapping_sub(differing) & HIGH)
     }
 

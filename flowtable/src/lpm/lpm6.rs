@@ -211,7 +211,7 @@ impl Default for Lpm6 {
     fn default() -> Self {
         Self {
             root: Arc::new(Node::new(0, 0)),
-            level: simd::every_packet(),
+            level: simd::not_too_wide(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A poller spins while there is traffic and sleeps here when there is none. With 250 sockets a sleep must not cost a look at each.
 //!
 //! A socket that somebody waits for costs each of its packets a call of whoever waits, in the softirq that brings it, whether it sleeps or was
-//! woken long ago. So we wait by io_uring, once for each sleep ([`once`]), and by `epoll` ([`always`]) where that is not to be had.
+//! woken long ago. So we wait by io_uring, once for each sleep (`once`), and by `epoll` (`always`) where that is not to be had.
 
 mod always;
 mod once;

@@ -79,7 +79,7 @@ impl<A: Address> Matcher<A> {
         Ok(Self {
             size,
             checks,
-            level: simd::first_packet(),
+            level: simd::best(),
         })
     }
 
