@@ -29,7 +29,7 @@
 //!   another ring has it.
 //! - **A5** The chunks of a closed socket become `Free` only after its rings are unmapped, its
 //!   descriptor is closed (only [`XskSocket::close`](super::XskSocket::close) makes the
-//!   [`ClosedSocket`] that proves it) and [`QUARANTINE`] has passed, since a driver in zero-copy mode
+//!   [`ClosedSocket`] that proves it; the poller has its [`WaitSet`](super::wait::WaitSet) let go of it before) and [`QUARANTINE`] has passed, since a driver in zero-copy mode
 //!   stops its queue later than `close` returns.
 //! - **A6** The mapping outlives all parts and sockets: each holds an `Arc` of it. The kernel holds the
 //!   pages themselves, so that it could never write into memory that was given to somebody else.

@@ -120,13 +120,16 @@ impl Once {
             self.ring.submitter().register_enable_rings()?;
             self.is_enabled = true;
         }
-        while let Some(number) = self.off.pop() {
-            let Some(Some(watched)) = self.watched.get_mut(number) else {
-                continue;
-            };
-            watched.is_on = true;
-            let entry = opcode::PollAdd::new(Fd(watched.fd), libc::POLLIN as u32).build();
-            self.push(&entry.user_data(number as u64))?;
+        // Off until the entry is under way: an error must not leave one that is neither on nor off.
+        while let Some(&number) = self.off.last() {
+            if let Some(Some(watched)) = self.watched.get(number) {
+                let entry = opcode::PollAdd::new(Fd(watched.fd), libc::POLLIN as u32).build();
+                self.push(&entry.user_data(number as u64))?;
+            }
+            if let Some(Some(watched)) = self.watched.get_mut(number) {
+                watched.is_on = true;
+            }
+            self.off.pop();
         }
         self.enter(timeout)?;
         self.collect(ready);
