@@ -15,4 +15,5 @@ mod observe;
 pub mod policy;
 pub mod replay;
 pub mod trace;
+mod words;
 pub mod xdp;

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::table::counted;
 use super::{Cli, Exit, Output, ask, output};
 use crate::node;
+use crate::words::counted;
 
 pub(super) fn run(cli: &Cli) -> Exit {
     match node::cleanup() {

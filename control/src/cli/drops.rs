@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 
-use super::table::{Align, Table, counted, number, one_line};
+use super::table::{Align, Table, one_line};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::{DropCount, Drops};
+use crate::words::{counted, number};
 
 /// What stands for ports that are gone.
 const GONE: &str = "(gone)";

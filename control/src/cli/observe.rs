@@ -9,11 +9,12 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::ask::Failure;
-use super::table::{counted, counted_as, one_line};
+use super::table::one_line;
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 use crate::api::{Client, MAX_RECORDS, Method, ObserveParams};
 use crate::observe::{net, protocol};
+use crate::words::{counted, counted_as};
 
 const SCHEMA: &str = "caracal.observe/v1";
 

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Align, Table, number, one_line, or_dash};
+use super::table::{Align, Table, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::Ports;
+use crate::words::number;
 
 /// Arguments of `caracal ports`.
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use fastpath::port::PortId;
 
-use super::table::{counted, one_line};
+use super::table::one_line;
 use super::{Cli, Exit, Output, output};
 use crate::config::suggest::nearest;
 use crate::config::{Diagnostic, Diagnostics, HostEndpoints, compute_with, load_paths};
@@ -15,6 +15,7 @@ use crate::replay::{
     AssumedUplink, HOST_PORT, Job, KernelFile, LinkRole, ReplayError, ReplayNode, Scan, Summary,
     run as replay, scan,
 };
+use crate::words::counted;
 
 /// Arguments of `caracal replay`.
 #[derive(Debug, clap::Args)]

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::table::{Align, Table, counted, number, one_line, or_dash};
+use super::table::{Align, Table, one_line, or_dash};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{Route, Routes};
 use crate::api::{Client, MAX_PAGE, Method, RoutesParams};
 use crate::compile::{RouteKind, RouteState};
+use crate::words::{counted, number};
 
 /// Arguments of `caracal routes`.
 #[derive(Debug, clap::Args)]

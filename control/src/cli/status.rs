@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::table::{counted, duration, number, one_line, or_dash};
+use super::table::{duration, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
+use crate::words::{counted, number};
 
 /// Drop reasons that are named; the others are in `caracal drops`.
 const REASONS: usize = 4;

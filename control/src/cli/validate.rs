@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::table::counted;
 use super::{Cli, Exit, Output, output};
 use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
+use crate::words::counted;
 
 /// Arguments of `caracal validate`.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::printable::printable;
 use super::source::Span;
-use crate::cli::table::counted_as;
+use crate::words::counted_as;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

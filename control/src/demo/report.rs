@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::scenario::{Family, Mode};
-use crate::cli::table::counted;
+use crate::words::counted;
 
 /// Version of the JSON document. It changes when a field changes its meaning or goes; new fields may come.
 pub const SCHEMA: &str = "caracal.demo/v1";

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::cli::table::counted;
 use crate::config::daemon::Frames;
+use crate::words::counted;
 
 /// What the kernel keeps free in front of a received packet, in bytes (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: u32 = 256;

@@ -10,7 +10,8 @@ use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, 
 use super::report;
 use super::rule::Rule;
 use super::verdict::{DefaultDenial, Owner, RuleRef};
-use crate::cli::table::{counted, one_line};
+use crate::cli::table::one_line;
+use crate::words::counted;
 
 /// What counts what it has decided about.
 pub(crate) enum Counted<'c> {

@@ -7,10 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
 
-use super::super::table::{Align, Table, counted, counted_as, duration, number, or_dash};
+use super::super::table::{Align, Table, duration, or_dash};
 use super::{Failure, Output, Sums, ask};
 use crate::api::FlowsBy;
 use crate::api::report::{Flow, FlowCounts, FlowDirection, Flushed};
+use crate::words::{counted, counted_as, number};
 
 const SCHEMA: &str = "caracal.flows/v1";
 

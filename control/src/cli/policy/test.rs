@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Cli, Exit};
-use crate::cli::table::{counted, number, one_line};
+use crate::cli::table::one_line;
 use crate::cli::{Output, output};
 use crate::config::{self, Diagnostics};
 use crate::policy::report;
 use crate::policy::testing::{Check, Suite};
 use crate::policy::verdict::Verdict;
+use crate::words::{counted, number};
 
 /// Arguments of `caracal policy test`.
 #[derive(Debug, clap::Args)]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Cli, Exit};
-use crate::cli::table::counted;
 use crate::cli::{Output, output};
 use crate::config::{Diagnostics, Severity};
 use crate::policy::calculate;
 use crate::policy::resource::{PolicyResources, load_paths};
+use crate::words::counted;
 
 /// Arguments of `caracal policy validate`.
 #[derive(Debug, clap::Args)]

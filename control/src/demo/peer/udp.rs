@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Failure, Route, check, is_timeout};
-use crate::cli::table::counted;
 use crate::demo::cancel::Cancel;
 use crate::demo::netns;
+use crate::words::counted;
 
 /// What an echo series showed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::super::report::{Figures, Outcome, What};
 use super::super::resources::{self, Options};
 use super::super::scenario::Family;
 use super::{OPTIONS, OUT};
-use crate::cli::table::counted;
+use crate::words::counted;
 
 /// The narrow range: 16 ports, none of which anybody has by default.
 const FEW: RangeInclusive<u16> = 20_000..=20_015;

@@ -14,7 +14,7 @@ use super::super::plan::{CLIENT, DB, End, Node};
 use super::super::report::{Figures, Outcome, What};
 use super::super::scenario::Family;
 use super::super::topology::route_changes;
-use crate::cli::table::counted;
+use crate::words::counted;
 
 /// Between two changes.
 const EVERY: Duration = Duration::from_millis(100);
