@@ -10,8 +10,8 @@ pub(crate) fn best() -> Level {
 /// The instructions for loops that every packet needs and that the compiler makes vectors of, as wide as they get: on x86 those with 256 bits, though
 /// there be wider ones.
 ///
-/// Intel's processors lower their clock for a while after an instruction of 512 bits, and all that the core does in this time, most of
-/// it the kernel's own work on packets, is slower: on veth by 5 % (`docs/adr/0017-called-once-a-sleep.md`).
+/// Beside instructions of 512 bits all that a core does was slower, most of it the kernel's own work on packets: on veth by 5 %, probably since
+/// Intel's processors lower their clock for them (`docs/adr/0017-called-once-a-sleep.md`).
 pub(crate) fn not_too_wide() -> Level {
     let best = best();
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

@@ -107,7 +107,7 @@ pub struct XskIo {
     commands: Arc<ArrayQueue<Command>>,
     replies: Arc<ArrayQueue<Reply>>,
     wait: WaitSet,
-    /// Sockets that the kernel may hold open though they are closed. Not seen yet; a kernel's fault if it is.
+    /// Sockets that the wait set could not let go of: closed, the kernel would hold them open. Kept until the process ends.
     unreleased: Vec<XskSocket>,
     cared: Tick,
     /// The number of the batch that was received last, over and over.
