@@ -16,6 +16,7 @@ pub mod resource;
 pub mod rule;
 pub mod selector;
 mod settings;
+mod shared;
 pub(crate) mod show;
 pub mod testing;
 pub mod verdict;

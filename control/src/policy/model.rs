@@ -13,6 +13,7 @@ use ipnet::IpNet;
 pub use super::settings::{Failsafe, Settings};
 
 use super::rule::{IpSetId, Origin, Protocol, Rule};
+pub use super::shared::SharedMap;
 
 /// All that decides about packets. Its parts are shared: a model keeps of the one before what did not change.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -22,15 +23,15 @@ pub struct Model {
     /// Settings by node, where they differ.
     pub node_settings: BTreeMap<String, Settings>,
     /// Members of sets.
-    pub ip_sets: BTreeMap<IpSetId, Arc<IpSet>>,
+    pub ip_sets: SharedMap<IpSetId, Arc<IpSet>>,
     /// Policies, staged ones among them.
-    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
+    pub policies: SharedMap<PolicyId, Arc<Policy>>,
     /// Profiles by name.
-    pub profiles: BTreeMap<String, Profile>,
+    pub profiles: SharedMap<String, Arc<Profile>>,
     /// Pods' interfaces.
-    pub workloads: BTreeMap<WorkloadId, Arc<Workload>>,
+    pub workloads: SharedMap<WorkloadId, Arc<Workload>>,
     /// Hosts' interfaces, by Calico's endpoint id.
-    pub host_endpoints: BTreeMap<String, Arc<HostEndpoint>>,
+    pub host_endpoints: SharedMap<String, Arc<HostEndpoint>>,
 }
 
 impl Model {

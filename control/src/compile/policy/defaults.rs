@@ -11,7 +11,7 @@ use super::numbers::{Name, Numbers};
 use crate::policy::model::{Direction, HostEndpoint, TierPolicies, Workload};
 use crate::policy::verdict::DefaultDenial;
 
-const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
 /// Numbers of what denies. Endpoints for which the same policy is the last of a tier share one.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use flowtable::acl::{Chain, ChainSpec, Policy, RuleId, Tier, TierDefault};
 
 use super::numbers::Name;
 use super::owners::{Key, keys_of_tiers};
-use super::{Compiled, Line, List, Lists, PolicyCompiler, PolicyError, enforced, translate};
+use super::{Known, Line, List, PolicyCompiler, PolicyError, enforced, translate};
 use crate::compile::{KernelView, PortRole, PortSpec, PortTable};
 use crate::policy::legs::{host_endpoint, wildcard};
 use crate::policy::model::{
@@ -100,8 +100,7 @@ impl PolicyCompiler {
         &mut self,
         settings: &Settings,
         hosts: &[(&String, &Arc<Described>)],
-        compiled: &HashMap<Key, Arc<Compiled>>,
-        lists: &mut Lists,
+        compiled: &Known,
     ) -> Result<Hosts, PolicyError> {
         let mut done = Hosts::default();
         for &(name, host) in hosts {
@@ -124,7 +123,7 @@ impl PolicyCompiler {
                 let mut spec = Vec::new();
                 if let Some(failsafes) = done.failsafes.get(&stage) {
                     let policies = vec![Arc::clone(&failsafes.policy)];
-                    spec.push((TierDefault::Pass, lists.of(policies, &self.lists)));
+                    spec.push((TierDefault::Pass, self.lists.of(policies)));
                 }
                 for tier in tiers {
                     let policies = enforced(tier, stage.direction(), compiled);
@@ -132,7 +131,7 @@ impl PolicyCompiler {
                         DefaultAction::Deny if !stage.is_early() => TierDefault::Deny,
                         DefaultAction::Deny | DefaultAction::Pass => TierDefault::Pass,
                     };
-                    spec.push((default, lists.of(policies, &self.lists)));
+                    spec.push((default, self.lists.of(policies)));
                 }
                 let key = (name.clone(), stage);
                 let line = self.host_line(&key, spec)?;

@@ -5,6 +5,7 @@
 //! that is in force as it was.
 
 mod ask;
+mod change;
 mod defaults;
 mod hosts;
 mod numbers;
@@ -21,17 +22,16 @@ use flowtable::acl::{
     AclError, Chain, ChainSpec, Compiler, Policy, RuleId, SetError, Tier, TierDefault,
 };
 
-use self::defaults::DefaultNumbers;
+use self::change::{Change, changed_owners};
+use self::defaults::{DIRECTIONS, DefaultNumbers};
 use self::hosts::Hosts;
 use self::numbers::{Name, Numbers};
-use self::owners::{Key, OwnerId, keys_of, name_of, rules_of};
+use self::owners::{Key, OwnerId, name_of, rules_of};
 use self::sets::IpSets;
 use super::ports::{PortRole, PortTable};
 use crate::desired::EndpointToHost;
-use crate::policy::model::{
-    DefaultAction, Direction, Model, PolicyId, TierPolicies, Workload, WorkloadId,
-};
-use crate::policy::rule::{Action, IpSetId, Rule};
+use crate::policy::model::{DefaultAction, Direction, Model, TierPolicies, Workload, WorkloadId};
+use crate::policy::rule::{Action, Rule};
 use crate::policy::verdict::RuleRef;
 
 /// Why a policy can not be enforced. The one before stays in force.
@@ -83,18 +83,16 @@ type List = Arc<[Arc<Policy>]>;
 struct Lists(HashMap<Vec<usize>, List>);
 
 impl Lists {
-    /// The list of these policies: one of `before`, if it was there.
-    fn of(&mut self, policies: Vec<Arc<Policy>>, before: &Self) -> List {
-        let key: Vec<usize> = policies.iter().map(address).collect();
-        let known = self.0.get(&key).or_else(|| before.0.get(&key)).cloned();
-        let list = known.unwrap_or_else(|| policies.into());
-        self.0.entry(key).or_insert(list).clone()
+    /// The list of these policies.
+    fn of(&mut self, policies: Vec<Arc<Policy>>) -> List {
+        let key = policies.iter().map(address).collect();
+        let list = self.0.entry(key).or_insert_with(|| policies.into());
+        Arc::clone(list)
     }
 
-    /// Takes a list over.
-    fn keep(&mut self, list: &List) {
-        let key = list.iter().map(address).collect();
-        self.0.entry(key).or_insert_with(|| Arc::clone(list));
+    /// Forgets lists that nobody has any more.
+    fn sweep(&mut self) {
+        self.0.retain(|_, list| Arc::strong_count(list) > 1);
     }
 }
 
@@ -102,14 +100,21 @@ fn address(policy: &Arc<Policy>) -> usize {
     Arc::as_ptr(policy) as usize
 }
 
-/// What an update made.
-type Work = (
-    HashMap<Key, Arc<Compiled>>,
-    HashMap<(WorkloadId, Direction), Line>,
-    Hosts,
-    Lists,
-    DefaultNumbers,
-);
+/// Compiled rules by their owners: those that were made anew, and those from before.
+#[derive(Debug, Default)]
+struct Known {
+    made: HashMap<Key, Arc<Compiled>>,
+    before: HashMap<Key, Arc<Compiled>>,
+}
+
+impl Known {
+    fn get(&self, key: &Key) -> Option<&Arc<Compiled>> {
+        self.made.get(key).or_else(|| self.before.get(key))
+    }
+}
+
+/// What an update made: lines of endpoints that have others than before, and the rest.
+type Work = (Vec<(WorkloadId, [Line; 2])>, Hosts, DefaultNumbers);
 
 /// One direction of an endpoint.
 #[derive(Clone, Debug)]
@@ -125,10 +130,10 @@ impl Line {
         tiers.chain([&self.profiles])
     }
 
-    /// Whether one of these policies is in it.
-    fn has(&self, policies: &HashSet<usize>) -> bool {
+    /// Whether one of these policies, which are sorted, is in it.
+    fn has(&self, policies: &[usize]) -> bool {
         let mut all = self.lists().flat_map(|list| list.iter());
-        !policies.is_empty() && all.any(|policy| policies.contains(&address(policy)))
+        !policies.is_empty() && all.any(|policy| policies.binary_search(&address(policy)).is_ok())
     }
 }
 
@@ -140,7 +145,10 @@ pub struct PolicyCompiler {
     numbers: Numbers,
     defaults: DefaultNumbers,
     compiled: HashMap<Key, Arc<Compiled>>,
-    lines: HashMap<(WorkloadId, Direction), Line>,
+    /// How many endpoints, and chains of host endpoints, each is compiled for.
+    uses: HashMap<Key, usize>,
+    /// Ingress and egress of endpoints.
+    lines: HashMap<WorkloadId, [Line; 2]>,
     hosts: Hosts,
     lists: Lists,
     node: String,
@@ -181,79 +189,53 @@ impl PolicyCompiler {
     /// # Errors
     /// What does not fit. Then the policy in force is as it was.
     pub fn update(&mut self, model: &Arc<Model>, node: &str) -> Result<(), PolicyError> {
-        let local = workloads_of(model, node);
-        let endpoints_stay = node == self.node
-            && are_the_very(&local, &workloads_of(&self.model, node))
-            && are_the_very(
-                &hosts::of_node(model, node),
-                &hosts::of_node(&self.model, node),
-            );
-        let (mut compiled, mut redo) = (HashMap::new(), BTreeSet::new());
-        if endpoints_stay {
-            compiled.clone_from(&self.compiled);
-        } else {
-            let keys = local.iter().flat_map(|(_, workload)| keys_of(workload));
-            for key in keys.chain(hosts::keys(model, node)) {
-                if let Some(known) = self.compiled.get(&key) {
-                    compiled.insert(key, Arc::clone(known));
-                } else {
-                    redo.insert(key);
-                }
-            }
-        }
-        let changed = changed_policies(&self.model, model);
-        let mut named: HashSet<&IpSetId> = HashSet::new();
-        for (key, known) in &compiled {
-            if is_among(&key.0, &changed) {
-                redo.insert(key.clone());
-            } else {
-                named.extend(known.sets.keys());
-            }
-        }
-        for (owner, direction) in &redo {
-            let rules = rules_of(model, owner, *direction).iter();
-            named.extend(rules.flat_map(|rule| rule.matches.ip_sets()));
-        }
-        let named = named.into_iter().cloned().collect();
-        let change = self.sets.begin(model, named)?;
-        if change.is_renumbered {
-            let others = compiled.iter();
-            let others = others.filter(|(_, known)| !self.sets.are_numbered(&known.sets));
-            redo.extend(others.map(|(key, _)| key.clone()));
-        }
-        match self.compile(model, node, &local, compiled, &redo) {
-            Ok((compiled, lines, hosts, lists, defaults)) => {
-                self.compiled = compiled;
-                self.lines = lines;
-                self.hosts = hosts;
-                self.lists = lists;
-                self.defaults = defaults;
-            }
+        let (before, node_before) = (Arc::clone(&self.model), self.node.clone());
+        let change = Change::between((&before, &node_before), (model, node), &self.uses);
+        let mut redo = change.redo(&self.compiled);
+        let sets = self
+            .sets
+            .begin(model, &before, &redo, &change.lost, &self.compiled)?;
+        redo.extend(self.sets.renumbered_users(&sets, &change.lost));
+        self.numbers.begin();
+        let mut known = Known {
+            made: HashMap::with_capacity(redo.len()),
+            before: std::mem::take(&mut self.compiled),
+        };
+        let outcome = self.compile(model, node, &change, &redo, &mut known);
+        let Known { made, before } = known;
+        self.compiled = before;
+        let (lines, hosts, defaults) = match outcome {
+            Ok(work) => work,
             Err(error) => {
-                self.sets.undo(change);
+                self.sets.undo(sets);
+                self.numbers.give_back();
+                self.lists.sweep();
                 return Err(error);
             }
+        };
+        let mut gone = Vec::new();
+        for key in &change.lost {
+            gone.extend(self.replace(key, None));
         }
-        self.sets.commit(&change);
-        let rules = self.compiled.values().flat_map(|it| &it.ids);
-        let made = self.defaults.ids().chain(self.hosts.ids());
-        self.numbers.retain(rules.chain(made));
-        self.endpoints = local
-            .into_iter()
-            .map(|(id, workload)| {
-                let chain = |direction| {
-                    let line = self.lines.get(&(id.clone(), direction));
-                    line.map(|line| line.chain.clone()).unwrap_or_default()
-                };
-                let endpoint = Endpoint {
-                    active: workload.active,
-                    ingress: chain(Direction::Ingress),
-                    egress: chain(Direction::Egress),
-                    defaults: self.defaults.of_endpoint(workload),
-                };
-                (workload.interface.clone(), (id.clone(), endpoint))
-            })
-            .collect();
+        for (key, compiled) in made {
+            gone.extend(self.replace(&key, Some(compiled)));
+        }
+        for (id, old, new) in &change.endpoints {
+            if old.is_some() && new.is_none() {
+                self.lines.remove(*id);
+            }
+        }
+        self.lines.extend(lines);
+        gone.extend(self.hosts.ids().chain(self.defaults.ids()));
+        let made: HashSet<RuleId> = hosts.ids().chain(defaults.ids()).copied().collect();
+        gone.retain(|id| !made.contains(id));
+        self.numbers.release(gone);
+        self.hosts = hosts;
+        self.defaults = defaults;
+        self.lists.sweep();
+        self.sets.commit(&sets);
+        change.count(&mut self.uses);
+        self.endpoints = self.endpoints_of(model, node);
         self.to_host = match model.settings_of(node).endpoint_to_host {
             EndpointToHost::Accept | EndpointToHost::Return => ToHost::Deliver,
             EndpointToHost::Drop => ToHost::Drop,
@@ -264,18 +246,63 @@ impl PolicyCompiler {
         Ok(())
     }
 
+    /// Puts what was compiled for a key in the place of what was before. Returns the numbers that are free now.
+    fn replace(&mut self, key: &Key, compiled: Option<Arc<Compiled>>) -> Vec<RuleId> {
+        let (old, ids) = match compiled {
+            Some(compiled) => {
+                self.sets.add_user(key, compiled.sets.keys());
+                let ids = compiled.ids.clone();
+                (self.compiled.insert(key.clone(), compiled), ids)
+            }
+            None => (self.compiled.remove(key), Vec::new()),
+        };
+        let Some(old) = old else {
+            return Vec::new();
+        };
+        let now = self.compiled.get(key).map(|compiled| &compiled.sets);
+        let unused = old.sets.keys();
+        let unused = unused.filter(|id| now.is_none_or(|now| !now.contains_key(*id)));
+        self.sets.remove_user(key, unused);
+        let ids: HashSet<RuleId> = ids.into_iter().collect();
+        let old = old.ids.iter().filter(|id| !ids.contains(id));
+        old.copied().collect()
+    }
+
+    /// Endpoints by interface.
+    fn endpoints_of(&self, model: &Model, node: &str) -> BTreeMap<String, (WorkloadId, Endpoint)> {
+        let local = workloads_of(model, node);
+        let endpoint = |(id, workload): (&WorkloadId, &Arc<Workload>)| {
+            let chains = self
+                .lines
+                .get(id)
+                .map(|lines| lines.each_ref().map(|line| line.chain.clone()));
+            let [ingress, egress] = chains.unwrap_or_default();
+            let endpoint = Endpoint {
+                active: workload.active,
+                ingress,
+                egress,
+                defaults: self.defaults.of_endpoint(workload),
+            };
+            (workload.interface.clone(), (id.clone(), endpoint))
+        };
+        local.map(endpoint).collect()
+    }
+
     /// The same model with rules in other places of their files.
     pub fn follow_places(&mut self, model: &Arc<Model>) {
-        let changed = changed_policies(&self.model, model);
-        let compiled = self.compiled.iter_mut();
-        for ((owner, direction), compiled) in compiled.filter(|(key, _)| is_among(&key.0, &changed))
-        {
-            let rules = rules_of(model, owner, *direction);
-            for (rule, id) in rules.iter().zip(&compiled.ids) {
-                let name = name_of(model, owner, *direction, rule);
-                self.numbers.set_name(*id, Name::Rule(name));
+        for owner in changed_owners(&self.model, model) {
+            for direction in DIRECTIONS {
+                let key = (owner.clone(), direction);
+                let Some(compiled) = self.compiled.get_mut(&key) else {
+                    continue;
+                };
+                let rules = rules_of(model, &owner, direction);
+                for (rule, id) in rules.iter().zip(&compiled.ids) {
+                    let name = name_of(model, &owner, direction, rule);
+                    self.numbers.set_name(*id, Name::Rule(name));
+                }
+                Arc::make_mut(compiled).rules = rules.to_vec();
             }
-            Arc::make_mut(compiled).rules = rules.to_vec();
         }
         self.model = Arc::clone(model);
     }
@@ -285,51 +312,60 @@ impl PolicyCompiler {
         &mut self,
         model: &Model,
         node: &str,
-        local: &[(&WorkloadId, &Arc<Workload>)],
-        mut compiled: HashMap<Key, Arc<Compiled>>,
+        change: &Change<'_>,
         redo: &BTreeSet<Key>,
+        known: &mut Known,
     ) -> Result<Work, PolicyError> {
-        let mut replaced = HashSet::new();
+        let mut replaced = Vec::new();
         for key in redo {
-            let new = Arc::new(self.rules(model, key)?);
-            let new_address = address(&new.policy);
-            let old = compiled.insert(key.clone(), new);
+            let old = known.before.get(key);
+            let new = Arc::new(self.rules(model, key, old)?);
             let old = old.map(|old| address(&old.policy));
-            replaced.extend(old.filter(|old| *old != new_address));
+            replaced.extend(old.filter(|old| *old != address(&new.policy)));
+            known.made.insert(key.clone(), new);
         }
-        let (mut lines, mut lists) = (HashMap::new(), Lists::default());
-        for &(id, workload) in local {
-            let before = self.model.workloads.get(id);
-            let stays = before.is_some_and(|before| Arc::ptr_eq(before, workload));
-            for direction in [Direction::Ingress, Direction::Egress] {
-                let key = (id.clone(), direction);
-                let known = self
-                    .lines
-                    .get(&key)
-                    .filter(|line| stays && !line.has(&replaced));
-                let line = if let Some(known) = known {
-                    known.lists().for_each(|list| lists.keep(list));
-                    known.clone()
-                } else {
-                    self.line(id, workload, direction, &compiled, &mut lists)?
-                };
-                lines.insert(key, line);
-            }
+        replaced.sort_unstable();
+        let mut lines = Vec::new();
+        let new = change
+            .endpoints
+            .iter()
+            .filter_map(|(id, _, new)| Some((*id, (*new)?)));
+        let new: BTreeMap<_, _> = new.collect();
+        let touched = self
+            .lines
+            .iter()
+            .filter(|(_, lines)| lines.iter().any(|line| line.has(&replaced)));
+        let touched =
+            touched.filter_map(|(id, _)| model.workloads.get(id).map(|workload| (id, workload)));
+        let touched = touched.filter(|(_, workload)| workload.node == node);
+        let redo: Vec<_> = touched
+            .filter(|(id, _)| !new.contains_key(id))
+            .map(|(id, workload)| (id.clone(), Arc::clone(workload)))
+            .collect();
+        let redo = redo.iter().map(|(id, workload)| (id, workload));
+        for (id, workload) in new.into_iter().chain(redo) {
+            let ingress = self.line(id, workload, Direction::Ingress, known)?;
+            let egress = self.line(id, workload, Direction::Egress, known)?;
+            lines.push((id.clone(), [ingress, egress]));
         }
         let hosts = hosts::of_node(model, node);
-        let workloads = local.iter().map(|(_, workload)| &***workload);
+        let workloads = workloads_of(model, node).map(|(_, workload)| &**workload);
         let ours = hosts.iter().map(|(_, host)| &***host);
         let defaults = DefaultNumbers::of(workloads, ours, &self.defaults, &mut self.numbers)?;
-        let hosts = self.compile_hosts(model.settings_of(node), &hosts, &compiled, &mut lists)?;
-        Ok((compiled, lines, hosts, lists, defaults))
+        let hosts = self.compile_hosts(model.settings_of(node), &hosts, known)?;
+        Ok((lines, hosts, defaults))
     }
 
     /// Compiles the rules of an owner in a direction, or takes what was compiled of the same.
-    fn rules(&mut self, model: &Model, key: &Key) -> Result<Compiled, PolicyError> {
+    fn rules(
+        &mut self,
+        model: &Model,
+        key: &Key,
+        known: Option<&Arc<Compiled>>,
+    ) -> Result<Compiled, PolicyError> {
         let (owner, direction) = key;
         let rules = rules_of(model, owner, *direction);
         let sets = self.sets.snapshot_of(rules);
-        let known = self.compiled.get(key);
         if let Some(known) = known.filter(|known| known.rules == rules && known.sets == sets) {
             let mut known = Compiled::clone(known);
             for (rule, id) in rules.iter().zip(&known.ids) {
@@ -340,13 +376,12 @@ impl PolicyCompiler {
             known.rules = rules.to_vec();
             return Ok(known);
         }
-        let before = known.cloned();
         let mut ids = Vec::with_capacity(rules.len());
         let mut policy = Policy::default();
         for (at, rule) in rules.iter().enumerate() {
             let name = name_of(model, owner, *direction, rule);
             // A rule that stays what it was where it was goes on counting.
-            let same = before.as_ref().and_then(|before| {
+            let same = known.and_then(|before| {
                 let is_same = before.rules.get(at) == Some(rule);
                 before.ids.get(at).filter(|_| is_same).copied()
             });
@@ -377,10 +412,9 @@ impl PolicyCompiler {
         id: &WorkloadId,
         workload: &Workload,
         direction: Direction,
-        compiled: &HashMap<Key, Arc<Compiled>>,
-        lists: &mut Lists,
+        compiled: &Known,
     ) -> Result<Line, PolicyError> {
-        let mut list = |policies| lists.of(policies, &self.lists);
+        let mut list = |policies| self.lists.of(policies);
         let of = |owner: OwnerId| compiled.get(&(owner, direction));
         let mut tiers: Vec<_> = workload
             .tiers
@@ -406,8 +440,11 @@ impl PolicyCompiler {
         } else {
             list(policies.collect())
         };
-        if let Some(known) = self.lines.get(&(id.clone(), direction))
-            && are_same(&known.tiers, &tiers)
+        let lines = self.lines.get(id);
+        if let Some(known) = lines.map(|[ingress, egress]| match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        }) && are_same(&known.tiers, &tiers)
             && Arc::ptr_eq(&known.profiles, &profiles)
         {
             return Ok(known.clone());
@@ -457,53 +494,16 @@ impl PolicyCompiler {
 }
 
 /// The endpoints of a node, with their names.
-fn workloads_of<'m>(model: &'m Model, node: &str) -> Vec<(&'m WorkloadId, &'m Arc<Workload>)> {
+fn workloads_of<'m>(
+    model: &'m Model,
+    node: &'m str,
+) -> impl Iterator<Item = (&'m WorkloadId, &'m Arc<Workload>)> {
     let all = model.workloads.iter();
-    all.filter(|(_, workload)| workload.node == node).collect()
-}
-
-/// Whether two lists name the very same things.
-fn are_the_very<K: PartialEq, V>(one: &[(K, &Arc<V>)], other: &[(K, &Arc<V>)]) -> bool {
-    one.len() == other.len()
-        && one
-            .iter()
-            .zip(other)
-            .all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
-}
-
-/// Policies that are not the very ones of the time before, with those that went.
-fn changed_policies(before: &Model, now: &Model) -> HashSet<PolicyId> {
-    let differ = |one: &Model, other: &Model| {
-        let mut others = other.policies.iter().peekable();
-        let is_new = |(id, policy): &(&PolicyId, &Arc<crate::policy::model::Policy>)| {
-            while others.next_if(|(other, _)| other < id).is_some() {}
-            let same = others.next_if(|(other, _)| other == id);
-            !same.is_some_and(|(_, same)| Arc::ptr_eq(same, policy))
-        };
-        let new: Vec<_> = one.policies.iter().filter(is_new).collect();
-        new.into_iter()
-            .map(|(id, _)| id.clone())
-            .collect::<Vec<_>>()
-    };
-    let mut all: HashSet<_> = differ(now, before).into_iter().collect();
-    all.extend(differ(before, now));
-    all
-}
-
-/// Whether an owner is one of these policies, or a profile: of them there are few, and they are compared as they are.
-fn is_among(owner: &OwnerId, policies: &HashSet<PolicyId>) -> bool {
-    match owner {
-        OwnerId::Policy(id) => policies.contains(id),
-        OwnerId::Profile(_) => true,
-    }
+    all.filter(move |(_, workload)| workload.node == node)
 }
 
 /// The policies of a tier that decide about packets.
-fn enforced(
-    tier: &TierPolicies,
-    direction: Direction,
-    compiled: &HashMap<Key, Arc<Compiled>>,
-) -> Vec<Arc<Policy>> {
+fn enforced(tier: &TierPolicies, direction: Direction, compiled: &Known) -> Vec<Arc<Policy>> {
     let ids = tier.of(direction).iter().filter(|id| !id.kind.is_staged());
     ids.filter_map(|id| compiled.get(&(OwnerId::Policy(id.clone()), direction)))
         .map(|compiled| Arc::clone(&compiled.policy))

@@ -40,12 +40,35 @@ pub(super) struct Numbers {
     /// Numbers of rules that are gone, the oldest first. Their names and counts are still known.
     gone: VecDeque<RuleId>,
     last: u32,
+    /// Numbers that were taken since [`Self::begin`].
+    taken: Vec<RuleId>,
     counters: RuleCounters,
 }
 
 impl Numbers {
+    /// From here on numbers are taken that may be given back.
+    pub(super) fn begin(&mut self) {
+        self.taken.clear();
+    }
+
+    /// Lets the numbers rest that were taken since.
+    pub(super) fn give_back(&mut self) {
+        self.gone.extend(self.taken.drain(..));
+    }
+
+    /// Lets numbers rest that nobody has any more.
+    pub(super) fn release(&mut self, ids: impl IntoIterator<Item = RuleId>) {
+        self.gone.extend(ids);
+    }
+
     /// A number that no rule has.
     pub(super) fn take(&mut self) -> Option<RuleId> {
+        let id = self.next();
+        self.taken.extend(id);
+        id
+    }
+
+    fn next(&mut self) -> Option<RuleId> {
         let is_spent = self.last + 1 >= Decider::MAX_RULES;
         if (self.gone.len() > REST || is_spent)
             && let Some(id) = self.gone.pop_front()
@@ -69,19 +92,6 @@ impl Numbers {
     /// Who has a number, or had it.
     pub(super) fn name(&self, id: RuleId) -> Option<&Name> {
         self.names.get(&id)
-    }
-
-    /// Lets the numbers of all other rules rest.
-    pub(super) fn retain<'i>(&mut self, used: impl Iterator<Item = &'i RuleId>) {
-        let mut is_known = vec![false; self.last as usize + 1];
-        for id in used.copied().chain(self.gone.iter().copied()) {
-            if let Some(is_known) = is_known.get_mut(id.0 as usize) {
-                *is_known = true;
-            }
-        }
-        let all = (1..=self.last).map(RuleId);
-        let gone: Vec<_> = all.filter(|id| !is_known[id.0 as usize]).collect();
-        self.gone.extend(gone);
     }
 
     pub(super) const fn counters(&self) -> &RuleCounters {

@@ -1,12 +1,14 @@
 //! The model's IP sets, by numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use flowtable::acl::{Member, Net, SetError, SetId, SetWriter, Sets};
 use flowtable::lpm::{Prefix4, Prefix6};
 use ipnet::IpNet;
 
+use super::Compiled;
+use super::owners::{Key as OwnerKey, rules_of};
 use crate::policy::model::{IpPort, IpSet, Model};
 use crate::policy::rule::{IpSetId, Rule};
 
@@ -17,19 +19,25 @@ pub(super) type Snapshot = BTreeMap<IpSetId, Option<SetId>>;
 #[derive(Debug, Default)]
 pub(super) struct IpSets {
     writer: SetWriter,
-    known: BTreeMap<IpSetId, (SetId, Arc<IpSet>)>,
+    known: HashMap<IpSetId, Known>,
+    /// Whose rules name a set, known or not.
+    users: HashMap<IpSetId, HashSet<OwnerKey>>,
     last: u32,
     readers: Sets,
 }
+
+/// A set's number and members.
+type Known = (SetId, Arc<IpSet>);
 
 /// What [`IpSets::begin`] did, and what is left to be done.
 #[derive(Debug)]
 pub(super) struct Change {
     added: Vec<(SetId, Member)>,
     removed: Vec<(SetId, Member)>,
-    before: BTreeMap<IpSetId, (SetId, Arc<IpSet>)>,
-    /// Whether sets came or went. The others keep their numbers.
-    pub(super) is_renumbered: bool,
+    /// The sets that changed, as they were.
+    before: Vec<(IpSetId, Option<Known>)>,
+    /// Sets that came or went. The others keep their numbers.
+    renumbered: Vec<IpSetId>,
 }
 
 impl IpSets {
@@ -59,41 +67,102 @@ impl IpSets {
         ids.map(|id| (id.clone(), self.number(id))).collect()
     }
 
-    /// Whether sets still have the numbers that they had.
-    pub(super) fn are_numbered(&self, sets: &Snapshot) -> bool {
-        let mut sets = sets.iter();
-        sets.all(|(id, number)| self.number(id) == *number)
+    /// Rules of an owner name sets.
+    pub(super) fn add_user<'i>(
+        &mut self,
+        owner: &OwnerKey,
+        sets: impl Iterator<Item = &'i IpSetId>,
+    ) {
+        for id in sets {
+            let users = self.users.entry(id.clone()).or_default();
+            users.insert(owner.clone());
+        }
     }
 
-    /// Takes the wanted sets as the model has them: adds what came; what went is removed by [`IpSets::commit`].
+    /// They name them no longer.
+    pub(super) fn remove_user<'i>(
+        &mut self,
+        owner: &OwnerKey,
+        sets: impl Iterator<Item = &'i IpSetId>,
+    ) {
+        for id in sets {
+            if let Some(users) = self.users.get_mut(id) {
+                users.remove(owner);
+                if users.is_empty() {
+                    self.users.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Whose rules name sets that have another number than before, but for those that are lost.
+    pub(super) fn renumbered_users(
+        &self,
+        change: &Change,
+        lost: &HashSet<OwnerKey>,
+    ) -> Vec<OwnerKey> {
+        let sets = change.renumbered.iter();
+        let users = sets.filter_map(|id| self.users.get(id)).flatten();
+        users.filter(|key| !lost.contains(*key)).cloned().collect()
+    }
+
+    /// Takes the sets as the model has them that rules name, where they differ from those of the model before, or are named
+    /// anew: owners in `redo` name others than before, those in `lost` none. Adds what came; what went is removed by
+    /// [`IpSets::commit`].
     pub(super) fn begin(
         &mut self,
         model: &Model,
-        wanted: BTreeSet<IpSetId>,
+        model_before: &Model,
+        redo: &BTreeSet<OwnerKey>,
+        lost: &HashSet<OwnerKey>,
+        compiled: &HashMap<OwnerKey, Arc<Compiled>>,
     ) -> Result<Change, SetError> {
-        let mut known = BTreeMap::new();
+        let rules = redo
+            .iter()
+            .flat_map(|(owner, direction)| rules_of(model, owner, *direction));
+        let named: HashSet<&IpSetId> = rules.flat_map(|rule| rule.matches.ip_sets()).collect();
+        let old = redo.iter().chain(lost).filter_map(|key| compiled.get(key));
+        let differ = model.ip_sets.diff(&model_before.ip_sets, Arc::ptr_eq);
+        let differ = differ
+            .into_iter()
+            .map(|(id, ..)| id)
+            .filter(|id| self.users.contains_key(*id));
+        let review = old.flat_map(|old| old.sets.keys()).chain(differ);
+        let review: BTreeSet<&IpSetId> = review.chain(named.iter().copied()).collect();
+        let stays = |key: &OwnerKey| !redo.contains(key) && !lost.contains(key);
+        let is_needed = |id: &IpSetId| {
+            named.contains(id)
+                || self
+                    .users
+                    .get(id)
+                    .is_some_and(|users| users.iter().any(stays))
+        };
+
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for id in wanted {
-            let Some(set) = model.ip_sets.get(&id) else {
-                continue;
-            };
-            let number = if let Some((number, before)) = self.known.get(&id) {
-                if before != set {
+        let (mut changed, mut renumbered) = (Vec::new(), Vec::new());
+        let mut last = self.last;
+        for id in review {
+            let known = self.known.get(id);
+            let set = model.ip_sets.get(id).filter(|_| is_needed(id));
+            match (known, set) {
+                (Some((number, before)), Some(set)) if before != set => {
                     let (old, new) = (members(before), members(set));
                     added.extend(pairs(*number, new.difference(&old)));
                     removed.extend(pairs(*number, old.difference(&new)));
+                    changed.push((id.clone(), Some((*number, Arc::clone(set)))));
                 }
-                *number
-            } else {
-                self.last += 1;
-                added.extend(pairs(SetId(self.last), &members(set)));
-                SetId(self.last)
-            };
-            known.insert(id, (number, set.clone()));
-        }
-        for (id, (number, set)) in &self.known {
-            if !known.contains_key(id) {
-                removed.extend(pairs(*number, &members(set)));
+                (Some(_), Some(_)) | (None, None) => {}
+                (None, Some(set)) => {
+                    last += 1;
+                    added.extend(pairs(SetId(last), &members(set)));
+                    changed.push((id.clone(), Some((SetId(last), Arc::clone(set)))));
+                    renumbered.push(id.clone());
+                }
+                (Some((number, before)), None) => {
+                    removed.extend(pairs(*number, &members(before)));
+                    changed.push((id.clone(), None));
+                    renumbered.push(id.clone());
+                }
             }
         }
         for (at, (set, member)) in added.iter().enumerate() {
@@ -104,14 +173,24 @@ impl IpSets {
                 return Err(error);
             }
         }
-        let is_renumbered = !known.keys().eq(self.known.keys());
-        let before = std::mem::replace(&mut self.known, known);
+        self.last = last;
+        let before = changed.into_iter().map(|(id, now)| {
+            let before = self.put(&id, now);
+            (id, before)
+        });
         Ok(Change {
+            before: before.collect(),
             added,
             removed,
-            before,
-            is_renumbered,
+            renumbered,
         })
+    }
+
+    fn put(&mut self, id: &IpSetId, known: Option<Known>) -> Option<Known> {
+        match known {
+            Some(known) => self.known.insert(id.clone(), known),
+            None => self.known.remove(id),
+        }
     }
 
     /// Everything as it was before.
@@ -119,7 +198,9 @@ impl IpSets {
         for (set, member) in &change.added {
             self.writer.remove(*set, member);
         }
-        self.known = change.before;
+        for (id, known) in change.before {
+            self.put(&id, known);
+        }
     }
 
     /// Removes what went, and shows readers the result.

@@ -28,7 +28,11 @@ impl PolicyCompiler {
             .filter_map(|(id, set)| Some((self.sets.number(id)?, (id, set))))
             .collect();
         let mut form = String::new();
-        let mut lines: Vec<_> = self.lines.iter().collect();
+        let lines = self.lines.iter().flat_map(|(id, lines)| {
+            let directions = DIRECTIONS.into_iter().zip(lines);
+            directions.map(move |(direction, line)| ((id, direction), line))
+        });
+        let mut lines: Vec<_> = lines.collect();
         lines.sort_by_key(|(key, _)| *key);
         for (key, line) in lines {
             let _ = writeln!(form, "{key:?}");
@@ -106,7 +110,7 @@ fn model(policies: &[String]) -> Arc<Model> {
 }
 
 fn chain(compiler: &PolicyCompiler, pod: &str) -> usize {
-    let line = &compiler.lines[&(id(pod), Direction::Ingress)];
+    let [line, _] = &compiler.lines[&id(pod)];
     Arc::as_ptr(
         line.tiers
             .first()

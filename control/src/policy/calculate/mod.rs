@@ -4,9 +4,11 @@
 //! each change what it selects and ceases to select, so that a change of one label, or of one policy, is carried through
 //! to the sets and endpoints it concerns and to nothing else.
 
+mod applying;
 mod items;
 mod order;
 mod rules;
+mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -14,11 +16,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use self::items::{Item, ItemId, Items};
-use self::order::{Tier, by_tier, in_order, tiers, tiers_are_known};
+use self::order::{Tier, apply_alike, is_known, tiers, tiers_are_known};
 use self::rules::{RuleBuilder, WantedSet, endpoints_of};
-use super::model::{
-    self, HostEndpoint, IpPort, IpSet, Model, Policy, PolicyId, Settings, Workload, WorkloadId,
-};
+use self::sets::SetUses;
+use super::model::{self, Model, Policy, PolicyId, Settings, SharedMap, WorkloadId};
 use super::resource::{self, PolicyResource, PolicyResources, Profile};
 use super::rule::{IpSetId, Origin};
 use super::selector::index::{Change, Index};
@@ -52,12 +53,16 @@ pub struct Calculator {
     index: Index<Purpose, ItemId>,
     items: BTreeMap<ItemId, Item>,
     tiers: Vec<Tier>,
-    /// By the addresses of their resources.
-    policies: HashMap<usize, Known>,
+    policies: HashMap<PolicyId, Known>,
+    /// Policies by the addresses of their resources.
+    names: HashMap<usize, PolicyId>,
     /// Policies that select no endpoint.
     idle: BTreeSet<PolicyId>,
+    sets: SetUses,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadEndpoint>>,
     hosts: BTreeMap<String, Arc<resource::HostEndpoint>>,
+    /// What is remarkable about all but policies.
+    findings: Diagnostics,
     /// What the above gave, also where it was refused.
     model: Arc<Model>,
 }
@@ -66,11 +71,8 @@ pub struct Calculator {
 #[derive(Debug)]
 struct Known {
     resource: Arc<PolicyResource>,
-    id: PolicyId,
     /// The sets that its rules need.
     sets: BTreeMap<IpSetId, WantedSet>,
-    /// Place among all policies.
-    place: usize,
 }
 
 /// What has to be looked at again.
@@ -121,38 +123,23 @@ impl Calculator {
             profiles,
         } = Items::new(resources, &mut findings);
         self.take_items(all, &mut touched);
-        let policies = in_order(resources);
-        self.take_policies(&policies, &mut model, &mut touched);
+        let (gone, new) = self.compare(resources);
+        let mut needed = self.take_policies(&gone, &new, &mut model, &mut touched);
         let mut builder = RuleBuilder::default();
-        model.profiles = written(&profiles, &mut builder);
-        let known = policies
-            .iter()
-            .filter_map(|it| self.policies.get(&address(it)));
-        let mut sets: HashMap<&IpSetId, &WantedSet> = HashMap::new();
-        for (id, set) in known.clone().flat_map(|it| &it.sets).chain(&builder.sets) {
-            let first = sets.entry(id).or_insert(set);
-            // Not everybody who needs a set is worth a remark.
-            if first.used_by.is_none() {
-                *first = set;
-            }
+        let written = written(&profiles, &mut builder);
+        model.profiles.retain(|name, _| written.contains_key(name));
+        // Also what is equal: its rules may have moved in their file.
+        for (name, profile) in written {
+            model.profiles.insert(name, Arc::new(profile));
         }
-        let policies: HashMap<&PolicyId, &Known> = known.map(|it| (&it.id, it)).collect();
-        take_sets(
-            &sets,
-            &mut self.index,
-            &self.items,
-            &mut model,
-            &mut touched,
-        );
-        let applying = Applying {
-            index: &self.index,
-            tiers: &self.tiers,
-            policies: &policies,
-        };
-        let mut nodes = BTreeMap::new();
+        needed.extend(self.sets.set_profiles(builder.sets));
+        self.take_sets(needed, &mut model, &mut touched);
+
+        model.node_settings = BTreeMap::new();
         let mut add_settings = |node: &String| {
-            if !nodes.contains_key(node) {
-                nodes.insert(node.clone(), settings(resources, node));
+            if !model.node_settings.contains_key(node) {
+                let settings = settings(resources, node);
+                model.node_settings.insert(node.clone(), settings);
             }
         };
         model.workloads.retain(|id, _| workloads.contains_key(id));
@@ -161,7 +148,7 @@ impl Calculator {
             let before = self.workloads.get(id);
             let item = ItemId::Workload(id.clone());
             if !before.is_some_and(|it| Arc::ptr_eq(it, endpoint)) || touched.has(&item) {
-                let value = applying.workload(endpoint, &item);
+                let value = self.workload(endpoint, &item);
                 keep_or_insert(&mut model.workloads, id, value);
             }
         }
@@ -178,28 +165,9 @@ impl Calculator {
             let before = self.hosts.get(name);
             let item = ItemId::Host(name.clone());
             if !before.is_some_and(|it| Arc::ptr_eq(it, endpoint)) || touched.has(&item) {
-                let value = applying.host(endpoint, &item);
+                let value = self.host(endpoint, &item);
                 keep_or_insert(&mut model.host_endpoints, name, value);
             }
-        }
-        model.node_settings = nodes;
-        for purpose in touched.selectors {
-            if let Purpose::Policy(id) = &purpose {
-                let selected = self.index.selected(&purpose);
-                let mut endpoints = selected.filter(|item| !matches!(item, ItemId::Set(..)));
-                if policies.contains_key(id) && endpoints.next().is_none() {
-                    self.idle.insert(id.clone());
-                } else {
-                    self.idle.remove(id);
-                }
-            }
-        }
-        if !self.items.is_empty() {
-            let idle = self.idle.iter().filter_map(|id| policies.get(id));
-            findings
-                .0
-                .extend(idle.map(|it| selects_nothing(&it.resource)));
-            findings.0.extend(are_empty(&model, &sets));
         }
         self.workloads = workloads
             .into_iter()
@@ -209,12 +177,83 @@ impl Calculator {
             .into_iter()
             .map(|(name, endpoint)| (name.clone(), Arc::clone(endpoint)))
             .collect();
+        self.findings = findings;
+        let findings = self.conclude(&touched);
         self.model = Arc::new(model);
-        findings.sort();
         if findings.has_errors() {
             return Err(findings);
         }
         Ok((Arc::clone(&self.model), findings))
+    }
+
+    /// The same where nothing but policies has come and gone since the model before, which was not refused. None if one of
+    /// them can not be taken like that; then nothing has changed, and all resources must be looked at.
+    pub fn change_policies(
+        &mut self,
+        gone: &[Arc<PolicyResource>],
+        new: &[Arc<PolicyResource>],
+    ) -> Option<(Arc<Model>, Diagnostics)> {
+        let gone: Option<Vec<PolicyId>> = gone
+            .iter()
+            .filter(|policy| !policy.deletes)
+            .map(|policy| self.names.get(&address(policy)).cloned())
+            .collect();
+        let gone = gone?;
+        let new: Vec<_> = new.iter().filter(|policy| !policy.deletes).collect();
+        let mut names: HashSet<PolicyId> = gone.iter().cloned().collect();
+        for policy in &new {
+            let id = policy_id(policy);
+            let is_free = names.remove(&id) || !self.policies.contains_key(&id);
+            if !is_free || !is_known(&self.tiers, policy) {
+                return None;
+            }
+        }
+        if new
+            .iter()
+            .map(|it| policy_id(it))
+            .collect::<HashSet<_>>()
+            .len()
+            < new.len()
+        {
+            return None;
+        }
+        let (mut model, mut touched) = (Model::clone(&self.model), Touched::default());
+        let needed = self.take_policies(&gone, &new, &mut model, &mut touched);
+        self.take_sets(needed, &mut model, &mut touched);
+        for item in &touched.items {
+            match item {
+                ItemId::Workload(id) => {
+                    if let Some(endpoint) = self.workloads.get(id) {
+                        let value = self.workload(endpoint, item);
+                        keep_or_insert(&mut model.workloads, id, value);
+                    }
+                }
+                ItemId::Host(name) => {
+                    if let Some(endpoint) = self.hosts.get(name) {
+                        let value = self.host(endpoint, item);
+                        keep_or_insert(&mut model.host_endpoints, name, value);
+                    }
+                }
+                ItemId::Set(..) => {}
+            }
+        }
+        let findings = self.conclude(&touched);
+        self.model = Arc::new(model);
+        Some((Arc::clone(&self.model), findings))
+    }
+
+    /// Policies that are not there any more, and those that are new, or are not the very ones that they were.
+    fn compare<'r>(
+        &self,
+        resources: &'r PolicyResources,
+    ) -> (Vec<PolicyId>, Vec<&'r Arc<PolicyResource>>) {
+        // What stands for a deletion is left out.
+        let all = resources.policies.iter().filter(|policy| !policy.deletes);
+        let addresses: HashSet<usize> = all.clone().map(address).collect();
+        let gone = self.names.iter().filter(|(at, _)| !addresses.contains(at));
+        let gone = gone.map(|(_, id)| id.clone()).collect();
+        let new = all.filter(|policy| !self.names.contains_key(&address(policy)));
+        (gone, new.collect())
     }
 
     /// Takes what can be selected.
@@ -235,46 +274,83 @@ impl Calculator {
         self.items = items;
     }
 
-    /// Takes policies in their order. One that has changed goes, and comes.
+    /// Takes policies away, and takes others, some of the same names. Returns the sets that more or fewer of them need.
     fn take_policies(
         &mut self,
-        policies: &[&Arc<PolicyResource>],
+        gone: &[PolicyId],
+        new: &[&Arc<PolicyResource>],
         model: &mut Model,
         touched: &mut Touched,
-    ) {
-        let all: HashSet<usize> = policies.iter().map(|it| address(it)).collect();
-        for (_, gone) in self.policies.extract_if(|at, _| !all.contains(at)) {
-            model.policies.remove(&gone.id);
-            let purpose = Purpose::Policy(gone.id);
+    ) -> BTreeSet<IpSetId> {
+        let mut needed = BTreeSet::new();
+        let mut before: HashMap<&PolicyId, Known> = HashMap::new();
+        for id in gone {
+            if let Some(known) = self.policies.remove(id) {
+                self.names.remove(&address(&known.resource));
+                self.sets.remove(id, known.sets.keys());
+                needed.extend(known.sets.keys().cloned());
+                before.insert(id, known);
+            }
+        }
+        for resource in new {
+            let id = policy_id(resource);
+            let purpose = Purpose::Policy(id.clone());
+            let selects = endpoints_of(resource);
+            touched.note(self.index.set_selector(&purpose, selects));
+            let was = before.remove(&id);
+            if !was.is_some_and(|was| apply_alike(&was.resource, resource)) {
+                let selected = self.index.selected(&purpose).cloned();
+                touched.items.extend(selected);
+            }
+            touched.selectors.insert(purpose);
+            let mut builder = RuleBuilder::default();
+            let policy = Policy {
+                tier: resource.tier.value.as_str().into(),
+                rules: builder.policy(resource),
+                origin: Origin {
+                    at: Some(resource.meta.name.at.clone()),
+                    ..Origin::default()
+                },
+            };
+            model.policies.insert(id.clone(), Arc::new(policy));
+            let sets = builder.sets;
+            self.sets.add(&id, sets.keys());
+            needed.extend(sets.keys().cloned());
+            self.names.insert(address(resource), id.clone());
+            let resource = Arc::clone(resource);
+            self.policies.insert(id, Known { resource, sets });
+        }
+        for id in before.into_keys() {
+            model.policies.remove(id);
+            let purpose = Purpose::Policy(id.clone());
             touched.note(self.index.remove_selector(&purpose));
             touched.selectors.insert(purpose);
         }
-        for (place, resource) in policies.iter().enumerate() {
-            let known = self.policies.entry(address(resource)).or_insert_with(|| {
-                let id = policy_id(resource);
-                let purpose = Purpose::Policy(id.clone());
-                let selects = endpoints_of(resource);
-                touched.note(self.index.set_selector(&purpose, selects));
-                touched.selectors.insert(purpose);
-                let mut builder = RuleBuilder::default();
-                let policy = Policy {
-                    tier: resource.tier.value.as_str().into(),
-                    rules: builder.policy(resource),
-                    origin: Origin {
-                        at: Some(resource.meta.name.at.clone()),
-                        ..Origin::default()
-                    },
-                };
-                model.policies.insert(id.clone(), Arc::new(policy));
-                Known {
-                    resource: Arc::clone(resource),
-                    id,
-                    sets: builder.sets,
-                    place,
+        needed
+    }
+
+    /// What is remarkable, after selectors have been touched.
+    fn conclude(&mut self, touched: &Touched) -> Diagnostics {
+        for purpose in &touched.selectors {
+            if let Purpose::Policy(id) = purpose {
+                let selected = self.index.selected(purpose);
+                let mut endpoints = selected.filter(|item| !matches!(item, ItemId::Set(..)));
+                if self.policies.contains_key(id) && endpoints.next().is_none() {
+                    self.idle.insert(id.clone());
+                } else {
+                    self.idle.remove(id);
                 }
-            });
-            known.place = place;
+            }
         }
+        let mut findings = self.findings.clone();
+        if !self.items.is_empty() {
+            let idle = self.idle.iter().filter_map(|id| self.policies.get(id));
+            let idle = idle.map(|it| selects_nothing(&it.resource));
+            findings.0.extend(idle);
+            findings.0.extend(self.sets.are_empty(&self.policies));
+        }
+        findings.sort();
+        findings
     }
 }
 
@@ -284,7 +360,7 @@ fn address(resource: &Arc<PolicyResource>) -> usize {
 }
 
 /// Puts a value into a map, unless it is there: what is equal stays the very same.
-fn keep_or_insert<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: &K, value: V) {
+fn keep_or_insert<K: Ord + Clone, V: PartialEq>(map: &mut SharedMap<K, Arc<V>>, key: &K, value: V) {
     if map.get(key).is_none_or(|before| **before != value) {
         map.insert(key.clone(), Arc::new(value));
     }
@@ -307,152 +383,12 @@ fn written(
     all
 }
 
-/// Takes the sets that rules need, and resolves those to their members that have others than before.
-fn take_sets(
-    sets: &HashMap<&IpSetId, &WantedSet>,
-    index: &mut Index<Purpose, ItemId>,
-    items: &BTreeMap<ItemId, Item>,
-    model: &mut Model,
-    touched: &mut Touched,
-) {
-    model.ip_sets.retain(|id, _| {
-        let is_needed = sets.contains_key(id);
-        if !is_needed {
-            index.remove_selector(&Purpose::Set(id.clone()));
-        }
-        is_needed
-    });
-    for (id, set) in sets {
-        if !model.ip_sets.contains_key(*id) {
-            let purpose = Purpose::Set((*id).clone());
-            index.set_selector(&purpose, set.expr.clone());
-            touched.selectors.insert(purpose);
-        }
-    }
-    for purpose in &touched.selectors {
-        if let Purpose::Set(id) = purpose
-            && let Some(set) = sets.get(id)
-        {
-            let selected = index.selected(purpose);
-            let selected = selected.filter_map(|item| items.get(item));
-            keep_or_insert(&mut model.ip_sets, id, members(set, selected));
-        }
-    }
-}
-
-fn members<'i>(set: &WantedSet, selected: impl Iterator<Item = &'i Item>) -> IpSet {
-    let Some((protocol, name)) = &set.named_port else {
-        return IpSet::Nets(selected.flat_map(|item| item.nets.clone()).collect());
-    };
-    let mut members = BTreeSet::new();
-    for item in selected {
-        let ports = item.ports.iter();
-        let ports = ports.filter(|port| port.name == *name && port.protocol == *protocol);
-        for port in ports {
-            members.extend(item.nets.iter().map(|net| IpPort {
-                address: net.addr(),
-                protocol: *protocol,
-                port: port.port,
-            }));
-        }
-    }
-    IpSet::IpPorts(members)
-}
-
-/// Which policies apply to endpoints, and in which order.
-struct Applying<'c> {
-    index: &'c Index<Purpose, ItemId>,
-    tiers: &'c [Tier],
-    policies: &'c HashMap<&'c PolicyId, &'c Known>,
-}
-
-impl Applying<'_> {
-    fn workload(&self, endpoint: &WorkloadEndpoint, item: &ItemId) -> Workload {
-        let applies = self.to(item);
-        let normal = |policy: &PolicyResource| !policy.do_not_track && !policy.pre_dnat;
-        let interface = endpoint.interface.as_ref();
-        Workload {
-            node: endpoint.node.value.clone(),
-            interface: interface.map(|name| name.value.clone()).unwrap_or_default(),
-            active: true,
-            nets: endpoint
-                .addresses
-                .iter()
-                .map(|address| address.value.into())
-                .collect(),
-            spoofable: endpoint.spoofable.iter().map(|net| net.value).collect(),
-            profiles: endpoint.profiles.clone(),
-            tiers: by_tier(self.tiers, &applies, normal),
-        }
-    }
-
-    fn host(&self, endpoint: &resource::HostEndpoint, item: &ItemId) -> HostEndpoint {
-        let applies = self.to(item);
-        let of = |wanted: &dyn Fn(&PolicyResource) -> bool| by_tier(self.tiers, &applies, wanted);
-        let is_normal = |policy: &PolicyResource| !policy.do_not_track && !policy.pre_dnat;
-        let interface = endpoint.interface.as_ref();
-        HostEndpoint {
-            node: endpoint.node.value.clone(),
-            interface: interface.map(|name| name.value.clone()).unwrap_or_default(),
-            expected: endpoint.expected.clone(),
-            profiles: endpoint
-                .profiles
-                .iter()
-                .map(|name| name.value.clone())
-                .collect(),
-            normal: of(&is_normal),
-            forward: of(&|policy| is_normal(policy) && policy.apply_on_forward),
-            pre_dnat: of(&|policy| policy.pre_dnat),
-            untracked: of(&|policy| policy.do_not_track),
-        }
-    }
-
-    /// The policies that apply to an endpoint, in order.
-    fn to(&self, item: &ItemId) -> Vec<&PolicyResource> {
-        let mut found: Vec<&Known> = self
-            .index
-            .selectors_of(item)
-            .filter_map(|purpose| match purpose {
-                Purpose::Policy(id) => self.policies.get(id).copied(),
-                Purpose::Set(_) => None,
-            })
-            .collect();
-        found.sort_unstable_by_key(|known| known.place);
-        found.into_iter().map(|known| &*known.resource).collect()
-    }
-}
-
 fn selects_nothing(policy: &PolicyResource) -> Diagnostic {
     let selector = policy.selector.as_ref();
     let at = selector.map_or(&policy.meta.name.at, |own| &own.at);
     Diagnostic::warning("the policy selects no endpoint")
         .at(at, "no endpoint of these files satisfies this")
         .about(policy.meta.label())
-}
-
-/// Points out sets without members, where they are asked for first.
-fn are_empty(model: &Model, sets: &HashMap<&IpSetId, &WantedSet>) -> Vec<Diagnostic> {
-    let is_empty = |set: &IpSet| match set {
-        IpSet::Nets(nets) => nets.is_empty(),
-        IpSet::IpPorts(ports) => ports.is_empty(),
-    };
-    let empty = model.ip_sets.iter().filter(|(_, set)| is_empty(set));
-    let about = empty.filter_map(|(id, _)| {
-        let set = sets.get(id)?;
-        let (at, resource) = set.used_by.as_ref()?;
-        let (message, label) = match &set.named_port {
-            None => (
-                "the selector selects nothing".to_owned(),
-                "no endpoint and no network set of these files satisfies this".to_owned(),
-            ),
-            Some((protocol, name)) => (
-                format!("no endpoint has a {protocol} port called `{name}`"),
-                "named in `ports` of endpoints".to_owned(),
-            ),
-        };
-        Some(Diagnostic::warning(message).at(at, label).about(resource))
-    });
-    about.collect()
 }
 
 /// What names a policy in the model.

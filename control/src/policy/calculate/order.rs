@@ -53,7 +53,7 @@ pub(super) fn tiers_are_known(
 ) {
     for policy in &resources.policies {
         let name = policy.tier.value.as_str();
-        if tiers.iter().any(|tier| &*tier.name == name) {
+        if is_known(tiers, policy) {
             continue;
         }
         let label = match nearest(name, tiers.iter().map(|tier| &*tier.name)) {
@@ -68,13 +68,29 @@ pub(super) fn tiers_are_known(
     }
 }
 
-/// Policies in order: by their order, then by name. What stands for a deletion is left out.
-pub(super) fn in_order(resources: &PolicyResources) -> Vec<&Arc<PolicyResource>> {
-    let all = resources.policies.iter().filter(|policy| !policy.deletes);
-    let mut policies: Vec<_> = all.collect();
+/// Whether the tier of a policy is among these.
+pub(super) fn is_known(tiers: &[Tier], policy: &PolicyResource) -> bool {
+    tiers.iter().any(|tier| *tier.name == policy.tier.value)
+}
+
+/// The order of policies: by their order, then by name.
+pub(super) fn compare(one: &PolicyResource, other: &PolicyResource) -> Ordering {
     let order = |policy: &PolicyResource| policy.order.unwrap_or(f64::INFINITY);
-    policies.sort_by(|a, b| order(a).total_cmp(&order(b)).then_with(|| by_name(a, b)));
-    policies
+    let by_order = order(one).total_cmp(&order(other));
+    by_order.then_with(|| by_name(one, other))
+}
+
+/// Whether a policy applies where another one of the same name does, in the same place and to the same packets.
+pub(super) fn apply_alike(one: &PolicyResource, other: &PolicyResource) -> bool {
+    let what = |policy: &PolicyResource| {
+        let when = (
+            policy.do_not_track,
+            policy.pre_dnat,
+            policy.apply_on_forward,
+        );
+        (policy.on_ingress, policy.on_egress, when)
+    };
+    compare(one, other).is_eq() && one.tier.value == other.tier.value && what(one) == what(other)
 }
 
 /// As Calico has it: by `name/namespace/kind` as one text, byte by byte (`PolKVLess` in `felix/calc/policy_sorter.go`).

@@ -88,7 +88,7 @@ fn two_pods() -> Model {
     let allow = Profile {
         rules: rules(Action::Allow, None),
     };
-    model.profiles.insert("allow".to_owned(), allow);
+    model.profiles.insert("allow".to_owned(), allow.into());
     for (name, address) in [("a", "10.0.0.1/32"), ("b", "10.0.0.2/32")] {
         let workload = Workload {
             node: "n".to_owned(),

@@ -388,7 +388,9 @@ pub(crate) fn model() -> impl Strategy<Value = Model> {
             }
             for (number, rules) in profiles.into_iter().enumerate() {
                 let name = format!("profile{number}");
-                model.profiles.insert(name.clone(), Profile { rules });
+                model
+                    .profiles
+                    .insert(name.clone(), Profile { rules }.into());
                 workload.profiles.push(name);
             }
             model.workloads.insert(id(), workload.into());

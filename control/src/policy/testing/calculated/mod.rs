@@ -255,7 +255,7 @@ fn profile_list(node: &Node, model: &mut Model, cx: &mut Context<'_>) -> Option<
         check_sets(&rules, model, cx);
         if model
             .profiles
-            .insert(name.clone(), Profile { rules })
+            .insert(name.clone(), Profile { rules }.into())
             .is_some()
         {
             cx.error(
