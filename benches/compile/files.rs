@@ -172,7 +172,7 @@ fn measure(dir: &Path, each_its_own: bool, rounds: usize) -> Result<()> {
         times[0].push(first + tables);
         for change in 0..10 {
             fs::write(&changing, policy(0, 100 * (round + 1) + change))?;
-            let (model, load) = cpu::time(|| take(&mut loader));
+            let (model, load) = cpu::time(|| take_changed(&mut loader, &changing));
             let (made, tables) = cpu::time(|| compile(&mut compiler, model?));
             // What pollers use is held until they have taken the next.
             held = made?;
@@ -210,6 +210,17 @@ fn measure(dir: &Path, each_its_own: bool, rounds: usize) -> Result<()> {
 
 fn take(loader: &mut Loader) -> Result<Desired> {
     let cluster = loader.load()?;
+    Ok(compute(&cluster, "node1").map_err(Diagnostics)?)
+}
+
+/// As the daemon does when it is told which file has changed.
+fn take_changed(loader: &mut Loader, file: &Path) -> Result<Desired> {
+    let names = file
+        .file_name()
+        .map(ToOwned::to_owned)
+        .into_iter()
+        .collect();
+    let cluster = loader.load_changed(&names)?;
     Ok(compute(&cluster, "node1").map_err(Diagnostics)?)
 }
 

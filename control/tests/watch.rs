@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use control::config::watch::{LONGEST, LOOK, QUIET, Watch};
+use control::config::watch::{Changed, LONGEST, LOOK, QUIET, QUIET_IF_WHOLE, Watch};
 
 /// A directory that goes with the test.
 struct Temp(PathBuf);
@@ -34,10 +34,10 @@ impl Drop for Temp {
 fn reported(watch: &mut Watch, change: impl FnOnce()) -> bool {
     let now = Instant::now();
     change();
-    assert!(!watch.drain(now), "reported before it was quiet");
+    assert_eq!(watch.drain(now), None, "reported before it was quiet");
     let reported = watch.drain(now + QUIET);
-    assert!(!watch.drain(now + QUIET + LONGEST), "reported twice");
-    reported
+    assert_eq!(watch.drain(now + QUIET + LONGEST), None, "reported twice");
+    reported.is_some()
 }
 
 /// Whether `change`, which nothing tells of, is reported: when the directory is looked at again, and only once.
@@ -45,12 +45,17 @@ fn found(watch: &mut Watch, change: impl FnOnce()) -> bool {
     // When it is looked at next.
     let now = Instant::now();
     let now = now + watch.timeout(now);
-    assert!(!watch.drain(now), "something is pending");
+    assert_eq!(watch.drain(now), None, "something is pending");
     change();
-    assert!(!watch.drain(now + LOOK), "reported before it was quiet");
+    assert_eq!(
+        watch.drain(now + LOOK),
+        None,
+        "reported before it was quiet"
+    );
     let found = watch.drain(now + LOOK + QUIET);
-    assert!(!watch.drain(now + 3 * LOOK), "reported twice");
-    found
+    assert_eq!(watch.drain(now + 3 * LOOK), None, "reported twice");
+    assert!(matches!(found, None | Some(Changed::Anything)));
+    found.is_some()
 }
 
 fn write(path: &Path) {
@@ -136,7 +141,7 @@ fn changes_that_never_end_are_reported_all_the_same() {
     let mut reports = 0;
     while now < start + LONGEST + QUIET {
         write(&temp.dir().join("a.yaml"));
-        reports += u32::from(watch.drain(now));
+        reports += u32::from(watch.drain(now).is_some());
         assert!(watch.timeout(now) <= LOOK);
         now += QUIET / 2;
     }
@@ -190,6 +195,62 @@ fn a_directory_on_the_way_that_is_switched_is_noticed_and_the_new_one_watched() 
     let file = temp.0.join("r2/conf.d/a.yaml");
     let now = Instant::now();
     write(&file);
-    assert!(!watch.drain(now));
-    assert!(watch.drain(now + QUIET), "the old directory is watched");
+    assert_eq!(watch.drain(now), None);
+    assert!(
+        watch.drain(now + QUIET).is_some(),
+        "the old directory is watched"
+    );
+}
+
+/// The names that are reported of a change after a time, and not before.
+fn reported_after(quiet: Duration, watch: &mut Watch, change: impl FnOnce()) -> Vec<String> {
+    let now = Instant::now();
+    change();
+    assert_eq!(watch.drain(now), None);
+    assert_eq!(watch.drain(now + quiet / 2), None);
+    assert!(watch.timeout(now) <= quiet);
+    match watch.drain(now + quiet) {
+        Some(Changed::Names(names)) => names
+            .into_iter()
+            .map(|name| name.into_string().unwrap())
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_whole_is_reported_soon_and_what_may_be_half_done_is_not() {
+    let temp = Temp::new("whole");
+    let (dir, old) = (temp.dir(), temp.dir().join("old.yaml"));
+    write(&old);
+    let mut watch = Watch::new(&dir).unwrap();
+    let names = reported_after(QUIET_IF_WHOLE, &mut watch, || {
+        write(&dir.join("b.yaml"));
+        write(&dir.join("a.yaml"));
+    });
+    assert_eq!(names, ["a.yaml", "b.yaml"]);
+    let names = reported_after(QUIET_IF_WHOLE, &mut watch, || {
+        write(&dir.join(".tmp"));
+        fs::rename(dir.join(".tmp"), &old).unwrap();
+    });
+    assert_eq!(names, ["old.yaml"]);
+    // An editor that keeps the file from before under another name, and writes a new one.
+    let names = reported_after(QUIET_IF_WHOLE, &mut watch, || {
+        fs::rename(&old, dir.join("old.yaml~")).unwrap();
+        write(&old);
+    });
+    assert_eq!(names, ["old.yaml"]);
+    // The same, half done.
+    let names = reported_after(QUIET, &mut watch, || {
+        write(&dir.join("a.yaml"));
+        fs::rename(&old, dir.join("old.yaml~")).unwrap();
+    });
+    assert_eq!(names, ["a.yaml", "old.yaml"]);
+    let begun = fs::File::create(&old).unwrap();
+    assert_eq!(reported_after(QUIET, &mut watch, || {}), ["old.yaml"]);
+    drop(begun);
+    assert_eq!(
+        reported_after(QUIET_IF_WHOLE, &mut watch, || {}),
+        ["old.yaml"]
+    );
 }

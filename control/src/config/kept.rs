@@ -96,6 +96,33 @@ impl<T> Kept<T> {
     }
 }
 
+/// What was made of a file before, and what is made of it now.
+pub(super) type Again<T> = (Option<Arc<T>>, Option<Arc<T>>);
+
+impl<T> Kept<T> {
+    /// Whether there is no file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// What `make` made of a file when it was read last, and makes of it now; nothing where it is not there.
+    pub(super) fn read_again(
+        &mut self,
+        path: &Path,
+        make: impl Fn(&Arc<Source>) -> T,
+    ) -> Result<Again<T>, Box<Diagnostic>> {
+        let before = self.files.remove(path.as_os_str());
+        let made = before.as_ref().map(|file| Arc::clone(&file.made));
+        if fs::symlink_metadata(path).is_err() {
+            return Ok((made, None));
+        }
+        let file = again(before, path, self.settles, &make)?;
+        let now = Arc::clone(&file.made);
+        self.files.insert(path.as_os_str().to_owned(), file);
+        Ok((made, Some(now)))
+    }
+}
+
 /// A file as it is now, and what was made of it before if that is still right.
 fn again<T>(
     mut before: Option<File<T>>,

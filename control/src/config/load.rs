@@ -1,8 +1,9 @@
 //! Files to checked resources.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -132,6 +133,8 @@ pub struct Loader {
     paths: Vec<PathBuf>,
     kept: Kept<Decoded>,
     calculator: Calculator,
+    /// What the load before gave, its policy and what is remarkable about it left out. None if it was refused.
+    before: Option<Cluster>,
 }
 
 impl Loader {
@@ -141,6 +144,7 @@ impl Loader {
             paths: paths.to_vec(),
             kept: Kept::default(),
             calculator: Calculator::default(),
+            before: None,
         }
     }
 
@@ -156,13 +160,76 @@ impl Loader {
     /// # Errors
     /// As [`load_dir`].
     pub fn load(&mut self) -> Result<Cluster, Diagnostics> {
+        self.before = None;
         let mut diagnostics = Diagnostics::default();
         let files = self
             .kept
             .read(&self.paths, &mut diagnostics, resource::decode);
         let files = files.iter().map(|file| &**file);
         let resources = resource::join(files, diagnostics, check::check)?;
-        cluster(resources, &mut self.calculator)
+        let before = Cluster {
+            base: resources.base.clone(),
+            policy: Arc::default(),
+            host_endpoints: resources.host_endpoints.clone(),
+            len: resources.len(),
+        };
+        let cluster = cluster(resources, &mut self.calculator)?;
+        self.before = Some(before);
+        Ok(cluster)
+    }
+
+    /// The same where nothing has changed but entries of the one directory that is loaded, which are called so. Where they
+    /// are files of policies, the others are not even looked at.
+    ///
+    /// # Errors
+    /// As [`load_dir`].
+    pub fn load_changed(&mut self, names: &BTreeSet<OsString>) -> Result<Cluster, Diagnostics> {
+        match self.change_policies(names) {
+            Some(cluster) => Ok(cluster),
+            None => self.load(),
+        }
+    }
+
+    /// None where more than files of policies has changed, or something is wrong with them.
+    fn change_policies(&mut self, names: &BTreeSet<OsString>) -> Option<Cluster> {
+        let mut before = self.before.take()?;
+        let [dir] = self.paths.as_slice() else {
+            return None;
+        };
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for name in names {
+            let path = dir.join(name);
+            if !files::is_read(name) || path.is_dir() {
+                return None;
+            }
+            let (was, is) = self.kept.read_again(&path, resource::decode).ok()?;
+            match (&was, &is) {
+                (Some(was), Some(is)) if Arc::ptr_eq(was, is) => continue,
+                // It may have been a directory, of which something is said.
+                (None, None) => return None,
+                (None, Some(_)) if before.base.remarks.0.iter().any(|it| it.at.is_none()) => {
+                    return None;
+                }
+                _ => {}
+            }
+            for (file, policies) in [(was, &mut gone), (is, &mut new)] {
+                if let Some(file) = file {
+                    policies.extend_from_slice(file.only_policies()?);
+                }
+            }
+        }
+        // Of a directory without files something is said, too.
+        if self.kept.is_empty() {
+            return None;
+        }
+        let (model, findings) = self.calculator.change_policies(&gone, &new)?;
+        before.len = before.len + new.len() - gone.len();
+        let mut cluster = before.clone();
+        self.before = Some(before);
+        cluster.policy = model;
+        cluster.base.remarks.0.extend(findings.0);
+        cluster.base.remarks.sort();
+        Some(cluster)
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! The directory is watched, not its files: editors replace files by renaming over them, and a Kubernetes
 //! ConfigMap swaps the symlink `..data`. Its parent is watched as well, so that a directory that is deleted and
-//! made again is found again. A change is reported once it has been quiet for a moment.
+//! made again is found again.
+//!
+//! A change is reported once it has been quiet for a moment: a short one after files that were closed or renamed, which are
+//! whole, and a longer one where something went or was only begun, which may be half of what an editor does.
 //!
 //! What is behind symlinks, of a file or on the way to the directory, inotify does not tell of. So the directory is also
 //! looked at now and then, and compared with what it was.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,6 +24,8 @@ use super::glance::Glance;
 
 /// How long nothing may change before a change is reported.
 pub const QUIET: Duration = Duration::from_millis(100);
+/// The same where all that changed is whole: long enough for the next of several files.
+pub const QUIET_IF_WHOLE: Duration = Duration::from_millis(2);
 /// How long a change is held back at most while more keep coming.
 pub const LONGEST: Duration = Duration::from_secs(1);
 
@@ -28,14 +34,41 @@ pub const LOOK: Duration = Duration::from_secs(1);
 /// Entries that add another [`LOOK`] to the time until the next one: a stat call takes about a microsecond.
 const ENTRIES_A_LOOK: u32 = 4096;
 
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Entries of the directory, by their names.
+    Names(BTreeSet<OsString>),
+    /// Nobody knows what.
+    Anything,
+}
+
+/// Changes that are not yet reported.
+#[derive(Debug)]
+struct Pending {
+    first: Instant,
+    last: Instant,
+    what: Changed,
+    /// Entries that are not there, or may be half written.
+    open: BTreeSet<OsString>,
+}
+
+impl Pending {
+    /// When it is to be reported.
+    fn due(&self) -> Instant {
+        let is_whole = self.open.is_empty() && matches!(self.what, Changed::Names(_));
+        let quiet = if is_whole { QUIET_IF_WHOLE } else { QUIET };
+        (self.last + quiet).min(self.first + LONGEST)
+    }
+}
+
 /// A watched directory.
 #[derive(Debug)]
 pub struct Watch {
     inotify: Inotify,
     dir: PathBuf,
     armed: Option<WatchDescriptor>,
-    /// First and last change not yet reported.
-    pending: Option<(Instant, Instant)>,
+    pending: Option<Pending>,
     /// What the directory was when it was looked at last.
     seen: Glance,
     look_at: Instant,
@@ -77,9 +110,9 @@ impl Watch {
         self.inotify.as_fd()
     }
 
-    /// Takes all events that are there. True if the files should be loaded again: something changed, and it has
-    /// been quiet since, or has not been for long enough.
-    pub fn drain(&mut self, now: Instant) -> bool {
+    /// Takes all events that are there. What changed, if files should be loaded again: it has been quiet since, or has not been
+    /// for long enough.
+    pub fn drain(&mut self, now: Instant) -> Option<Changed> {
         loop {
             match self.inotify.read_events() {
                 Ok(events) => {
@@ -95,37 +128,38 @@ impl Watch {
         if now >= self.look_at && self.look(now) {
             self.touch(now);
         }
-        let Some((first, last)) = self.pending else {
-            return false;
-        };
-        let due = now.saturating_duration_since(last) >= QUIET
-            || now.saturating_duration_since(first) >= LONGEST;
-        if due {
-            // Before the files are read: what changes while they are is seen the next time.
-            self.look(now);
-            self.pending = None;
+        let pending = self.pending.take_if(|pending| pending.due() <= now)?;
+        // Before the files are read: what changes while they are is seen the next time.
+        match &pending.what {
+            Changed::Names(names) => {
+                for name in names {
+                    self.seen.look_at(&self.dir, name);
+                }
+            }
+            Changed::Anything => {
+                self.look(now);
+            }
         }
-        due
+        Some(pending.what)
     }
 
     /// How long poll may sleep before [`Watch::drain`] must be called though nothing came.
     pub fn timeout(&self, now: Instant) -> Duration {
-        let pending = self
-            .pending
-            .map(|(first, last)| (last + QUIET).min(first + LONGEST));
-        let due = pending.map_or(self.look_at, |due| due.min(self.look_at));
+        let due = self.pending.as_ref().map(Pending::due);
+        let due = due.map_or(self.look_at, |due| due.min(self.look_at));
         due.saturating_duration_since(now)
     }
 
     /// Looks at the directory. True if it is not what it was.
     fn look(&mut self, now: Instant) -> bool {
         let glance = Glance::at(&self.dir, is_ours);
-        self.look_at = now + LOOK * (1 + glance.entries / ENTRIES_A_LOOK);
+        let looks = 1 + u32::try_from(glance.len()).unwrap_or(u32::MAX) / ENTRIES_A_LOOK;
+        self.look_at = now + LOOK * looks;
         let seen = std::mem::replace(&mut self.seen, glance);
-        if seen.dir != glance.dir {
+        if seen.dir != self.seen.dir {
             self.arm();
         }
-        seen != glance
+        seen != self.seen
     }
 
     fn note(&mut self, event: &InotifyEvent, now: Instant) {
@@ -139,8 +173,8 @@ impl Watch {
                 self.armed = None;
                 self.arm();
                 self.touch(now);
-            } else if event.name.as_deref().is_some_and(is_ours) {
-                self.touch(now);
+            } else if let Some(name) = event.name.as_ref().filter(|name| is_ours(name)) {
+                self.touch_entry(name, event.mask, now);
             }
         } else if event.name.as_deref() == self.dir.file_name() {
             self.arm();
@@ -148,9 +182,37 @@ impl Watch {
         }
     }
 
+    /// An entry of the directory changed.
+    fn touch_entry(&mut self, name: &OsStr, how: AddWatchFlags, now: Instant) {
+        // What it leads to is another directory's.
+        if name == "..data" {
+            return self.touch(now);
+        }
+        let pending = self.pending(now);
+        if how.intersects(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
+            pending.open.remove(name);
+        } else {
+            pending.open.insert(name.to_owned());
+        }
+        if let Changed::Names(names) = &mut pending.what {
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// Something changed.
     fn touch(&mut self, now: Instant) {
-        let first = self.pending.map_or(now, |(first, _)| first);
-        self.pending = Some((first, now));
+        self.pending(now).what = Changed::Anything;
+    }
+
+    fn pending(&mut self, now: Instant) -> &mut Pending {
+        let pending = self.pending.get_or_insert_with(|| Pending {
+            first: now,
+            last: now,
+            what: Changed::Names(BTreeSet::new()),
+            open: BTreeSet::new(),
+        });
+        pending.last = now;
+        pending
     }
 
     fn arm(&mut self) {

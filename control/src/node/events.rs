@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Node, RunError, Wake};
 use crate::compile::PortRole;
+use crate::config::watch::Changed;
 use crate::netlink::{Changes, Leg};
 
 /// The loop looks around at least this often.
@@ -38,7 +39,7 @@ impl Node {
             while let Ok(Some(signal)) = signals.read_signal() {
                 if signal.ssi_signo == Signal::SIGHUP as u32 {
                     self.check_config();
-                    self.reload();
+                    self.reload(&Changed::Anything);
                 } else {
                     return Ok(());
                 }
@@ -65,8 +66,8 @@ impl Node {
             self.look_after_ports(now);
             self.forget_path_mtus(now);
             self.guard(now);
-            if self.watch.drain(now) {
-                self.reload();
+            if let Some(changed) = self.watch.drain(now) {
+                self.reload(&changed);
             }
             if self.retry_at.is_some_and(|at| at <= now) {
                 self.reconcile_ports();

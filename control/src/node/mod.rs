@@ -42,7 +42,11 @@ use fastpath::tables::Tables;
 
 use crate::api;
 use crate::compile::{Compiler, FibError};
-use crate::config::{self, DaemonConfig, Diagnostics, Loader, daemon::FailMode, watch::Watch};
+use crate::config::{
+    self, DaemonConfig, Diagnostics, Loader,
+    daemon::FailMode,
+    watch::{Changed, Watch},
+};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
@@ -174,9 +178,18 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 }
 
 impl Node {
-    /// Loads the resources' directory. The running state is untouched until the result is applied.
-    fn load(loader: &mut Loader, config: &DaemonConfig, node: &str) -> Result<Loaded, Diagnostics> {
-        let cluster = loader.load()?;
+    /// Loads the resources' directory, in which something has changed. The running state is untouched until the result is
+    /// applied.
+    fn load(
+        loader: &mut Loader,
+        changed: &Changed,
+        config: &DaemonConfig,
+        node: &str,
+    ) -> Result<Loaded, Diagnostics> {
+        let cluster = match changed {
+            Changed::Names(names) => loader.load_changed(names)?,
+            Changed::Anything => loader.load()?,
+        };
         let sorted = |errors| {
             let mut all = Diagnostics(errors);
             all.sort();
@@ -217,8 +230,8 @@ impl Node {
     }
 
     /// Takes the files' state anew. Bad files change nothing.
-    fn reload(&mut self) {
-        match Self::load(&mut self.loader, &self.config, &self.name) {
+    fn reload(&mut self, changed: &Changed) {
+        match Self::load(&mut self.loader, changed, &self.config, &self.name) {
             Ok(Loaded {
                 desired,
                 resources,

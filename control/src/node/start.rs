@@ -15,7 +15,8 @@ use super::neighbours::Neighbours;
 use super::{Budget, Node, RunError, connections, kernel, log_remarks, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
-use crate::config::{DaemonConfig, Loader, watch::Watch};
+use crate::config::watch::{Changed, Watch};
+use crate::config::{DaemonConfig, Loader};
 use crate::desired::{Desired, PoolType};
 use crate::netlink::host_port::HOST_END;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
@@ -43,7 +44,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         desired,
         resources,
         remarks,
-    } = Node::load(&mut loader, &config, &name).map_err(RunError::Config)?;
+    } = Node::load(&mut loader, &Changed::Anything, &config, &name).map_err(RunError::Config)?;
     let watch = watch.map_err(|source| RunError::System {
         what: "watch the resources",
         source,

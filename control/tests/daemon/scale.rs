@@ -272,3 +272,84 @@ fn two_hundred_and_fifty_pods_are_served() {
     assert!(came_from_all(&daemon.state(), &crowd.pods, BURST));
     daemon.finish();
 }
+
+/// As many as a big cluster has; fewer where nothing is optimised.
+const POLICIES: u32 = if cfg!(debug_assertions) { 1000 } else { 10_000 };
+/// Endpoints of the node, one of which has an interface.
+const ENDPOINTS: u32 = 250;
+
+/// A policy of pod `n`, or of one that has the same remainder.
+fn policy(name: &str, n: u32, rule: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: test}}\n\
+         spec: {{selector: app == 'a{}', types: [Egress], egress: [{rule}]}}\n",
+        n % ENDPOINTS
+    )
+}
+
+#[test]
+fn one_policy_of_many_changes() {
+    let Some(mut lab) = Lab::new("scale::one_policy_of_many_changes") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    for endpoint in 0..ENDPOINTS {
+        lab.write_endpoint(endpoint, true);
+        let file = format!("pod-{endpoint}.yaml");
+        let text = std::fs::read_to_string(lab.dir.join("conf.d").join(&file)).expect("read");
+        let labels = format!("  namespace: test\n  labels: {{app: a{endpoint}}}\n");
+        lab.resource(&file, &text.replace("  namespace: test\n", &labels));
+    }
+    for n in 0..POLICIES {
+        // Nobody sends to these ports.
+        let rule = format!(
+            "{{action: Allow, protocol: TCP, destination: {{ports: [{}]}}}}",
+            1000 + n
+        );
+        lab.resource(
+            &format!("policy-{n}.yaml"),
+            &policy(&format!("p{n}"), n, &rule),
+        );
+    }
+    let changing = |action: &str| {
+        let rule = format!("{{action: {action}, protocol: UDP, destination: {{ports: [7]}}}}");
+        lab.resource("changing.yaml", &policy("changing", 0, &rule));
+    };
+    changing("Deny");
+    let daemon = Daemon::start(&lab);
+    let answers = |patience| {
+        // A connection of its own: what was decided about others holds.
+        let socket = run(&pod.netns, || UdpSocket::bind((pod.v4(), 0))).expect("bind");
+        let patience = Duration::from_millis(patience);
+        socket.set_read_timeout(Some(patience)).expect("timeout");
+        let sent = Instant::now();
+        let _ = socket.send_to(b"now", outside.addr());
+        socket.recv(&mut [0; 8]).is_ok().then_some(sent)
+    };
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        changing("Deny");
+        let start = Instant::now();
+        while answers(100).is_some() {
+            assert!(start.elapsed() < PATIENCE, "still allowed");
+        }
+        changing("Allow");
+        let start = Instant::now();
+        let first = loop {
+            assert!(start.elapsed() < PATIENCE, "still denied");
+            if let Some(sent) = answers(1) {
+                break sent;
+            }
+        };
+        times.push(first.duration_since(start));
+    }
+    times.sort_unstable();
+    eprintln!(
+        "one of {POLICIES} policies changed: in force after {:?} at best, {:?} in the middle, {:?} at worst",
+        times[0],
+        times[times.len() / 2],
+        times[times.len() - 1]
+    );
+    drop(daemon);
+}

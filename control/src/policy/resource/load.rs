@@ -89,6 +89,18 @@ pub(crate) struct Decoded {
     findings: Diagnostics,
 }
 
+impl Decoded {
+    /// The policies of a file that holds nothing else, and of which nothing is to be said.
+    pub(crate) fn only_policies(&self) -> Option<&[Arc<PolicyResource>]> {
+        let Reader { found, base } = &self.resources;
+        let are_all = self.findings.0.is_empty()
+            && base.is_empty()
+            && found.len() == found.policies.len()
+            && found.policies.iter().all(|policy| !policy.deletes);
+        are_all.then_some(&found.policies)
+    }
+}
+
 /// Decodes a file. It depends on nothing but the text.
 pub(crate) fn decode(source: &Arc<Source>) -> Decoded {
     let mut file = Decoded::default();
