@@ -149,7 +149,8 @@ pub struct Frames {
     pub size: Option<u32>,
     /// `frames.uplinkRing`: descriptors in each ring of an uplink's queue. Default: 2048.
     pub uplink_ring: u32,
-    /// `frames.podRing`: descriptors in each ring of a pod's queue. Default: 128: each frame costs the kernel 128 bytes for each pod.
+    /// `frames.podRing`: frames that a pod's queue has to receive while it is quiet, and descriptors in its rings to send. Default: 128:
+    /// each frame costs the kernel 128 bytes for each pod.
     pub pod_ring: u32,
 }
 

@@ -12,6 +12,10 @@ const LINK_OVERHEAD: u32 = 18;
 /// What the kernel keeps for each frame and each queue of a device with a socket, in bytes: `struct xdp_buff_xsk`.
 /// Measured on Linux 6.18: 12 sockets on 72,448 frames took 124 MB of vmalloc memory.
 const KERNEL_PER_FRAME: u64 = 128;
+/// Frames that a pod's busy queue has to receive.
+pub(super) const BUSY_RING: u32 = 512;
+/// Pods that can be busy at the same time, each with as many.
+const BUSY_PODS: u32 = 10;
 /// Frames beyond those in rings: batches under way, packets that wait, ICMP errors, fragments.
 const SLACK: u32 = 4096;
 
@@ -26,8 +30,10 @@ pub struct Budget {
     pub pollers: u32,
     /// Pods that it is enough for.
     pub max_pods: u32,
-    /// Frames in the receive rings of one pod's port.
+    /// Frames in the receive rings of one pod's port, at rest.
     pub pod_ring: u32,
+    /// Frames a poller for pods that are busy.
+    pub extra: u32,
     /// Frames in the receive ring of one uplink queue.
     pub uplink_ring: u32,
     /// Queues with sockets when all pods are there: of pods, the host's port and uplinks.
@@ -50,8 +56,10 @@ impl Budget {
         let max_pods = u32::from(max_pods);
         // Receive and send side of uplinks; receive side of pods and the host. What is sent to pods was received on the
         // uplinks, or is on its way within the slack.
-        let needed =
+        let at_rest =
             uplink_queues * 2 * frames.uplink_ring + (max_pods + 1) * frames.pod_ring + SLACK;
+        let extra = BUSY_RING.saturating_sub(frames.pod_ring) * BUSY_PODS.min(max_pods + 1);
+        let needed = at_rest + extra;
         let per_poller = frames.total.map_or(needed, |total| total / pollers.max(1));
         Self {
             frame_size,
@@ -59,6 +67,8 @@ impl Budget {
             pollers,
             max_pods,
             pod_ring: frames.pod_ring,
+            // Of a total that was given only what is left.
+            extra: extra.min(per_poller.saturating_sub(at_rest)),
             uplink_ring: frames.uplink_ring,
             sockets: pollers * (max_pods + 1 + uplink_queues),
         }
@@ -85,13 +95,14 @@ impl fmt::Display for Budget {
         write!(
             f,
             "{} MiB at most for packets: {} of {} frames of {} bytes, enough for {} ({} frames each to \
-             receive) and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
+             receive, {} more for busy ones) and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
             self.bytes() >> 20,
             counted(self.pollers.into(), "poller"),
             self.per_poller,
             self.frame_size,
             counted(self.max_pods.into(), "pod"),
             self.pod_ring,
+            self.extra,
             self.uplink_ring,
             (self.kernel_bytes() / u64::from(self.sockets.max(1)) * u64::from(self.pollers)) >> 20,
             self.kernel_bytes() >> 20,

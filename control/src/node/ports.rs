@@ -12,7 +12,7 @@ use fastpath::port::PortId;
 use ipnet::IpNet;
 
 use super::tally::Tally;
-use super::{Budget, Node, RETRY, RunError};
+use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
 use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::Link;
@@ -253,7 +253,12 @@ impl Node {
             UplinkMode::ZeroCopy => Mode::ZeroCopy,
             UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
         };
-        let sockets = self.open(&link.name, queues, self.config.frames.uplink_ring, xsk_mode)?;
+        let ring = RingLen::new(self.config.frames.uplink_ring)?;
+        let rings = SocketOptions {
+            mode: xsk_mode,
+            ..SocketOptions::both_ways(ring)
+        };
+        let sockets = self.open(&link.name, queues, rings)?;
         for (queue, socket) in (0..).zip(&sockets) {
             program.set_socket(queue, &socket.descriptor())?;
         }
@@ -293,8 +298,8 @@ impl Node {
             }
             None => self.close(link)?,
         };
-        let opened = self
-            .open(&link.name, queues, self.config.frames.pod_ring, Mode::Copy)
+        let opened = endpoint_rings(self.config.frames.pod_ring)
+            .and_then(|rings| self.open(&link.name, queues, rings))
             .and_then(|sockets| {
                 for (queue, socket) in (0..).zip(&sockets) {
                     self.endpoints
@@ -346,13 +351,11 @@ impl Node {
         &self,
         name: &str,
         queues: u32,
-        ring: u32,
-        mode: Mode,
+        rings: SocketOptions,
     ) -> Result<Vec<XskSocket>, RunError> {
         let options = SocketOptions {
-            mode,
             busy_patience: BUSY_PATIENCE,
-            ..SocketOptions::both_ways(RingLen::new(ring)?)
+            ..rings
         };
         (0..queues)
             .map(|queue| Ok(XskSocket::open(&self.area, name, queue, &options)?))
@@ -545,6 +548,17 @@ fn sync_program(
         IpNet::V6(net) => Some((net.network(), net.prefix_len())),
         IpNet::V4(_) => None,
     }))
+}
+
+/// The rings of a pod's queue, or the host's, with so many frames to receive at rest.
+fn endpoint_rings(at_rest: u32) -> Result<SocketOptions, RunError> {
+    let receive = RingLen::new(at_rest.max(BUSY_RING))?;
+    Ok(SocketOptions {
+        rx: Some(receive),
+        fill: receive,
+        at_rest: Some(at_rest),
+        ..SocketOptions::both_ways(RingLen::new(at_rest)?)
+    })
 }
 
 /// A port as its link is now.

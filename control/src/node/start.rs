@@ -91,7 +91,10 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     );
     tracing::info!("{budget}");
     let shares = vec![budget.per_poller; count as usize];
-    let (area, parts) = UmemArea::new(&shares, budget.frame_size, false)?;
+    let (area, mut parts) = UmemArea::new(&shares, budget.frame_size, false)?;
+    for part in &mut parts {
+        part.set_extra(budget.extra);
+    }
 
     let mut compiler = Compiler::new(HashKey(random_key()?));
     compiler

@@ -2,6 +2,7 @@
 //! says `SKIPPED` otherwise (and fails with `CARACAL_NO_SKIP=1`).
 #![expect(clippy::disallowed_methods, reason = "the kernel works in real time")]
 
+mod bursts;
 mod errors;
 mod kernel;
 mod lab;

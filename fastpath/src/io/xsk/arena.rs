@@ -307,6 +307,8 @@ pub struct ArenaPart {
     /// Last in, first out: the chunk that was just freed is the one still in the cache.
     free: Vec<u32>,
     counts: Accounting,
+    /// Chunks for sockets that are busy, beyond what each has at rest.
+    extra: u32,
     slots: Vec<SlotUse>,
     anomalies: Anomalies,
     /// Not `Sync`: the chunks' bytes are reached without any lock (invariant A1).
@@ -327,10 +329,23 @@ impl ArenaPart {
                 free: len,
                 ..Accounting::default()
             },
+            extra: 0,
             slots: Vec::new(),
             anomalies: Anomalies::default(),
             _not_sync: PhantomData,
         }
+    }
+
+    /// Sets how many chunks sockets that are busy may have together, beyond what each has at rest
+    /// ([`SocketOptions::at_rest`](super::SocketOptions::at_rest)). 0 unless set. Before the part serves any.
+    pub fn set_extra(&mut self, chunks: u32) {
+        self.extra = chunks;
+    }
+
+    /// What is left of them.
+    #[inline]
+    pub(super) fn extra(&mut self) -> &mut u32 {
+        &mut self.extra
     }
 
     /// Chunks of this part.

@@ -31,6 +31,7 @@ pub mod port;
 pub mod probe;
 pub mod ring;
 pub mod socket;
+mod stock;
 mod sys;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;

@@ -237,8 +237,9 @@ impl XskIo {
         }
         for (index, slot) in self.queues.iter_mut().enumerate() {
             if slot.as_ref().is_some_and(|queue| queue.port == port)
-                && let Some(queue) = slot.take()
+                && let Some(mut queue) = slot.take()
             {
+                queue.socket.give_back(&mut self.part);
                 self.sending.retain(|&at| usize::from(at) != index);
                 let is_released = self.wait.remove_port(&queue.socket).is_ok();
                 let socket = queue.socket.into_socket();
@@ -263,6 +264,7 @@ impl XskIo {
         self.part.reclaim(now());
         for (index, slot) in self.queues.iter_mut().enumerate() {
             let Some(queue) = slot else { continue };
+            queue.socket.relax(&mut self.part);
             queue.socket.refill(&mut self.part);
             if queue.is_down && queue.socket.health().is_ok() {
                 queue.is_down = false;
@@ -324,7 +326,7 @@ impl PacketIo for XskIo {
             for frame in frames {
                 self.part.release(frame.chunk);
             }
-            queue.socket.refill(&mut self.part);
+            queue.socket.refill_busy(&mut self.part);
         }
         Some(queue.port)
     }

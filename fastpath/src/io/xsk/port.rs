@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::arena::Slot;
 use super::map::PacketDescriptor;
 use super::socket::{ModeInForce, Statistics};
+use super::stock::Stock;
 use super::{ArenaPart, FrameSpan, Share, XskError, XskSocket, sys};
 
 /// Kicks in a row after which the kernel has taken nothing: then what is left waits for the next flush.
@@ -96,6 +97,9 @@ pub struct QueuePort {
     slot: Slot,
     /// Frames staged, with the kernel, or completed and not reaped.
     outstanding: u32,
+    /// Chunks in the fill ring, with the kernel, or in the RX ring.
+    receiving: u32,
+    stock: Stock,
     kicks: Kicks,
 }
 
@@ -119,10 +123,13 @@ impl QueuePort {
         }
         let slot = part.open_slot().ok_or(XskError::TooManySockets)?;
         socket.attachment = Some((part.id(), slot));
+        let stock = Stock::new(socket.at_rest(), socket.fill.slots());
         let mut port = Self {
             socket,
             slot,
             outstanding: 0,
+            receiving: 0,
+            stock,
             kicks: Kicks::default(),
         };
         port.refill(part);
@@ -145,7 +152,8 @@ impl QueuePort {
             return 0;
         };
         let mut received = 0;
-        let mut waiting = rx.available(out.len() as u32);
+        let there = rx.available(out.len() as u32);
+        let mut waiting = there;
         for to in out {
             // A descriptor that could not be true gives no frame and leaves its place to the next one.
             let frame = loop {
@@ -165,6 +173,7 @@ impl QueuePort {
             received += 1;
         }
         rx.release();
+        self.receiving = self.receiving.saturating_sub(there - waiting);
         received
     }
 
@@ -284,27 +293,60 @@ impl QueuePort {
         reaped
     }
 
-    /// Fills the fill ring from the free list, as far as both reach, and wakes the driver if it asks for
+    /// Fills the fill ring from the free list, as far as both reach and the queue needs, and wakes the driver if it asks for
     /// it; returns how many chunks went in.
     #[inline]
     pub fn refill(&mut self, part: &mut ArenaPart) -> u32 {
+        let left = self.left();
+        self.refill_above(left, part)
+    }
+
+    /// Chunks in the fill ring.
+    #[inline]
+    fn left(&mut self) -> u32 {
+        let fill = &mut self.socket.fill;
+        fill.slots() - fill.room(fill.slots())
+    }
+
+    #[inline]
+    fn refill_above(&mut self, left: u32, part: &mut ArenaPart) -> u32 {
         if self.socket.rx.is_none() || !self.serves(part) {
             return 0;
         }
         let fill = &mut self.socket.fill;
-        for _ in 0..fill.room(fill.slots()) {
+        for _ in 0..self.stock.wanted(left, self.receiving) {
             let Some(address) = part.lend_to_fill(self.slot) else {
                 break;
             };
             fill.push(address);
         }
         let filled = fill.publish();
+        self.receiving += filled;
         if filled != 0 && fill.needs_wakeup() {
             self.kicks.rx += 1;
             // Nothing to be done about an error: a port that is down says so in `health`.
             let _ = sys::kick_rx(self.socket.fd.as_fd());
         }
         filled
+    }
+
+    /// [`refill`](Self::refill) after packets came: a queue that ran low has more chunks from now on, as long as the part has
+    /// some to spare.
+    #[inline]
+    pub fn refill_busy(&mut self, part: &mut ArenaPart) -> u32 {
+        let left = self.left();
+        self.stock.note(left, part.extra());
+        self.refill_above(left, part)
+    }
+
+    /// Some time has passed: a queue that has not run low since needs fewer chunks. For a slow timer.
+    pub fn relax(&mut self, part: &mut ArenaPart) {
+        self.stock.relax(self.receiving, part.extra());
+    }
+
+    /// Lets others have what this queue had beyond its chunks at rest. Before it is given up.
+    pub fn give_back(&mut self, part: &mut ArenaPart) {
+        self.stock.give_back(part.extra());
     }
 
     /// Frames on the send side: staged, with the kernel, or completed and not reaped. While it is not 0
@@ -369,7 +411,8 @@ impl QueuePort {
     }
 
     /// Closes the socket here and now (milliseconds) and puts its chunks into quarantine.
-    pub fn close(self, part: &mut ArenaPart, now: Instant) {
+    pub fn close(mut self, part: &mut ArenaPart, now: Instant) {
+        self.give_back(part);
         let closed = self.socket.close();
         part.quarantine(closed, now);
     }

@@ -85,6 +85,9 @@ pub struct SocketOptions {
     pub tx: Option<RingLen>,
     /// Fill ring: how many chunks wait for packets. [`RingLen::ONE`] for a socket that only sends.
     pub fill: RingLen,
+    /// How many of them wait while the queue is quiet; as many as fit, if this is `None`. Where it is fewer, a queue that runs
+    /// low has more the next time ([`ArenaPart::set_extra`](super::ArenaPart::set_extra)).
+    pub at_rest: Option<u32>,
     /// Completion ring: how many frames may be on their way out. At least as long as the TX ring.
     pub completion: RingLen,
     /// Let the driver say when a system call is needed instead of guessing.
@@ -106,6 +109,7 @@ impl SocketOptions {
             rx: Some(len),
             tx: Some(len),
             fill: len,
+            at_rest: None,
             completion: len,
             need_wakeup: true,
             mode: Mode::Copy,
@@ -229,6 +233,7 @@ pub struct XskSocket {
     key: QueueKey,
     mode: ModeInForce,
     tx_budget: u32,
+    at_rest: u32,
 }
 
 /// Proof that a socket's rings are unmapped and its descriptor is closed; what
@@ -322,6 +327,11 @@ impl XskSocket {
     /// Packets that one `sendto` sends at most in copy mode.
     pub fn tx_budget(&self) -> u32 {
         self.tx_budget
+    }
+
+    /// Chunks that wait for packets while the queue is quiet.
+    pub fn at_rest(&self) -> u32 {
+        self.at_rest
     }
 
     /// The kernel's counters of this socket.
@@ -460,6 +470,7 @@ impl Opening<'_> {
             key: self.target.key,
             mode,
             tx_budget,
+            at_rest: self.options.at_rest.unwrap_or(self.options.fill.get()),
         })
     }
 
