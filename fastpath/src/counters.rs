@@ -73,6 +73,13 @@ pub struct Counters {
     pub rounds: Counter,
     /// Times the poller went to sleep.
     pub sleeps: Counter,
+    /// When the last round began, in nanoseconds by the poller's clock: a poller that moves is never more than its longest
+    /// sleep behind.
+    pub beat: Counter,
+    /// Time of rounds in which packets came in, in nanoseconds.
+    pub busy: Counter,
+    /// Time of rounds in which none came in, sleep included, in nanoseconds.
+    pub idle: Counter,
     /// Events for the control thread that were lost because its ring was full.
     pub events_lost: Counter,
     /// Connections that were made.
@@ -112,6 +119,9 @@ impl Counters {
             checksums_completed: Counter::default(),
             rounds: Counter::default(),
             sleeps: Counter::default(),
+            beat: Counter::default(),
+            busy: Counter::default(),
+            idle: Counter::default(),
             events_lost: Counter::default(),
             connections_made: Counter::default(),
             connections_expired: Counter::default(),

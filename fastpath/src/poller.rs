@@ -70,10 +70,12 @@ impl<I: PacketIo> Poller<I> {
         let start = Instant::now();
         let mut batch = Batch::default();
         let mut busy_until = Duration::ZERO;
+        let mut received = 0;
         while !self.stop.load(Ordering::Relaxed) {
             let elapsed = start.elapsed();
             let now = Tick(elapsed.as_nanos() as u64);
-            let received = self.round(&mut batch, now);
+            self.beat(now, received);
+            received = self.round(&mut batch, now);
             if received > 0 {
                 if let PollMode::Adaptive(spin) = self.mode {
                     busy_until = elapsed + spin;
@@ -93,6 +95,18 @@ impl<I: PacketIo> Poller<I> {
         }
         self.io.flush();
         self.io
+    }
+
+    /// Says that the poller is alive, and how the time since the last beat was spent, by what came in meanwhile.
+    fn beat(&self, now: Tick, received: usize) {
+        let counters = self.pipeline.counters();
+        let spent = if received > 0 {
+            &counters.busy
+        } else {
+            &counters.idle
+        };
+        spent.add(now.0.saturating_sub(counters.beat.get()));
+        counters.beat.set(now.0);
     }
 
     /// Serves every queue once, and another one first each time: what is short, a slower port's ring above all, goes to whoever comes first.

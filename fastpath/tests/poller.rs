@@ -259,3 +259,29 @@ fn an_adaptive_poller_sleeps_when_no_packet_came_for_its_time_and_not_before() {
     let left = diary.io.take_sent(UPLINK, source_port);
     assert_eq!(left, [5, 4, 3, 2, 1]);
 }
+
+#[test]
+fn time_is_counted_by_whether_packets_came_in() {
+    let mut publisher = Publisher::new(tables(1, true));
+    let mut poller = poller(&mut publisher, 64);
+    assert!(poller.io.inject(POD, &datagram(POD_ADDR, 1)));
+    let (counters, stop) = (
+        Arc::clone(poller.pipeline.counters()),
+        Arc::clone(&poller.stop),
+    );
+    let thread = std::thread::spawn(move || poller.run());
+    while counters.rounds.get() < 10 && !thread.is_finished() {
+        std::thread::yield_now();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut io = thread.join().expect("a poller that ends");
+    assert_eq!(io.take_sent(UPLINK, source_port), [1]);
+    let (busy, idle) = (counters.busy.get(), counters.idle.get());
+    assert!(busy > 0, "the round in which the packet came in");
+    assert!(idle > 0, "the others");
+    assert_eq!(
+        busy + idle,
+        counters.beat.get(),
+        "no time is lost or counted twice"
+    );
+}
