@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod desired;
 pub mod flows;
+pub mod http;
 pub mod netlink;
 pub mod node;
 mod observe;

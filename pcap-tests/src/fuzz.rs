@@ -28,7 +28,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target {
         name: "ethernet",
         run: headers::ethernet,
@@ -83,6 +83,11 @@ pub const TARGETS: [Target; 11] = [
         name: "protocol",
         run: text::protocol,
         seeds: seeds::requests,
+    },
+    Target {
+        name: "http",
+        run: text::http,
+        seeds: seeds::http_requests,
     },
 ];
 

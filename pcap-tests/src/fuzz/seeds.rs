@@ -235,3 +235,12 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
         r#"{"v":2,"id":5,"method":"status"}"#,
     ])
 }
+
+pub(super) fn http_requests() -> Vec<Vec<u8>> {
+    lines(&[
+        "GET /metrics HTTP/1.1\r\nHost: localhost:9191\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6,*/*;q=0.1\r\n\r\n",
+        "HEAD /liveness?verbose HTTP/1.0\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+        "GET http://localhost/readiness HTTP/1.1\nAccept:text/plain;q=0\n\n",
+    ])
+}

@@ -1,8 +1,9 @@
-//! What people and programs write: resources, selectors, filters of connections, the control socket's lines.
+//! What people and programs write: resources, selectors, filters of connections, the control socket's lines, HTTP requests.
 
 use control::api::{Request, Response};
 use control::config::{DaemonConfig, Source, compute, load_sources};
 use control::flows::Filter;
+use control::http;
 use control::policy::testing::Suite;
 use control::policy::{calculate, resource, selector as selectors};
 
@@ -80,4 +81,21 @@ pub(super) fn protocol(data: &[u8]) {
         let again = Response::parse(line.trim_end().as_bytes());
         assert_eq!(again.map(|again| again.to_line()).ok(), Some(line));
     }
+}
+
+/// The beginning of an HTTP connection: a request that is taken is the same with more behind it, and was not there before its end.
+pub(super) fn http(data: &[u8]) {
+    let Ok(Some(request)) = http::Request::parse(data) else {
+        return;
+    };
+    assert!(!request.path.contains(['?', '#', ' ', '\n']), "{request:?}");
+    let _ = request.names("application/openmetrics-text");
+    let more = [data, b"GET / HTTP/1.1\r\n\r\n"].concat();
+    assert_eq!(http::Request::parse(&more), Ok(Some(request.clone())));
+    let whole = (0..=data.len()).find(|end| {
+        let part = data.get(..*end).unwrap_or_default();
+        http::Request::parse(part) != Ok(None)
+    });
+    let whole = whole.and_then(|end| data.get(..end)).unwrap_or_default();
+    assert_eq!(http::Request::parse(whole), Ok(Some(request)));
 }
