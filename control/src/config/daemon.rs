@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::hosts::HostEndpoints;
+use super::listen::Listen;
 use super::load;
 use super::source::{Located, Source};
 use super::yaml::{self, Node};
@@ -39,6 +40,11 @@ pub struct DaemonConfig {
     pub host_endpoints: HostEndpoints,
     /// `controlSocket`. Default: `/run/caracal/control.sock`.
     pub control_socket: PathBuf,
+    /// `metrics` and `health`: where they are served.
+    pub listen: Listen,
+    /// `ruleMetrics`: whether metrics count what each rule of policy has decided. Default: false, since each rule is a series, and
+    /// counting looks at every connection.
+    pub rule_metrics: bool,
 }
 
 /// An interface to other nodes.
@@ -180,6 +186,8 @@ impl Default for DaemonConfig {
             reevaluate_established: false,
             host_endpoints: HostEndpoints::default(),
             control_socket: PathBuf::from("/run/caracal/control.sock"),
+            listen: Listen::default(),
+            rule_metrics: false,
         }
     }
 }
@@ -299,6 +307,10 @@ impl DaemonConfig {
         }
         if let Some(path) = fields.get("controlSocket", cx, absolute_path) {
             self.control_socket = path.value;
+        }
+        self.listen.decode(&mut fields, cx);
+        if let Some(given) = fields.get("ruleMetrics", cx, decode::boolean) {
+            self.rule_metrics = given.value;
         }
         fields.finish(cx);
     }
@@ -432,6 +444,7 @@ mod tests {
         );
         assert_eq!(all.cores.len(), 2);
         assert_eq!(all.control_socket, DaemonConfig::default().control_socket);
+        assert_eq!(all.listen, DaemonConfig::default().listen);
     }
 
     #[test]
@@ -452,7 +465,7 @@ mod tests {
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
              frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\
              connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false}\n\
-             hostEndpoints: forwarded-only\ncontrolSocket: /s\n",
+             hostEndpoints: forwarded-only\ncontrolSocket: /s\nmetrics: off\nruleMetrics: true\n",
         )
         .unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "n");
@@ -488,6 +501,7 @@ mod tests {
         assert_eq!(config.connections, connections);
         assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);
         assert_eq!(config.control_socket, Path::new("/s"));
+        assert_eq!((config.listen.metrics, config.rule_metrics), (None, true));
     }
 
     #[test]
