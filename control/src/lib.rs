@@ -10,6 +10,7 @@ pub mod demo;
 pub mod desired;
 pub mod flows;
 pub mod http;
+mod metrics;
 pub mod netlink;
 pub mod node;
 mod observe;

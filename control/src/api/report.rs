@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod changes;
 mod flows;
 mod observed;
 
+pub use changes::Changes;
 pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
 pub use observed::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 
@@ -52,6 +54,9 @@ pub struct Status {
     /// The tables of connections.
     #[serde(default)]
     pub connections: Connections,
+    /// How long changes took to reach the pollers.
+    #[serde(default)]
+    pub changes: Changes,
 }
 
 impl Status {
@@ -93,6 +98,31 @@ pub enum Part {
     Other,
 }
 
+impl Part {
+    /// All that this program knows.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Daemon,
+        Self::Datastore,
+        Self::Ports,
+        Self::Host,
+        Self::Accounting,
+        Self::Connections,
+    ];
+
+    /// Its name, as in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::Datastore => "datastore",
+            Self::Ports => "ports",
+            Self::Host => "host",
+            Self::Accounting => "accounting",
+            Self::Connections => "connections",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// One poller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Poller {
@@ -106,6 +136,18 @@ pub struct Poller {
     pub sleeps: u64,
     /// Events for the control thread that were lost.
     pub events_lost: u64,
+    /// Records of connections that were lost.
+    #[serde(default)]
+    pub records_lost: u64,
+    /// Matches of `Log` rules that were only counted.
+    #[serde(default)]
+    pub logs_limited: u64,
+    /// Time of rounds in which packets came in, in nanoseconds.
+    #[serde(default)]
+    pub busy_nanoseconds: u64,
+    /// Time of the other rounds, sleep included, in nanoseconds.
+    #[serde(default)]
+    pub idle_nanoseconds: u64,
 }
 
 /// The resources' files.
@@ -121,6 +163,9 @@ pub struct Datastore {
     pub remarks: usize,
     /// What is wrong with the files as they are now; then the state before is in force.
     pub error: Option<String>,
+    /// Times that files or the routes they lead to were refused since the daemon started.
+    #[serde(default)]
+    pub refusals: u64,
 }
 
 /// How many routes there are.
@@ -278,6 +323,9 @@ pub struct KernelDrops {
 pub struct ReasonCount {
     /// The reason.
     pub reason: String,
+    /// The stage that dropped them.
+    #[serde(default)]
+    pub stage: String,
     /// How many.
     pub count: u64,
 }
@@ -297,6 +345,15 @@ pub struct Accounting {
     pub held: u64,
     /// Made by the dataplane itself and sent; in none of the others.
     pub originated: u64,
+    /// Made by the dataplane itself and not sent, for want of room.
+    #[serde(default)]
+    pub originated_dropped: u64,
+    /// ICMP errors that were not made, because of the rate limit.
+    #[serde(default)]
+    pub icmp_limited: u64,
+    /// Partial transport checksums that were completed.
+    #[serde(default)]
+    pub checksums_completed: u64,
     /// Whether each packet that came in has one fate, but for those that pollers have in hand at this moment.
     pub balanced: bool,
 }

@@ -62,10 +62,11 @@ impl Node {
         }
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let now = Instant::now();
         let accounting = tally::accounting(self.pollers.counters());
         let mut problems = self.datastore_problem();
+        problems.extend(self.telemetry.problems());
         problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
         if !accounting.balanced {
@@ -106,6 +107,7 @@ impl Node {
                 loaded_seconds_ago: now.duration_since(self.store.loaded).as_secs(),
                 remarks: self.store.remarks,
                 error: self.store.error.clone(),
+                refusals: self.telemetry.refusals,
             },
             routes: RouteCounts {
                 ipv4,
@@ -119,6 +121,7 @@ impl Node {
             accounting,
             drops: self.reason_counts(),
             connections,
+            changes: self.telemetry.changes.clone(),
         }
     }
 
@@ -222,6 +225,10 @@ impl Node {
                 rounds: counters.rounds.get(),
                 sleeps: counters.sleeps.get(),
                 events_lost: counters.events_lost.get(),
+                records_lost: counters.records_lost.get(),
+                logs_limited: counters.logs_limited.get(),
+                busy_nanoseconds: counters.busy.get(),
+                idle_nanoseconds: counters.idle.get(),
             };
         self.pollers.counters().zip(cores).map(report).collect()
     }
@@ -277,6 +284,17 @@ impl Node {
     }
 
     fn drops(&self) -> Drops {
+        let (total, drops, kernel) = self.drop_counts();
+        Drops {
+            total,
+            drops,
+            kernel,
+            rules: self.denying_rules(),
+        }
+    }
+
+    /// Drops in all, by reason and port of entry, and the kernel's by port.
+    pub(super) fn drop_counts(&self) -> (u64, Vec<DropCount>, Vec<KernelDrops>) {
         let mut totals = tally::drops(&self.pollers.counters(), self.numbers());
         let total = totals.iter().sum();
         let mut drops = Vec::new();
@@ -311,12 +329,7 @@ impl Node {
             count(reason, None, left);
         }
         drops.sort_by(|a, b| (b.count, &a.reason, &a.port).cmp(&(a.count, &b.reason, &b.port)));
-        Drops {
-            total,
-            drops,
-            kernel,
-            rules: self.denying_rules(),
-        }
+        (total, drops, kernel)
     }
 
     fn reason_counts(&self) -> Vec<ReasonCount> {
@@ -327,6 +340,7 @@ impl Node {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| ReasonCount {
                 reason: reason.name().to_owned(),
+                stage: reason.stage().to_owned(),
                 count,
             })
             .collect();

@@ -34,6 +34,7 @@ impl Node {
     pub(super) fn serve(&mut self, signals: &SignalFd, wake: &Wake) -> Result<(), RunError> {
         loop {
             self.sleep(signals, wake)?;
+            self.beat(Instant::now());
             // Empties the counter; it may be empty already.
             let _ = wake.read();
             while let Ok(Some(signal)) = signals.read_signal() {
@@ -56,6 +57,7 @@ impl Node {
                     // The routes that fit are in force; a daemon that ended would close every pod.
                     if let Err(error) = self.follow(&changes) {
                         tracing::error!(%error, "a change of the kernel's is left out");
+                        self.telemetry.refusals += 1;
                     }
                 }
                 Err(error) => tracing::warn!(%error, "the kernel's network state"),
@@ -77,6 +79,7 @@ impl Node {
                 let response = self.answer(&request);
                 self.api.respond(ticket, &response, now);
             }
+            self.serve_metrics(now);
         }
     }
 
@@ -92,6 +95,7 @@ impl Node {
             until(Some(self.host_ports_due)),
             Some(self.watch.timeout(now)),
             self.api.timeout(now),
+            self.telemetry.timeout(now),
         ];
         let timeout = dues.into_iter().flatten().fold(LONGEST, Duration::min);
         let mut fds = vec![
@@ -101,6 +105,7 @@ impl Node {
             PollFd::new(self.watch.fd(), PollFlags::POLLIN),
         ];
         fds.extend(self.api.poll_fds());
+        fds.extend(self.telemetry.poll_fds());
         let timeout =
             PollTimeout::try_from(timeout.as_millis() as u64 + 1).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {

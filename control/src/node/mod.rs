@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod flows;
 mod guard;
+mod health;
 mod host;
 mod host_ports;
 mod host_protocols;
@@ -21,7 +22,10 @@ mod pollers;
 mod ports;
 mod rules;
 mod start;
+mod systemd;
 mod tally;
+mod telemetry;
+mod vitals;
 
 pub use budget::Budget;
 pub use error::RunError;
@@ -55,6 +59,7 @@ use neighbours::Neighbours;
 use observe::Observation;
 use pollers::Pollers;
 use ports::Served;
+use telemetry::Telemetry;
 
 /// After a failure to serve a port it is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
@@ -114,6 +119,7 @@ pub struct Node {
     watch: Watch,
     loader: Loader,
     api: api::Server,
+    telemetry: Telemetry,
     started: Instant,
     /// Bytes set aside for packets.
     packet_memory: u64,
@@ -171,6 +177,7 @@ struct Loaded {
 pub fn run(config: &Path) -> Result<(), RunError> {
     let signals = events::block_signals()?;
     let (mut node, wake) = start::start(config)?;
+    node.tell_ready();
     tracing::info!(node = node.name, "ready");
     let outcome = node.serve(&signals, &wake);
     node.stop();
@@ -253,6 +260,7 @@ impl Node {
                 if let Err(error) = self.compiler.set_desired(desired, &self.mirror) {
                     tracing::error!(%error, "resources refused; the state before stays in force");
                     self.store.error = Some(error.to_string());
+                    self.telemetry.refusals += 1;
                     return;
                 }
                 self.store = Store::new(resources, &remarks);
@@ -266,6 +274,7 @@ impl Node {
                 let error = diagnostics.render(false);
                 tracing::error!("bad resources; the state before stays in force\n{error}");
                 self.store.error = Some(error);
+                self.telemetry.refusals += 1;
             }
         }
     }
@@ -276,8 +285,12 @@ impl Node {
             return;
         }
         let refused = self.try_publish().err().map(|error| error.to_string());
+        if refused.is_none() {
+            self.telemetry.published(Instant::now());
+        }
         if let Some(error) = refused.as_ref().filter(|_| refused != self.refused) {
             tracing::error!(%error, "routes refused; the tables before stay in force");
+            self.telemetry.refusals += 1;
         }
         self.refused = refused;
     }
@@ -373,8 +386,12 @@ impl Node {
             mut host,
             config,
             mut writer,
+            telemetry,
             ..
         } = self;
+        telemetry.stopping();
+        // Nobody is to be told that all is well, or that pollers stand.
+        drop(telemetry);
         pollers.stop();
         if let Err(error) = neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Node;
 use crate::api::report::{DenyingRule, PolicyShown};
 use crate::api::{ApiError, ErrorCode};
+use crate::metrics::RuleUse;
 use crate::policy::model::Direction;
 use crate::policy::show::{self, Counted, Counts, Shown};
 use crate::policy::verdict::{Owner, Reason};
@@ -90,6 +91,32 @@ impl Node {
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.packets));
         rules.truncate(MOST);
         rules
+    }
+
+    /// What each rule in force has decided.
+    pub(super) fn rule_uses(&self) -> Vec<RuleUse> {
+        let under_way = self.under_way();
+        let rules = self.compiler.policy().in_force();
+        let used = rules.filter_map(|(id, reason, direction)| {
+            let Reason::Rule(rule) = reason else {
+                return None;
+            };
+            let (tier, policy) = match &rule.owner {
+                Owner::Policy { tier, id } => (Some(tier.to_string()), id.to_string()),
+                Owner::Profile(name) => (None, format!("Profile {name}")),
+            };
+            let count = self.count(id, &under_way);
+            Some(RuleUse {
+                tier,
+                policy,
+                direction: direction.as_str(),
+                rule: rule.number(),
+                action: rule.action.as_str(),
+                connections: count.connections,
+                packets: count.packets,
+            })
+        });
+        used.collect()
     }
 
     fn count(&self, id: RuleId, under_way: &UnderWay) -> RuleCount {

@@ -37,6 +37,8 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
             what: "read the host's name",
             source,
         })?;
+    // Before the files are read, which may take a while: probes are told.
+    let telemetry = super::telemetry::Telemetry::start(config.listen)?;
     // Before the files are read: what changes from then on is noticed.
     let watch = Watch::new(&config.resources);
     let mut loader = Loader::new(std::slice::from_ref(&config.resources));
@@ -182,6 +184,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         watch,
         loader,
         api,
+        telemetry,
         started: Instant::now(),
         packet_memory: budget.bytes(),
         store: super::Store::new(resources, &remarks),

@@ -102,6 +102,9 @@ pub(super) fn accounting<'a>(counters: impl Iterator<Item = &'a Arc<Counters>>) 
         sum.punt += punt;
         sum.held += held;
         sum.originated += counters.originated.get();
+        sum.originated_dropped += counters.originated_dropped.get();
+        sum.icmp_limited += counters.icmp_limited.get();
+        sum.checksums_completed += counters.checksums_completed.get();
     }
     sum
 }

@@ -15,5 +15,6 @@ mod reload;
 mod scale;
 mod spray;
 mod stderr;
+mod telemetry;
 mod traffic;
 mod two_pollers;

@@ -33,12 +33,18 @@ impl PolicyCompiler {
 
     /// What is in force that denies: rules, and what does where no rule matches. With the direction of packets that are denied.
     pub fn denying(&self) -> impl Iterator<Item = (RuleId, Reason, Direction)> {
+        self.in_force().filter(
+            |(_, reason, _)| !matches!(reason, Reason::Rule(rule) if rule.action != Action::Deny),
+        )
+    }
+
+    /// All that is in force and decides: rules, and what denies where no rule matches. With the direction of its packets.
+    pub fn in_force(&self) -> impl Iterator<Item = (RuleId, Reason, Direction)> {
         let rules = self.compiled.values().flat_map(|compiled| &compiled.ids);
         let ids = rules.chain(self.defaults.ids());
         ids.filter_map(|id| {
             let (reason, direction) = self.numbers.name(*id)?.decided(&self.model);
-            let denies = !matches!(&reason, Reason::Rule(rule) if rule.action != Action::Deny);
-            denies.then_some((*id, reason, direction))
+            Some((*id, reason, direction))
         })
     }
 
