@@ -179,6 +179,15 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         Some(&mut entries.get_mut(place.ok()?)?.1)
     }
 
+    /// All values, to be changed, in the order of their keys.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        let chunks = self
+            .chunks
+            .iter_mut()
+            .flat_map(|chunk| Arc::make_mut(chunk).iter_mut());
+        chunks.map(|(_, value)| value)
+    }
+
     /// Takes a key away. Returns the value that it had.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where

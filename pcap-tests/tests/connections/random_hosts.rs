@@ -69,7 +69,8 @@ fn open_pods(model: &mut Model) {
         inbound: allow(),
         outbound: allow(),
     };
-    model.profiles.insert("open".to_owned(), Profile { rules });
+    let profile = Profile { rules };
+    model.profiles.insert("open".to_owned(), profile.into());
     for workload in model.workloads.values_mut() {
         let workload = Arc::make_mut(workload);
         workload.tiers.clear();

@@ -229,9 +229,8 @@ pub(crate) fn model(dice: &mut Dice) -> Model {
         ids.push(id);
     }
     for name in ["kns.x", "ksa.x"] {
-        model
-            .profiles
-            .insert(name.to_owned(), Profile { rules: rules(dice) });
+        let profile = Profile { rules: rules(dice) };
+        model.profiles.insert(name.to_owned(), profile.into());
     }
     for (name, interface, addresses) in [
         ("a", "calia", [POD_ADDR, POD6]),
