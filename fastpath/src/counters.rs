@@ -96,6 +96,8 @@ pub struct Counters {
     pub records_lost: Counter,
     /// Matches of `Log` rules that were only counted, because of the rate limit.
     pub logs_limited: Counter,
+    /// Copies of packets for who captures that were lost because the ring was full.
+    pub copies_lost: Counter,
     /// Generation of the tables in force.
     pub generation: Counter,
 }
@@ -130,6 +132,7 @@ impl Counters {
             connections_untracked: Counter::default(),
             records_lost: Counter::default(),
             logs_limited: Counter::default(),
+            copies_lost: Counter::default(),
             generation: Counter::default(),
         }
     }

@@ -30,3 +30,4 @@ pub mod record;
 pub mod snapshot;
 pub mod stage;
 pub mod tables;
+pub mod tap;

@@ -17,6 +17,7 @@ use crate::stage::egress::Observe;
 use crate::stage::fragment::Outbox;
 use crate::stage::{apply, decap, egress, flow, icmp, parse, resolve, tunnel_error};
 use crate::tables::{NextHop, Tables};
+use crate::tap::Tap;
 
 /// How long a held packet rests between two looks at its neighbour.
 const RETRY: u64 = 10_000_000;
@@ -40,6 +41,8 @@ pub struct Pipeline {
     reminded: Tick,
     /// Connections; without it each packet is decided by itself.
     tracker: Option<Tracker>,
+    /// For who captures. Not here while it is at work.
+    tap: Option<Box<Tap>>,
 }
 
 impl Pipeline {
@@ -56,6 +59,7 @@ impl Pipeline {
             retried: (Tick(0), 0),
             reminded: Tick(0),
             tracker: None,
+            tap: None,
         }
     }
 
@@ -65,6 +69,25 @@ impl Pipeline {
     pub fn with_connections(mut self, tracker: Tracker) -> Self {
         self.tracker = Some(tracker);
         self
+    }
+
+    /// The same pipeline, which copies packets for who captures.
+    #[must_use]
+    pub fn with_tap(mut self, tap: Tap) -> Self {
+        self.tap = Some(Box::new(tap));
+        self
+    }
+
+    /// The tap, if packets of the round that begins are to be captured: it is to observe them, and to be
+    /// [given back](Self::give_back).
+    #[inline]
+    pub(crate) fn take_tap(&mut self, now: Tick, generation: u64) -> Option<Box<Tap>> {
+        self.tap.take_if(|tap| tap.look(now, generation))
+    }
+
+    /// Gives the tap back.
+    pub(crate) fn give_back(&mut self, tap: Box<Tap>) {
+        self.tap = Some(tap);
     }
 
     /// Whether it has more to do at once, packets or not.
@@ -88,7 +111,11 @@ impl Pipeline {
             Some(tracker) => tracker.take_pending(),
             None => false,
         };
-        self.events.take_pending() | records
+        let copies = match &mut self.tap {
+            Some(tap) => tap.take_pending(),
+            None => false,
+        };
+        self.events.take_pending() | records | copies
     }
 
     /// How many packets wait: for a neighbour, or for the first fragment of their datagram.
@@ -107,6 +134,7 @@ impl Pipeline {
         observer: &mut O,
     ) {
         self.count_received(batch, id);
+        observer.received(batch, id, io);
         let Some(port) = tables.port(id) else {
             for packet in batch.packets() {
                 packet.drop(DropReason::PortDown);
@@ -152,7 +180,7 @@ impl Pipeline {
         }
         apply::run(batch, io, tables, &mut self.outbox, &self.counters);
         egress::run(batch, io, &self.counters, observer);
-        self.outbox.send(io, &self.counters);
+        self.outbox.send(io, &self.counters, observer);
         self.send_own(io, tables, observer);
         self.go_on(io, tables, now, observer);
         self.count_held();
@@ -272,7 +300,7 @@ impl Pipeline {
         icmp::run(retry, io, tables, limiter, now, own, counters);
         apply::run(retry, io, tables, outbox, counters);
         egress::run(retry, io, counters, observer);
-        outbox.send(io, counters);
+        outbox.send(io, counters, observer);
         self.send_own(io, tables, observer);
     }
 
@@ -315,7 +343,7 @@ impl Pipeline {
         }
         apply::run(own, io, tables, outbox, counters);
         egress::run(own, io, counters, observer);
-        outbox.send(io, counters);
+        outbox.send(io, counters, observer);
     }
 }
 

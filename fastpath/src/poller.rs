@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::io::PacketIo;
 use crate::pipeline::Pipeline;
 use crate::snapshot::Subscriber;
+use crate::stage::egress::Observe;
 use crate::tables::Tables;
 
 /// When a poller that finds no packets goes to sleep.
@@ -115,10 +116,28 @@ impl<I: PacketIo> Poller<I> {
         // Ports first: a port's number goes to another only after every poller let go of it, so tables that are newer
         // than the sockets drop, and never send to the wrong port.
         self.io.maintain(now);
-        let tables = self.tables.refresh();
-        self.pipeline.counters().generation.set(tables.generation);
+        let generation = self.tables.refresh().generation;
+        self.pipeline.counters().generation.set(generation);
+        // Who captures sees every packet of a round; nobody pays for it otherwise.
+        if let Some(mut tap) = self.pipeline.take_tap(now, generation) {
+            let received = self.observed_round(batch, now, &mut *tap);
+            self.pipeline.give_back(tap);
+            received
+        } else {
+            self.observed_round(batch, now, &mut ())
+        }
+    }
+
+    fn observed_round<O: Observe>(
+        &mut self,
+        batch: &mut Batch,
+        now: Tick,
+        observer: &mut O,
+    ) -> usize {
+        let tables = self.tables.current();
         // Before what comes in now, so that packets that waited stay in front of those that did not have to.
-        self.pipeline.run_timers(&mut self.io, tables, now, &mut ());
+        self.pipeline
+            .run_timers(&mut self.io, tables, now, observer);
         let mut received = 0;
         let queues = self.io.rx_queues();
         let first = self.pipeline.counters().rounds.get() as usize % queues.max(1);
@@ -131,7 +150,7 @@ impl<I: PacketIo> Poller<I> {
             }
             received += batch.len();
             self.pipeline
-                .run(batch, &mut self.io, tables, port, now, &mut ());
+                .run(batch, &mut self.io, tables, port, now, observer);
         }
         self.io.flush();
         self.pipeline.counters().rounds.add(1);

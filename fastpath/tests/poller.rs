@@ -285,3 +285,114 @@ fn time_is_counted_by_whether_packets_came_in() {
         "no time is lost or counted twice"
     );
 }
+
+#[test]
+fn who_captures_gets_copies_of_what_comes_in_goes_out_and_is_dropped() {
+    use fastpath::reason::DropReason;
+    use fastpath::tap::{Copied, Moment, Switch, Tap, Wanted};
+
+    let mut publisher = Publisher::new(tables(1, true));
+    let mut poller = poller(&mut publisher, 64);
+    let (ring, switch) = (Arc::new(ArrayQueue::new(64)), Arc::new(Switch::default()));
+    let tap = Tap::new(
+        Arc::clone(&ring),
+        Arc::clone(&switch),
+        Arc::clone(poller.pipeline.counters()),
+    );
+    poller.pipeline = poller.pipeline.with_tap(tap);
+    let mut batch = Batch::default();
+    let mut spoofed = datagram(POD_ADDR, 2);
+    spoofed[29] ^= 0xff;
+    // Its checksum is that of the right address.
+    spoofed[24] = 0;
+    spoofed[25] = 0;
+    let checksum = etherparse::Ipv4HeaderSlice::from_slice(&spoofed[14..])
+        .expect("a header")
+        .to_header()
+        .calc_header_checksum();
+    spoofed[24..26].copy_from_slice(&checksum.to_be_bytes());
+    let mut round = |wanted, packet: &[u8], at| {
+        switch.set(wanted);
+        assert!(poller.io.inject(POD, packet));
+        poller.round(&mut batch, Tick(at));
+        poller.io.take_sent(UPLINK, <[u8]>::to_vec);
+        std::iter::from_fn(|| ring.pop()).collect::<Vec<Copied>>()
+    };
+    let all = Wanted {
+        drops_only: false,
+        port: None,
+    };
+    let only = |port| Wanted {
+        port: Some(port),
+        ..all
+    };
+    let drops = Wanted {
+        drops_only: true,
+        ..all
+    };
+    let seen =
+        |copies: Vec<Copied>| -> Vec<_> { copies.iter().map(|it| (it.port, it.moment)).collect() };
+    let dropped = Moment::Dropped {
+        reason: DropReason::SourceSpoofed,
+        by: fastpath::policy::Decider::NOBODY,
+    };
+    let good = datagram(POD_ADDR, 1);
+    assert_eq!(round(None, &good, 1), []);
+    let copies = round(Some(all), &good, 2);
+    assert_eq!(copies[0].bytes(), good);
+    assert_eq!((copies[0].at, copies[0].generation), (Tick(2), 1));
+    // The TTL is one less, and the next hop's MAC address is in it.
+    assert_eq!(copies[1].bytes()[..6], SERVER_MAC.0);
+    assert_eq!(copies[1].bytes()[22], 63);
+    assert_eq!(seen(copies), [(POD, Moment::In), (UPLINK, Moment::Out)]);
+    assert_eq!(
+        seen(round(Some(only(UPLINK)), &good, 3)),
+        [(UPLINK, Moment::Out)]
+    );
+    assert_eq!(seen(round(Some(drops), &good, 4)), []);
+    let copies = round(Some(drops), &spoofed, 5);
+    assert_eq!(copies[0].bytes(), spoofed);
+    assert_eq!(seen(copies), [(POD, dropped)]);
+    assert_eq!(
+        seen(round(Some(all), &spoofed, 6)),
+        [(POD, Moment::In), (POD, dropped)]
+    );
+    assert_eq!(round(None, &spoofed, 7), []);
+    assert!(poller.pipeline.counters().is_balanced());
+}
+
+#[test]
+fn a_full_transmit_ring_is_a_drop_and_not_a_packet_that_went_out() {
+    use fastpath::reason::DropReason;
+    use fastpath::tap::{Moment, Switch, Tap, Wanted};
+
+    let mut publisher = Publisher::new(tables(1, true));
+    let mut poller = poller(&mut publisher, 1);
+    let (ring, switch) = (Arc::new(ArrayQueue::new(64)), Arc::new(Switch::default()));
+    switch.set(Some(Wanted {
+        drops_only: false,
+        port: None,
+    }));
+    let counters = Arc::clone(poller.pipeline.counters());
+    poller.pipeline = poller
+        .pipeline
+        .with_tap(Tap::new(Arc::clone(&ring), switch, counters));
+    for number in [1, 2] {
+        assert!(poller.io.inject(POD, &datagram(POD_ADDR, number)));
+    }
+    poller.round(&mut Batch::default(), Tick(1));
+    let moments: Vec<_> = std::iter::from_fn(|| ring.pop())
+        .map(|it| it.moment)
+        .collect();
+    assert_eq!(moments[..3], [Moment::In, Moment::In, Moment::Out]);
+    assert!(
+        matches!(
+            moments[3..],
+            [Moment::Dropped {
+                reason: DropReason::TxRingFull,
+                ..
+            }]
+        ),
+        "{moments:?}"
+    );
+}

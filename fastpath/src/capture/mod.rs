@@ -1,7 +1,8 @@
-//! Capture files: pcap and pcapng in, pcap out. Plain bytes, no dependencies; never on the packet path.
+//! Capture files: pcap and pcapng in and out. Plain bytes, no dependencies; never on the packet path.
 //!
 //! Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 
+pub mod blocks;
 mod error;
 mod link;
 mod pcapng;

@@ -2,12 +2,26 @@
 
 use crate::batch::{Batch, Fate, Packet, flag};
 use crate::counters::Counters;
+use crate::frame::Frame;
 use crate::io::PacketIo;
 use crate::port::PortId;
 use crate::reason::DropReason;
 
-/// Sees each packet's fate as it is sealed. Replay writes its verdicts with it; pollers use `()`.
+/// Sees each packet's fate as it is sealed. Replay writes its verdicts with it, who captures copies packets ([`Tap`](crate::tap::Tap)); pollers
+/// use `()` otherwise.
 pub trait Observe {
+    /// A batch came in by a port. Nothing is known of its packets yet.
+    #[inline(always)]
+    fn received<I: PacketIo>(&mut self, _batch: &mut Batch, _port: PortId, _io: &mut I) {}
+
+    /// This is how a packet looks before its fate, or [`sent`](Self::sent), is told.
+    #[inline(always)]
+    fn leaving<I: PacketIo>(&mut self, _frame: &Frame, _io: &mut I) {}
+
+    /// A later fragment of a packet was sent by a port.
+    #[inline(always)]
+    fn sent(&mut self, _port: PortId) {}
+
     /// The packet as it leaves the pipeline. Its frame is gone.
     fn fate(&mut self, packet: &Packet);
 }
@@ -26,6 +40,7 @@ pub fn run<I: PacketIo, O: Observe>(
 ) {
     let mut tally = Tally::default();
     for packet in batch.packets() {
+        observer.leaving(&packet.frame, io);
         if let Fate::Transmit(port) = packet.fate {
             if port != tally.port {
                 tally.count(counters);

@@ -12,6 +12,7 @@ use crate::io::{HEADROOM, PacketIo};
 use crate::port::PortId;
 use crate::reason::DropReason;
 use crate::stage::apply::{inner_of, write_reason};
+use crate::stage::egress::Observe;
 use crate::tables::Adjacency;
 
 /// The most fragments that wait for the end of their batch.
@@ -35,11 +36,18 @@ impl Default for Outbox {
 
 impl Outbox {
     /// Sends what waits.
-    pub fn send<I: PacketIo>(&mut self, io: &mut I, counters: &Counters) {
+    pub fn send<I: PacketIo, O: Observe>(
+        &mut self,
+        io: &mut I,
+        counters: &Counters,
+        observer: &mut O,
+    ) {
         for (port, frame) in self.frames.drain(..) {
             let len = u64::from(frame.len);
+            observer.leaving(&frame, io);
             match io.send(port, frame) {
                 Ok(()) => {
+                    observer.sent(port);
                     counters.originated.add(1);
                     if let Some(port) = counters.port(port) {
                         port.tx_packets.add(1);
