@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod calico;
+mod capture;
 pub mod cli;
 pub mod compile;
 pub mod config;

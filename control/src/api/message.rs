@@ -46,6 +46,8 @@ pub enum Method {
     FlushFlows(FlushParams),
     /// [`Observed`](super::report::Observed).
     Observe(ObserveParams),
+    /// [`Captured`](super::report::Captured).
+    Capture(CaptureParams),
 }
 
 /// Which endpoint.
@@ -158,6 +160,24 @@ pub struct ObserveParams {
     /// Only those with an address of this network at either end.
     #[serde(default, rename = "ip", skip_serializing_if = "Option::is_none")]
     pub net: Option<IpNet>,
+}
+
+/// Which packets. They are captured for the next seconds, until the next question.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureParams {
+    /// Those that are newer: `next` of the answer before. Without it those from now on, and so none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Only those that come in or go out by this port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Only those that are dropped.
+    #[serde(default)]
+    pub drops: bool,
+    /// Only those that are meant by this [`Filter`](crate::flows::Filter).
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 /// Why there is no result.
@@ -303,8 +323,13 @@ impl Method {
                     .map(Self::Observe)
                     .map_err(bad);
             }
+            "capture" => {
+                return serde_json::from_value(given)
+                    .map(Self::Capture)
+                    .map_err(bad);
+            }
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe, capture";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }
@@ -393,6 +418,12 @@ mod tests {
                 verdict: Some(FlowVerdict::Denied),
                 net: Some("10.0.0.0/8".parse().unwrap()),
                 ..ObserveParams::default()
+            }),
+            Method::Capture(CaptureParams {
+                after: Some(3),
+                interface: Some("cali0".to_owned()),
+                drops: true,
+                filter: Some("udp".to_owned()),
             }),
         ] {
             let request = Request { id: 9, method };

@@ -24,8 +24,8 @@ mod server;
 pub use bind::{BindError, Bound};
 pub use client::{Client, ClientError};
 pub use message::{
-    ApiError, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method, ObserveParams,
-    PageParams, Request, Response, RoutesParams,
+    ApiError, CaptureParams, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method,
+    ObserveParams, PageParams, Request, Response, RoutesParams,
 };
 pub use server::{Limits, Server, Ticket};
 

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod captured;
 mod changes;
 mod flows;
 mod observed;
 
+pub use captured::{Captured, CapturedPacket, Moment};
 pub use changes::Changes;
 pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
 pub use observed::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
@@ -142,6 +144,9 @@ pub struct Poller {
     /// Matches of `Log` rules that were only counted.
     #[serde(default)]
     pub logs_limited: u64,
+    /// Copies of packets for who captures that were lost.
+    #[serde(default)]
+    pub copies_lost: u64,
     /// Time of rounds in which packets came in, in nanoseconds.
     #[serde(default)]
     pub busy_nanoseconds: u64,

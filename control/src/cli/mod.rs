@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Every command returns an [`Exit`].
 
 mod ask;
+mod capture;
 mod cleanup;
 mod drops;
 mod explain;
@@ -101,6 +102,8 @@ pub enum Command {
     Flows(flows::Args),
     /// Show connections as they begin: allowed, denied, logged.
     Observe(observe::Args),
+    /// Write packets to a file for Wireshark, those that are dropped with the reason.
+    Capture(capture::Args),
     /// Explain a reason for drops.
     Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
@@ -147,6 +150,7 @@ impl Cli {
             Command::Routes(args) => routes::run(args, &self),
             Command::Flows(args) => flows::run(args, &self),
             Command::Observe(args) => observe::run(args, &self),
+            Command::Capture(args) => capture::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(&self),
             Command::Validate(args) => validate::run(args, &self),

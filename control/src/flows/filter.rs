@@ -94,15 +94,31 @@ impl<E> Test<E> {
     }
 }
 
+impl<E> Filter<E> {
+    /// Whether it holds, where `test` says which conditions do.
+    pub(crate) fn holds(&self, test: &impl Fn(&Test<E>) -> bool) -> bool {
+        match self {
+            Self::Test(condition) => test(condition),
+            Self::Not(inner) => !inner.holds(test),
+            Self::All(parts) => parts.iter().all(|part| part.holds(test)),
+            Self::Any(parts) => parts.iter().any(|part| part.holds(test)),
+        }
+    }
+
+    /// Whether any of its conditions is such a one.
+    pub(crate) fn has(&self, is: &impl Fn(&Test<E>) -> bool) -> bool {
+        match self {
+            Self::Test(condition) => is(condition),
+            Self::Not(inner) => inner.has(is),
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.has(is)),
+        }
+    }
+}
+
 impl Filter<Vec<PortId>> {
     /// Whether a connection is meant.
     pub fn matches(&self, connection: &Connection) -> bool {
-        match self {
-            Self::Test(test) => test.holds(connection),
-            Self::Not(inner) => !inner.matches(connection),
-            Self::All(parts) => parts.iter().all(|part| part.matches(connection)),
-            Self::Any(parts) => parts.iter().any(|part| part.matches(connection)),
-        }
+        self.holds(&|test| test.holds(connection))
     }
 }
 

@@ -228,6 +228,12 @@ pub(super) const METRICS: &[Metric] = &[
     counter("poller_events_lost", "status.pollers[].events_lost", "Events for the control thread that were lost, because it was behind.").labelled(POLLER),
     counter("poller_records_lost", "status.pollers[].records_lost", "Records of connections that were lost: `caracal observe` misses them.").labelled(POLLER),
     counter("poller_logs_limited", "status.pollers[].logs_limited", "Matches of `Log` rules that were only counted, because of the rate limit.").labelled(POLLER),
+    counter(
+        "poller_copies_lost",
+        "status.pollers[].copies_lost",
+        "Copies of packets that were lost: `caracal capture` misses them.",
+    )
+    .labelled(POLLER),
     gauge("packet_memory", "status.packet_memory_bytes", "Memory set aside for packets.").in_unit(Unit::Bytes),
     // Configuration and the kernel's state.
     gauge("config_generation", "status.generation", "Generation of the tables that were published last."),

@@ -55,6 +55,7 @@ impl Node {
                 self.flush_flows(params).and_then(|flushed| value(&flushed))
             }
             Method::Observe(params) => self.observed(params),
+            Method::Capture(params) => self.captured(params),
         };
         Response {
             id: Some(request.id),
@@ -227,6 +228,7 @@ impl Node {
                 events_lost: counters.events_lost.get(),
                 records_lost: counters.records_lost.get(),
                 logs_limited: counters.logs_limited.get(),
+                copies_lost: counters.copies_lost.get(),
                 busy_nanoseconds: counters.busy.get(),
                 idle_nanoseconds: counters.idle.get(),
             };

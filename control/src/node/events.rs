@@ -50,7 +50,9 @@ impl Node {
             }
             // What was seen of a port counts before its number may go to another.
             self.hear_pollers();
-            self.take_records(Instant::now());
+            let now = Instant::now();
+            self.take_records(now);
+            self.take_copies(now);
             self.collect_sockets();
             match self.mirror.drain() {
                 Ok(changes) => {

@@ -58,7 +58,10 @@ impl Node {
     }
 
     /// Reads a filter, with the ports that its endpoints' names stand for.
-    fn filter(&self, text: Option<&str>) -> Result<Option<Filter<Vec<PortId>>>, ApiError> {
+    pub(super) fn filter(
+        &self,
+        text: Option<&str>,
+    ) -> Result<Option<Filter<Vec<PortId>>>, ApiError> {
         let bad = |message: String| ApiError::new(ErrorCode::BadParams, message);
         let Some(text) = text else { return Ok(None) };
         let filter = Filter::parse(text).map_err(|error| bad(format!("match: {error}")))?;

@@ -4,6 +4,7 @@
 
 mod answer;
 mod budget;
+mod capture;
 mod connections;
 mod error;
 mod events;
@@ -54,6 +55,7 @@ use crate::config::{
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
+use capture::Capture;
 use lingering::Lingering;
 use neighbours::Neighbours;
 use observe::Observation;
@@ -116,6 +118,7 @@ pub struct Node {
     path_mtus: HashMap<(PeerId, bool), Instant>,
     /// What was told of connections.
     observation: Observation,
+    capture: Capture,
     watch: Watch,
     loader: Loader,
     api: api::Server,

@@ -15,6 +15,7 @@ use fastpath::poller::{Notify, PollMode, Poller};
 use fastpath::record::{Record, Records};
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
+use fastpath::tap::{Copied, Switch, Tap, Wanted};
 use flowtable::Tick;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -28,12 +29,17 @@ const EVENTS: usize = 1024;
 /// Room for records of connections of one poller: half a megabyte.
 const RECORDS: usize = 4096;
 
+/// Room for copies of packets of one poller: half a megabyte.
+const COPIES: usize = 2048;
+
 /// All pollers of the process.
 pub(super) struct Pollers {
     handles: Vec<Handle>,
     stop: Arc<AtomicBool>,
     /// Whether pollers tell of each connection.
     observed: Arc<AtomicBool>,
+    /// What packets pollers copy.
+    switch: Arc<Switch>,
     /// When they were started: where their clocks begin, some milliseconds more or less.
     started: Option<Instant>,
 }
@@ -44,6 +50,7 @@ struct Handle {
     counters: Arc<Counters>,
     events: Arc<ArrayQueue<Event>>,
     records: Arc<ArrayQueue<Record>>,
+    copies: Arc<ArrayQueue<Copied>>,
 }
 
 /// A poller that is set up and not started: sockets can be given to it already.
@@ -63,6 +70,7 @@ pub(super) fn plan(
 ) -> Result<(Pollers, Vec<Planned>), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
     let observed = Arc::new(AtomicBool::new(false));
+    let switch = Arc::new(Switch::default());
     let mode = match config.poll_mode {
         daemon::PollMode::Adaptive => PollMode::DEFAULT,
         daemon::PollMode::Busy => PollMode::Busy,
@@ -85,10 +93,16 @@ pub(super) fn plan(
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let secret = super::start::random_key()?;
         let records = Arc::new(ArrayQueue::new(RECORDS));
+        let copies = Arc::new(ArrayQueue::new(COPIES));
         let tracker = Tracker::new(Arc::clone(connections), (index, count), secret)
             .with_records(Records::new(Arc::clone(&records), Arc::clone(&observed)));
         let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)))
-            .with_connections(tracker);
+            .with_connections(tracker)
+            .with_tap(Tap::new(
+                Arc::clone(&copies),
+                Arc::clone(&switch),
+                Arc::clone(&counters),
+            ));
         let notify = {
             let wake = Arc::clone(wake);
             // Only a counter at its limit refuses, and then control is awake.
@@ -115,12 +129,14 @@ pub(super) fn plan(
             counters,
             events,
             records,
+            copies,
         });
     }
     let pollers = Pollers {
         handles,
         stop,
         observed,
+        switch,
         started: None,
     };
     Ok((pollers, planned))
@@ -216,6 +232,23 @@ impl Pollers {
         }
         records.sort_by_key(|record| record.at);
         records
+    }
+
+    /// Has pollers copy these packets, or none.
+    pub(super) fn set_captured(&self, wanted: Option<Wanted>) {
+        self.switch.set(wanted);
+    }
+
+    /// What pollers copied since the last call; of one poller what was there at the beginning of the call, so that it has an end.
+    pub(super) fn copies(&self) -> Vec<Copied> {
+        let mut copies = Vec::new();
+        for handle in &self.handles {
+            let there = handle.copies.len();
+            copies.extend(std::iter::from_fn(|| handle.copies.pop()).take(there));
+        }
+        // Those of one poller stay in order.
+        copies.sort_by_key(|copied| copied.at);
+        copies
     }
 
     /// Each poller's counters.

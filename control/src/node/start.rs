@@ -181,6 +181,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         connections,
         path_mtus: HashMap::new(),
         observation: super::Observation::default(),
+        capture: super::Capture::default(),
         watch,
         loader,
         api,

@@ -1,6 +1,7 @@
 //! The daemon as a process in a network namespace: real veths, real stacks, real packets.
 
 mod bad_input;
+mod capture;
 mod crash;
 mod flows;
 mod host;
