@@ -17,6 +17,8 @@ use fastpath::io::mem::MemIo;
 use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
+use fastpath::stage::egress::Observe;
+use fastpath::tap::{Copied, Switch, Tap, Wanted};
 use flowtable::Tick;
 use flowtable::flow::Capacity;
 
@@ -126,6 +128,26 @@ fn the_steady_state_allocates_nothing() {
     }
     of_protocols_without_ports();
     at_a_share();
+    while_somebody_captures();
+}
+
+/// Everything is copied, and taken.
+fn while_somebody_captures() {
+    let scenario = Scenario::new(Chain::Vxlan4, 64);
+    let packets: Vec<_> = scenario.packets(0, 64).map(<[u8]>::to_vec).collect();
+    let copies = Arc::new(ArrayQueue::new(4 * TOGETHER));
+    let switch = Arc::new(Switch::default());
+    switch.set(Some(Wanted {
+        drops_only: false,
+        port: None,
+    }));
+    let counters = Arc::new(Counters::new(0));
+    let mut tap = Tap::new(Arc::clone(&copies), switch, Arc::clone(&counters));
+    assert!(tap.look(Tick(0), 1));
+    let (name, proof) = ("while somebody captures", Proof::Forwarded);
+    let count = check_observed((name, proof), &scenario, &packets, &mut tap, &copies);
+    let captured = (WARM_UP + BATCHES) * TOGETHER as u64 * 2;
+    assert_eq!((count, counters.copies_lost.get()), (captured, 0), "{name}");
 }
 
 /// So many connections by natOutgoing that each has expired when its turn comes again.
@@ -188,6 +210,18 @@ fn changed4(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 }
 
 fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
+    let nothing = ArrayQueue::new(1);
+    check_observed((name, proof), scenario, packets, &mut (), &nothing);
+}
+
+/// Runs a case under an observer, and takes what it copies. Returns how many copies there were.
+fn check_observed(
+    (name, proof): (&str, Proof),
+    scenario: &Scenario,
+    packets: &[Vec<u8>],
+    observer: &mut impl Observe,
+    copies: &ArrayQueue<Copied>,
+) -> u64 {
     let ports = scenario.tables.ports.len();
     let counters = Arc::new(Counters::new(ports));
     let events = Events::new(Arc::new(ArrayQueue::new(64)));
@@ -205,6 +239,7 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
         Proof::Answered(_) | Proof::Fragmented | Proof::MadeAndExpired => PAUSE,
     };
     let mut next = packets.iter().cycle();
+    let mut copied = 0;
     let mut run = |batches: u64| {
         for _ in 0..batches {
             now = Tick(now.0 + pause);
@@ -212,8 +247,11 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
                 assert!(io.inject(port, packet));
             }
             io.recv(port.0.into(), &mut batch);
-            pipeline.run(&mut batch, &mut io, &scenario.tables, port, now, &mut ());
-            pipeline.run_timers(&mut io, &scenario.tables, now, &mut ());
+            pipeline.run(&mut batch, &mut io, &scenario.tables, port, now, observer);
+            pipeline.run_timers(&mut io, &scenario.tables, now, observer);
+            while copies.pop().is_some() {
+                copied += 1;
+            }
             for port in (0..ports as u16).map(PortId) {
                 io.discard_sent(port);
             }
@@ -254,4 +292,5 @@ fn check(name: &str, scenario: &Scenario, packets: &[Vec<u8>], proof: Proof) {
         Proof::Fragmented => assert_eq!((tx, originated), (count, count), "{name}"),
     }
     assert!(counters.is_balanced(), "{name}");
+    copied
 }

@@ -153,7 +153,7 @@ impl Tap {
 
     /// Looks whether anything is to be captured in the round that begins now.
     #[inline]
-    pub(crate) fn look(&mut self, now: Tick, generation: u64) -> bool {
+    pub fn look(&mut self, now: Tick, generation: u64) -> bool {
         let Some(wanted) = self.switch.get() else {
             return false;
         };
