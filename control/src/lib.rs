@@ -13,6 +13,7 @@ pub mod flows;
 pub mod http;
 mod metrics;
 pub mod netlink;
+pub mod nft;
 pub mod node;
 mod observe;
 pub mod policy;

@@ -168,7 +168,7 @@ fn policies_are_validated_without_tests() {
 }
 
 #[test]
-fn host_endpoints_of_the_node_are_refused_unless_forwarded_only_will_do() {
+fn host_endpoints_of_the_node_are_enforced_unless_the_operator_says_otherwise() {
     let validate = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_caracal"))
             .args(["validate", "-f", "tests/policy-tests/hosts.yaml"])
@@ -183,11 +183,16 @@ fn host_endpoints_of_the_node_are_refused_unless_forwarded_only_will_do() {
     let (code, said) = validate(&[]);
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = validate(&["--node=node1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("a host endpoint"), "{said}");
+    let enforced = validate(&["--node=node1", "--host-endpoints=enforced"]);
+    assert_eq!(enforced, (code, said));
+    let (code, said) = validate(&["--node=node1", "--host-endpoints=refuse"]);
     assert_eq!(code, Some(3), "{said}");
     for part in [
-        "a host endpoint of this node: the host's own traffic would not be judged",
+        "a host endpoint of this node, and `hostEndpoints: refuse`",
         "tests/policy-tests/hosts.yaml:14:14",
-        "set `hostEndpoints: forwarded-only` in caracal.yaml",
+        "set `hostEndpoints: enforced` in caracal.yaml",
     ] {
         assert!(said.contains(part), "{said}");
     }

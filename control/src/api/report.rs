@@ -91,6 +91,8 @@ pub enum Part {
     Ports,
     /// The host's port.
     Host,
+    /// Host endpoints' policy on the host's own traffic.
+    HostPolicy,
     /// The accounting of packets.
     Accounting,
     /// The tables of connections.
@@ -102,11 +104,12 @@ pub enum Part {
 
 impl Part {
     /// All that this program knows.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Daemon,
         Self::Datastore,
         Self::Ports,
         Self::Host,
+        Self::HostPolicy,
         Self::Accounting,
         Self::Connections,
     ];
@@ -118,6 +121,7 @@ impl Part {
             Self::Datastore => "datastore",
             Self::Ports => "ports",
             Self::Host => "host",
+            Self::HostPolicy => "host-policy",
             Self::Accounting => "accounting",
             Self::Connections => "connections",
             Self::Other => "other",

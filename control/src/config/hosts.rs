@@ -7,34 +7,50 @@ use crate::policy::resource::HostEndpoint;
 /// `hostEndpoints` in `caracal.yaml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum HostEndpoints {
-    /// Files with one are refused: a policy that is not enforced is a hole that nobody sees.
+    /// They are enforced: by the pollers on what is forwarded, by nftables on what the host itself sends and gets.
     #[default]
-    Refuse,
+    Enforced,
     /// They are enforced on what is forwarded. What the host itself sends and gets is not judged.
     ForwardedOnly,
+    /// Files with one are refused: a policy that is not enforced is a hole that nobody sees.
+    Refuse,
 }
 
 impl HostEndpoints {
     /// As they are written.
-    pub const WORDS: [(&'static str, Self); 2] = [
-        ("refuse", Self::Refuse),
+    pub const WORDS: [(&'static str, Self); 3] = [
+        ("enforced", Self::Enforced),
         ("forwarded-only", Self::ForwardedOnly),
+        ("refuse", Self::Refuse),
     ];
 
     pub(super) fn errors(self, cluster: &Cluster, node: &str) -> Vec<Diagnostic> {
         let refused = |endpoint: &HostEndpoint| {
-            Diagnostic::error("a host endpoint of this node: the host's own traffic would not be judged")
+            Diagnostic::error("a host endpoint of this node, and `hostEndpoints: refuse`: its policy would not be enforced")
                 .at(&endpoint.node.at, "refused: traffic that it forbids would pass")
                 .about(endpoint.meta.label())
                 .help(
-                    "remove it; or set `hostEndpoints: forwarded-only` in caracal.yaml, to have it enforced on traffic between pods \
-                     and the outside only, and guard the host itself by rules in the kernel",
+                    "remove it; or set `hostEndpoints: enforced` in caracal.yaml, which needs the program nft, or `forwarded-only`, \
+                     to have it enforced on traffic between pods and the outside only",
                 )
         };
         match self {
             Self::Refuse => ours(cluster, node).map(refused).collect(),
-            Self::ForwardedOnly => Vec::new(),
+            Self::Enforced | Self::ForwardedOnly => Vec::new(),
         }
+    }
+
+    /// Errors for want of what enforces them, in words: one for each host endpoint of `node`.
+    pub(crate) fn errors_without(missing: &str, cluster: &Cluster, node: &str) -> Vec<Diagnostic> {
+        let refused = |endpoint: &HostEndpoint| {
+            Diagnostic::error(format!("a host endpoint of this node: {missing}"))
+                .at(
+                    &endpoint.node.at,
+                    "refused: traffic that it forbids would pass",
+                )
+                .about(endpoint.meta.label())
+        };
+        ours(cluster, node).map(refused).collect()
     }
 
     /// What is not enforced of each host endpoint of `node`. `uplinks` are their interfaces, where they are known.
@@ -73,7 +89,7 @@ impl HostEndpoints {
             }
         };
         match self {
-            Self::Refuse => Vec::new(),
+            Self::Enforced | Self::Refuse => Vec::new(),
             Self::ForwardedOnly => ours(cluster, node).map(warn).collect(),
         }
     }

@@ -7,7 +7,8 @@
 //! - [`write`](mod@write): changes to these, each of them idempotent;
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
 //! - [`netns`]: network namespaces by name or process;
-//! - `ipsec`: whether the host uses it.
+//! - `ipsec`: whether the host uses it;
+//! - `generation`: whether anybody changed nftables.
 //!
 //! Messages are written with `netlink-packet-route`, but read by our own `decode`: one attribute that a crate does
 //! not know must not cost us the message, and a million routes must not cost a million allocations.
@@ -20,6 +21,7 @@ mod state;
 mod table;
 mod view;
 
+pub(crate) mod generation;
 pub mod host_port;
 pub(crate) mod ipsec;
 pub mod mirror;

@@ -70,6 +70,13 @@ impl Node {
         problems.extend(self.telemetry.problems());
         problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
+        problems.extend(self.host_policy_problem().map(|error| Problem {
+            part: Part::HostPolicy,
+            interface: None,
+            message: format!(
+                "host endpoints are not enforced on the host's own traffic as they should be; the rules before are in force\n{error}"
+            ),
+        }));
         if !accounting.balanced {
             problems.push(Problem {
                 part: Part::Accounting,

@@ -8,6 +8,7 @@ use fastpath::io::xsk::XskError;
 use crate::compile::{CompileError, FibError};
 use crate::config::Diagnostics;
 use crate::netlink;
+use crate::nft::{NftError, Unspeakable};
 use crate::xdp::{AttachError, LoadError, PinError, UpdateError};
 
 /// Why the daemon does not start, or ends. Each says what, where and what to do.
@@ -95,6 +96,12 @@ pub enum RunError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The host's own traffic can not be judged.
+    #[error("host endpoints: {0}")]
+    HostPolicy(#[from] NftError),
+    /// An interface has a name that can not be said.
+    #[error("host endpoints: {0}")]
+    Unspeakable(#[from] Unspeakable),
     /// A poller ended by itself.
     #[error(
         "poller {0} ended by itself; the log above says why. Please report it with `caracal --version`"

@@ -77,6 +77,7 @@ impl Node {
                 self.reconcile_ports();
             }
             self.publish();
+            self.sync_host_policy(now);
             for (ticket, request) in self.api.requests(now) {
                 let response = self.answer(&request);
                 self.api.respond(ticket, &response, now);
@@ -92,6 +93,7 @@ impl Node {
             until(self.retry_at),
             until(self.mirror.resync_due()),
             until(self.host_due),
+            until(self.host_policy_due()),
             until(Some(self.guard_at)),
             until(Some(self.host_guard_at)),
             until(Some(self.host_ports_due)),
@@ -181,6 +183,7 @@ impl Node {
         }
         if !changes.addresses.is_empty() || !changes.links.is_empty() {
             self.sync_taken();
+            self.host_policy.is_stale = true;
         }
         let uplinks = self.uplinks();
         let near =

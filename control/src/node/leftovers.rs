@@ -6,6 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::RunError;
 use crate::netlink::{HostPort, Writer};
+use crate::nft::Nft;
 use crate::xdp::PinDir;
 
 /// The name that a daemon holds. Abstract names belong to a network namespace and go with the process that holds them: no
@@ -27,12 +28,22 @@ pub(super) fn lock() -> Result<Lock, RunError> {
     })
 }
 
+/// What was taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cleaned {
+    /// So many interfaces were opened.
+    pub opened: usize,
+    /// There was a table of host endpoints' policy.
+    pub host_policy: bool,
+}
+
 /// Takes away what a daemon that is gone left in this network namespace: the programs that keep pods closed, the host's
-/// port, its routes and its rules, and neighbours that the kernel was asked for. Pods' traffic is the kernel's afterwards. Returns how many interfaces were opened.
+/// port, its routes and its rules, the rules of host endpoints, and neighbours that the kernel was asked for. Pods' traffic is
+/// the kernel's afterwards.
 ///
 /// # Errors
 /// A daemon is running here, or the kernel refuses.
-pub fn cleanup() -> Result<usize, RunError> {
+pub fn cleanup() -> Result<Cleaned, RunError> {
     let _lock = lock()?;
     let pins = PinDir::open()?;
     let mut released = 0;
@@ -42,6 +53,14 @@ pub fn cleanup() -> Result<usize, RunError> {
     }
     pins.remove_if_empty();
     HostPort::remove_leftovers()?;
+    // Where there is no nft there is no table of ours either.
+    let host_policy = match Nft::find() {
+        Ok(nft) => nft.remove()?,
+        Err(_) => false,
+    };
     super::neighbours::forget_all(&mut Writer::open()?)?;
-    Ok(released)
+    Ok(Cleaned {
+        opened: released,
+        host_policy,
+    })
 }

@@ -12,6 +12,7 @@ mod flows;
 mod guard;
 mod health;
 mod host;
+mod host_policy;
 mod host_ports;
 mod host_protocols;
 mod kernel;
@@ -31,7 +32,7 @@ mod vitals;
 pub use budget::Budget;
 pub use error::RunError;
 pub(crate) use host_ports::HostPorts;
-pub use leftovers::cleanup;
+pub use leftovers::{Cleaned, cleanup};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ use crate::config::{
 };
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
+use crate::nft::Nft;
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
 use capture::Capture;
 use lingering::Lingering;
@@ -105,6 +107,8 @@ pub struct Node {
     host_error: Option<String>,
     /// Its rules and routes are looked at then.
     host_guard_at: Instant,
+    /// Policy on the host's own traffic.
+    host_policy: host_policy::HostPolicy,
     /// Attachments are looked at then.
     guard_at: Instant,
     neighbours: Neighbours,
@@ -210,6 +214,15 @@ impl Node {
             return Err(sorted(taken));
         }
         let how = config.host_endpoints;
+        if how == config::HostEndpoints::Enforced
+            && let Err(missing) = Nft::find()
+        {
+            let without =
+                config::HostEndpoints::errors_without(&missing.to_string(), &cluster, node);
+            if !without.is_empty() {
+                return Err(sorted(without));
+            }
+        }
         let desired = config::compute_with(&cluster, node, how).map_err(sorted)?;
         let uplinks = config.uplinks.iter();
         let uplinks: Vec<_> = uplinks
@@ -272,6 +285,7 @@ impl Node {
                 self.reconcile_ports();
                 self.sync_host();
                 self.sync_taken();
+                self.host_policy.is_stale = true;
             }
             Err(diagnostics) => {
                 let error = diagnostics.render(false);

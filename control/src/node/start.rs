@@ -173,6 +173,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host_looked: Instant::now(),
         host_error: None,
         host_guard_at: Instant::now(),
+        host_policy: super::host_policy::HostPolicy::default(),
         guard_at: Instant::now(),
         neighbours: Neighbours::default(),
         host_ports,
@@ -225,7 +226,8 @@ impl Node {
         self.try_publish()?;
         self.neighbours
             .forget_others(&self.mirror, &mut self.writer);
-        self.pollers.start(planned)
+        self.pollers.start(planned)?;
+        self.begin_host_policy()
     }
 
     /// Undoes a start that failed: the uplinks' programs go, pods that were closed before stay closed, and an inherited

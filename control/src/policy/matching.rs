@@ -60,7 +60,7 @@ impl End {
 
 /// True if a side's prefixes make the whole rule void in a family: a list that has none of this family, or that
 /// excludes all of it.
-fn is_void(side: &Side, family: Family) -> bool {
+pub(crate) fn is_void(side: &Side, family: Family) -> bool {
     let none_of = |nets: &[IpNet]| nets.iter().all(|net| Family::of_net(*net) != family);
     let positive = side.nets.as_ref().is_some_and(|nets| none_of(nets));
     let negative = !side.not_nets.is_empty() && none_of(&side.not_nets);

@@ -8,7 +8,7 @@ pub mod calculate;
 pub mod describe;
 pub mod evaluate;
 pub mod legs;
-mod matching;
+pub(crate) mod matching;
 pub mod model;
 pub mod packet;
 pub mod report;

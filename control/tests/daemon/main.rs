@@ -6,6 +6,7 @@ mod crash;
 mod flows;
 mod host;
 mod host_endpoints;
+mod host_policy;
 mod kernel_state;
 mod lab;
 mod observe;

@@ -1,0 +1,205 @@
+//! Keeps the kernel's table what it should be, in a thread of its own: nft may take its time.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::program::{Nft, NftError};
+use super::ruleset::{Ruleset, TABLE};
+use crate::netlink::generation::Generation;
+
+/// The table is looked at this often: what somebody took away is back within a second or so.
+const LOOK: Duration = Duration::from_secs(1);
+/// What was refused is tried again after so many looks.
+const RETRY: u32 = 10;
+
+/// The table in force, and whoever keeps it. When it is dropped the table stays.
+#[derive(Debug)]
+pub struct Keeper {
+    wishes: Option<Sender<Ruleset>>,
+    /// Why the table is not as wished. Written by the thread, read by whoever asks for the status.
+    problem: Arc<Mutex<Option<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Puts a table in force, in the place of any that is there, and keeps it.
+    ///
+    /// # Errors
+    /// It is refused: what was there is still there.
+    pub fn start(nft: Nft, ruleset: Ruleset) -> Result<Self, NftError> {
+        nft.apply(&ruleset.replace())?;
+        let problem = Arc::new(Mutex::new(None));
+        let (wishes, wished) = mpsc::channel();
+        let mut work = Work {
+            outline: None,
+            // Without it nobody's changes are noticed.
+            generations: Generation::open().ok(),
+            generation: None,
+            problem: Arc::clone(&problem),
+            broken: false,
+            nft,
+            in_force: ruleset.clone(),
+            wish: ruleset,
+        };
+        work.remember();
+        let thread = thread::Builder::new().name("nft".to_owned());
+        let thread = thread.spawn(move || work.run(&wished));
+        let thread = thread.map_err(|source| NftError::Thread { source })?;
+        Ok(Self {
+            wishes: Some(wishes),
+            problem,
+            thread: Some(thread),
+        })
+    }
+
+    /// Has another table put in force, soon. Of several only the last is.
+    pub fn wish(&self, ruleset: Ruleset) {
+        if let Some(wishes) = &self.wishes {
+            // The thread lives as long as we do.
+            let _ = wishes.send(ruleset);
+        }
+    }
+
+    /// Why the table in force is not the one that was wished for last. `None`: it is, or will be in a moment.
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        problem.clone()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.wishes = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread has.
+struct Work {
+    nft: Nft,
+    /// What the kernel was given last.
+    in_force: Ruleset,
+    wish: Ruleset,
+    /// How the kernel has it.
+    outline: Option<String>,
+    /// Where the kernel's count of everybody's transactions is asked for.
+    generations: Option<Generation>,
+    /// What it was when the table was looked at last.
+    generation: Option<u32>,
+    problem: Arc<Mutex<Option<String>>>,
+    /// Somebody else changed the table: it is made anew.
+    broken: bool,
+}
+
+impl Work {
+    fn run(&mut self, wished: &Receiver<Ruleset>) {
+        let mut looks = 0;
+        loop {
+            match wished.recv_timeout(LOOK) {
+                Ok(wish) => {
+                    // Only the last counts.
+                    self.wish = wished.try_iter().last().unwrap_or(wish);
+                    looks = 0;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    looks += 1;
+                    self.look();
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let has_failed = self.said().is_some();
+            if has_failed && looks % RETRY != 0 {
+                continue;
+            }
+            self.work();
+        }
+    }
+
+    /// Whether somebody else changed our table.
+    fn look(&mut self) {
+        if self.broken || !self.has_new_generation() {
+            return;
+        }
+        if self.kernels_outline() == self.outline {
+            return;
+        }
+        tracing::warn!("somebody changed table {TABLE} of nftables; it is made anew");
+        self.broken = true;
+    }
+
+    /// Makes the kernel's table what is wished for.
+    fn work(&mut self) {
+        let script = if self.broken {
+            self.wish.replace()
+        } else {
+            self.wish.change(&self.in_force)
+        };
+        if script.is_empty() {
+            self.say(None);
+            return;
+        }
+        let changed = self.nft.apply(&script).or_else(|error| {
+            if self.broken {
+                return Err(error);
+            }
+            // Somebody may have changed the table since we looked, or nft can not do this in steps.
+            tracing::debug!(%error, "the table of nftables is made anew");
+            self.nft.apply(&self.wish.replace())
+        });
+        match changed {
+            Ok(()) => {
+                self.in_force = self.wish.clone();
+                self.broken = false;
+                self.remember();
+                if self.said().is_some() {
+                    tracing::info!("host endpoints' policy is in force again");
+                }
+                self.say(None);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.said().as_ref() != Some(&error) {
+                    tracing::error!(
+                        %error,
+                        "host endpoints' policy for the host's own traffic is refused; the rules before stay in force"
+                    );
+                }
+                self.say(Some(error));
+            }
+        }
+    }
+
+    /// Notes what the kernel has now.
+    fn remember(&mut self) {
+        self.has_new_generation();
+        self.outline = self.kernels_outline();
+    }
+
+    /// Whether anybody has changed anything since this was asked last.
+    fn has_new_generation(&mut self) -> bool {
+        let now = self.generations.as_ref();
+        let now = now.and_then(|generations| generations.get().ok());
+        let before = std::mem::replace(&mut self.generation, now);
+        now != before
+    }
+
+    /// None where there is no table.
+    fn kernels_outline(&self) -> Option<String> {
+        let is_none = self.in_force.is_empty() || self.generations.is_none();
+        (!is_none).then(|| self.nft.outline().ok())?
+    }
+
+    fn said(&self) -> Option<String> {
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        problem.clone()
+    }
+
+    fn say(&self, problem: Option<String>) {
+        let mut said = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *said = problem;
+    }
+}

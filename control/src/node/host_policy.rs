@@ -1,0 +1,207 @@
+//! Host endpoints' policy on what the host itself sends and gets: which table the kernel is to have, and that it has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::{Node, RunError, start};
+use crate::compile::KernelView;
+use crate::config::HostEndpoints;
+use crate::desired::Desired;
+use crate::netlink::Mirror;
+use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
+use crate::nft::{Counters, Keeper, KnownSets, Nft, NftError, Rendered, View, render};
+use crate::policy::Model;
+use crate::policy::legs::{host_endpoint, wildcard};
+
+/// What could not be tried at all is tried again this much later.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The table of the host's own traffic, and what it was made of.
+#[derive(Debug, Default)]
+pub(super) struct HostPolicy {
+    /// None as long as no host endpoint of this node was seen.
+    keeper: Option<Keeper>,
+    sets: KnownSets,
+    counters: Counters,
+    made_of: Option<MadeOf>,
+    /// Whether that may be another by now.
+    pub(super) is_stale: bool,
+    /// Why there is no table that could be wished for; it is tried again then.
+    failed: Option<(String, Instant)>,
+}
+
+/// What a table depends on.
+#[derive(Debug)]
+struct MadeOf {
+    model: Arc<Model>,
+    interfaces: BTreeMap<String, String>,
+    pod_prefixes: Vec<String>,
+    peers: BTreeSet<IpNet>,
+    vxlan: Option<u16>,
+}
+
+impl MadeOf {
+    fn of(desired: &Desired, mirror: &Mirror) -> Self {
+        Self {
+            interfaces: interfaces(desired, mirror),
+            pod_prefixes: desired.felix.interface_prefixes.clone(),
+            peers: peers(desired),
+            vxlan: start::vxlan_port(desired),
+            model: Arc::clone(&desired.policy),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.model, &other.model)
+            && self.interfaces == other.interfaces
+            && self.pod_prefixes == other.pod_prefixes
+            && self.peers == other.peers
+            && self.vxlan == other.vxlan
+    }
+}
+
+impl Node {
+    /// Puts the first table in force, or takes away what a former daemon left.
+    ///
+    /// # Errors
+    /// The host's own traffic would not be judged as host endpoints ask for.
+    pub(super) fn begin_host_policy(&mut self) -> Result<(), RunError> {
+        let rendered = self.host_policy_table()?;
+        if rendered.ruleset.is_empty() {
+            match Nft::find().and_then(|nft| nft.remove()) {
+                Ok(true) => {
+                    tracing::info!("the table of host endpoints of a former run is removed")
+                }
+                Ok(false) | Err(NftError::Missing) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "whether a former run left a table of host endpoints")
+                }
+            }
+            return Ok(());
+        }
+        let keeper = Keeper::start(Nft::find()?, rendered.ruleset)?;
+        tracing::info!("host endpoints are enforced on the host's own traffic");
+        self.host_policy.keeper = Some(keeper);
+        self.host_policy.counters = rendered.counters;
+        Ok(())
+    }
+
+    /// Has the table that follows from what is known now, where anything may have changed.
+    pub(super) fn sync_host_policy(&mut self, now: Instant) {
+        let policy = &mut self.host_policy;
+        let is_due = policy.failed.as_ref().is_some_and(|(_, at)| *at <= now);
+        let is_stale = std::mem::take(&mut policy.is_stale);
+        if self.config.host_endpoints != HostEndpoints::Enforced || !(is_due || is_stale) {
+            return;
+        }
+        let made_of = MadeOf::of(self.compiler.desired(), &self.mirror);
+        let known = self.host_policy.made_of.as_ref();
+        if !is_due && known.is_some_and(|known| known.is_same(&made_of)) {
+            return;
+        }
+        let done = self.wish_host_policy().map_err(|error| error.to_string());
+        let failed = done.err();
+        let said = self.host_policy.failed.take().map(|(said, _)| said);
+        if let Some(error) = failed.as_ref().filter(|_| failed != said) {
+            tracing::error!(%error, "host endpoints are not enforced on the host's own traffic as they should be");
+        }
+        self.host_policy.failed = failed.map(|error| (error, now + RETRY));
+    }
+
+    fn wish_host_policy(&mut self) -> Result<(), RunError> {
+        let Rendered { ruleset, counters } = self.host_policy_table()?;
+        let policy = &mut self.host_policy;
+        match &policy.keeper {
+            Some(keeper) => keeper.wish(ruleset),
+            None if ruleset.is_empty() => {}
+            None => policy.keeper = Some(Keeper::start(Nft::find()?, ruleset)?),
+        }
+        policy.counters = counters;
+        Ok(())
+    }
+
+    /// When it is to be tried again.
+    pub(super) fn host_policy_due(&self) -> Option<Instant> {
+        self.host_policy.failed.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Why the kernel's table is not what it should be.
+    pub(super) fn host_policy_problem(&self) -> Option<String> {
+        let policy = &self.host_policy;
+        let failed = policy.failed.as_ref().map(|(error, _)| error.clone());
+        failed.or_else(|| policy.keeper.as_ref()?.problem())
+    }
+
+    fn host_policy_table(&mut self) -> Result<Rendered, RunError> {
+        if self.config.host_endpoints != HostEndpoints::Enforced {
+            return Ok(Rendered::default());
+        }
+        let made_of = MadeOf::of(self.compiler.desired(), &self.mirror);
+        let model = Arc::clone(&made_of.model);
+        let made_of = self.host_policy.made_of.insert(made_of);
+        let view = View {
+            model: &model,
+            node: &self.name,
+            interfaces: made_of.interfaces.clone(),
+            wildcard: wildcard(&model, &self.name).map(str::to_owned),
+            pod_prefixes: &made_of.pod_prefixes,
+            peers: made_of.peers.clone(),
+            vxlan: made_of.vxlan,
+        };
+        Ok(render(&view, &mut self.host_policy.sets)?)
+    }
+}
+
+/// The host endpoints of interfaces that have one of their own, be they there or not.
+fn interfaces(desired: &Desired, mirror: &Mirror) -> BTreeMap<String, String> {
+    let (model, node) = (&desired.policy, &desired.node_name);
+    let mut addresses = BTreeMap::new();
+    for link in mirror.links() {
+        addresses.insert(
+            link.name.as_str(),
+            KernelView::addresses(mirror, link.ifindex),
+        );
+    }
+    let ours = model.host_endpoints.values();
+    let ours = ours.filter(|endpoint| endpoint.node == *node && !endpoint.is_wildcard());
+    for endpoint in ours.filter(|endpoint| !endpoint.interface.is_empty()) {
+        addresses.entry(&endpoint.interface).or_default();
+    }
+    let pods = desired.endpoints.iter();
+    let pods: BTreeSet<&str> = pods.map(|endpoint| endpoint.interface.as_str()).collect();
+    let prefixes = &desired.felix.interface_prefixes;
+    let is_other = |name: &str| {
+        name == "lo"
+            || name == HOST_END
+            || name == DATAPLANE_END
+            || pods.contains(name)
+            || prefixes.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let own = |(name, addresses): (&str, Vec<_>)| {
+        let endpoint = host_endpoint(model, node, name, &addresses)?;
+        let is_own = !model.host_endpoints.get(endpoint)?.is_wildcard();
+        is_own.then(|| (name.to_owned(), endpoint.to_owned()))
+    };
+    let interfaces = addresses.into_iter().filter(|(name, _)| !is_other(name));
+    interfaces.filter_map(own).collect()
+}
+
+/// Nodes, and others whose tunnels are let in.
+fn peers(desired: &Desired) -> BTreeSet<IpNet> {
+    let others = |name: &&String| **name != desired.node_name;
+    let names = desired.nodes.keys().filter(others);
+    let nodes = names.filter_map(|name| desired.nodes.get(name));
+    let nodes = nodes.flat_map(|node| node.addresses().collect::<Vec<_>>());
+    let vteps = desired.vteps.iter().filter(|(name, _)| others(name));
+    let vteps = vteps.flat_map(|(_, vtep)| {
+        let v4 = vtep.parent.map(std::net::IpAddr::V4);
+        v4.into_iter()
+            .chain(vtep.parent_v6.map(std::net::IpAddr::V6))
+    });
+    let all = nodes.chain(vteps).map(IpNet::from);
+    all.chain(desired.felix.external_nodes.iter().copied())
+        .collect()
+}
