@@ -164,6 +164,8 @@ impl<'m> Walk<'m> {
         if !has_policies(&host.untracked, direction) {
             return None;
         }
+        // What is not tracked is never translated.
+        let packet = &packet.before_dnat();
         let settings = self.model.settings_of(&host.node);
         // Without connection tracking a reply is known by its source port.
         failsafe(packet, settings, direction)
