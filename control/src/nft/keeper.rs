@@ -99,36 +99,33 @@ impl Work {
     fn run(&mut self, wished: &Receiver<Ruleset>) {
         let mut looks = 0;
         loop {
-            match wished.recv_timeout(LOOK) {
+            let is_due = match wished.recv_timeout(LOOK) {
                 Ok(wish) => {
                     // Only the last counts.
                     self.wish = wished.try_iter().last().unwrap_or(wish);
                     looks = 0;
+                    true
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     looks += 1;
-                    self.look();
+                    self.look() || self.said().is_some() && looks % RETRY == 0
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if is_due {
+                self.work();
             }
-            let has_failed = self.said().is_some();
-            if has_failed && looks % RETRY != 0 {
-                continue;
-            }
-            self.work();
         }
     }
 
     /// Whether somebody else changed our table.
-    fn look(&mut self) {
-        if self.broken || !self.has_new_generation() {
-            return;
-        }
-        if self.kernels_outline() == self.outline {
-            return;
+    fn look(&mut self) -> bool {
+        if self.broken || !self.has_new_generation() || self.kernels_outline() == self.outline {
+            return false;
         }
         tracing::warn!("somebody changed table {TABLE} of nftables; it is made anew");
         self.broken = true;
+        true
     }
 
     /// Makes the kernel's table what is wished for.

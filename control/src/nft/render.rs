@@ -28,7 +28,7 @@ use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
 use crate::policy::model::{
     Direction, Failsafe, HostEndpoint, IpSet, Model, Settings, TierPolicies,
 };
-use crate::policy::rule::{Action, Family, IpSetId, Rule};
+use crate::policy::rule::{Action, Family, IpSetId, Protocol, Rule};
 use crate::policy::verdict::{DefaultDenial, Owner};
 
 /// The bit of a packet's mark that says that early policy has allowed it. Ours between our first chain, which clears it, and
@@ -276,6 +276,16 @@ impl Table<'_> {
         if stage == Stage::Untracked {
             // Without connection tracking a reply is known by its source port.
             open(replies, "sport");
+        }
+        if (stage, direction) == (Stage::Own, Direction::Egress) {
+            // Nobody may have tracked connections before our first table. Those to failsafe ports go on: such segments open none.
+            for failsafe in replies.iter().filter(|it| it.protocol == Protocol::TCP) {
+                let rule = failsafe_rule(failsafe, "sport", direction);
+                let comment = names::quoted(&format!("begun before: failsafe port {failsafe}"));
+                rules.push(format!(
+                    "{rule} tcp flags & (syn | ack) == ack counter accept comment {comment}"
+                ));
+            }
         }
         rules
     }

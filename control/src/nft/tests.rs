@@ -1,1 +1,222 @@
+//! The script of a table, word for word, and of changes of it.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::config::{Source, load_sources};
+use crate::policy::model::{IpSet, Model};
+
+const RESOURCES: &str = "\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: node1-eth0, labels: {at: edge}}
+spec: {node: node1, interfaceName: eth0, profiles: [open]}
+---
+apiVersion: projectcalico.org/v3
+kind: Profile
+metadata: {name: open}
+spec: {egress: [{action: Allow}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkSet
+metadata: {name: admins, labels: {who: admins}}
+spec: {nets: [192.0.2.0/24, 192.0.2.7/32, 'fd00:a::/64']}
+---
+apiVersion: projectcalico.org/v3
+kind: Tier
+metadata: {name: guard}
+spec: {order: 10, defaultAction: Pass}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: guard.edge}
+spec:
+  tier: guard
+  selector: at == 'edge'
+  types: [Ingress]
+  ingress:
+  - {action: Log, protocol: TCP, destination: {ports: [22]}}
+  - {action: Deny, source: {notNets: [10.0.0.0/8]}, protocol: UDP, destination: {notPorts: [53, '1000:2000', 1500]}}
+  - {action: Pass, source: {selector: who == 'admins'}}
+  - {action: Deny, ipVersion: 6, protocol: ICMPv6, icmp: {type: 128}}
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: staged}
+spec: {selector: at == 'edge', types: [Ingress], ingress: [{action: Deny}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: web}
+spec:
+  selector: at == 'edge'
+  types: [Ingress]
+  applyOnForward: true
+  ingress: [{action: Allow, protocol: TCP, destination: {ports: [80, 443]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: dns}
+spec:
+  selector: at == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress, Egress]
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}]
+  egress: [{action: Allow, protocol: UDP, source: {ports: [53]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: node-ports}
+spec:
+  selector: at == 'edge'
+  preDNAT: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: ['30000:32767']}}]
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec:
+  failsafeInboundHostPorts: [{protocol: TCP, port: 22}, {protocol: TCP, port: 6443, net: 10.0.0.0/8}]
+  failsafeOutboundHostPorts: [{protocol: UDP, port: 53}]
+";
+
+fn model(resources: &str) -> Model {
+    let cluster = load_sources(&[Source::new("hosts.yaml", resources)]).expect("resources");
+    Model::clone(&cluster.policy)
+}
+
+fn rendered(model: &Model) -> Rendered {
+    let view = View {
+        model,
+        node: "node1",
+        interfaces: [("eth0".to_owned(), "node1-eth0".to_owned())].into(),
+        wildcard: None,
+        pod_prefixes: &["cali".to_owned()],
+        peers: ["192.0.2.9/32".parse().expect("a prefix")].into(),
+        vxlan: Some(4789),
+    };
+    render(&view, &mut KnownSets::default()).expect("a table")
+}
+
+/// `UPDATE_EXPECTED=1 cargo test -p control --lib nft` writes it anew; read the difference.
+#[test]
+fn the_script_is_what_was_agreed() {
+    let script = rendered(&model(RESOURCES)).ruleset.replace();
+    let path = Path::new("tests/golden/host-policy.nft");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(path, &script).expect("write");
+    }
+    let agreed = fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(script, agreed);
+}
+
+#[test]
+fn members_that_come_and_go_are_all_that_is_changed() {
+    let before = rendered(&model(RESOURCES)).ruleset;
+    let other = RESOURCES.replace("'fd00:a::/64'", "198.51.100.1/32");
+    let after = rendered(&model(&other)).ruleset;
+    let change = after.change(&before);
+    let lines: Vec<_> = change.lines().collect();
+    let [added, removed] = lines[..] else {
+        panic!("{change}")
+    };
+    assert!(
+        added.starts_with("add element inet caracal nets4-")
+            && added.ends_with(" { 198.51.100.1 }"),
+        "{added}"
+    );
+    assert!(
+        removed.starts_with("delete element inet caracal nets6-")
+            && removed.ends_with(" { fd00:a::/64 }"),
+        "{removed}"
+    );
+    assert_eq!(after.change(&after), "");
+}
+
+#[test]
+fn a_rule_that_stays_keeps_its_counter_wherever_it_goes() {
+    let before = rendered(&model(RESOURCES));
+    let more = RESOURCES.replace(
+        "  - {action: Log, protocol: TCP",
+        "  - {action: Deny, protocol: 99}\n  - {action: Log, protocol: TCP",
+    );
+    let after = rendered(&model(&more));
+    let gone: Vec<_> = before
+        .ruleset
+        .counters
+        .difference(&after.ruleset.counters)
+        .collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    let change = after.ruleset.change(&before.ruleset);
+    let flushed: BTreeSet<_> = change
+        .lines()
+        .filter_map(|line| line.strip_prefix("flush chain inet caracal "))
+        .collect();
+    assert_eq!(flushed, BTreeSet::from(["in/node1-eth0/0"]), "{change}");
+}
+
+#[test]
+fn without_an_endpoint_there_is_no_table() {
+    let none = rendered(&Model::default()).ruleset;
+    assert!(none.is_empty());
+    let before = rendered(&model(RESOURCES)).ruleset;
+    assert_eq!(
+        none.change(&before),
+        "add table inet caracal\ndelete table inet caracal\n"
+    );
+    assert_eq!(none.change(&none), "");
+}
+
+#[test]
+fn a_name_that_can_not_be_said_is_an_error() {
+    let model = model(RESOURCES);
+    let view = View {
+        model: &model,
+        node: "node1",
+        interfaces: [("eth\"0".to_owned(), "node1-eth0".to_owned())].into(),
+        wildcard: None,
+        pod_prefixes: &[],
+        peers: BTreeSet::new(),
+        vxlan: None,
+    };
+    let error = render(&view, &mut KnownSets::default()).unwrap_err();
+    assert!(error.to_string().contains("eth\\\"0"), "{error}");
+}
+
+#[test]
+fn sets_that_did_not_change_are_not_made_again() {
+    let model = model(RESOURCES);
+    let mut known = KnownSets::default();
+    let view = View {
+        model: &model,
+        node: "node1",
+        interfaces: [("eth0".to_owned(), "node1-eth0".to_owned())].into(),
+        wildcard: None,
+        pod_prefixes: &[],
+        peers: BTreeSet::new(),
+        vxlan: None,
+    };
+    let [first, second] = [(); 2].map(|()| render(&view, &mut known).expect("a table").ruleset);
+    let of = |ruleset: &Ruleset| {
+        let set = ruleset
+            .sets
+            .iter()
+            .find(|(name, _)| name.starts_with("nets4-"));
+        match set.map(|(_, set)| set.members.clone()) {
+            Some(Members::Nets(nets)) => nets,
+            _ => panic!("no set"),
+        }
+    };
+    assert!(std::sync::Arc::ptr_eq(&of(&first), &of(&second)));
+    assert!(
+        model
+            .ip_sets
+            .values()
+            .any(|set| matches!(&**set, IpSet::Nets(_)))
+    );
+}

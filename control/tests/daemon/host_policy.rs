@@ -1,14 +1,20 @@
 //! Policy of host endpoints on what the host itself sends and gets, by the kernel's nftables.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use control::netlink::NetNs;
 
-use crate::lab::{Lab, NODE4, NODE6, WIRE4, WIRE6, addr, run};
+use crate::lab::{
+    Lab, NODE4, NODE6, OUTSIDE4, Options, REMOTE4, TUNNEL4, WIRE4, WIRE6, addr, ip, run,
+};
 use crate::process::{Daemon, PATIENCE};
+use crate::traffic::{Echo, answered, reaches};
 
 /// How long a connection that is to be dropped is waited for.
 const TRIED: Duration = Duration::from_millis(400);
@@ -104,5 +110,378 @@ fn the_hosts_own_traffic_is_judged() {
         wait_until(false, &lab.node, wire, 8080);
     }
     assert!(before.iter_mut().all(echoes), "established ones go on");
+    daemon.finish();
+}
+
+/// What a program prints in a namespace, given some input; it must succeed.
+fn program(netns: &NetNs, words: &str, input: &str) -> String {
+    let mut words = words.split_whitespace();
+    let mut command = Command::new(words.next().expect("a program"));
+    command
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = run(netns, || command.spawn()).expect("start");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("write");
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait");
+    assert!(output.status.success(), "{command:?}: {input}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn table(netns: &NetNs) -> String {
+    program(netns, "nft list tables", "")
+}
+
+/// A policy of one more name for the endpoint.
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {name}}}\n\
+         spec:\n  selector: at == 'edge'\n{spec}"
+    )
+}
+
+#[test]
+fn connections_to_failsafe_ports_outlive_the_first_table() {
+    let test = "host_policy::connections_to_failsafe_ports_outlive_the_first_table";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    // Nothing is allowed.
+    resources(&lab, "eth0", "  types: [Ingress, Egress]\n");
+    let mut streams = Vec::new();
+    for node in [addr(NODE4), addr(NODE6)] {
+        let listener = run(&lab.node, || TcpListener::bind((node, 22))).expect("listen");
+        let client = connect(&lab.wire, node, 22).expect("connected");
+        let (server, _) = listener.accept().expect("accept");
+        client.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        streams.push((client, server));
+    }
+    let mut daemon = Daemon::start(&lab);
+    for (client, server) in &mut streams {
+        // The server speaks first: to the kernel's connection tracking this is a new connection of its own.
+        server.write_all(b"$ ").expect("write");
+        client
+            .read_exact(&mut [0; 2])
+            .expect("what the server says");
+    }
+    assert!(connect(&lab.node, addr(WIRE4), 22).is_none());
+    daemon.finish();
+}
+
+#[test]
+fn policy_that_is_not_tracked_or_comes_before_dnat() {
+    let test = "host_policy::policy_that_is_not_tracked_or_comes_before_dnat";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let node = addr(NODE4);
+    program(
+        &lab.node,
+        "nft -f -",
+        "table ip others {\n chain nat { type nat hook prerouting priority -100\n\
+         tcp dport { 7777, 7778, 7779 } dnat to 192.0.2.1:8080\n }\n}\n",
+    );
+    listen(&lab.node, node, &[8080, 9090]);
+    let udp = Echo::at(&lab.node, node);
+    let tracked = ingress("8080");
+    let untracked = policy(
+        "untracked",
+        "  doNotTrack: true\n  applyOnForward: true\n  types: [Ingress, Egress]\n\
+         \x20 ingress: [{action: Allow, protocol: UDP, destination: {ports: [7]}}]\n\
+         \x20 egress: [{action: Allow, protocol: UDP, source: {ports: [7]}}]\n",
+    );
+    let early = policy(
+        "early",
+        "  preDNAT: true\n  applyOnForward: true\n  types: [Ingress]\n\
+         \x20 ingress: [{action: Deny, protocol: TCP, destination: {ports: [7777]}}, \
+         {action: Allow, protocol: TCP, destination: {ports: [7779, 9090]}}]\n",
+    );
+    resources(&lab, "eth0", &format!("{tracked}{untracked}{early}"));
+    let mut daemon = Daemon::start(&lab);
+    reaches(&lab.wire, addr(WIRE4), udp.addr());
+    assert!(connect(&lab.wire, node, 8080).is_some());
+    let entries = program(&lab.node, "conntrack -L", "");
+    assert!(entries.contains("dport=8080"), "{entries}");
+    assert!(!entries.contains("dport=7 "), "{entries}");
+    // By the ports before and after.
+    assert!(connect(&lab.wire, node, 7777).is_none(), "denied before");
+    assert!(connect(&lab.wire, node, 7778).is_some(), "allowed after");
+    assert!(
+        connect(&lab.wire, node, 9090).is_some(),
+        "allowed before, and so after"
+    );
+    // Without policy after: only what was allowed before.
+    resources(
+        &lab,
+        "eth0",
+        &format!("  types: [Ingress, Egress]\n{early}"),
+    );
+    wait_until(false, &lab.wire, node, 7778);
+    assert!(connect(&lab.wire, node, 7779).is_some());
+    assert_eq!(answered(&lab.wire, addr(WIRE4), udp.addr(), TRIED), None);
+    daemon.finish();
+}
+
+#[test]
+fn what_the_kernel_forwards_or_translates_is_judged_where_it_comes_in_and_leaves() {
+    let test = "host_policy::what_the_kernel_forwards_or_translates_is_judged_where_it_comes_in_and_leaves";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let (node, outside) = (addr(NODE4), addr(OUTSIDE4));
+    listen(&pod.netns, pod.v4(), &[8080, 8081]);
+    listen(&lab.wire, outside, &[8080, 8081]);
+    // As kube-proxy has it: a node's port, and services of a pod and of somebody outside.
+    program(
+        &lab.node,
+        "nft -f -",
+        "table ip others {\n chain in { type nat hook prerouting priority -100\n\
+         tcp dport 30080 dnat to 10.244.1.2:8080\n tcp dport 30081 dnat to 10.244.1.2:8081\n }\n\
+         chain out { type nat hook output priority -100\n\
+         ip daddr 10.96.0.1 tcp dport { 8080, 8081 } dnat to 10.244.1.2\n\
+         ip daddr 10.96.0.2 tcp dport { 8080, 8081 } dnat to 198.51.100.9\n }\n\
+         chain post { type nat hook postrouting priority 100\n oifname caracal0 ct status dnat snat to 192.0.2.1\n }\n}\n",
+    );
+    let forward = ingress("8080").replace("  types", "  applyOnForward: true\n  types");
+    for interface in ["eth0", "*"] {
+        resources(&lab, interface, &forward);
+        let mut daemon = Daemon::start(&lab);
+        assert!(connect(&lab.wire, node, 30080).is_some(), "{interface}");
+        assert!(connect(&lab.wire, node, 30081).is_none(), "{interface}");
+        // A host reaches its own pods whatever policy says, also by a service.
+        let service = addr("10.96.0.1");
+        for port in [8080, 8081] {
+            assert!(connect(&lab.node, pod.v4(), port).is_some(), "{interface}");
+            assert!(connect(&lab.node, service, port).is_some(), "{interface}");
+        }
+        let service = addr("10.96.0.2");
+        assert!(connect(&lab.node, service, 8080).is_some(), "{interface}");
+        assert!(connect(&lab.node, service, 8081).is_none(), "{interface}");
+        daemon.finish();
+    }
+}
+
+#[test]
+fn the_table_stays_and_is_kept() {
+    let test = "host_policy::the_table_stays_and_is_kept";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let node = addr(NODE4);
+    listen(&lab.node, node, &[8080, 9090]);
+    resources(&lab, "eth0", &ingress("8080"));
+    // An nft that refuses when it is told to.
+    let refuse = lab.dir.join("refuse");
+    let wrapper = lab.dir.join("nft");
+    let text = format!(
+        "#!/bin/sh\nif [ -e {refuse} ] && [ \"$1\" = -f ]; then echo 'Error: not today' >&2; exit 1; fi\n\
+         PATH=${{PATH#*:}}\nexec nft \"$@\"\n",
+        refuse = refuse.display()
+    );
+    fs::write(&wrapper, text).expect("write");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}:/usr/sbin", lab.dir.display());
+    let spawn = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+        Daemon::spawn_by(&lab, command.env("PATH", &path))
+    };
+    program(&lab.node, "nft add table inet others", "");
+
+    // Refused at the start: none.
+    fs::write(&refuse, "").expect("write");
+    let mut daemon = spawn();
+    daemon.wait_for("not today");
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(!table(&lab.node).contains("caracal"));
+    fs::remove_file(&refuse).expect("remove");
+
+    let mut daemon = spawn();
+    daemon.wait_for("ready");
+    assert!(connect(&lab.wire, node, 8080).is_some());
+    assert!(connect(&lab.wire, node, 9090).is_none());
+
+    // What others take away is put back, and theirs is left alone.
+    program(&lab.node, "nft delete table inet caracal", "");
+    daemon.wait_for("somebody changed table inet caracal");
+    wait_until(false, &lab.wire, node, 9090);
+    program(&lab.node, "nft flush chain inet caracal input", "");
+    wait_until(true, &lab.wire, node, 9090);
+    wait_until(false, &lab.wire, node, 9090);
+    assert!(table(&lab.node).contains("table inet others"));
+
+    // A change that is refused leaves the table before, and says so.
+    fs::write(&refuse, "").expect("write");
+    resources(&lab, "eth0", &ingress("9090"));
+    daemon.wait_for("the rules before stay in force");
+    assert!(connect(&lab.wire, node, 8080).is_some());
+    assert!(connect(&lab.wire, node, 9090).is_none());
+    let problems = daemon.state()["problems"].to_string();
+    assert!(
+        problems.contains("host-policy") && problems.contains("not today"),
+        "{problems}"
+    );
+    fs::remove_file(&refuse).expect("remove");
+    daemon.wait_for("in force again");
+    assert!(connect(&lab.wire, node, 9090).is_some());
+    assert_eq!(daemon.state()["problems"].to_string(), "[]");
+
+    // The host is as it was after a crash, and with another daemon as that says.
+    daemon.kill();
+    assert!(connect(&lab.wire, node, 9090).is_some());
+    assert!(connect(&lab.wire, node, 8080).is_none());
+    resources(&lab, "eth0", &ingress("8080"));
+    let mut daemon = spawn();
+    daemon.wait_for("ready");
+    assert!(connect(&lab.wire, node, 8080).is_some());
+    assert!(connect(&lab.wire, node, 9090).is_none());
+    daemon.finish();
+    assert!(connect(&lab.wire, node, 9090).is_none());
+    let cleaned = lab.cleanup();
+    let cleaned = String::from_utf8_lossy(&cleaned.stdout);
+    assert!(cleaned.contains("\"hostPolicy\": true"), "{cleaned}");
+    assert!(connect(&lab.wire, node, 9090).is_some());
+    assert_eq!(table(&lab.node), "table inet others\n");
+}
+
+#[test]
+fn the_endpoint_follows_addresses_and_goes_with_its_resource() {
+    let test = "host_policy::the_endpoint_follows_addresses_and_goes_with_its_resource";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let node = addr(NODE4);
+    listen(&lab.node, node, &[9090]);
+    lab.resource(
+        "hosts.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: edge}\n\
+         spec: {node: node1, expectedIPs: [203.0.113.77]}\n",
+    );
+    let mut daemon = Daemon::start(&lab);
+    assert!(connect(&lab.wire, node, 9090).is_some());
+    run(&lab.node, || {
+        ip("addr add 203.0.113.77/32 dev eth0");
+    });
+    wait_until(false, &lab.wire, node, 9090);
+    run(&lab.node, || {
+        ip("addr del 203.0.113.77/32 dev eth0");
+    });
+    wait_until(true, &lab.wire, node, 9090);
+    resources(&lab, "eth0", "  types: [Ingress, Egress]\n");
+    wait_until(false, &lab.wire, node, 9090);
+    fs::remove_file(lab.dir.join("conf.d/hosts.yaml")).expect("remove");
+    wait_until(true, &lab.wire, node, 9090);
+    assert_eq!(table(&lab.node), "");
+    daemon.finish();
+
+    // What a daemon left whose successor is told otherwise goes at the start.
+    resources(&lab, "eth0", "  types: [Ingress, Egress]\n");
+    let mut daemon = Daemon::start(&lab);
+    daemon.kill();
+    assert_ne!(table(&lab.node), "");
+    let config = fs::read_to_string(lab.config()).expect("caracal.yaml");
+    fs::write(
+        lab.config(),
+        format!("{config}hostEndpoints: forwarded-only\n"),
+    )
+    .expect("write");
+    let mut daemon = Daemon::start(&lab);
+    assert_eq!(table(&lab.node), "");
+    assert!(connect(&lab.wire, node, 9090).is_some());
+    daemon.finish();
+}
+
+/// Whether a datagram from the wire comes to a port of the node.
+fn heard(lab: &Lab, port: u16, from: &UdpSocket) -> bool {
+    let node = addr(NODE4);
+    let socket = run(&lab.node, || UdpSocket::bind((node, port))).expect("bind");
+    socket.set_read_timeout(Some(TRIED)).expect("timeout");
+    from.send_to(b"x", (node, port)).expect("send");
+    socket.recv_from(&mut [0]).is_ok()
+}
+
+#[test]
+fn what_comes_to_the_host_by_way_of_a_poller_is_judged_as_well() {
+    let test = "host_policy::what_comes_to_the_host_by_way_of_a_poller_is_judged_as_well";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    // Ports that natOutgoing may use come to a poller; who listens there since a moment is not known to it.
+    lab.masquerade();
+    let mut daemon = Daemon::start(&lab);
+    let wire = run(&lab.wire, || UdpSocket::bind((addr(WIRE4), 0))).expect("bind");
+    program(
+        &lab.node,
+        "nft -f -",
+        "table inet others {\n chain in { type filter hook input priority -1\n\
+         iifname caracal0 udp dport 20000-20010 counter\n }\n}\n",
+    );
+    assert!(heard(&lab, 20000, &wire));
+    let counted = program(&lab.node, "nft list table inet others", "");
+    assert!(counted.contains("counter packets 1 "), "{counted}");
+    for (at, interface) in ["eth0", "*"].into_iter().enumerate() {
+        resources(&lab, interface, "  types: [Ingress, Egress]\n");
+        let node = addr(NODE4);
+        listen(&lab.node, node, &[9090 + at as u16]);
+        wait_until(false, &lab.wire, node, 9090 + at as u16);
+        assert!(!heard(&lab, 20001 + at as u16, &wire), "{interface}");
+    }
+    daemon.finish();
+}
+
+#[test]
+fn the_endpoint_for_all_interfaces_is_tunnels_too() {
+    let test = "host_policy::the_endpoint_for_all_interfaces_is_tunnels_too";
+    let options = Options {
+        vxlan: true,
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    listen(&pod.netns, pod.v4(), &[9090]);
+    let (node, tunnel) = (addr(NODE4), addr(TUNNEL4));
+    listen(&lab.node, node, &[8080, 9090]);
+    let mut daemon = Daemon::start(&lab);
+    listen(&lab.node, tunnel, &[8080, 9090]);
+    // The wire is node 2, with a pod there.
+    run(&lab.wire, || {
+        ip(&format!(
+            "link add vx type vxlan id 4096 dstport 4789 local {WIRE4} dev eth0"
+        ));
+        ip("link set vx up");
+        ip(&format!("addr add {REMOTE4}/32 dev vx"));
+    });
+    let mac = control::calico::vtep_mac("node1");
+    run(&lab.wire, || {
+        ip(&format!(
+            "link set vx address {}",
+            control::calico::vtep_mac("node2")
+        ));
+        ip(&format!("neigh replace {TUNNEL4} lladdr {mac} dev vx"));
+        ip(&format!(
+            "route replace 10.244.1.0/24 via {TUNNEL4} dev vx onlink src {REMOTE4}"
+        ));
+        Command::new("bridge")
+            .args(["fdb", "append", &mac.to_string(), "dev", "vx", "dst", NODE4])
+            .status()
+            .expect("bridge");
+    });
+    assert!(connect(&lab.wire, tunnel, 9090).is_some());
+    resources(&lab, "*", &ingress("8080"));
+    wait_until(false, &lab.wire, node, 9090);
+    assert!(connect(&lab.wire, tunnel, 8080).is_some());
+    assert!(connect(&lab.wire, tunnel, 9090).is_none());
+    assert!(connect(&lab.node, pod.v4(), 9090).is_some(), "its own pod");
+    // Local pods were judged already.
+    assert!(connect(&pod.netns, node, 9090).is_some());
+    // That of an uplink says nothing of what comes in tunnels.
+    resources(&lab, "eth0", &ingress("9090"));
+    wait_until(true, &lab.wire, node, 9090);
+    assert!(connect(&lab.wire, tunnel, 8080).is_some());
     daemon.finish();
 }
