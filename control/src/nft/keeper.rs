@@ -1,5 +1,6 @@
 //! Keeps the kernel's table what it should be, in a thread of its own: nft may take its time.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,7 @@ const RETRY: u32 = 10;
 /// The table in force, and whoever keeps it. When it is dropped the table stays.
 #[derive(Debug)]
 pub struct Keeper {
+    nft: Nft,
     wishes: Option<Sender<Ruleset>>,
     /// Why the table is not as wished. Written by the thread, read by whoever asks for the status.
     problem: Arc<Mutex<Option<String>>>,
@@ -39,7 +41,7 @@ impl Keeper {
             generation: None,
             problem: Arc::clone(&problem),
             broken: false,
-            nft,
+            nft: nft.clone(),
             in_force: ruleset.clone(),
             wish: ruleset,
         };
@@ -48,6 +50,7 @@ impl Keeper {
         let thread = thread.spawn(move || work.run(&wished));
         let thread = thread.map_err(|source| NftError::Thread { source })?;
         Ok(Self {
+            nft,
             wishes: Some(wishes),
             problem,
             thread: Some(thread),
@@ -60,6 +63,14 @@ impl Keeper {
             // The thread lives as long as we do.
             let _ = wishes.send(ruleset);
         }
+    }
+
+    /// Packets and bytes by counter of the table in force.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn counters(&self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
+        self.nft.counters()
     }
 
     /// Why the table in force is not the one that was wished for last. `None`: it is, or will be in a moment.

@@ -13,7 +13,7 @@ mod sets;
 
 pub use keeper::Keeper;
 pub use program::{Nft, NftError};
-pub use render::{Counters, Counting, KnownSets, MARK, Rendered, Stage, Unspeakable, View, render};
+pub use render::{Counters, Counting, KnownSets, MARK, Rendered, Unspeakable, View, render};
 pub use ruleset::{Chain, Members, Ruleset, Set, TABLE};
 
 #[cfg(test)]

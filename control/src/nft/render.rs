@@ -26,7 +26,7 @@ use super::ruleset::{Chain, Members, Ruleset, Set};
 use super::sets::{outermost, part};
 use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
 use crate::policy::model::{
-    Direction, Failsafe, HostEndpoint, IpSet, Model, Settings, TierPolicies,
+    Direction, Failsafe, HostEndpoint, IpSet, Model, Settings, Stage, TierPolicies,
 };
 use crate::policy::rule::{Action, Family, IpSetId, Protocol, Rule};
 use crate::policy::verdict::{DefaultDenial, Owner};
@@ -54,30 +54,16 @@ pub struct View<'m> {
     pub vxlan: Option<u16>,
 }
 
-/// Which chains a packet meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stage {
-    /// Before connections are tracked.
-    Untracked,
-    /// Before destinations are translated.
-    PreDnat,
-    /// What the host itself sends and gets.
-    Own,
-    /// What the host forwards.
-    Forward,
+trait Words {
+    /// The first part of chains' names.
+    fn word(self, direction: Direction) -> &'static str;
+    /// What becomes of a packet that policy allows.
+    fn allow(self) -> String;
+    /// Whether the end of a tier is its default action.
+    fn ends(self) -> bool;
 }
 
-impl Stage {
-    /// The tiers of an endpoint.
-    pub fn tiers(self, host: &HostEndpoint) -> &[TierPolicies] {
-        match self {
-            Self::Untracked => &host.untracked,
-            Self::PreDnat => &host.pre_dnat,
-            Self::Own => &host.normal,
-            Self::Forward => &host.forward,
-        }
-    }
-
+impl Words for Stage {
     fn word(self, direction: Direction) -> &'static str {
         match (self, direction) {
             (Self::Untracked, Direction::Ingress) => "untracked-in",
@@ -90,7 +76,6 @@ impl Stage {
         }
     }
 
-    /// What becomes of a packet that policy allows.
     fn allow(self) -> String {
         match self {
             Self::Untracked => format!("{} notrack accept", set_mark()),
@@ -99,7 +84,6 @@ impl Stage {
         }
     }
 
-    /// Whether the end of a tier is its default action.
     fn ends(self) -> bool {
         matches!(self, Self::Own | Self::Forward)
     }

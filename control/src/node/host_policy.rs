@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::host_counts::HostCounts;
 use super::{Node, RunError, start};
 use crate::compile::KernelView;
 use crate::config::HostEndpoints;
@@ -31,6 +32,22 @@ pub(super) struct HostPolicy {
     pub(super) is_stale: bool,
     /// Why there is no table that could be wished for; it is tried again then.
     failed: Option<(String, Instant)>,
+}
+
+impl HostPolicy {
+    /// The interfaces of which a host endpoint is their own.
+    pub(super) fn interfaces_of(&self, endpoint: &str) -> Vec<String> {
+        let interfaces = self.made_of.iter().flat_map(|made_of| &made_of.interfaces);
+        let own = interfaces.filter(|(_, own)| *own == endpoint);
+        own.map(|(interface, _)| interface.clone()).collect()
+    }
+
+    /// What the table has decided so far; nothing where there is none.
+    pub(super) fn counts(&self) -> HostCounts<'_> {
+        let counts = self.keeper.as_ref().filter(|_| !self.counters.is_empty());
+        let counts = counts.and_then(|keeper| keeper.counters().ok());
+        HostCounts::new(&self.counters, counts.unwrap_or_default())
+    }
 }
 
 /// What a table depends on.

@@ -12,6 +12,7 @@ mod flows;
 mod guard;
 mod health;
 mod host;
+mod host_counts;
 mod host_policy;
 mod host_ports;
 mod host_protocols;

@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::Node;
 use crate::api::report::{DenyingRule, PolicyShown};
 use crate::api::{ApiError, ErrorCode};
+use crate::config::HostEndpoints;
 use crate::metrics::RuleUse;
-use crate::policy::model::Direction;
+use crate::policy::model::{Direction, Stage};
 use crate::policy::show::{self, Counted, Counts, Shown};
 use crate::policy::verdict::{Owner, Reason};
 use crate::trace::find;
@@ -53,17 +54,37 @@ impl Node {
         })
     }
 
-    /// What applies to a host endpoint of this node, and by which uplinks.
+    /// What applies to a host endpoint of this node, and on which interfaces: what pollers have decided and what the kernel has.
     fn host_endpoint_shown(&self, name: &str, counts: Counts<'_>) -> Option<Shown> {
         let policy = self.compiler.policy();
         let host = policy.model().host_endpoints.get(name);
         let host = host.filter(|host| host.node == self.name)?;
-        let uplinks = policy.uplinks_of(name, self.compiler.ports(), &self.mirror);
+        let own = self.config.host_endpoints == HostEndpoints::Enforced;
+        let interfaces = if own {
+            self.host_policy.interfaces_of(name)
+        } else {
+            policy.uplinks_of(name, self.compiler.ports(), &self.mirror)
+        };
+        let in_kernel = self.host_policy.counts();
+        let counts = |stage: Stage, what: Counted<'_>, direction: Direction| {
+            let here = in_kernel.get(stage, &what, direction);
+            let forwarded = (stage != Stage::Own)
+                .then(|| counts(what, direction))
+                .flatten();
+            match (here, forwarded) {
+                (Some(one), Some(other)) => Some(RuleCount {
+                    connections: one.connections + other.connections,
+                    packets: one.packets + other.packets,
+                    bytes: one.bytes + other.bytes,
+                }),
+                (one, other) => one.or(other),
+            }
+        };
         Some(show::enforced_host(
             policy.model(),
             (name, host),
-            &uplinks,
-            counts,
+            (&interfaces, own),
+            &counts,
         ))
     }
 
@@ -86,8 +107,13 @@ impl Node {
                     packets: count.packets,
                 }
             })
-            .filter(|rule| rule.connections > 0)
             .collect();
+        rules.extend(
+            self.host_policy
+                .counts()
+                .denying(self.compiler.policy().model()),
+        );
+        rules.retain(|rule| rule.connections > 0);
         rules.sort_by_key(|rule| std::cmp::Reverse(rule.packets));
         rules.truncate(MOST);
         rules

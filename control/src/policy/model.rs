@@ -235,6 +235,31 @@ impl TierPolicies {
     }
 }
 
+/// Which of a host endpoint's policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Before connections are tracked.
+    Untracked,
+    /// Before destinations are translated.
+    PreDnat,
+    /// On what the host itself sends and gets.
+    Own,
+    /// On what the host forwards.
+    Forward,
+}
+
+impl Stage {
+    /// The tiers of an endpoint.
+    pub fn tiers(self, host: &HostEndpoint) -> &[TierPolicies] {
+        match self {
+            Self::Untracked => &host.untracked,
+            Self::PreDnat => &host.pre_dnat,
+            Self::Own => &host.normal,
+            Self::Forward => &host.forward,
+        }
+    }
+}
+
 /// What names a pod's interface.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadId {

@@ -6,7 +6,9 @@ use fastpath::policy::RuleCount;
 use serde_json::{Value, json};
 
 use super::describe::Described;
-use super::model::{DefaultAction, Direction, HostEndpoint, Model, TierPolicies, WorkloadId};
+use super::model::{
+    DefaultAction, Direction, HostEndpoint, Model, Stage, TierPolicies, WorkloadId,
+};
 use super::report;
 use super::rule::Rule;
 use super::verdict::{DefaultDenial, Owner, RuleRef};
@@ -105,13 +107,7 @@ pub(crate) fn host(model: &Model, name: &str, host: &HostEndpoint) -> Shown {
     };
     let chains = [Direction::Ingress, Direction::Egress].map(|direction| {
         let mut chains = forwarded_chains(model, host, direction, UNKNOWN);
-        chains.push(Chain {
-            name: format!("{}, the host's own", direction.as_str()),
-            tiers: tiers(model, &host.normal, direction, UNKNOWN),
-            profiles: Some(profiles(model, &host.profiles, direction, UNKNOWN)),
-            end: "Deny, but for failsafe ports",
-            denial: None,
-        });
+        chains.push(own_chain(model, host, direction, UNKNOWN));
         chains
     });
     Shown {
@@ -120,64 +116,89 @@ pub(crate) fn host(model: &Model, name: &str, host: &HostEndpoint) -> Shown {
     }
 }
 
-/// What is enforced of a host endpoint of this node, whose interfaces `uplinks` are.
+/// What is enforced of a host endpoint of this node on `interfaces`; on what the host itself sends and gets, if `own`.
 pub(crate) fn enforced_host(
     model: &Model,
     (name, host): (&str, &HostEndpoint),
-    uplinks: &[String],
-    counts: Counts<'_>,
+    (interfaces, own): (&[String], bool),
+    counts: HostCounts<'_>,
 ) -> Shown {
-    let mut on = uplinks.to_vec();
+    let mut on = interfaces.to_vec();
     if host.is_wildcard() {
-        on.push("pods' interfaces and tunnels".to_owned());
+        let others = if own {
+            "all other interfaces, also pods' and tunnels"
+        } else {
+            "pods' interfaces and tunnels"
+        };
+        on.push(others.to_owned());
     }
-    let on = if on.is_empty() {
-        "no uplink, so not enforced".to_owned()
-    } else {
-        on.join(", ")
+    let on = match (on.is_empty(), own) {
+        (false, _) => on.join(", "),
+        (true, true) => "no interface, so not enforced".to_owned(),
+        (true, false) => "no uplink, so not enforced".to_owned(),
     };
-    let chains = [Direction::Ingress, Direction::Egress]
-        .map(|direction| forwarded_chains(model, host, direction, counts));
+    let chains = [Direction::Ingress, Direction::Egress].map(|direction| {
+        let mut chains = forwarded_chains(model, host, direction, counts);
+        if own {
+            chains.push(own_chain(model, host, direction, counts));
+        }
+        chains
+    });
+    let what = if own { "" } else { ", for what is forwarded" };
     Shown {
-        title: format!(
-            "HostEndpoint {name} ({on}, node {}), for what is forwarded",
-            host.node
-        ),
+        title: format!("HostEndpoint {name} ({on}, node {}){what}", host.node),
         chains: chains.into_iter().flatten().collect(),
     }
 }
 
+/// What something has decided about, by a host endpoint's policies of one kind.
+pub(crate) type HostCounts<'c> = &'c dyn Fn(Stage, Counted<'_>, Direction) -> Option<RuleCount>;
+
 /// Nothing is known of counts.
-const UNKNOWN: Counts<'static> = &|_, _| None;
+const UNKNOWN: HostCounts<'static> = &|_, _, _| None;
 
 /// The chains for what is forwarded, and those before that is known.
 fn forwarded_chains(
     model: &Model,
     host: &HostEndpoint,
     direction: Direction,
-    counts: Counts<'_>,
+    counts: HostCounts<'_>,
 ) -> Vec<Chain> {
-    let early = [
-        ("untracked", &host.untracked),
-        ("before DNAT", &host.pre_dnat),
-    ];
-    let early = early.map(|(name, list)| Chain {
+    let chain = |stage: Stage, name: &str, end: &'static str| Chain {
         name: format!("{}, {name}", direction.as_str()),
-        tiers: tiers(model, list, direction, counts),
+        tiers: tiers(model, stage.tiers(host), direction, &|what, direction| {
+            counts(stage, what, direction)
+        }),
         profiles: None,
-        end: "on to the next",
+        end,
         denial: None,
-    });
-    let mut chains: Vec<_> = early.into();
+    };
+    let mut chains = vec![
+        chain(Stage::Untracked, "untracked", "on to the next"),
+        chain(Stage::PreDnat, "before DNAT", "on to the next"),
+    ];
     chains.retain(|chain| !chain.tiers.is_empty());
-    chains.push(Chain {
-        name: format!("{}, forwarded", direction.as_str()),
-        tiers: tiers(model, &host.forward, direction, counts),
-        profiles: None,
-        end: "Allow",
-        denial: None,
-    });
+    chains.push(chain(Stage::Forward, "forwarded", "Allow"));
     chains
+}
+
+/// The chain for what the host itself sends and gets.
+fn own_chain(
+    model: &Model,
+    host: &HostEndpoint,
+    direction: Direction,
+    counts: HostCounts<'_>,
+) -> Chain {
+    let counts = |what: Counted<'_>, direction| counts(Stage::Own, what, direction);
+    let nobody = DefaultDenial::NoProfileMatched(host.profiles.clone());
+    let count = counts(Counted::Default(nobody.clone()), direction);
+    Chain {
+        name: format!("{}, the host's own", direction.as_str()),
+        tiers: tiers(model, &host.normal, direction, &counts),
+        profiles: Some(profiles(model, &host.profiles, direction, &counts)),
+        end: "Deny, but for failsafe ports",
+        denial: count.map(|_| denied(model, nobody, direction, &counts)),
+    }
 }
 
 fn tiers(
@@ -410,7 +431,7 @@ mod tests {
         let text = include_str!("../../tests/policy-tests/hosts.yaml");
         let cluster = load_sources(&[Source::new("hosts.yaml", text)]).unwrap();
         let model = &cluster.policy;
-        let counts = |what: Counted<'_>, direction: Direction| {
+        let counts = |_: Stage, what: Counted<'_>, direction: Direction| {
             let connections = match what {
                 Counted::Rule(_, at) => at as u64 + 7,
                 Counted::Default(_) => 99,
@@ -422,7 +443,12 @@ mod tests {
         };
         let shown = |name: &str, uplinks: &[String]| {
             let host = &model.host_endpoints[name];
-            to_text(&enforced_host(model, (name, host), uplinks, &counts))
+            to_text(&enforced_host(
+                model,
+                (name, host),
+                (uplinks, false),
+                &counts,
+            ))
         };
         let edge = shown("node1-eth0", &["eth0".to_owned()]);
         for part in [
@@ -447,5 +473,15 @@ mod tests {
             "{others}"
         );
         assert!(others.contains("\ningress, before DNAT\n"), "{others}");
+        let host = &model.host_endpoints["node1-eth0"];
+        let on = (&["eth0".to_owned()][..], true);
+        let whole = to_text(&enforced_host(model, ("node1-eth0", host), on, &counts));
+        for part in [
+            "HostEndpoint node1-eth0 (eth0, node node1)\n",
+            "\negress, the host's own\n",
+            "else: Deny, but for failsafe ports (no policy decided, and there is no profile)  [99 connections",
+        ] {
+            assert!(whole.contains(part), "{part}: {whole}");
+        }
     }
 }

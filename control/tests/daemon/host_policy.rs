@@ -102,6 +102,23 @@ fn the_hosts_own_traffic_is_judged() {
         assert!(connect(&lab.node, node, 9090).is_some(), "loopback");
     }
     assert_eq!(before.len(), 4);
+    let shown = daemon.caracal(&["policy", "show", "--endpoint", "edge"]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    for part in [
+        "HostEndpoint edge (eth0, node node1)\n",
+        "ingress, the host's own\n",
+        "1 Allow TCP to port 8080  ",
+        "  [2 connections, 2 packets, ",
+        "else: Deny (no rule matched in tier default; GlobalNetworkPolicy edge selects this endpoint, ",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let drops = daemon.caracal(&["drops"]);
+    let drops = String::from_utf8_lossy(&drops.stdout);
+    assert!(
+        drops.contains("(ingress), in the kernel") && drops.contains("(egress), in the kernel"),
+        "{drops}"
+    );
 
     resources(&lab, "eth0", &ingress("9090"));
     for (node, wire) in both {
