@@ -90,11 +90,12 @@ impl Node {
         if rendered.ruleset.is_empty() {
             match Nft::find().and_then(|nft| nft.remove()) {
                 Ok(true) => {
-                    tracing::info!("the table of host endpoints of a former run is removed")
+                    tracing::info!("the table of host endpoints of a former run is removed");
                 }
                 Ok(false) | Err(NftError::Missing) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "whether a former run left a table of host endpoints")
+                    // As where the kernel has no nftables.
+                    tracing::debug!(%error, "whether a former run left a table of host endpoints");
                 }
             }
             return Ok(());
