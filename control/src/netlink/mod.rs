@@ -8,7 +8,7 @@
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
 //! - [`netns`]: network namespaces by name or process;
 //! - `ipsec`: whether the host uses it;
-//! - `generation`: whether anybody changed nftables.
+//! - `nftables`: what is in a table, and whether anybody changed it.
 //!
 //! Messages are written with `netlink-packet-route`, but read by our own `decode`: one attribute that a crate does
 //! not know must not cost us the message, and a million routes must not cost a million allocations.
@@ -21,11 +21,11 @@ mod state;
 mod table;
 mod view;
 
-pub(crate) mod generation;
 pub mod host_port;
 pub(crate) mod ipsec;
 pub mod mirror;
 pub mod netns;
+pub(crate) mod nftables;
 pub mod sysctl;
 pub mod write;
 

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::program::{Nft, NftError};
-use super::ruleset::{Ruleset, TABLE};
-use crate::netlink::generation::Generation;
+use super::ruleset::{NAME, Ruleset, TABLE};
+use crate::netlink::nftables::Nftables;
 
 /// The table is looked at this often: what somebody took away is back within a second or so.
 const LOOK: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const RETRY: u32 = 10;
 /// The table in force, and whoever keeps it. When it is dropped the table stays.
 #[derive(Debug)]
 pub struct Keeper {
-    nft: Nft,
+    nftables: Option<Nftables>,
     wishes: Option<Sender<Ruleset>>,
     /// Why the table is not as wished. Written by the thread, read by whoever asks for the status.
     problem: Arc<Mutex<Option<String>>>,
@@ -35,13 +35,13 @@ impl Keeper {
         let problem = Arc::new(Mutex::new(None));
         let (wishes, wished) = mpsc::channel();
         let mut work = Work {
-            outline: None,
+            handles: None,
             // Without it nobody's changes are noticed.
-            generations: Generation::open().ok(),
+            nftables: Nftables::open().ok(),
             generation: None,
             problem: Arc::clone(&problem),
             broken: false,
-            nft: nft.clone(),
+            nft,
             in_force: ruleset.clone(),
             wish: ruleset,
         };
@@ -50,7 +50,7 @@ impl Keeper {
         let thread = thread.spawn(move || work.run(&wished));
         let thread = thread.map_err(|source| NftError::Thread { source })?;
         Ok(Self {
-            nft,
+            nftables: Nftables::open().ok(),
             wishes: Some(wishes),
             problem,
             thread: Some(thread),
@@ -65,12 +65,11 @@ impl Keeper {
         }
     }
 
-    /// Packets and bytes by counter of the table in force.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn counters(&self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
-        self.nft.counters()
+    /// Packets and bytes by counter of the table in force; none if the kernel does not say.
+    pub fn counters(&self) -> BTreeMap<String, (u64, u64)> {
+        let counters = self.nftables.as_ref();
+        let counters = counters.and_then(|nftables| nftables.counters(NAME).ok());
+        counters.unwrap_or_default()
     }
 
     /// Why the table in force is not the one that was wished for last. `None`: it is, or will be in a moment.
@@ -95,11 +94,11 @@ struct Work {
     /// What the kernel was given last.
     in_force: Ruleset,
     wish: Ruleset,
-    /// How the kernel has it.
-    outline: Option<String>,
-    /// Where the kernel's count of everybody's transactions is asked for.
-    generations: Option<Generation>,
-    /// What it was when the table was looked at last.
+    /// The kernel's numbers of what is in the table.
+    handles: Option<Vec<u64>>,
+    /// Where the kernel is asked.
+    nftables: Option<Nftables>,
+    /// Its count of everybody's transactions when the table was looked at last.
     generation: Option<u32>,
     problem: Arc<Mutex<Option<String>>>,
     /// Somebody else changed the table: it is made anew.
@@ -131,7 +130,16 @@ impl Work {
 
     /// Whether somebody else changed our table.
     fn look(&mut self) -> bool {
-        if self.broken || !self.has_new_generation() || self.kernels_outline() == self.outline {
+        if self.broken || !self.has_new_generation() {
+            return false;
+        }
+        let handles = self.handles_now();
+        if handles.is_none() {
+            // Another time.
+            self.generation = None;
+            return false;
+        }
+        if handles == self.handles {
             return false;
         }
         tracing::warn!("somebody changed table {TABLE} of nftables; it is made anew");
@@ -184,21 +192,20 @@ impl Work {
     /// Notes what the kernel has now.
     fn remember(&mut self) {
         self.has_new_generation();
-        self.outline = self.kernels_outline();
+        self.handles = self.handles_now();
     }
 
     /// Whether anybody has changed anything since this was asked last.
     fn has_new_generation(&mut self) -> bool {
-        let now = self.generations.as_ref();
-        let now = now.and_then(|generations| generations.get().ok());
+        let now = self.nftables.as_ref();
+        let now = now.and_then(|nftables| nftables.generation().ok());
         let before = std::mem::replace(&mut self.generation, now);
         now != before
     }
 
-    /// None where there is no table.
-    fn kernels_outline(&self) -> Option<String> {
-        let is_none = self.in_force.is_empty() || self.generations.is_none();
-        (!is_none).then(|| self.nft.outline().ok())?
+    /// None where the kernel does not say.
+    fn handles_now(&self) -> Option<Vec<u64>> {
+        self.nftables.as_ref()?.handles(NAME).ok()
     }
 
     fn said(&self) -> Option<String> {

@@ -1,14 +1,11 @@
 //! The program `nft`, which speaks to the kernel for us.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use serde_json::Value;
 
 use super::ruleset::TABLE;
 
@@ -89,35 +86,6 @@ impl Nft {
             self.apply(&format!("delete table {TABLE}\n"))?;
         }
         Ok(is_there)
-    }
-
-    /// The table as the kernel has it, without what counts and without the members of sets.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn outline(&self) -> Result<String, NftError> {
-        let mut arguments = vec!["-s", "-t", "list", "table"];
-        arguments.extend(TABLE.split(' '));
-        self.run(&arguments, "")
-    }
-
-    /// Packets and bytes by counter.
-    ///
-    /// # Errors
-    /// There is no table.
-    pub fn counters(&self) -> Result<BTreeMap<String, (u64, u64)>, NftError> {
-        let mut arguments = vec!["-j", "list", "counters", "table"];
-        arguments.extend(TABLE.split(' '));
-        let text = self.run(&arguments, "")?;
-        let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        let objects = value["nftables"].as_array().into_iter().flatten();
-        let counter = |object: &Value| {
-            let counter = &object["counter"];
-            let count = |key: &str| counter[key].as_u64();
-            let name = counter["name"].as_str()?.to_owned();
-            Some((name, (count("packets")?, count("bytes")?)))
-        };
-        Ok(objects.filter_map(counter).collect())
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Result<String, NftError> {

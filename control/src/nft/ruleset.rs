@@ -12,6 +12,9 @@ use crate::policy::rule::Family;
 /// The one table that is ours, in all scripts.
 pub const TABLE: &str = "inet caracal";
 
+/// Its name, without the family.
+pub(super) const NAME: &str = "caracal";
+
 /// What is to be in the table. An empty one means that there is no table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {

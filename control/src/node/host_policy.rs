@@ -45,7 +45,7 @@ impl HostPolicy {
     /// What the table has decided so far; nothing where there is none.
     pub(super) fn counts(&self) -> HostCounts<'_> {
         let counts = self.keeper.as_ref().filter(|_| !self.counters.is_empty());
-        let counts = counts.and_then(|keeper| keeper.counters().ok());
+        let counts = counts.map(Keeper::counters);
         HostCounts::new(&self.counters, counts.unwrap_or_default())
     }
 }
