@@ -113,6 +113,21 @@ mod tests {
     }
 
     #[test]
+    fn without_what_enforces_them_those_of_the_node_are_refused() {
+        let text = include_str!("../../tests/policy-tests/hosts.yaml");
+        let cluster = load_sources(&[Source::new("hosts.yaml", text)]).unwrap();
+        let errors = HostEndpoints::errors_without("no program `nft`", &cluster, "node1");
+        let said = crate::config::Diagnostics(errors).render(false);
+        assert_eq!(said.matches("error:").count(), 2, "{said}");
+        assert!(
+            said.contains("a host endpoint of this node: no program `nft`"),
+            "{said}"
+        );
+        assert!(said.contains("hosts.yaml:14:"), "{said}");
+        assert!(HostEndpoints::errors_without("", &cluster, "node2").is_empty());
+    }
+
+    #[test]
     fn each_of_the_node_is_warned_about_once() {
         let forwarded = HostEndpoints::ForwardedOnly;
         let said = warnings(forwarded, "node1", Some(&["eth0"]));

@@ -109,6 +109,7 @@ fn what_passes_is_what_the_evaluator_says() {
     let mut known = KnownSets::default();
     let mut before = Ruleset::default();
     let mut counts = [0; 2];
+    let mut stayed = 0;
     for seed in 0..models {
         let mut dice = Dice(seed);
         let first = model(&mut dice);
@@ -116,8 +117,16 @@ fn what_passes_is_what_the_evaluator_says() {
         for model in [&first, &second] {
             let Rendered { ruleset, .. } = table(model, &mut known);
             let change = ruleset.change(&before);
+            let counted = (!before.is_empty()).then(|| lab.on_node(counters));
             lab.on_node(|| nft.apply(&change))
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{change}"));
+            let counts_on = lab.on_node(counters);
+            for (name, count) in counted.unwrap_or_default() {
+                if let Some(now) = counts_on.get(&name) {
+                    assert_eq!(*now, count, "seed {seed}: {name}");
+                    stayed += usize::from(count > 0);
+                }
+            }
             let changed = lab.on_node(list);
             judge(&lab, seed, model, &ruleset, &mut dice, &mut counts);
             if dice.one_in(4) {
@@ -131,6 +140,20 @@ fn what_passes_is_what_the_evaluator_says() {
     let [dropped, passed] = counts;
     eprintln!("{dropped} packets were dropped, {passed} passed");
     assert!(dropped > passed / 8 && passed > dropped / 8);
+    assert!(stayed > 0, "no rule that counted stayed");
+}
+
+/// Packets by counter.
+fn counters() -> BTreeMap<String, u64> {
+    let text = run("nft", "-j list counters table inet caracal", "");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let objects = value["nftables"].as_array().expect("a list");
+    let counters = objects.iter().filter_map(|object| {
+        let counter = &object["counter"];
+        let name = counter["name"].as_str()?.to_owned();
+        Some((name, counter["packets"].as_u64()?))
+    });
+    counters.collect()
 }
 
 /// The table without what counts, in an order of our own: chains come as they were made.
