@@ -55,30 +55,45 @@ impl<'c> HostCounts<'c> {
         })
     }
 
+    /// What rules have decided.
+    pub(super) fn rules(&self, model: &Model) -> impl Iterator<Item = (RuleRef, RuleCount)> {
+        self.counters
+            .iter()
+            .filter_map(|(_, direction, counting, counter)| {
+                let Counting::Rule(owner, at) = counting else {
+                    return None;
+                };
+                let rule = rule(model, owner, *direction, *at)?;
+                let name = RuleRef::new(owner.clone(), *direction, rule);
+                Some((name, self.of(counter)?))
+            })
+    }
+
     /// What denied something.
     pub(super) fn denying(&self, model: &Model) -> Vec<DenyingRule> {
-        let denying = |(_, direction, counting, counter): &(_, Direction, Counting, String)| {
-            let count = self.of(counter).filter(|count| count.packets > 0)?;
-            let (rule, default) = match counting {
-                Counting::Rule(owner, at) => {
-                    let rule = rule(model, owner, *direction, *at)?;
-                    let denies = rule.action == Action::Deny;
-                    let name = RuleRef::new(owner.clone(), *direction, rule);
-                    (denies.then(|| name.to_string())?, false)
-                }
-                Counting::Default(denial) => {
-                    let reason = denial.clone().reason(model);
-                    (format!("{reason} ({})", direction.as_str()), true)
-                }
-            };
-            Some(DenyingRule {
+        let rules = self.rules(model);
+        let rules = rules.filter(|(rule, _)| rule.action == Action::Deny);
+        let rules = rules.map(|(rule, count)| (rule.to_string(), false, count));
+        let defaults = self
+            .counters
+            .iter()
+            .filter_map(|(_, direction, counting, counter)| {
+                let Counting::Default(denial) = counting else {
+                    return None;
+                };
+                let reason = denial.clone().reason(model);
+                let reason = format!("{reason} ({})", direction.as_str());
+                Some((reason, true, self.of(counter)?))
+            });
+        rules
+            .chain(defaults)
+            .map(|(rule, default, count)| DenyingRule {
                 rule: format!("{rule}, in the kernel"),
                 default,
                 connections: count.connections,
                 packets: count.packets,
             })
-        };
-        self.counters.iter().filter_map(denying).collect()
+            .collect()
     }
 }
 

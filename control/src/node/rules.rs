@@ -14,7 +14,7 @@ use crate::config::HostEndpoints;
 use crate::metrics::RuleUse;
 use crate::policy::model::{Direction, Stage};
 use crate::policy::show::{self, Counted, Counts, Shown};
-use crate::policy::verdict::{Owner, Reason};
+use crate::policy::verdict::{Owner, Reason, RuleRef};
 use crate::trace::find;
 
 /// So many rules are named with the drops.
@@ -127,22 +127,12 @@ impl Node {
             let Reason::Rule(rule) = reason else {
                 return None;
             };
-            let (tier, policy) = match &rule.owner {
-                Owner::Policy { tier, id } => (Some(tier.to_string()), id.to_string()),
-                Owner::Profile(name) => (None, format!("Profile {name}")),
-            };
-            let count = self.count(id, &under_way);
-            Some(RuleUse {
-                tier,
-                policy,
-                direction: direction.as_str(),
-                rule: rule.number(),
-                action: rule.action.as_str(),
-                connections: count.connections,
-                packets: count.packets,
-            })
+            Some(rule_use(&rule, direction, self.count(id, &under_way)))
         });
-        used.collect()
+        let in_kernel = self.host_policy.counts();
+        let in_kernel = in_kernel.rules(self.compiler.policy().model());
+        let in_kernel = in_kernel.map(|(rule, count)| rule_use(&rule, rule.direction, count));
+        used.chain(in_kernel).collect()
     }
 
     fn count(&self, id: RuleId, under_way: &UnderWay) -> RuleCount {
@@ -159,6 +149,22 @@ impl Node {
         add(&self.connections.v4.table, &mut sums);
         add(&self.connections.v6.table, &mut sums);
         sums
+    }
+}
+
+fn rule_use(rule: &RuleRef, direction: Direction, count: RuleCount) -> RuleUse {
+    let (tier, policy) = match &rule.owner {
+        Owner::Policy { tier, id } => (Some(tier.to_string()), id.to_string()),
+        Owner::Profile(name) => (None, format!("Profile {name}")),
+    };
+    RuleUse {
+        tier,
+        policy,
+        direction: direction.as_str(),
+        rule: rule.number(),
+        action: rule.action.as_str(),
+        connections: count.connections,
+        packets: count.packets,
     }
 }
 
