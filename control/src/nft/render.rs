@@ -48,6 +48,10 @@ pub struct View<'m> {
     pub wildcard: Option<String>,
     /// Prefixes of the names of pods' interfaces.
     pub pod_prefixes: &'m [String],
+    /// Interfaces of pods of this node, whatever they are called.
+    pub pod_interfaces: BTreeSet<String>,
+    /// Their addresses.
+    pub pods: BTreeSet<IpNet>,
     /// Whose tunnel packets are let in, and to whom they are sent.
     pub peers: BTreeSet<IpNet>,
     /// The UDP port of VXLAN, where it is used.
@@ -524,18 +528,14 @@ impl Table<'_> {
             let pattern = prefix.trim_end_matches('"');
             rules.push(format!("{name} {pattern}*\" accept"));
         }
-        let workloads = self.view.model.workloads.values();
-        let ours = workloads.filter(|workload| workload.node == self.view.node);
         let is_prefixed = |name: &str| {
             let mut prefixes = self.view.pod_prefixes.iter();
             prefixes.any(|prefix| name.starts_with(prefix.as_str()))
         };
-        let others: BTreeSet<&str> = ours
-            .map(|workload| workload.interface.as_str())
-            .filter(|interface| !interface.is_empty() && !is_prefixed(interface))
-            .collect();
+        let others = self.view.pod_interfaces.iter();
+        let others = others.filter(|interface| !is_prefixed(interface));
         for interface in others {
-            let unspeakable = || Unspeakable(interface.to_owned());
+            let unspeakable = || Unspeakable(interface.clone());
             let interface = names::interface(interface).ok_or_else(unspeakable)?;
             rules.push(format!("{name} {interface} accept"));
         }
@@ -576,15 +576,9 @@ impl Table<'_> {
             kept.insert(id.clone(), (Arc::clone(set), parts));
         }
         known.0 = kept;
-        let workloads = model.workloads.values();
-        let ours = workloads.filter(|workload| workload.node == self.view.node);
-        let pods: Vec<IpNet> = ours.flat_map(|workload| workload.nets.clone()).collect();
-        for (name, nets) in [
-            ("pods", pods.iter().collect::<Vec<_>>()),
-            ("peers", self.view.peers.iter().collect()),
-        ] {
+        for (name, nets) in [("pods", &self.view.pods), ("peers", &self.view.peers)] {
             for (family, number) in [(Family::V4, 4), (Family::V6, 6)] {
-                let members = Members::Nets(Arc::new(outermost(nets.iter().copied(), family)));
+                let members = Members::Nets(Arc::new(outermost(nets, family)));
                 let set = Set { family, members };
                 self.done
                     .ruleset

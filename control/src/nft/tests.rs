@@ -97,6 +97,8 @@ fn rendered(model: &Model) -> Rendered {
         interfaces: [("eth0".to_owned(), "node1-eth0".to_owned())].into(),
         wildcard: None,
         pod_prefixes: &["cali".to_owned()],
+        pod_interfaces: ["cali1", "pod2"].map(str::to_owned).into(),
+        pods: ["10.0.0.7/32".parse().expect("a prefix")].into(),
         peers: ["192.0.2.9/32".parse().expect("a prefix")].into(),
         vxlan: Some(4789),
     };
@@ -181,6 +183,8 @@ fn a_name_that_can_not_be_said_is_an_error() {
         interfaces: [("eth\"0".to_owned(), "node1-eth0".to_owned())].into(),
         wildcard: None,
         pod_prefixes: &[],
+        pod_interfaces: BTreeSet::new(),
+        pods: BTreeSet::new(),
         peers: BTreeSet::new(),
         vxlan: None,
     };
@@ -198,6 +202,8 @@ fn sets_that_did_not_change_are_not_made_again() {
         interfaces: [("eth0".to_owned(), "node1-eth0".to_owned())].into(),
         wildcard: None,
         pod_prefixes: &[],
+        pod_interfaces: BTreeSet::new(),
+        pods: BTreeSet::new(),
         peers: BTreeSet::new(),
         vxlan: None,
     };

@@ -10,7 +10,7 @@ use super::host_counts::HostCounts;
 use super::{Node, RunError, start};
 use crate::compile::KernelView;
 use crate::config::HostEndpoints;
-use crate::desired::Desired;
+use crate::desired::{Desired, Endpoint};
 use crate::netlink::Mirror;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
 use crate::nft::{Counters, Keeper, KnownSets, Nft, NftError, Rendered, View, render};
@@ -56,13 +56,23 @@ struct MadeOf {
     model: Arc<Model>,
     interfaces: BTreeMap<String, String>,
     pod_prefixes: Vec<String>,
+    pod_interfaces: BTreeSet<String>,
+    pods: BTreeSet<IpNet>,
     peers: BTreeSet<IpNet>,
     vxlan: Option<u16>,
 }
 
 impl MadeOf {
     fn of(desired: &Desired, mirror: &Mirror) -> Self {
+        let pods = desired.endpoints.iter();
+        let nets = |pod: &Endpoint| {
+            let v4 = pod.ipv4_nets.iter().copied().map(IpNet::V4);
+            let v6 = pod.ipv6_nets.iter().copied().map(IpNet::V6);
+            v4.chain(v6).collect::<Vec<_>>()
+        };
         Self {
+            pod_interfaces: pods.clone().map(|pod| pod.interface.clone()).collect(),
+            pods: pods.flat_map(nets).collect(),
             interfaces: interfaces(desired, mirror),
             pod_prefixes: desired.felix.interface_prefixes.clone(),
             peers: peers(desired),
@@ -75,6 +85,8 @@ impl MadeOf {
         Arc::ptr_eq(&self.model, &other.model)
             && self.interfaces == other.interfaces
             && self.pod_prefixes == other.pod_prefixes
+            && self.pod_interfaces == other.pod_interfaces
+            && self.pods == other.pods
             && self.peers == other.peers
             && self.vxlan == other.vxlan
     }
@@ -111,7 +123,10 @@ impl Node {
     pub(super) fn sync_host_policy(&mut self, now: Instant) {
         let policy = &mut self.host_policy;
         let is_due = policy.failed.as_ref().is_some_and(|(_, at)| *at <= now);
-        let is_stale = std::mem::take(&mut policy.is_stale);
+        let model = &self.compiler.desired().policy;
+        let known = policy.made_of.as_ref();
+        let is_stale = std::mem::take(&mut policy.is_stale)
+            || known.is_some_and(|known| !Arc::ptr_eq(&known.model, model));
         if self.config.host_endpoints != HostEndpoints::Enforced || !(is_due || is_stale) {
             return;
         }
@@ -166,6 +181,8 @@ impl Node {
             interfaces: made_of.interfaces.clone(),
             wildcard: wildcard(&model, &self.name).map(str::to_owned),
             pod_prefixes: &made_of.pod_prefixes,
+            pod_interfaces: made_of.pod_interfaces.clone(),
+            pods: made_of.pods.clone(),
             peers: made_of.peers.clone(),
             vxlan: made_of.vxlan,
         };

@@ -31,6 +31,8 @@ fn table(model: &Model, known: &mut KnownSets) -> Rendered {
         interfaces: interfaces.into_iter().collect(),
         wildcard: all.map(str::to_owned),
         pod_prefixes: &["cali".to_owned()],
+        pod_interfaces: BTreeSet::new(),
+        pods: BTreeSet::new(),
         peers: BTreeSet::new(),
         vxlan: Some(4789),
     };
