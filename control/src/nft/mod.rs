@@ -3,6 +3,7 @@
 //! [`fn@render`] makes a [`Ruleset`] of the calculated model, [`Ruleset::change`] the script that makes the kernel's table
 //! what it is, [`Nft`] has it run, and [`Keeper`] sees to it that it stays. `docs/adr/0018` says why.
 
+mod base;
 mod keeper;
 mod matches;
 mod names;
