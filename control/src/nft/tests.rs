@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
 use crate::config::{Source, load_sources};
-use crate::policy::model::{IpSet, Model};
+use crate::policy::model::{IpSet, Model, SharedMap};
+use crate::policy::rule::{
+    Families, Family, IcmpMatch, IpSetId, Matches, PortRange, Ports, Protocol, Side,
+};
 
 const RESOURCES: &str = "\
 apiVersion: projectcalico.org/v3
@@ -218,11 +222,103 @@ fn sets_that_did_not_change_are_not_made_again() {
             _ => panic!("no set"),
         }
     };
-    assert!(std::sync::Arc::ptr_eq(&of(&first), &of(&second)));
+    assert!(Arc::ptr_eq(&of(&first), &of(&second)));
     assert!(
         model
             .ip_sets
             .values()
             .any(|set| matches!(&**set, IpSet::Nets(_)))
+    );
+}
+
+#[test]
+fn conditions_that_nft_has_no_words_for_become_lines() {
+    let mut sets = SharedMap::default();
+    let ports = IpSet::IpPorts(BTreeSet::new());
+    sets.insert(IpSetId::from("web"), Arc::new(ports.clone()));
+    let web = |family| names::set(&IpSetId::from("web"), &ports, family);
+    let lines = |matches: Matches| matches::lines(&matches, &sets);
+    let range = |first, last| PortRange { first, last };
+    let to = |ports: Option<Ports>, not_ports: Option<Ports>| Side {
+        ports,
+        not_ports,
+        ..Side::default()
+    };
+    let named = |name: &str, ranges: Vec<PortRange>| Ports {
+        ranges,
+        named: vec![IpSetId::from(name)],
+    };
+    assert_eq!(lines(Matches::default()), [""]);
+    // A number or a name: two lines, and no packet is of both.
+    let either = Matches {
+        protocol: Some(Protocol::TCP),
+        families: Families::Only(Family::V4),
+        dst: to(Some(named("web", vec![range(80, 81), range(82, 90)])), None),
+        ..Matches::default()
+    };
+    assert_eq!(
+        lines(either),
+        [
+            "meta nfproto ipv4 meta l4proto 6 th dport 80-90".to_owned(),
+            format!(
+                "meta nfproto ipv4 meta l4proto 6 th dport != 80-90 ip daddr . meta l4proto . th dport @{}",
+                web(Family::V4)
+            ),
+        ]
+    );
+    // What has no port has none of that name.
+    let neither = Matches {
+        families: Families::Only(Family::V6),
+        dst: to(None, Some(named("web", Vec::new()))),
+        ..Matches::default()
+    };
+    assert_eq!(
+        lines(neither),
+        [
+            "meta nfproto ipv6 meta l4proto != { 6, 17, 132, 136 }".to_owned(),
+            format!(
+                "meta nfproto ipv6 meta l4proto {{ 6, 17, 132, 136 }} ip6 daddr . meta l4proto . th dport != @{}",
+                web(Family::V6)
+            ),
+        ]
+    );
+    let not_icmp = Matches {
+        families: Families::Only(Family::V4),
+        not_icmp: Some(IcmpMatch {
+            kind: 8,
+            code: Some(0),
+        }),
+        ..Matches::default()
+    };
+    assert_eq!(lines(not_icmp).len(), 3);
+    // A set that is not known holds nobody, and nobody is without it.
+    for ports in [
+        to(Some(named("gone", Vec::new())), None),
+        to(None, Some(named("gone", Vec::new()))),
+    ] {
+        let gone = Matches {
+            dst: ports,
+            ..Matches::default()
+        };
+        assert_eq!(lines(gone), [""; 0]);
+    }
+    // A list of the other family only, and one that excludes everything.
+    let one = |nets: Option<&str>, not_nets: &[&str]| Matches {
+        families: Families::Only(Family::V4),
+        src: Side {
+            nets: nets.map(|net| vec![net.parse().expect("a prefix")]),
+            not_nets: not_nets
+                .iter()
+                .map(|net| net.parse().expect("a prefix"))
+                .collect(),
+            ..Side::default()
+        },
+        ..Matches::default()
+    };
+    assert_eq!(lines(one(Some("fd00::/8"), &[])), [""; 0]);
+    assert_eq!(lines(one(None, &["0.0.0.0/0"])), [""; 0]);
+    assert_eq!(
+        lines(one(None, &["10.0.0.0/8", "10.1.0.0/16", "fd00::/8"])),
+        ["meta nfproto ipv4 ip saddr != 10.0.0.0/8"]
     );
 }

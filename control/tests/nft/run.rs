@@ -100,6 +100,7 @@ fn judge(
     }
 }
 
+/// `CARACAL_NFT_MODELS=400` for more than the usual.
 #[test]
 fn what_passes_is_what_the_evaluator_says() {
     let Some(lab) = Lab::new("what_passes_is_what_the_evaluator_says") else {
