@@ -502,3 +502,35 @@ fn the_endpoint_for_all_interfaces_is_tunnels_too() {
     assert!(connect(&lab.wire, tunnel, 8080).is_some());
     daemon.finish();
 }
+
+#[test]
+fn without_nft_a_host_endpoint_is_refused() {
+    let test = "host_policy::without_nft_a_host_endpoint_is_refused";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    // The program is hidden from the daemon alone.
+    let spawn = || {
+        let script = "for nft in /usr/sbin/nft /sbin/nft /usr/local/sbin/nft /usr/bin/nft; do \
+                      [ ! -e $nft ] || mount --bind /dev/null $nft || exit 9; done; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args([
+            "-m",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            env!("CARGO_BIN_EXE_caracal"),
+        ]);
+        Daemon::spawn_by(&lab, &mut command)
+    };
+    let mut daemon = spawn();
+    daemon.wait_for("ready");
+    resources(&lab, "eth0", &ingress("8080"));
+    daemon.wait_for("a host endpoint of this node: no program `nft`");
+    assert!(daemon.log().contains("install it"), "{}", daemon.log());
+    daemon.finish();
+    let mut daemon = spawn();
+    daemon.wait_for("a host endpoint of this node: no program `nft`");
+    assert_eq!(daemon.wait().code(), Some(3));
+}
