@@ -89,6 +89,8 @@ impl Node {
 
     /// The host's addresses and routes on its port: tunnel addresses, and every pool and pod.
     pub(super) fn sync_host(&mut self) {
+        // Whatever else is wanted of the host may be another, too.
+        self.host_policy.is_stale = true;
         let desired = self.compiler.desired();
         if let Err(error) = self
             .host

@@ -30,6 +30,8 @@ pub(super) struct HostPolicy {
     made_of: Option<MadeOf>,
     /// Whether that may be another by now.
     pub(super) is_stale: bool,
+    /// Whether the table of a former run was taken away.
+    is_former_gone: bool,
     /// Why there is no table that could be wished for; it is tried again then.
     failed: Option<(String, Instant)>,
 }
@@ -100,16 +102,7 @@ impl Node {
     pub(super) fn begin_host_policy(&mut self) -> Result<(), RunError> {
         let rendered = self.host_policy_table()?;
         if rendered.ruleset.is_empty() {
-            match Nft::find().and_then(|nft| nft.remove()) {
-                Ok(true) => {
-                    tracing::info!("the table of host endpoints of a former run is removed");
-                }
-                Ok(false) | Err(NftError::Missing) => {}
-                Err(error) => {
-                    // As where the kernel has no nftables.
-                    tracing::debug!(%error, "whether a former run left a table of host endpoints");
-                }
-            }
+            self.remove_former_table();
             return Ok(());
         }
         let keeper = Keeper::start(Nft::find()?, rendered.ruleset)?;
@@ -117,6 +110,25 @@ impl Node {
         self.host_policy.keeper = Some(keeper);
         self.host_policy.counters = rendered.counters;
         Ok(())
+    }
+
+    /// Takes away what a former daemon left, once it is known that nothing is wanted: a source may yet say what is.
+    fn remove_former_table(&mut self) {
+        let node = self.compiler.desired().local_node();
+        let is_known = node.is_some_and(|node| node.addresses().next().is_some());
+        let is_wanted = self.config.host_endpoints == HostEndpoints::Enforced;
+        if self.host_policy.is_former_gone || is_wanted && !is_known {
+            return;
+        }
+        self.host_policy.is_former_gone = true;
+        match Nft::find().and_then(|nft| nft.remove()) {
+            Ok(true) => tracing::info!("the table of host endpoints of a former run is removed"),
+            Ok(false) | Err(NftError::Missing) => {}
+            Err(error) => {
+                // As where the kernel has no nftables.
+                tracing::debug!(%error, "whether a former run left a table of host endpoints");
+            }
+        }
     }
 
     /// Has the table that follows from what is known now, where anything may have changed.
@@ -146,10 +158,13 @@ impl Node {
 
     fn wish_host_policy(&mut self) -> Result<(), RunError> {
         let Rendered { ruleset, counters } = self.host_policy_table()?;
+        if self.host_policy.keeper.is_none() && ruleset.is_empty() {
+            self.remove_former_table();
+            return Ok(());
+        }
         let policy = &mut self.host_policy;
         match &policy.keeper {
             Some(keeper) => keeper.wish(ruleset),
-            None if ruleset.is_empty() => {}
             None => policy.keeper = Some(Keeper::start(Nft::find()?, ruleset)?),
         }
         policy.counters = counters;

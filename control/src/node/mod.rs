@@ -286,7 +286,6 @@ impl Node {
                 self.reconcile_ports();
                 self.sync_host();
                 self.sync_taken();
-                self.host_policy.is_stale = true;
             }
             Err(diagnostics) => {
                 let error = diagnostics.render(false);
