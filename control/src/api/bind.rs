@@ -8,37 +8,60 @@ use std::os::unix::fs::{
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
-/// Owner and group may connect; whom the daemon answers is another question.
-const SOCKET_MODE: u32 = 0o660;
+/// A socket's purpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// Its setting in caracal.yaml.
+    pub setting: &'static str,
+    /// Who may connect; whom the daemon answers is another question.
+    pub mode: u32,
+}
+
+impl Purpose {
+    /// The control socket: owner and group may connect.
+    pub const CONTROL: Self = Self {
+        setting: "controlSocket",
+        mode: 0o660,
+    };
+}
+
 /// A directory that has to be made.
 const DIR_MODE: u32 = 0o750;
 
-/// Why there is no control socket.
+/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Something that is not a socket has its name.
-    #[error("{path}: something that is not a socket is there; remove it, or set controlSocket in caracal.yaml", path = path.display())]
+    #[error("{path}: something that is not a socket is there; remove it, or set {setting} in caracal.yaml", path = path.display())]
     NotASocket {
         /// The path.
         path: PathBuf,
+        /// The socket's setting.
+        setting: &'static str,
     },
     /// No process could connect to it.
-    #[error("{path}: {bytes} bytes, and a socket's path may have 107; set a shorter controlSocket in caracal.yaml", path = path.display(), bytes = path.as_os_str().len())]
+    #[error("{path}: {bytes} bytes, and a socket's path may have 107; set a shorter {setting} in caracal.yaml", path = path.display(), bytes = path.as_os_str().len())]
     TooLong {
         /// The path.
         path: PathBuf,
+        /// The socket's setting.
+        setting: &'static str,
     },
     /// Another process listens there.
-    #[error("{path}: another process answers there; stop it, or set controlSocket in caracal.yaml", path = path.display())]
+    #[error("{path}: another process answers there; stop it, or set {setting} in caracal.yaml", path = path.display())]
     InUse {
         /// The path.
         path: PathBuf,
+        /// The socket's setting.
+        setting: &'static str,
     },
     /// Anybody could put another socket in its place.
-    #[error("{path}: anybody may write to this directory; `chmod o-w` it, or set controlSocket in caracal.yaml", path = path.display())]
+    #[error("{path}: anybody may write to this directory; `chmod o-w` it, or set {setting} in caracal.yaml", path = path.display())]
     OpenDirectory {
         /// The directory.
         path: PathBuf,
+        /// The socket's setting.
+        setting: &'static str,
     },
     /// The system refuses.
     #[error("{path}: {what}: {source}", path = path.display())]
@@ -67,6 +90,15 @@ impl Bound {
     /// # Errors
     /// [`BindError`]; what was there is untouched.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Self::bind_for(path, Purpose::CONTROL)
+    }
+
+    /// As [`Bound::bind`], for another purpose.
+    ///
+    /// # Errors
+    /// As [`Bound::bind`].
+    pub fn bind_for(path: &Path, purpose: Purpose) -> Result<Self, BindError> {
+        let Purpose { setting, mode } = purpose;
         let failed = |what| {
             move |source: io::Error| BindError::System {
                 path: path.to_owned(),
@@ -78,6 +110,7 @@ impl Bound {
         if SocketAddr::from_pathname(path).is_err() {
             return Err(BindError::TooLong {
                 path: path.to_owned(),
+                setting,
             });
         }
         let dir = path.parent().unwrap_or(Path::new("/"));
@@ -86,34 +119,40 @@ impl Bound {
             builder.recursive(true).mode(DIR_MODE);
             builder
                 .create(dir)
-                .map_err(failed("make the control socket's directory"))?;
+                .map_err(failed("make the socket's directory"))?;
         }
-        let mode = fs::metadata(dir).map_err(failed("look at the directory"))?;
-        if mode.mode() & 0o1002 == 0o0002 {
+        let of_dir = fs::metadata(dir).map_err(failed("look at the directory"))?;
+        if of_dir.mode() & 0o1002 == 0o0002 {
             return Err(BindError::OpenDirectory {
                 path: dir.to_owned(),
+                setting,
             });
         }
-        make_way(path)?;
+        make_way(path, setting)?;
         // Bound under a name of its own, then renamed: nobody ever meets it with other rights.
         let fresh = dir.join(format!(".{}", std::process::id()));
-        let listener = UnixListener::bind(&fresh).map_err(failed("create the control socket"))?;
+        let listener = UnixListener::bind(&fresh).map_err(failed("create the socket"))?;
         let placed = || {
             listener.set_nonblocking(true)?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE))?;
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
             let meta = fs::symlink_metadata(&fresh)?;
             fs::rename(&fresh, path)?;
             Ok((meta.dev(), meta.ino()))
         };
         let identity = placed().map_err(|source| {
             let _ = fs::remove_file(&fresh);
-            failed("name the control socket")(source)
+            failed("name the socket")(source)
         })?;
         Ok(Self {
             listener,
             path: path.to_owned(),
             identity,
         })
+    }
+
+    /// What it listens on.
+    pub(crate) const fn listener(&self) -> &UnixListener {
+        &self.listener
     }
 
     /// Where it listens.
@@ -133,20 +172,26 @@ impl Drop for Bound {
 }
 
 /// Looks whether the name is free, or a dead socket's.
-fn make_way(path: &Path) -> Result<(), BindError> {
+fn make_way(path: &Path, setting: &'static str) -> Result<(), BindError> {
     let at = || path.to_owned();
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(BindError::System {
             path: at(),
-            what: "look for an old control socket",
+            what: "look for an old socket",
             source,
         }),
-        Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket { path: at() }),
+        Ok(meta) if !meta.file_type().is_socket() => Err(BindError::NotASocket {
+            path: at(),
+            setting,
+        }),
         Ok(_) => match super::client::connect(path) {
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => Ok(()),
             // Answers, or has more to answer than it can.
-            _ => Err(BindError::InUse { path: at() }),
+            _ => Err(BindError::InUse {
+                path: at(),
+                setting,
+            }),
         },
     }
 }

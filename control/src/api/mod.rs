@@ -21,7 +21,7 @@ mod message;
 pub mod report;
 mod server;
 
-pub use bind::{BindError, Bound};
+pub use bind::{BindError, Bound, Purpose};
 pub use client::{Client, ClientError};
 pub use message::{
     ApiError, CaptureParams, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method,

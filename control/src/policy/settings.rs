@@ -5,7 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::rule::Protocol;
-use crate::desired::EndpointToHost;
+use crate::config::kinds::FelixConfiguration;
+use crate::desired::{EndpointToHost, FelixSettings};
 
 /// Settings of a node that policy depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,32 @@ impl Default for Settings {
             allow_ipip_from_workloads: false,
             disable_conntrack_invalid_check: false,
         }
+    }
+}
+
+impl Settings {
+    /// Those that follow from Felix's settings, and from the configurations that these were made of: a later one counts.
+    pub(crate) fn of<'c>(
+        felix: &FelixSettings,
+        configurations: impl IntoIterator<Item = &'c FelixConfiguration>,
+    ) -> Self {
+        let mut settings = Self {
+            endpoint_to_host: felix.endpoint_to_host,
+            vxlan_port: felix.vxlan_port,
+            allow_vxlan_from_workloads: felix.allow_vxlan_from_workloads,
+            allow_ipip_from_workloads: felix.allow_ipip_from_workloads,
+            disable_conntrack_invalid_check: felix.disable_conntrack_invalid_check,
+            ..Self::default()
+        };
+        for configuration in configurations {
+            if let Some(ports) = &configuration.failsafe_inbound {
+                settings.failsafe_inbound.clone_from(ports);
+            }
+            if let Some(ports) = &configuration.failsafe_outbound {
+                settings.failsafe_outbound.clone_from(ports);
+            }
+        }
+        settings
     }
 }
 

@@ -402,30 +402,13 @@ pub fn policy_id(policy: &PolicyResource) -> PolicyId {
 
 fn settings(resources: &PolicyResources, node: &str) -> Settings {
     let felix = felix(&resources.base, node);
-    let mut settings = Settings {
-        endpoint_to_host: felix.endpoint_to_host,
-        vxlan_port: felix.vxlan_port,
-        allow_vxlan_from_workloads: felix.allow_vxlan_from_workloads,
-        allow_ipip_from_workloads: felix.allow_ipip_from_workloads,
-        disable_conntrack_invalid_check: felix.disable_conntrack_invalid_check,
-        ..Settings::default()
+    let all = &resources.base.felix;
+    let named = |name: String| {
+        let all = all.iter().map(|felix| &**felix);
+        all.filter(move |felix| felix.meta.name.value == name)
     };
-    for name in ["default".to_owned(), format!("node.{node}")] {
-        let found = resources
-            .base
-            .felix
-            .iter()
-            .filter(|felix| felix.meta.name.value == name);
-        for felix in found {
-            if let Some(ports) = &felix.failsafe_inbound {
-                settings.failsafe_inbound.clone_from(ports);
-            }
-            if let Some(ports) = &felix.failsafe_outbound {
-                settings.failsafe_outbound.clone_from(ports);
-            }
-        }
-    }
-    settings
+    let ours = named("default".to_owned()).chain(named(format!("node.{node}")));
+    Settings::of(&felix, ours)
 }
 
 /// A place in a resource, and the resource's name.
