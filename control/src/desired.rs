@@ -288,14 +288,13 @@ impl Route {
         if self.local_workload {
             return Some(Way::LocalEndpoint);
         }
-        let host_route = self.dst.prefix_len() == self.dst.max_prefix_len();
-        if self.types.contains(RouteTypes::LOCAL_WORKLOAD) {
-            return (!host_route && self.pool_type != PoolType::None).then_some(Way::Blackhole);
-        }
+        // First: an address that another node has borrowed of our block is a workload of both sides.
         let remote_tunnel = self.types.contains(RouteTypes::REMOTE_TUNNEL);
         let remote_workload = self.types.contains(RouteTypes::REMOTE_WORKLOAD);
         if !(remote_workload || remote_tunnel && self.borrowed) {
-            return None;
+            let is_block = self.types.contains(RouteTypes::LOCAL_WORKLOAD)
+                && self.dst.prefix_len() < self.dst.max_prefix_len();
+            return (is_block && self.pool_type != PoolType::None).then_some(Way::Blackhole);
         }
         match self.pool_type {
             PoolType::None => None,

@@ -3,6 +3,7 @@
 //! The programs in `fuzz/` hand them what a fuzzer comes up with; the test `fuzz` hands them what once failed
 //! (`fuzz/regressions`), the seeds, and seeds changed at random. To add one: a function here, a row in [`TARGETS`], a program of that name.
 
+mod felix;
 mod headers;
 mod mutate;
 mod packets;
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target {
         name: "ethernet",
         run: headers::ethernet,
@@ -88,6 +89,11 @@ pub const TARGETS: [Target; 12] = [
         name: "http",
         run: text::http,
         seeds: seeds::http_requests,
+    },
+    Target {
+        name: "felix",
+        run: felix::messages,
+        seeds: felix::seeds,
     },
 ];
 

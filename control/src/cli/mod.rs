@@ -5,6 +5,7 @@ mod capture;
 mod cleanup;
 mod drops;
 mod explain;
+mod felix_proxy;
 mod flows;
 #[cfg(test)]
 mod golden;
@@ -114,6 +115,8 @@ pub enum Command {
     Trace(trace::Args),
     /// Test policies, show what applies to an endpoint, say what is wrong with policies.
     Policy(policy::Args),
+    /// Join Felix to the daemon: Felix starts this as its dataplane driver (FELIX_DATAPLANEDRIVER), nobody else.
+    FelixProxy(felix_proxy::Args),
     /// Take captures through the production pipeline, offline.
     Replay(replay::Args),
     /// Show Caracal at work, in network namespaces of its own.
@@ -125,7 +128,8 @@ pub enum Command {
 impl Cli {
     /// Runs what the process's command line says; help that cannot be written is an error as any result is.
     pub fn parse_and_run() -> Exit {
-        let error = match Self::try_parse() {
+        let words = felix_proxy::as_called(std::env::args_os());
+        let error = match Self::try_parse_from(words) {
             Ok(cli) => return cli.run(),
             Err(error) => error,
         };
@@ -156,6 +160,7 @@ impl Cli {
             Command::Validate(args) => validate::run(args, &self),
             Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),
+            Command::FelixProxy(args) => felix_proxy::run(args),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),
             Command::Version => version::run(&self),

@@ -4,4 +4,4 @@ mod history;
 mod names;
 
 pub(crate) use history::{History, Wanted, net, protocol};
-pub(crate) use names::Names;
+pub(crate) use names::{Names, utc};

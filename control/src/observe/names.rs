@@ -176,7 +176,7 @@ fn translation(protocol: u8, addr: IpAddr, port: u16) -> Translation {
 }
 
 /// A time as RFC 3339 has it, in UTC with milliseconds.
-fn utc(time: SystemTime) -> String {
+pub(crate) fn utc(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or(Duration::ZERO);
     let seconds = since.as_secs();
