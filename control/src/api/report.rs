@@ -39,8 +39,11 @@ pub struct Status {
     pub fail_mode: String,
     /// Memory set aside for packets, in bytes.
     pub packet_memory_bytes: u64,
-    /// The resources' files.
+    /// The resources' files, or what Felix says.
     pub datastore: Datastore,
+    /// Felix, where resources come from it.
+    #[serde(default)]
+    pub felix: Option<Felix>,
     /// How many routes there are.
     pub routes: RouteCounts,
     /// The ports, as in [`Ports`].
@@ -159,10 +162,31 @@ pub struct Poller {
     pub idle_nanoseconds: u64,
 }
 
-/// The resources' files.
+/// The way to Felix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Felix {
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Seconds since it connected, or since it has been away; `null`: it never was here.
+    pub since_seconds: Option<u64>,
+    /// Whether it has said, in this connection, that its snapshot is complete.
+    pub in_sync: bool,
+    /// Its number of the message that came last.
+    pub sequence: u64,
+    /// Messages of this connection.
+    pub messages: u64,
+    /// Those of them that nothing acts on.
+    pub ignored: u64,
+    /// Connections so far.
+    pub connections: u64,
+    /// Why the last connection ended that did not end in order.
+    pub last_error: Option<String>,
+}
+
+/// The resources' files, or what Felix says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datastore {
-    /// The directory.
+    /// The directory, or the socket for Felix.
     pub path: PathBuf,
     /// Resources in force.
     pub resources: usize,

@@ -6,7 +6,7 @@ use super::table::{duration, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
-use crate::api::report::{Connections, Part, Port, Problem, Status, TableUse};
+use crate::api::report::{Connections, Felix, Part, Port, Problem, Status, TableUse};
 use crate::words::{counted, number};
 
 /// Drop reasons that are named; the others are in `caracal drops`.
@@ -81,12 +81,17 @@ fn render(status: &Status) -> String {
         0 => String::new(),
         count => format!("   {}", counted(count as u64, "remark")),
     };
-    let datastore = format!(
-        "files {} ({}){remarks}   taken {} ago",
-        one_line(&store.path.to_string_lossy()),
-        counted(store.resources as u64, "resource"),
-        duration(store.loaded_seconds_ago)
-    );
+    let path = store.path.to_string_lossy();
+    let path = one_line(&path);
+    let resources = counted(store.resources as u64, "resource");
+    let taken = duration(store.loaded_seconds_ago);
+    let datastore = match &status.felix {
+        Some(felix) => format!(
+            "Felix {path} ({resources}){remarks}   {}",
+            self::felix(felix, &taken)
+        ),
+        None => format!("files {path} ({resources}){remarks}   taken {taken} ago"),
+    };
     line(
         &mut out,
         status,
@@ -162,6 +167,31 @@ fn render(status: &Status) -> String {
     let _ = writeln!(out, "  {:<12} {}", "Drops", drops(status));
     problems(&mut out, &status.problems);
     out
+}
+
+/// The way to Felix, in words.
+fn felix(felix: &Felix, taken: &str) -> String {
+    let since = felix.since_seconds.map(duration);
+    let way = match (felix.connected, since) {
+        (true, since) => format!("connected for {}", or_dash(since.as_ref())),
+        (false, Some(since)) => format!("gone for {since}"),
+        (false, None) => "never connected".to_owned(),
+    };
+    let sync = match (felix.connected, felix.in_sync) {
+        (true, true) => format!(", in sync, taken {taken} ago"),
+        (true, false) => ", not in sync yet".to_owned(),
+        (false, _) => String::new(),
+    };
+    let messages = number(felix.messages);
+    let ignored = number(felix.ignored);
+    let last = felix.last_error.as_ref();
+    let last = last.map_or_else(String::new, |error| {
+        format!("   last error: {}", one_line(error))
+    });
+    format!(
+        "{way}{sync}   messages {messages} (sequence {}, ignored {ignored}){last}",
+        felix.sequence
+    )
 }
 
 fn line(out: &mut String, status: &Status, parts: &[Part], name: &str, text: &str) {
@@ -322,6 +352,47 @@ mod tests {
         status.ports.truncate(2);
         assert!(status.is_healthy());
         golden::check("status-healthy.txt", &render(&status));
+    }
+
+    #[test]
+    fn felix_in_one_line() {
+        let mut status = status();
+        status.datastore.path = "/var/run/calico/felix-dataplane.sock".into();
+        let mut lines = String::new();
+        let mut add = |status: &Status| {
+            let text = render(status);
+            let line = text.lines().find(|line| line.contains("Datastore"));
+            let _ = writeln!(lines, "{}", line.unwrap());
+        };
+        let mut felix = Felix {
+            connected: false,
+            since_seconds: None,
+            in_sync: false,
+            sequence: 0,
+            messages: 0,
+            ignored: 0,
+            connections: 0,
+            last_error: None,
+        };
+        status.felix = Some(felix.clone());
+        add(&status);
+        felix.connected = true;
+        felix.since_seconds = Some(7);
+        felix.messages = 1200;
+        felix.sequence = 1199;
+        felix.ignored = 3;
+        status.felix = Some(felix.clone());
+        add(&status);
+        felix.in_sync = true;
+        status.felix = Some(felix.clone());
+        status.problems.clear();
+        add(&status);
+        felix.connected = false;
+        felix.since_seconds = Some(100);
+        felix.last_error = Some("no\u{1b}[2J message".to_owned());
+        status.felix = Some(felix);
+        add(&status);
+        golden::check("status-felix.txt", &lines);
     }
 
     #[test]

@@ -19,6 +19,12 @@ pub struct DaemonConfig {
     /// `resources`: directory of `projectcalico.org/v3` files. Default: `conf.d` beside the file; a relative
     /// path counts from the file's directory.
     pub resources: PathBuf,
+    /// `source`: where resources come from. Default: `files`.
+    pub source: UpdateSource,
+    /// `felixSocket`: where Felix's driver finds the daemon, with `source: felix`. Default: `/var/run/calico/felix-dataplane.sock`.
+    pub felix_socket: PathBuf,
+    /// `mtuFile`: where Calico's CNI plugin is told the MTU of pods, with `source: felix`. Default: `/var/lib/calico/mtu`.
+    pub mtu_file: PathBuf,
     /// `uplinks`: interfaces to other nodes and the world. Default: none (local pods only).
     pub uplinks: Vec<Uplink>,
     /// `pollers.cores`: one poller on each of these CPUs. Default: none, one poller that runs anywhere.
@@ -45,6 +51,16 @@ pub struct DaemonConfig {
     /// `ruleMetrics`: whether metrics count what each rule of policy has decided. Default: false, since each rule is a series, and
     /// counting looks at every connection.
     pub rule_metrics: bool,
+}
+
+/// Where resources come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpdateSource {
+    /// `files`: a directory of resources.
+    #[default]
+    Files,
+    /// `felix`: Calico's agent, whose dataplane driver the daemon is.
+    Felix,
 }
 
 /// An interface to other nodes.
@@ -176,6 +192,9 @@ impl Default for DaemonConfig {
         Self {
             node_name: None,
             resources: PathBuf::from("conf.d"),
+            source: UpdateSource::default(),
+            felix_socket: PathBuf::from(crate::felix::DEFAULT_SOCKET),
+            mtu_file: PathBuf::from(crate::felix::DEFAULT_MTU_FILE),
             uplinks: Vec::new(),
             cores: Vec::new(),
             poll_mode: PollMode::default(),
@@ -252,6 +271,19 @@ impl DaemonConfig {
         self.node_name = fields.get("nodeName", cx, decode::name);
         if let Some(path) = fields.get("resources", cx, decode::name) {
             self.resources = PathBuf::from(path.value);
+        }
+        let sources = [
+            ("files", UpdateSource::Files),
+            ("felix", UpdateSource::Felix),
+        ];
+        if let Some(source) = fields.get("source", cx, decode::choice(&sources, true)) {
+            self.source = source.value;
+        }
+        if let Some(path) = fields.get("felixSocket", cx, absolute_path) {
+            self.felix_socket = path.value;
+        }
+        if let Some(path) = fields.get("mtuFile", cx, absolute_path) {
+            self.mtu_file = path.value;
         }
         if let Some(uplinks) = fields.get("uplinks", cx, decode::list(uplink)) {
             self.uplinks = uplinks
@@ -445,6 +477,8 @@ mod tests {
         assert_eq!(all.cores.len(), 2);
         assert_eq!(all.control_socket, DaemonConfig::default().control_socket);
         assert_eq!(all.listen, DaemonConfig::default().listen);
+        assert_eq!(all.felix_socket, DaemonConfig::default().felix_socket);
+        assert_eq!(all.mtu_file, DaemonConfig::default().mtu_file);
     }
 
     #[test]
@@ -465,7 +499,8 @@ mod tests {
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
              frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\
              connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false}\n\
-             hostEndpoints: forwarded-only\ncontrolSocket: /s\nmetrics: off\nruleMetrics: true\n",
+             hostEndpoints: forwarded-only\ncontrolSocket: /s\nsource: felix\nfelixSocket: /f\nmtuFile: /m\n\
+             metrics: off\nruleMetrics: true\n",
         )
         .unwrap();
         assert_eq!(config.node_name_or_host().unwrap(), "n");
@@ -502,6 +537,9 @@ mod tests {
         assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);
         assert_eq!(config.control_socket, Path::new("/s"));
         assert_eq!((config.listen.metrics, config.rule_metrics), (None, true));
+        assert_eq!(config.source, UpdateSource::Felix);
+        assert_eq!(config.felix_socket, Path::new("/f"));
+        assert_eq!(config.mtu_file, Path::new("/m"));
     }
 
     #[test]

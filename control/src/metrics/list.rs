@@ -240,6 +240,11 @@ pub(super) const METRICS: &[Metric] = &[
     counter("config_apply_failures", "status.datastore.refusals", "Times that files, or the routes they lead to, were refused; the state before stays in force."),
     gauge("config_resources", "status.datastore.resources", "Resources in force."),
     gauge("config_remarks", "status.datastore.remarks", "Warnings and notes about them."),
+    gauge("felix_connected", "status.felix.connected", "Whether Felix is connected. This and the next are there with `source: felix`."),
+    gauge("felix_in_sync", "status.felix.in_sync", "Whether Felix has said, in this connection, that its snapshot is complete."),
+    counter("felix_connections", "status.felix.connections", "Times that Felix connected."),
+    gauge("felix_messages", "status.felix.messages", "Messages of the connection to Felix."),
+    gauge("felix_messages_ignored", "status.felix.ignored", "Those of them that nothing acts on."),
     Metric {
         kind: Kind::Histogram,
         ..counter("route_apply", "status.changes", "Time from when the control thread woke to when pollers had tables of what was new: routes, neighbours, pods, files.")

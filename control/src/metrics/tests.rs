@@ -12,7 +12,7 @@ use super::gather::each;
 use super::list::{Kind, METRICS, Metric, Unit};
 use super::strict::{About, Exposition};
 use super::{Dropped, Figures, Format, Page, RuleUse};
-use crate::api::report::{Changes, Drops, Part, Status};
+use crate::api::report::{Changes, Drops, Felix, Part, Status};
 
 /// Numbers of the JSON that are no metric, and why.
 const NO_METRICS: &[(&str, &str)] = &[
@@ -27,6 +27,11 @@ const NO_METRICS: &[(&str, &str)] = &[
         "status.datastore.loaded_seconds_ago",
         "generation says whether something changed",
     ),
+    (
+        "status.felix.since_seconds",
+        "felix_connections says whether something changed",
+    ),
+    ("status.felix.sequence", "felix_messages follows it"),
     ("status.tunnels[].vni", "does not change"),
     ("status.tunnels[].port", "does not change"),
     ("status.tunnels[].peers", "config_resources follows it"),
@@ -44,6 +49,16 @@ fn figures() -> Figures {
     let drops: Drops = serde_json::from_str(include_str!("../../tests/golden/drops.json")).unwrap();
     status.changes.took(std::time::Duration::from_micros(250));
     status.changes.took(std::time::Duration::from_secs(20));
+    status.felix = Some(Felix {
+        connected: true,
+        since_seconds: Some(7),
+        in_sync: true,
+        sequence: 41,
+        messages: 42,
+        ignored: 3,
+        connections: 2,
+        last_error: None,
+    });
     status.pollers[0].busy_nanoseconds = 1_500_000_000;
     status.pollers[1].core = None;
     // Of such a name there can be an interface.

@@ -68,6 +68,7 @@ impl Node {
         let accounting = tally::accounting(self.pollers.counters());
         let mut problems = self.datastore_problem();
         problems.extend(self.telemetry.problems());
+        problems.extend(self.felix_problems());
         problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
         problems.extend(self.host_policy_problem().map(|error| Problem {
@@ -110,13 +111,14 @@ impl Node {
             .to_owned(),
             packet_memory_bytes: self.packet_memory,
             datastore: Datastore {
-                path: self.config.resources.clone(),
+                path: self.source.path(&self.config),
                 resources: self.store.resources,
                 loaded_seconds_ago: now.duration_since(self.store.loaded).as_secs(),
                 remarks: self.store.remarks,
                 error: self.store.error.clone(),
                 refusals: self.telemetry.refusals,
             },
+            felix: self.felix_report(now),
             routes: RouteCounts {
                 ipv4,
                 ipv6,
@@ -151,7 +153,10 @@ impl Node {
         let problem = |error: &String| Problem {
             part: Part::Datastore,
             interface: None,
-            message: format!("bad files; the state before is in force\n{error}"),
+            message: format!(
+                "bad {}; the state before is in force\n{error}",
+                self.source.name()
+            ),
         };
         let refused = self.refused.as_ref().map(|error| Problem {
             part: Part::Datastore,

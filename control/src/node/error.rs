@@ -75,6 +75,9 @@ pub enum RunError {
     /// The control socket.
     #[error("control socket: {0}")]
     Api(#[from] crate::api::BindError),
+    /// The socket for Felix.
+    #[error("Felix's socket: {0}")]
+    Felix(crate::api::BindError),
     /// Another daemon serves this network namespace.
     #[error("a Caracal daemon already runs in this network namespace; stop it first")]
     AlreadyRunning,

@@ -70,9 +70,10 @@ impl Node {
             self.look_after_ports(now);
             self.forget_path_mtus(now);
             self.guard(now);
-            if let Some(changed) = self.watch.drain(now) {
+            if let Some(changed) = self.source.changed_files(now) {
                 self.reload(&changed);
             }
+            self.follow_felix(now);
             if self.retry_at.is_some_and(|at| at <= now) {
                 self.reconcile_ports();
             }
@@ -97,7 +98,7 @@ impl Node {
             until(Some(self.guard_at)),
             until(Some(self.host_guard_at)),
             until(Some(self.host_ports_due)),
-            Some(self.watch.timeout(now)),
+            self.source.timeout(now),
             self.api.timeout(now),
             self.telemetry.timeout(now),
         ];
@@ -106,8 +107,8 @@ impl Node {
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(wake.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.mirror.fd(), PollFlags::POLLIN),
-            PollFd::new(self.watch.fd(), PollFlags::POLLIN),
         ];
+        fds.extend(self.source.poll_fds());
         fds.extend(self.api.poll_fds());
         fds.extend(self.telemetry.poll_fds());
         let timeout =

@@ -8,6 +8,7 @@ mod capture;
 mod connections;
 mod error;
 mod events;
+mod felix;
 mod flows;
 mod guard;
 mod health;
@@ -24,6 +25,7 @@ mod observe;
 mod pollers;
 mod ports;
 mod rules;
+mod source;
 mod start;
 mod systemd;
 mod tally;
@@ -48,12 +50,8 @@ use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 
 use crate::api;
-use crate::compile::{Compiler, FibError};
-use crate::config::{
-    self, DaemonConfig, Diagnostics, Loader,
-    daemon::FailMode,
-    watch::{Changed, Watch},
-};
+use crate::compile::{CompileError, Compiler, FibError};
+use crate::config::{self, DaemonConfig, Diagnostics, Loader, daemon::FailMode, watch::Changed};
 use crate::desired::Desired;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::nft::Nft;
@@ -64,6 +62,7 @@ use neighbours::Neighbours;
 use observe::Observation;
 use pollers::Pollers;
 use ports::Served;
+use source::Source;
 use telemetry::Telemetry;
 
 /// After a failure to serve a port it is tried again this much later.
@@ -124,8 +123,7 @@ pub struct Node {
     /// What was told of connections.
     observation: Observation,
     capture: Capture,
-    watch: Watch,
-    loader: Loader,
+    source: Source,
     api: api::Server,
     telemetry: Telemetry,
     started: Instant,
@@ -255,7 +253,11 @@ impl Node {
 
     /// Takes the files' state anew. Bad files change nothing.
     fn reload(&mut self, changed: &Changed) {
-        match Self::load(&mut self.loader, changed, &self.config, &self.name) {
+        let Source::Files(files) = &mut self.source else {
+            tracing::info!("no resources are read: they come from Felix");
+            return;
+        };
+        match Self::load(&mut files.loader, changed, &self.config, &self.name) {
             Ok(Loaded {
                 desired,
                 resources,
@@ -274,18 +276,14 @@ impl Node {
                     self.store = Store::new(resources, &remarks);
                     return;
                 }
-                if let Err(error) = self.compiler.set_desired(desired, &self.mirror) {
-                    tracing::error!(%error, "resources refused; the state before stays in force");
-                    self.store.error = Some(error.to_string());
-                    self.telemetry.refusals += 1;
-                    return;
+                match self.put_in_force(desired) {
+                    Ok(()) => self.store = Store::new(resources, &remarks),
+                    Err(error) => {
+                        tracing::error!(%error, "resources refused; the state before stays in force");
+                        self.store.error = Some(error.to_string());
+                        self.telemetry.refusals += 1;
+                    }
                 }
-                self.store = Store::new(resources, &remarks);
-                self.choose_nat_ports();
-                self.stale = true;
-                self.reconcile_ports();
-                self.sync_host();
-                self.sync_taken();
             }
             Err(diagnostics) => {
                 let error = diagnostics.render(false);
@@ -294,6 +292,17 @@ impl Node {
                 self.telemetry.refusals += 1;
             }
         }
+    }
+
+    /// Has the node do what is wanted now. What does not fit changes nothing.
+    fn put_in_force(&mut self, desired: Desired) -> Result<(), CompileError> {
+        self.compiler.set_desired(desired, &self.mirror)?;
+        self.choose_nat_ports();
+        self.stale = true;
+        self.reconcile_ports();
+        self.sync_host();
+        self.sync_taken();
+        Ok(())
     }
 
     /// Makes tables of what is known and publishes them, if anything changed. What does not fit changes nothing, and is said once.

@@ -12,18 +12,17 @@ use fastpath::tables::Tables;
 
 use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, connections, kernel, log_remarks, pollers, ports};
+use super::{Budget, Node, RunError, connections, kernel, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
-use crate::config::watch::{Changed, Watch};
-use crate::config::{DaemonConfig, Loader};
+use crate::config::DaemonConfig;
 use crate::desired::{Desired, PoolType};
 use crate::netlink::host_port::HOST_END;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
 
 /// MTU where no uplink says one.
-const DEFAULT_MTU: u32 = 1500;
+pub(super) const DEFAULT_MTU: u32 = 1500;
 /// Bytes of the largest frame.
 const LARGEST_FRAME: u32 = 4096;
 
@@ -39,19 +38,11 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         })?;
     // Before the files are read, which may take a while: probes are told.
     let telemetry = super::telemetry::Telemetry::start(config.listen)?;
-    // Before the files are read: what changes from then on is noticed.
-    let watch = Watch::new(&config.resources);
-    let mut loader = Loader::new(std::slice::from_ref(&config.resources));
-    let super::Loaded {
-        desired,
-        resources,
-        remarks,
-    } = Node::load(&mut loader, &Changed::Anything, &config, &name).map_err(RunError::Config)?;
-    let watch = watch.map_err(|source| RunError::System {
-        what: "watch the resources",
+    let super::source::Opened {
         source,
-    })?;
-    log_remarks(&remarks);
+        desired,
+        store,
+    } = super::source::open(path, &config, &name)?;
     if config.uplinks.is_empty() {
         let config = path.display();
         tracing::warn!(
@@ -183,13 +174,12 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         path_mtus: HashMap::new(),
         observation: super::Observation::default(),
         capture: super::Capture::default(),
-        watch,
-        loader,
+        source,
         api,
         telemetry,
         started: Instant::now(),
         packet_memory: budget.bytes(),
-        store: super::Store::new(resources, &remarks),
+        store,
         retry_at: None,
         complaints: HashMap::new(),
         stale: true,
@@ -210,7 +200,10 @@ impl Node {
         self.mirror.drain()?;
         self.serve_first()?;
         self.reconcile_ports();
-        self.release_strangers();
+        // Which interfaces are pods' Felix says later.
+        if !self.source.is_felix() {
+            self.release_strangers();
+        }
         self.sync_host();
         let routes: Vec<_> = self
             .mirror

@@ -109,6 +109,7 @@ impl Node {
     /// Says to those who wait that pods are served.
     pub(super) fn tell_ready(&mut self) {
         let pollers = self.pollers.counters().cloned().collect();
+        self.telemetry.vitals.waits(self.source.is_waiting());
         self.telemetry.vitals.started(Instant::now(), pollers);
         self.telemetry.systemd.ready();
     }
@@ -124,6 +125,7 @@ impl Node {
         } = &mut self.telemetry;
         *woke = now;
         vitals.turned(now, behind);
+        vitals.waits(self.source.is_waiting());
         systemd.feed(now, || vitals.standing(now).next().is_none());
     }
 

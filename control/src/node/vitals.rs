@@ -18,6 +18,8 @@ pub(super) struct Vitals {
     control: AtomicU64,
     /// The kernel's state is to be read again in full: messages of it were lost.
     behind: AtomicBool,
+    /// Felix has not said what to do yet.
+    waits: AtomicBool,
     /// The pollers' counters and when they were started, once they are.
     pollers: OnceLock<(Instant, Vec<Arc<Counters>>)>,
 }
@@ -29,6 +31,7 @@ impl Vitals {
             began: now,
             control: AtomicU64::new(0),
             behind: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
             pollers: OnceLock::new(),
         }
     }
@@ -46,6 +49,11 @@ impl Vitals {
         self.control
             .store(since.as_nanos() as u64, Ordering::Relaxed);
         self.behind.store(behind, Ordering::Relaxed);
+    }
+
+    /// Whether Felix has yet to say what to do.
+    pub(super) fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
     }
 
     /// The pollers that stand still, with for how long.
@@ -86,6 +94,9 @@ impl Vitals {
         if self.behind.load(Ordering::Relaxed) {
             why.push("the kernel's routes are being read again".to_owned());
         }
+        if self.waits.load(Ordering::Relaxed) {
+            why.push("Felix has not said what to do yet".to_owned());
+        }
         let without = pollers.iter().enumerate();
         let without = without.filter(|(_, counters)| counters.generation.get() == 0);
         why.extend(without.map(|(index, _)| format!("poller {index} has no tables yet")));
@@ -108,6 +119,18 @@ mod tests {
         let later = now + seconds(100);
         assert_eq!(vitals.not_live(later), [""; 0]);
         assert!(vitals.not_ready(later)[0].starts_with("starting"));
+    }
+
+    #[test]
+    fn who_waits_for_felix_is_live_and_not_ready() {
+        let now = Instant::now();
+        let vitals = Vitals::new(now);
+        vitals.waits(true);
+        vitals.started(now, Vec::new());
+        assert_eq!(vitals.not_live(now), [""; 0]);
+        assert_eq!(vitals.not_ready(now), ["Felix has not said what to do yet"]);
+        vitals.waits(false);
+        assert_eq!(vitals.not_ready(now), [""; 0]);
     }
 
     #[test]

@@ -3,6 +3,10 @@
 mod bad_input;
 mod capture;
 mod crash;
+mod felix;
+#[path = "../felix_encoder/mod.rs"]
+mod felix_encoder;
+mod felix_process;
 mod flows;
 mod host;
 mod host_endpoints;
