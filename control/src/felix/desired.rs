@@ -52,8 +52,8 @@ impl State {
             && let Some(name) = self.hosts.keys().next()
         {
             return Err(format!(
-                "host endpoint {name} of this node: the host's own traffic would not be judged; remove it, or set \
-                 `hostEndpoints: forwarded-only` in caracal.yaml to have it enforced on traffic between pods and the outside only"
+                "host endpoint {name} of this node, and `hostEndpoints: refuse`: its policy would not be enforced; remove it, or set \
+                 `hostEndpoints: enforced` in caracal.yaml, or `forwarded-only`"
             ));
         }
         let mut problems: Vec<String> = self

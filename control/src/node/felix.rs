@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::host_policy::HostPolicy;
 use super::{CompileError, Node, Source, Store, log_remarks};
 use crate::api::Bound;
 use crate::api::report::{self, Part, Problem};
@@ -193,6 +194,7 @@ impl Node {
             let eyes = Sight {
                 compiler: &self.compiler,
                 mirror: &self.mirror,
+                host_policy: &self.host_policy,
             };
             say.extend(reporter.changes(connection.state(), &eyes));
         }
@@ -246,6 +248,7 @@ impl Node {
 struct Sight<'n> {
     compiler: &'n Compiler,
     mirror: &'n Mirror,
+    host_policy: &'n HostPolicy,
 }
 
 impl Eyes for Sight<'_> {
@@ -263,11 +266,14 @@ impl Eyes for Sight<'_> {
 
     fn host(&self, id: &str) -> Health {
         let policy = self.compiler.policy();
-        let uplinks = policy.uplinks_of(id, self.compiler.ports(), self.mirror);
+        // By pollers, and by the kernel.
+        let mut interfaces = policy.uplinks_of(id, self.compiler.ports(), self.mirror);
+        interfaces.extend(self.host_policy.interfaces_of(id));
+        let is_there = |name: &&String| self.mirror.link_by_name(name).is_some();
         let is_up = |name: &String| self.mirror.link_by_name(name).is_some_and(Link::is_up);
-        if uplinks.is_empty() {
+        if !interfaces.iter().any(|name| is_there(&name)) {
             Health::Error
-        } else if uplinks.iter().any(is_up) {
+        } else if interfaces.iter().any(is_up) {
             Health::Up
         } else {
             Health::Down

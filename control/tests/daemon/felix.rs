@@ -7,13 +7,13 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use control::config::{compute, load_dir};
+use control::config::{HostEndpoints, compute_with, load_dir};
 use control::desired::Desired;
 use control::felix::proto::{self, FromPayload, Payload};
 
 use crate::felix_encoder::{self as encoder, Generation};
 use crate::felix_process::Felix;
-use crate::lab::{Lab, Pod};
+use crate::lab::{Lab, NODE4, Pod, WIRE4, addr};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, answered, reaches};
 
@@ -55,7 +55,7 @@ fn felix(lab: &Lab) -> Felix {
 /// What Felix knows.
 fn known(lab: &Lab) -> Desired {
     let cluster = load_dir(&lab.dir.join("conf.d")).expect("resources");
-    compute(&cluster, "node1").expect("resources of the node")
+    compute_with(&cluster, "node1", HostEndpoints::Enforced).expect("resources of the node")
 }
 
 fn snapshot(lab: &Lab) -> Vec<Payload> {
@@ -360,5 +360,57 @@ fn felix_hears_that_the_daemon_lives() {
         line.contains("felix.sock") && line.contains("in sync"),
         "{line}"
     );
+    daemon.finish();
+}
+
+const EDGE: &str = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: edge, labels: {at: edge}}\n\
+                    spec: {node: node1, interfaceName: eth0}\n---\n\
+                    apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: edge}\n\
+                    spec:\n  selector: at == 'edge'\n  types: [Ingress, Egress]\n  ingress:\n  - {action: Deny, protocol: UDP}\n\
+                    \x20 - {action: Allow}\n  egress:\n  - {action: Allow}\n";
+
+/// The status of the host endpoint that Felix was told last.
+fn host_status(felix: &Felix) -> Option<String> {
+    let heard = felix.heard();
+    heard.iter().rev().find_map(|message| match message {
+        FromPayload::HostEndpoint(it) => Some(it.status.as_ref()?.status.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn felixs_host_endpoints_judge_the_hosts_own_traffic() {
+    let Some(lab) = lab("felix::felixs_host_endpoints_judge_the_hosts_own_traffic") else {
+        return;
+    };
+    lab.resource("edge.yaml", EDGE);
+    let echo = Echo::at(&lab.node, addr(NODE4));
+    let mut daemon = Daemon::start(&lab);
+    let is_answered = || answered(&lab.wire, addr(WIRE4), echo.addr(), A_WHILE).is_some();
+    let all = snapshot(&lab);
+    let mut felix = felix(&lab);
+    daemon.wait_for("Felix connected");
+    felix.say(&all);
+    until("all was read", || {
+        daemon.state()["felix"]["messages"] == all.len()
+    });
+    assert!(is_answered(), "nothing before InSync");
+    felix.say(&[encoder::in_sync()]);
+    until("it is denied", || !is_answered());
+    until("its status is told", || {
+        host_status(&felix).as_deref() == Some("up")
+    });
+    // Felix goes, and says in the next snapshot that there is no host endpoint any more.
+    felix.end();
+    daemon.wait_for("Felix is gone");
+    assert!(!is_answered(), "what Felix said stays");
+    fs::remove_file(lab.dir.join("conf.d/edge.yaml")).expect("remove");
+    let all = snapshot(&lab);
+    let mut felix = self::felix(&lab);
+    daemon.wait_for("Felix connected");
+    felix.say(&all);
+    felix.say(&[encoder::in_sync()]);
+    until("it is allowed", is_answered);
+    felix.end();
     daemon.finish();
 }
