@@ -37,6 +37,29 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether nothing but policy differs.
+    pub fn is_same_but_policy(&self, other: &Self) -> bool {
+        let Self {
+            node_name,
+            nodes,
+            vteps,
+            pools,
+            routes,
+            endpoints,
+            felix,
+            services,
+            policy: _,
+        } = self;
+        *node_name == other.node_name
+            && *nodes == other.nodes
+            && *vteps == other.vteps
+            && *pools == other.pools
+            && *routes == other.routes
+            && *endpoints == other.endpoints
+            && *felix == other.felix
+            && *services == other.services
+    }
+
     /// Our own node. `None` only in a value that no source has filled.
     pub fn local_node(&self) -> Option<&Node> {
         self.nodes.get(&self.node_name)

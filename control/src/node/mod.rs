@@ -296,12 +296,15 @@ impl Node {
 
     /// Has the node do what is wanted now. What does not fit changes nothing.
     fn put_in_force(&mut self, desired: Desired) -> Result<(), CompileError> {
+        let is_all_policy = self.compiler.desired().is_same_but_policy(&desired);
         self.compiler.set_desired(desired, &self.mirror)?;
-        self.choose_nat_ports();
         self.stale = true;
-        self.reconcile_ports();
-        self.sync_host();
-        self.sync_taken();
+        if !is_all_policy {
+            self.choose_nat_ports();
+            self.reconcile_ports();
+            self.sync_host();
+            self.sync_taken();
+        }
         Ok(())
     }
 
