@@ -58,7 +58,7 @@ libc6-dev       /usr/include/stdio.h            to link
 iproute2        ip                              namespaces, links, routes
 ethtool         ethtool                         offloads and queues of veths
 tshark          tshark                          a second opinion on what leaves
-nftables        nft                             host endpoints' policy; masquerade, for the kernel as the judge of ours
+nftables        nft                             policy of host endpoints; masquerade, for the kernel as the judge of ours
 conntrack       conntrack                       what the kernel tracks, looked at and forgotten
 user-mode-linux linux.uml                       a kernel that has IPIP, where this one has not
 bpftool         bpftool                         programs and links, looked at from outside
