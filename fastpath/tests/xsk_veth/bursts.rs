@@ -65,4 +65,10 @@ fn a_queue_that_ran_low_takes_a_longer_burst_the_next_time() {
     assert_eq!(to.port.levels(&to.part).receiving, 32);
     assert!(to.part.is_balanced());
     assert_eq!(to.part.anomalies(), <_>::default());
+
+    // With the part of another poller nothing is done, and that is counted.
+    assert_eq!(to.port.refill_busy(&mut from.part), 0);
+    to.port.relax(&mut from.part);
+    to.port.give_back(&mut from.part);
+    assert_eq!(from.part.anomalies().misuse, 3);
 }

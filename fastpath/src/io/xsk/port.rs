@@ -297,6 +297,9 @@ impl QueuePort {
     /// it; returns how many chunks went in.
     #[inline]
     pub fn refill(&mut self, part: &mut ArenaPart) -> u32 {
+        if self.socket.rx.is_none() || !self.serves(part) {
+            return 0;
+        }
         let left = self.left();
         self.refill_above(left, part)
     }
@@ -310,9 +313,6 @@ impl QueuePort {
 
     #[inline]
     fn refill_above(&mut self, left: u32, part: &mut ArenaPart) -> u32 {
-        if self.socket.rx.is_none() || !self.serves(part) {
-            return 0;
-        }
         let fill = &mut self.socket.fill;
         for _ in 0..self.stock.wanted(left, self.receiving) {
             let Some(address) = part.lend_to_fill(self.slot) else {
@@ -334,6 +334,9 @@ impl QueuePort {
     /// some to spare.
     #[inline]
     pub fn refill_busy(&mut self, part: &mut ArenaPart) -> u32 {
+        if self.socket.rx.is_none() || !self.serves(part) {
+            return 0;
+        }
         let left = self.left();
         self.stock.note(left, part.extra());
         self.refill_above(left, part)
@@ -341,12 +344,16 @@ impl QueuePort {
 
     /// Some time has passed: a queue that has not run low since needs fewer chunks. For a slow timer.
     pub fn relax(&mut self, part: &mut ArenaPart) {
-        self.stock.relax(self.receiving, part.extra());
+        if self.serves(part) {
+            self.stock.relax(self.receiving, part.extra());
+        }
     }
 
     /// Lets others have what this queue had beyond its chunks at rest. Before it is given up.
     pub fn give_back(&mut self, part: &mut ArenaPart) {
-        self.stock.give_back(part.extra());
+        if self.serves(part) {
+            self.stock.give_back(part.extra());
+        }
     }
 
     /// Frames on the send side: staged, with the kernel, or completed and not reaped. While it is not 0
