@@ -267,10 +267,10 @@ pub fn decrement_ttl(l3: &mut [u8]) -> Option<u8> {
         return None;
     }
     *ttl -= 1;
-    // The word of TTL and protocol shrinks by 0x0100, whatever the protocol, so the checksum grows by as much; a carry goes
-    // around, and what would be 0xffff is 0.
-    let checksum = u16::from_be_bytes([*check0, *check1]);
-    let checksum = checksum.wrapping_add(0x0100 + u16::from(checksum >= 0xfeff));
-    [*check0, *check1] = checksum.to_be_bytes();
+    // The word of TTL and protocol shrinks by 0x0100, whatever the protocol, so the checksum grows by as much, which is 1 where
+    // bytes are read the other way round; a carry goes around, and what would be 0xffff is 0.
+    let checksum = u16::from_le_bytes([*check0, *check1]);
+    let checksum = checksum.wrapping_add(1 + u16::from(checksum >= 0xfffe));
+    [*check0, *check1] = checksum.to_le_bytes();
     Some(*ttl)
 }

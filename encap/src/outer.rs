@@ -327,8 +327,8 @@ impl Rewrite {
     pub fn write(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
         match self.kind {
             Kind::Ethernet => self.write_ethernet(frame, inner.family),
-            Kind::Vxlan4 => self.write_vxlan4(frame, inner),
-            Kind::Ipip => self.write_ipip(frame, inner),
+            Kind::Vxlan4 => self.vxlan4_to(first(frame)?, inner),
+            Kind::Ipip => self.ipip_to(first(frame)?, inner),
             Kind::Vxlan6 => self.write_vxlan6(frame, inner),
         }
     }
@@ -340,32 +340,61 @@ impl Rewrite {
     /// When `frame` is shorter than the header.
     #[inline(always)]
     pub fn write_ethernet(&self, frame: &mut [u8], family: Family) -> Result<(), WriteError> {
-        let room = self.copy::<ETHERNET_LEN>(frame)?;
+        self.ethernet_to(first(frame)?, family)
+    }
+
+    /// Writes the headers to the last bytes of `front`, behind which the inner packet begins, patched as [`Self::write`] does it.
+    ///
+    /// For outer headers of IPv4, whose lengths are known when this is compiled, and which cover nothing of the inner packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`WriteError`]; [`Kind::Vxlan6`] is told to have no room. After one the content of `front` is unspecified.
+    #[inline(always)]
+    pub fn prepend4(&self, front: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
+        match self.kind {
+            Kind::Ethernet => self.prepend_ethernet(front, inner.family),
+            Kind::Vxlan4 => self.vxlan4_to(last(front)?, inner),
+            Kind::Ipip => self.ipip_to(last(front)?, inner),
+            Kind::Vxlan6 => Err(WriteError::NoRoom),
+        }
+    }
+
+    /// [`Self::prepend4`] for [`Kind::Ethernet`], which needs to know nothing but the family.
+    ///
+    /// # Errors
+    ///
+    /// When `front` is shorter than the header.
+    #[inline(always)]
+    pub fn prepend_ethernet(&self, front: &mut [u8], family: Family) -> Result<(), WriteError> {
+        self.ethernet_to(last(front)?, family)
+    }
+
+    #[inline(always)]
+    fn ethernet_to(&self, room: &mut [u8; ETHERNET_LEN], family: Family) -> Result<(), WriteError> {
+        self.copy_to(room)?;
         let [.., type0, type1] = room;
         [*type0, *type1] = family.ethertype().0.to_be_bytes();
         Ok(())
     }
 
     #[inline(always)]
-    fn write_ipip(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
+    fn ipip_to(&self, room: &mut [u8; IPIP_LEN], inner: &Inner) -> Result<(), WriteError> {
         if inner.family != Family::V4 {
             return Err(WriteError::Family);
         }
-        let room = self.copy::<IPIP_LEN>(frame)?;
+        self.copy_to(room)?;
         let flags = if inner.dont_fragment {
             DONT_FRAGMENT
         } else {
             0
         };
-        let Some((_, ip)) = room.split_last_chunk_mut::<IPV4_LEN>() else {
-            return Err(WriteError::NoRoom);
-        };
-        self.patch_ipv4(ip, inner, IPV4_LEN as u16, flags)
+        self.patch_ipv4(last(room)?, inner, IPV4_LEN as u16, flags)
     }
 
     #[inline(always)]
-    fn write_vxlan4(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
-        let room = self.copy::<VXLAN4_LEN>(frame)?;
+    fn vxlan4_to(&self, room: &mut [u8; VXLAN4_LEN], inner: &Inner) -> Result<(), WriteError> {
+        self.copy_to(room)?;
         let (_, rest) = room.split_at_mut(ETHERNET_LEN);
         let Some((ip, rest)) = rest.split_first_chunk_mut::<IPV4_LEN>() else {
             return Err(WriteError::NoRoom);
@@ -376,7 +405,8 @@ impl Rewrite {
 
     #[inline]
     fn write_vxlan6(&self, frame: &mut [u8], inner: &Inner) -> Result<(), WriteError> {
-        let room = self.copy::<VXLAN6_LEN>(frame)?;
+        let room = first::<VXLAN6_LEN>(frame)?;
+        self.copy_to(room)?;
         let (_, rest) = room.split_at_mut(ETHERNET_LEN);
         let Some((ip, rest)) = rest.split_first_chunk_mut::<IPV6_LEN>() else {
             return Err(WriteError::NoRoom);
@@ -395,16 +425,11 @@ impl Rewrite {
         }
     }
 
-    /// Copies the prebuilt bytes to the start of `frame`: a length known when compiled, so a few wide moves.
+    /// Copies the prebuilt bytes: a length known when compiled, so a few wide moves.
     #[inline(always)]
-    fn copy<'a, const N: usize>(&self, frame: &'a mut [u8]) -> Result<&'a mut [u8; N], WriteError> {
-        let (Some(room), Some(bytes)) =
-            (frame.first_chunk_mut::<N>(), self.bytes.first_chunk::<N>())
-        else {
-            return Err(WriteError::NoRoom);
-        };
-        *room = *bytes;
-        Ok(room)
+    fn copy_to<const N: usize>(&self, room: &mut [u8; N]) -> Result<(), WriteError> {
+        *room = *self.bytes.first_chunk().ok_or(WriteError::NoRoom)?;
+        Ok(())
     }
 
     /// Fills length, identification, ECN and checksum; `flags` are those that the prebuilt header does not have.
@@ -447,6 +472,18 @@ impl Rewrite {
         [*check0, *check1] = (!(sum as u16)).to_be_bytes();
         Ok(())
     }
+}
+
+/// The first bytes of a frame.
+#[inline(always)]
+fn first<const N: usize>(frame: &mut [u8]) -> Result<&mut [u8; N], WriteError> {
+    frame.first_chunk_mut().ok_or(WriteError::NoRoom)
+}
+
+/// The last bytes in front of a packet.
+#[inline(always)]
+fn last<const N: usize>(front: &mut [u8]) -> Result<&mut [u8; N], WriteError> {
+    front.last_chunk_mut().ok_or(WriteError::NoRoom)
 }
 
 /// The TTL and hop limit of VXLAN's outer headers.

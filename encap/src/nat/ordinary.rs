@@ -39,28 +39,8 @@ fn forward<const N: usize, const CHECKSUM_AT: usize, const MAYBE_NONE: bool>(
     segment: &mut [u8; N],
     to: Tuple4,
 ) -> bool {
-    let [
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        _,
-        ttl,
-        protocol,
-        c0,
-        c1,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ] = *ip;
+    let [_, _, _, _, _, _, _, _, ttl, _, c0, c1, rest @ ..] = *ip;
+    let [s0, s1, s2, s3, d0, d1, d2, d3] = rest;
     if ttl <= 1 {
         return false;
     }
@@ -70,10 +50,10 @@ fn forward<const N: usize, const CHECKSUM_AT: usize, const MAYBE_NONE: bool>(
         .u32(u32::from_ne_bytes([s0, s1, s2, s3]), src)
         .u32(u32::from_ne_bytes([d0, d1, d2, d3]), dst);
 
-    let (had, has) = ([ttl, protocol], [ttl - 1, protocol]);
-    let header = addresses.u16(u16::from_ne_bytes(had), u16::from_ne_bytes(has));
+    // Of the word of TTL and protocol as much is gone, whatever it was.
+    let header = addresses.u16(u16::from_ne_bytes([1, 0]), 0);
     let checksum = header.apply(u16::from_ne_bytes([c0, c1]));
-    bytes::put(ip, 8, has);
+    bytes::put(ip, 8, [ttl - 1]);
     bytes::put(ip, 10, checksum.to_ne_bytes());
     bytes::put(ip, 12, src.to_ne_bytes());
     bytes::put(ip, 16, dst.to_ne_bytes());

@@ -15,7 +15,8 @@ use crate::stage::fragment::{self, Outbox};
 use crate::tables::{Adjacency, NextHop, Tables};
 
 /// What is looked at to know whether the short way does: of these an ordinary packet has only the one that says so.
-const CAREFUL: u8 = flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL;
+const CAREFUL: u8 =
+    flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL | flag::COMPLETE;
 
 /// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
 /// leave their other fragments in `outbox`.
@@ -28,30 +29,76 @@ pub fn run<I: PacketIo>(
 ) {
     let key = &tables.hash_key;
     for packet in batch.packets() {
-        if !matches!(packet.fate, Fate::Transmit(_)) || packet.has(flag::COMPLETE) {
+        if !matches!(packet.fate, Fate::Transmit(_)) {
             continue;
         }
         let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
-            packet.drop(DropReason::NoRoute);
+            if !packet.has(flag::COMPLETE) {
+                packet.drop(DropReason::NoRoute);
+            }
             continue;
         };
-        let done = if packet.flags & CAREFUL == flag::ORDINARY {
-            encapsulate::<true>(packet, io.chunk(&packet.frame), adjacency, key)
+        let is_ordinary = packet.flags & CAREFUL == flag::ORDINARY;
+        let done = if is_ordinary && adjacency.rewrite.kind() != Kind::Vxlan6 {
+            ordinary(packet, io.chunk(&packet.frame), adjacency, key)
         } else {
-            if packet.has(flag::MAYBE_PARTIAL) {
-                complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
-            }
-            if packet.has(flag::FRAGMENT) {
-                forward(packet, l3_of(packet, io.chunk(&packet.frame)))
-                    .and_then(|()| fragment::run(packet, io, adjacency, key, outbox))
-            } else {
-                encapsulate::<false>(packet, io.chunk(&packet.frame), adjacency, key)
-            }
+            careful(packet, io, adjacency, key, outbox, counters)
         };
         if let Err(reason) = done {
             packet.drop(reason);
         }
     }
+}
+
+/// Any packet.
+#[inline(never)]
+fn careful<I: PacketIo>(
+    packet: &mut Packet,
+    io: &mut I,
+    adjacency: &Adjacency,
+    key: &HashKey,
+    outbox: &mut Outbox,
+    counters: &Counters,
+) -> Result<(), DropReason> {
+    if packet.has(flag::COMPLETE) {
+        return Ok(());
+    }
+    if packet.has(flag::MAYBE_PARTIAL) {
+        complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
+    }
+    if packet.has(flag::FRAGMENT) {
+        forward(packet, l3_of(packet, io.chunk(&packet.frame)))?;
+        fragment::run(packet, io, adjacency, key, outbox)
+    } else {
+        encapsulate(packet, io.chunk(&packet.frame), adjacency, key)
+    }
+}
+
+/// An ordinary packet, behind outer headers of IPv4 if any.
+#[inline(always)]
+fn ordinary(
+    packet: &mut Packet,
+    chunk: &mut [u8],
+    adjacency: &Adjacency,
+    key: &HashKey,
+) -> Result<(), DropReason> {
+    let rewrite = &adjacency.rewrite;
+    let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
+    let Some((front, ip)) = chunk.split_at_mut_checked(l3) else {
+        return Err(DropReason::NoHeadroom);
+    };
+    forward_ordinary(packet, ip)?;
+    let written = if rewrite.kind() == Kind::Ethernet {
+        rewrite.prepend_ethernet(front, outer::Family::V4)
+    } else {
+        rewrite.prepend4(front, &ordinary_inner(packet, adjacency, key))
+    };
+    written.map_err(write_reason)?;
+    let len = rewrite.len() as u16;
+    // Both fit: headers and packet lie in the chunk.
+    packet.frame.start = (l3 as u16).wrapping_sub(len);
+    packet.frame.len = packet.ip4.total_len.wrapping_add(len);
+    Ok(())
 }
 
 /// What forwarding changes in the IP packet itself, which is `l3` without link padding: addresses, ports, TTL.
@@ -149,7 +196,7 @@ fn l3_of<'a>(packet: &Packet, chunk: &'a mut [u8]) -> &'a mut [u8] {
 
 /// Forwards the IP packet and puts the next hop's headers in front of it, in place; link padding is cut off.
 #[inline(always)]
-fn encapsulate<const ORDINARY: bool>(
+fn encapsulate(
     packet: &mut Packet,
     chunk: &mut [u8],
     adjacency: &Adjacency,
@@ -157,13 +204,8 @@ fn encapsulate<const ORDINARY: bool>(
 ) -> Result<(), DropReason> {
     let rewrite = &adjacency.rewrite;
     let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
-    let len = if ORDINARY {
-        packet.ip4.total_len.into()
-    } else {
-        packet.ip_len()
-    };
     let start = l3.wrapping_sub(rewrite.len());
-    let Some(bytes) = chunk.get_mut(start..l3 + len) else {
+    let Some(bytes) = chunk.get_mut(start..l3 + packet.ip_len()) else {
         return Err(DropReason::NoHeadroom);
     };
     packet.frame.start = start as u16;
@@ -171,16 +213,11 @@ fn encapsulate<const ORDINARY: bool>(
     let Some(ip) = bytes.get_mut(rewrite.len()..) else {
         return Err(DropReason::NoHeadroom);
     };
-    let family = if ORDINARY {
-        forward_ordinary(packet, ip)?;
-        outer::Family::V4
-    } else {
-        forward(packet, ip)?;
-        match packet.family {
-            Family::V4 => outer::Family::V4,
-            Family::V6 => outer::Family::V6,
-            Family::Unknown => return Err(DropReason::NoRoute),
-        }
+    forward(packet, ip)?;
+    let family = match packet.family {
+        Family::V4 => outer::Family::V4,
+        Family::V6 => outer::Family::V6,
+        Family::Unknown => return Err(DropReason::NoRoute),
     };
     if rewrite.kind() == Kind::Ethernet {
         rewrite.write_ethernet(bytes, family).map_err(write_reason)
@@ -199,6 +236,27 @@ fn tunnel(
 ) -> Result<(), DropReason> {
     let inner = inner_of(packet, adjacency, key).ok_or(DropReason::NoRoute)?;
     adjacency.rewrite.write(bytes, &inner).map_err(write_reason)
+}
+
+/// What the outer headers need to know of an ordinary packet: [`inner_of`], of which fewer things are asked.
+#[inline(always)]
+fn ordinary_inner(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Inner {
+    let ip = &packet.ip4;
+    let flow_hash = if adjacency.rewrite.kind() == Kind::Ipip && ip.dont_fragment() {
+        0
+    } else if packet.flow_hash != 0 {
+        packet.flow_hash
+    } else {
+        flow_hash::v4(key, ip.src, ip.dst, ip.protocol, packet.ports)
+    };
+    Inner {
+        len: ip.total_len,
+        family: outer::Family::V4,
+        ecn: Ecn::of(ip.tos),
+        dont_fragment: ip.dont_fragment(),
+        flow_hash,
+        id: ip.id.wrapping_add((flow_hash >> 16) as u16),
+    }
 }
 
 /// What the outer headers need to know of the inner packet.
@@ -275,11 +333,68 @@ mod tests {
     use encap::ipv6::{Fragment, Upper};
     use encap::outer::{Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
     use encap::vxlan::{self, Vni};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::batch::PeerId;
     use crate::port::PortId;
     use crate::tables::Way;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, ..ProptestConfig::default() })]
+
+        #[test]
+        fn ordinary_packets_get_the_outer_headers_that_any_get(
+            kind in 0..3_u8,
+            (src, dst, protocol, ports) in any::<(u32, u32, bool, (u16, u16))>(),
+            (total_len, id, dont_fragment, tos) in any::<(u16, u16, bool, u8)>(),
+            flow_hash in prop::option::of(any::<u32>()),
+        ) {
+            let macs = Macs { dst: MacAddr([4; 6]), src: MacAddr([2; 6]) };
+            let overlay = Overlay { port: vxlan::DEFAULT_PORT, vni: Vni::CALICO, macs };
+            let tunnel = Tunnel { src: 1, dst: 2 };
+            let rewrite = match kind {
+                0 => Rewrite::ethernet(macs),
+                1 => Rewrite::ipip(macs, tunnel, 64),
+                _ => Rewrite::vxlan4(macs, tunnel, overlay),
+            };
+            let adjacency = Adjacency {
+                port: PortId(0),
+                mtu: 1500,
+                peer: PeerId::NONE,
+                way: Way::Tunnel,
+                rewrite,
+            };
+            let mut batch = Batch::default();
+            let packet = batch.push(crate::frame::Frame::NONE, PortId(1)).expect("it is empty");
+            packet.family = Family::V4;
+            packet.flags = flag::ORDINARY;
+            packet.ip4 = ipv4::Ipv4Info {
+                src,
+                dst,
+                total_len,
+                id,
+                flags_and_offset: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
+                header_len: 20,
+                protocol: if protocol { encap::l4::TCP } else { encap::l4::UDP },
+                ttl: 64,
+                tos,
+            };
+            packet.ports = ports;
+            packet.flow_hash = flow_hash.unwrap_or(0);
+            let key = HashKey([1, 2]);
+            let (ordinary, others) = (ordinary_inner(packet, &adjacency, &key), inner_of(packet, &adjacency, &key));
+            let others = others.expect("it is IPv4");
+            let (mut before, mut frame) = ([0; 100], [0; 100]);
+            let prepended = adjacency.rewrite.prepend4(&mut before, &ordinary);
+            prop_assert_eq!(prepended, adjacency.rewrite.write(&mut frame, &others));
+            if prepended.is_ok() {
+                let len = adjacency.rewrite.len();
+                prop_assert_eq!(&before[100 - len..], &frame[..len]);
+                prop_assert_eq!(before[..100 - len].iter().max(), Some(&0));
+            }
+        }
+    }
 
     #[test]
     fn fragments_of_one_ipv6_datagram_share_an_outer_source_port() {
