@@ -152,11 +152,13 @@ impl PacketIo for MemIo {
     #[inline]
     fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
         let at = frame.chunk as usize * self.chunk_len;
-        let rest = self.arena.get_mut(at..);
-        match rest.and_then(|rest| rest.get_mut(..self.chunk_len)) {
-            Some(chunk) => chunk,
-            None => no_bytes(),
-        }
+        let Some(rest) = self.arena.get_mut(at..) else {
+            return no_bytes();
+        };
+        let Some(chunk) = rest.get_mut(..self.chunk_len) else {
+            return no_bytes();
+        };
+        chunk
     }
 
     fn rx_queues(&self) -> usize {
@@ -168,13 +170,14 @@ impl PacketIo for MemIo {
         let id = PortId(queue as u16);
         let port = self.ports.get_mut(queue)?;
         let frames = port.next(self.together.min(BATCH - batch.len()));
-        for frame in frames.iter() {
+        let take = |frame: &mut Frame| {
             let at = frame.chunk as usize * self.chunk_len + usize::from(frame.start);
             if let Some(first) = self.arena.get(at) {
                 prefetch(first);
             }
-        }
-        batch.take_from(&mut frames.iter_mut().map(Frame::take), id);
+            frame.take()
+        };
+        batch.take_from(&mut frames.iter_mut().map(take), id);
         Some(id)
     }
 
@@ -187,6 +190,17 @@ impl PacketIo for MemIo {
             }
             _ => Err(frame),
         }
+    }
+
+    #[inline]
+    fn send_all<'a>(&mut self, port: PortId, frames: impl Iterator<Item = &'a mut Frame>) -> usize {
+        let Some(port) = self.ports.get_mut(usize::from(port.0)) else {
+            return 0;
+        };
+        let before = port.sent.len();
+        let room = port.tx_room.saturating_sub(before);
+        port.sent.extend(frames.take(room).map(Frame::take));
+        port.sent.len() - before
     }
 
     fn flush(&mut self) {}

@@ -34,6 +34,20 @@ pub trait PacketIo {
     /// Gives the frame back when the port does not exist or has no room.
     fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame>;
 
+    /// Queues frames for sending by one port, in their order, and takes those that it queues. Returns how many that were; the
+    /// others, for which there was no room or no port, stay where they are.
+    #[inline]
+    fn send_all<'a>(&mut self, port: PortId, frames: impl Iterator<Item = &'a mut Frame>) -> usize {
+        let mut count = 0;
+        for frame in frames {
+            match self.send(port, frame.take()) {
+                Ok(()) => count += 1,
+                Err(left) => *frame = left,
+            }
+        }
+        count
+    }
+
     /// Makes sure that what was queued goes out, and takes back what was sent.
     fn flush(&mut self);
 

@@ -10,6 +10,9 @@ use crate::reason::DropReason;
 /// Sees each packet's fate as it is sealed. Replay writes its verdicts with it, who captures copies packets ([`Tap`](crate::tap::Tap)); pollers
 /// use `()` otherwise.
 pub trait Observe {
+    /// Whether it does anything.
+    const WATCHES: bool = true;
+
     /// A batch came in by a port. Nothing is known of its packets yet.
     #[inline(always)]
     fn received<I: PacketIo>(&mut self, _batch: &mut Batch, _port: PortId, _io: &mut I) {}
@@ -27,81 +30,113 @@ pub trait Observe {
 }
 
 impl Observe for () {
+    const WATCHES: bool = false;
+
     #[inline]
     fn fate(&mut self, _packet: &Packet) {}
 }
 
-/// Carries out each packet's fate and empties the batch.
+/// Carries out each packet's fate and empties the batch. Packets that leave by one port in a row are sent together.
 pub fn run<I: PacketIo, O: Observe>(
     batch: &mut Batch,
     io: &mut I,
     counters: &Counters,
     observer: &mut O,
 ) {
-    let mut tally = Tally::default();
-    for packet in batch.packets() {
-        observer.leaving(&packet.frame, io);
-        if let Fate::Transmit(port) = packet.fate {
-            if port != tally.port {
-                tally.count(counters);
-                tally = Tally {
-                    port,
-                    ..Tally::default()
-                };
-            }
-            let len = u64::from(packet.frame.len);
-            match io.send(port, packet.frame.take()) {
-                Ok(()) => {
-                    tally.packets += 1;
-                    tally.bytes += len;
-                    tally.originated += u64::from(packet.flags & flag::ORIGINATED);
+    let mut rest = batch.packets();
+    loop {
+        let count = in_a_row::<O>(rest);
+        let Some((row, others)) = rest.split_at_mut_checked(count) else {
+            break;
+        };
+        rest = others;
+        match row {
+            [] => break,
+            [packet] => {
+                observer.leaving(&packet.frame, io);
+                match packet.fate {
+                    Fate::Transmit(port) => send(packet, port, io, counters),
+                    _ => end(packet, io, counters),
                 }
-                Err(frame) => {
-                    io.free(frame);
-                    packet.drop(DropReason::TxRingFull);
-                    seal_dropped(packet, DropReason::TxRingFull, counters);
+                observer.fate(packet);
+            }
+            [first, ..] => {
+                if let Fate::Transmit(port) = first.fate {
+                    send_row(row, port, io, counters);
                 }
             }
-        } else {
-            end(packet, io, counters);
         }
-        observer.fate(packet);
     }
-    tally.count(counters);
     batch.clear();
 }
 
-/// What was sent by one port in a row, counted together.
-#[derive(Clone, Copy)]
-struct Tally {
-    port: PortId,
-    packets: u64,
-    bytes: u64,
-    /// How many of the packets the dataplane made itself.
-    originated: u64,
+/// How many packets, from the first on, are sent by one port; 1 where that is not all there is to it.
+#[inline(always)]
+fn in_a_row<O: Observe>(packets: &[Packet]) -> usize {
+    let Some((first, others)) = packets.split_first() else {
+        return 0;
+    };
+    // Whoever watches sees each packet and its fate together.
+    if O::WATCHES || !matches!(first.fate, Fate::Transmit(_)) {
+        return 1;
+    }
+    let same = others.iter().take_while(|it| it.fate == first.fate);
+    1 + same.count()
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            port: PortId(u16::MAX),
-            packets: 0,
-            bytes: 0,
-            originated: 0,
+/// Sends a packet by a port.
+#[inline(always)]
+fn send<I: PacketIo>(packet: &mut Packet, port: PortId, io: &mut I, counters: &Counters) {
+    let bytes = u64::from(packet.frame.len);
+    match io.send(port, packet.frame.take()) {
+        Ok(()) => {
+            let originated = u64::from(packet.flags & flag::ORIGINATED);
+            count(port, 1, bytes, originated, counters);
+        }
+        Err(frame) => {
+            packet.frame = frame;
+            refuse(packet, io, counters);
         }
     }
 }
 
-impl Tally {
-    #[inline(always)]
-    fn count(self, counters: &Counters) {
-        counters.tx.add(self.packets - self.originated);
-        counters.originated.add(self.originated);
-        if let Some(port) = counters.port(self.port) {
-            port.tx_packets.add(self.packets);
-            port.tx_bytes.add(self.bytes);
+/// Sends packets by a port, one after the other.
+#[inline(always)]
+fn send_row<I: PacketIo>(row: &mut [Packet], port: PortId, io: &mut I, counters: &Counters) {
+    let (mut bytes, mut originated) = (0, 0);
+    for packet in &*row {
+        bytes += u64::from(packet.frame.len);
+        originated += u64::from(packet.flags & flag::ORIGINATED);
+    }
+    let sent = io.send_all(port, row.iter_mut().map(|packet| &mut packet.frame));
+    if sent < row.len() {
+        for packet in row.iter_mut().filter(|it| !it.frame.is_none()) {
+            bytes -= u64::from(packet.frame.len);
+            originated -= u64::from(packet.flags & flag::ORIGINATED);
+            refuse(packet, io, counters);
         }
     }
+    count(port, sent as u64, bytes, originated, counters);
+}
+
+/// Counts what was sent by a port; `originated` of the packets the dataplane made itself.
+#[inline(always)]
+fn count(port: PortId, packets: u64, bytes: u64, originated: u64, counters: &Counters) {
+    counters.tx.add(packets - originated);
+    counters.originated.add(originated);
+    if let Some(port) = counters.port(port) {
+        port.tx_packets.add(packets);
+        port.tx_bytes.add(bytes);
+    }
+}
+
+/// The port has no room.
+#[cold]
+#[inline(never)]
+fn refuse<I: PacketIo>(packet: &mut Packet, io: &mut I, counters: &Counters) {
+    io.free(packet.frame.take());
+    packet.drop(DropReason::TxRingFull);
+    seal_dropped(packet, DropReason::TxRingFull, counters);
 }
 
 /// The fate of a packet that is not sent.

@@ -79,6 +79,7 @@ macro_rules! packet_io_contract {
             a_batch_is_never_longer_than_its_bound
             received_frames_have_headroom_and_stay_in_their_chunks
             what_is_sent_leaves_once_in_order_and_intact
+            what_is_sent_together_leaves_in_order_or_stays
             a_frame_received_on_one_port_leaves_by_another
             a_full_port_gives_the_frame_back
             a_port_that_does_not_exist_gives_the_frame_back
@@ -219,6 +220,44 @@ pub(crate) fn what_is_sent_leaves_once_in_order_and_intact<R: Rig>() {
         assert!(rig.left(port) == packets, "bytes or order changed");
         assert!(rig.left(port).is_empty(), "a packet twice");
     }
+}
+
+pub(crate) fn what_is_sent_together_leaves_in_order_or_stays<R: Rig>() {
+    let mut rig = R::new();
+    let total = rig.free_chunks();
+    let room = match rig.tx_room() {
+        TxRoom::Frames(room) => room,
+        TxRoom::Endless => total - 3,
+    };
+    let packets = frames(room + 3, 9);
+    let fill = |rig: &mut R, packets: &[Vec<u8>]| -> Vec<Frame> {
+        let all = packets.iter();
+        all.map(|packet| filled(rig.io(), packet)).collect()
+    };
+    // No such port: nothing is taken.
+    let mut stays = fill(&mut rig, &packets[..3]);
+    assert_eq!(rig.io().send_all(PortId(999), stays.iter_mut()), 0);
+    for (frame, packet) in stays.into_iter().zip(&packets) {
+        assert_eq!(&bytes_of(rig.io(), &frame), packet);
+        rig.io().free(frame);
+    }
+    rig.block(PortId(0));
+    let (first, rest) = packets.split_at(room);
+    let mut sent = fill(&mut rig, first);
+    assert_eq!(rig.io().send_all(PortId(0), sent.iter_mut()), room);
+    assert!(sent.iter().all(Frame::is_none), "a frame is in two places");
+    if matches!(rig.tx_room(), TxRoom::Frames(_)) {
+        let mut stays = fill(&mut rig, rest);
+        assert_eq!(rig.io().send_all(PortId(0), stays.iter_mut()), 0);
+        assert!(!stays.iter().any(Frame::is_none), "a frame is nowhere");
+        assert_eq!(rig.io().send_all(PortId(1), stays.iter_mut()), 3);
+        rig.io().flush();
+        assert!(rig.left(PortId(1)) == rest, "bytes or order changed");
+    }
+    rig.unblock(PortId(0));
+    rig.io().flush();
+    assert!(rig.left(PortId(0)) == first, "bytes or order changed");
+    assert_eq!(rig.free_chunks(), total);
 }
 
 pub(crate) fn a_frame_received_on_one_port_leaves_by_another<R: Rig>() {

@@ -125,6 +125,17 @@ struct Queue {
 }
 
 impl Queue {
+    /// Lends a frame to the TX ring, if a packet of this turn may have a slot. The frame is the ring's then.
+    #[inline]
+    fn send(&mut self, part: &mut ArenaPart, frame: &Frame, turn: u32) -> bool {
+        let span = FrameSpan {
+            chunk: frame.chunk,
+            start: frame.start,
+            len: frame.len,
+        };
+        !self.is_down && self.may_send(part, turn) && self.socket.send(part, span).is_ok()
+    }
+
     /// Whether a packet of this turn may have one of the TX ring's slots. Has the kernel drain the ring when that is what it takes.
     #[inline]
     fn may_send(&mut self, part: &mut ArenaPart, turn: u32) -> bool {
@@ -332,29 +343,33 @@ impl PacketIo for XskIo {
     }
 
     #[inline]
-    fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame> {
+    fn send(&mut self, port: PortId, mut frame: Frame) -> Result<(), Frame> {
+        match self.send_all(port, std::iter::once(&mut frame)) {
+            0 => Err(frame),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn send_all<'a>(&mut self, port: PortId, frames: impl Iterator<Item = &'a mut Frame>) -> usize {
         let Some(&Some(index)) = self.senders.get(usize::from(port.0)) else {
-            return Err(frame);
+            return 0;
         };
         let Some(Some(queue)) = self.queues.get_mut(usize::from(index)) else {
-            return Err(frame);
+            return 0;
         };
-        let span = FrameSpan {
-            chunk: frame.chunk,
-            start: frame.start,
-            len: frame.len,
-        };
-        if queue.is_down
-            || !queue.may_send(&mut self.part, self.turn)
-            || queue.socket.send(&mut self.part, span).is_err()
-        {
-            return Err(frame);
+        let mut count = 0;
+        for frame in frames {
+            if queue.send(&mut self.part, frame, self.turn) {
+                *frame = Frame::NONE;
+                count += 1;
+            }
         }
-        if !queue.is_sending {
+        if count > 0 && !queue.is_sending {
             queue.is_sending = true;
             self.sending.push(index);
         }
-        Ok(())
+        count
     }
 
     #[inline]
