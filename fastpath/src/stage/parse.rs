@@ -1,6 +1,6 @@
 //! From bytes to a parsed packet, and the checks that need only the packet and its port.
 
-mod ordinary;
+pub(super) mod ordinary;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +19,7 @@ use crate::stage::parse::ordinary::Ordinary;
 use crate::tables::{Tables, Tunnels};
 
 /// Parses every packet of a batch that came in by `port`; ARP and neighbour discovery are answered here.
+#[inline(never)]
 pub fn run<I: PacketIo>(
     batch: &mut Batch,
     io: &mut I,
@@ -31,13 +32,11 @@ pub fn run<I: PacketIo>(
     let ordinary = Ordinary::at(port, tunnels);
     for packet in batch.packets() {
         let bytes = packet.frame.of(io.chunk(&packet.frame));
-        let is_ordinary = ordinary.as_ref().is_some_and(|it| it.take(packet, bytes));
-        if is_ordinary {
-            continue;
-        }
-        let room = packet.frame.room(io.chunk(&packet.frame));
-        if let Err(reason) = ethernet(packet, room, tunnels, id, port, events) {
-            packet.drop(reason);
+        if !ordinary.take(packet, bytes) {
+            let room = packet.frame.room(io.chunk(&packet.frame));
+            if let Err(reason) = ethernet(packet, room, tunnels, id, port, events) {
+                packet.drop(reason);
+            }
         }
     }
 }

@@ -15,22 +15,27 @@ use crate::tables::Tunnels;
 
 /// Headers that are looked at: Ethernet, IPv4 without options, ports.
 const HEADERS4: usize = eth::HEADER_LEN + ipv4::MIN_HEADER_LEN + l4::UDP_HEADER_LEN;
+/// The first byte of IPv4 without options: version and header length.
+const VERSION_4: u8 = 0x45;
 /// Ethernet, IPv6, ports.
 const HEADERS6: usize = eth::HEADER_LEN + ipv6::HEADER_LEN + l4::UDP_HEADER_LEN;
 
 /// What ordinary packets of a port have in common. Worked out once a batch.
 #[derive(Debug)]
 pub(super) struct Ordinary<'a> {
-    /// The port's MAC address, as in the low bits of a frame's first eight bytes.
-    dst: u64,
-    /// The pod's MAC address and the type IPv4, as in bytes 6 to 13 under `mask`.
-    src_and_ipv4: u64,
-    src_and_ipv6: u64,
-    mask: u64,
+    /// A frame's first eight bytes, as far as `mask` says: the port's MAC address, and the beginning of the pod's.
+    start: u64,
+    start_mask: u64,
+    /// The next eight: the rest of the pod's MAC address, the type, and the first byte of IPv4 without options.
+    next4: u64,
+    next4_mask: u64,
+    /// The same for IPv6, of which the type is looked at.
+    next6: u64,
+    next6_mask: u64,
     /// The pod behind the port, which may use its own addresses only.
     pod: Option<&'a PodPort>,
-    /// The first of them, if plain: most packets come from there.
-    pod4: Option<u32>,
+    /// The first of them, if plain: most packets come from there. Beyond all addresses if there is none.
+    pod4: u64,
     pod6: Option<u128>,
     /// Whether a checksum is looked at to know whether it is partial: what comes out of a tunnel may be, whatever is outside.
     looks_for_partial: bool,
@@ -41,16 +46,23 @@ pub(super) struct Ordinary<'a> {
 }
 
 impl<'a> Ordinary<'a> {
-    /// None at a port where no packet is ordinary: that of a pod whose MAC address is still to be learned.
-    pub(super) fn at(port: &'a Port, tunnels: &Tunnels) -> Option<Self> {
-        const TYPE: u64 = 0xffff << 48;
+    /// At the port of a pod whose MAC address is still to be learned no packet is ordinary.
+    pub(super) fn at(port: &'a Port, tunnels: &Tunnels) -> Self {
+        /// A MAC address in the low bits of eight bytes, and what of another is left there and in the next.
+        const ADDRESS: u64 = (1 << 48) - 1;
+        const REST: u64 = (1 << 32) - 1;
+        const TYPE: u64 = 0xffff << 32;
+        const VERSION: u64 = 0xff << 48;
+        let of_type = |it: eth::EtherType| u64::from(it.0.swap_bytes()) << 32;
         let mut ordinary = Self {
-            dst: number(port.mac),
-            src_and_ipv4: u64::from(eth::EtherType::IPV4.0.swap_bytes()) << 48,
-            src_and_ipv6: u64::from(eth::EtherType::IPV6.0.swap_bytes()) << 48,
-            mask: TYPE,
+            start: number(port.mac),
+            start_mask: ADDRESS,
+            next4: of_type(eth::EtherType::IPV4) | u64::from(VERSION_4) << 48,
+            next4_mask: TYPE | VERSION,
+            next6: of_type(eth::EtherType::IPV6),
+            next6_mask: TYPE,
             pod: None,
-            pod4: None,
+            pod4: u64::MAX,
             pod6: None,
             looks_for_partial: false,
             refused_port: u32::MAX,
@@ -63,16 +75,21 @@ impl<'a> Ordinary<'a> {
             PortKind::Uplink => {}
             PortKind::Host => ordinary.flags |= flag::KEEP_TTL,
             PortKind::Pod(pod) => {
-                let src = number(pod.mac?);
-                ordinary.src_and_ipv4 |= src;
-                ordinary.src_and_ipv6 |= src;
-                ordinary.mask = u64::MAX;
+                let Some(mac) = pod.mac else {
+                    // More than is looked at.
+                    ordinary.start = u64::MAX;
+                    return ordinary;
+                };
+                let src = number(mac);
+                ordinary.start |= src << 48;
+                ordinary.start_mask = u64::MAX;
+                ordinary.next4 |= src >> 16;
+                ordinary.next4_mask |= REST;
+                ordinary.next6 |= src >> 16;
+                ordinary.next6_mask |= REST;
                 ordinary.pod = Some(pod);
-                ordinary.pod4 = pod
-                    .addrs4
-                    .first()
-                    .copied()
-                    .filter(|&it| ipv4::is_unicast(it));
+                let plain = pod.addrs4.first().filter(|&&it| ipv4::is_unicast(it));
+                ordinary.pod4 = plain.map_or(u64::MAX, |&it| it.into());
                 ordinary.pod6 = pod
                     .addrs6
                     .first()
@@ -83,75 +100,59 @@ impl<'a> Ordinary<'a> {
                 }
             }
         }
-        Some(ordinary)
+        ordinary
     }
 
     /// Takes the packet if it is ordinary. If not, what is known of it is unspecified, but for its frame and port.
     #[inline(always)]
     pub(super) fn take(&self, packet: &mut Packet, bytes: &[u8]) -> bool {
-        let Some(start) = bytes.first_chunk::<{ eth::HEADER_LEN }>() else {
+        let Some(headers) = bytes.first_chunk::<HEADERS4>() else {
             return false;
         };
-        let dst = le64(start, 0) << 16 >> 16;
-        let src_and_type = le64(start, 6) & self.mask;
-        if dst != self.dst {
-            return false;
-        }
-        if src_and_type == self.src_and_ipv4 {
-            self.take4(packet, bytes)
-        } else if src_and_type == self.src_and_ipv6 {
+        let (start, next) = (le64(headers, 0), le64(headers, 8));
+        let differs = (start & self.start_mask) ^ self.start;
+        if differs | ((next & self.next4_mask) ^ self.next4) == 0 {
+            self.take4(packet, bytes, headers)
+        } else if differs | ((next & self.next6_mask) ^ self.next6) == 0 {
             self.take6(packet, bytes)
         } else {
             false
         }
     }
 
+    /// IPv4 without options, by its first byte.
     #[inline(always)]
-    fn take4(&self, packet: &mut Packet, bytes: &[u8]) -> bool {
-        let Some(headers) = bytes.first_chunk::<HEADERS4>() else {
+    fn take4(&self, packet: &mut Packet, bytes: &[u8], headers: &[u8; HEADERS4]) -> bool {
+        let (_, l3) = headers.split_at(eth::HEADER_LEN);
+        let ip = &mut packet.ip4;
+        let Some(header) = l3.first_chunk() else {
             return false;
         };
-        let number = |at| be32(headers, eth::HEADER_LEN + at);
-        let (first, second, third) = (number(0), number(4), number(8));
-        let (src, dst, ports) = (number(12), number(16), number(20));
-        let (total_len, protocol) = (first as u16, (third >> 16) as u8);
-        let (len, l4) = (usize::from(total_len), ipv4::MIN_HEADER_LEN);
-        let is_fragment = second & u32::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0;
-        if first >> 24 != 0x45 || is_fragment || len > bytes.len() - eth::HEADER_LEN {
+        if !read4(ip, header, bytes.len() - eth::HEADER_LEN) {
             return false;
         }
-        let ends = u64::from(src) + u64::from(dst);
-        if !checksum::is_zero(u64::from(first) + u64::from(second) + u64::from(third) + ends) {
+        let Ipv4Info {
+            src, dst, protocol, ..
+        } = *ip;
+        if self.pod4 != u64::from(src) && !self.may_come_from4(src) {
             return false;
         }
-        if !ipv4::is_unicast(dst) || (self.pod4 != Some(src) && !self.may_come_from4(src)) {
-            return false;
-        }
-        let (ports, field, flags) = match protocol {
-            l4::UDP if len >= l4 + 8 && ports & 0xffff != self.refused_port => {
-                let field = be16(headers, eth::HEADER_LEN + l4 + 6);
-                (ports, field, flag::ORDINARY)
+        let (len, l4) = (usize::from(ip.total_len), ipv4::MIN_HEADER_LEN);
+        let ports = be32(headers, eth::HEADER_LEN + l4);
+        let (least, field) = match protocol {
+            l4::UDP => (8, be16(headers, eth::HEADER_LEN + l4 + 6)),
+            l4::TCP => (20, be16(bytes, eth::HEADER_LEN + l4 + 16)),
+            _ => {
+                self.settle(packet, Family::V4, 0, 0);
+                return protocol == ipv4::PROTOCOL_IPIP && len >= l4 && self.pod.is_none();
             }
-            l4::TCP if len >= l4 + 20 => {
-                let field = be16(bytes, eth::HEADER_LEN + l4 + 16);
-                (ports, field, flag::ORDINARY)
-            }
-            ipv4::PROTOCOL_IPIP if len >= l4 && self.pod.is_none() => (0, 0, 0),
-            _ => return false,
         };
-        packet.ip4 = Ipv4Info {
-            src,
-            dst,
-            total_len,
-            id: (second >> 16) as u16,
-            flags_and_offset: second as u16,
-            header_len: ipv4::MIN_HEADER_LEN as u8,
-            protocol,
-            ttl: (third >> 24) as u8,
-            tos: (first >> 16) as u8,
-        };
-        self.settle(packet, Family::V4, ports, flags);
+        if len < l4 + least || (protocol == l4::UDP && ports & 0xffff == self.refused_port) {
+            return false;
+        }
+        self.settle(packet, Family::V4, ports, flag::ORDINARY);
         if self.looks_for_partial {
+            let ends = u64::from(src) + u64::from(dst);
             let pseudo = ends + u64::from(protocol) + (len as u64 - l4 as u64);
             look_for_partial(packet, pseudo, field);
         }
@@ -228,6 +229,37 @@ impl<'a> Ordinary<'a> {
     }
 }
 
+/// Reads the header of an IPv4 packet, of which `len` bytes are there. Whether it is whole, its checksum right, and it is sent to plain
+/// unicast; what was read is unspecified if not. That it is IPv4 without options, and where it comes from, is for the caller to know.
+#[inline(always)]
+pub(in crate::stage) fn read4(
+    ip: &mut Ipv4Info,
+    header: &[u8; ipv4::MIN_HEADER_LEN],
+    len: usize,
+) -> bool {
+    // As they lie there for the checksum, which is right in either order, and turned for what they say.
+    let (first, second, third) = (le64(header, 0), le64(header, 8), le32(header, 16));
+    let (sum, carried) = first.overflowing_add(second);
+    let (sum, again) = sum.overflowing_add(u64::from(third) + u64::from(carried));
+    // What a carry is left of is nearly nothing.
+    let is_right = checksum::is_zero(sum + u64::from(again));
+    let (first, second) = (first.swap_bytes(), second.swap_bytes());
+    let (dst, total_len) = (third.swap_bytes(), (first >> 32) as u16);
+    let is_fragment = first & u64::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0;
+    *ip = Ipv4Info {
+        src: second as u32,
+        dst,
+        total_len,
+        id: (first >> 16) as u16,
+        flags_and_offset: first as u16,
+        header_len: ipv4::MIN_HEADER_LEN as u8,
+        protocol: (second >> 48) as u8,
+        ttl: (second >> 56) as u8,
+        tos: (first >> 48) as u8,
+    };
+    is_right && !is_fragment && usize::from(total_len) <= len && ipv4::is_unicast(dst)
+}
+
 /// Sets the flag if the checksum `field` is the folded sum of the pseudo-header, which is to say the same by 0xffff.
 /// `pseudo` is the sum of its words in host order.
 #[inline(always)]
@@ -245,14 +277,21 @@ fn number(mac: MacAddr) -> u64 {
 
 /// The little-endian number at `at`; zero where there is none.
 #[inline(always)]
-fn le64(bytes: &[u8], at: usize) -> u64 {
+pub(in crate::stage) fn le64(bytes: &[u8], at: usize) -> u64 {
     let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
     found.map_or(0, |it| u64::from_le_bytes(*it))
 }
 
+/// The little-endian number at `at`; zero where there is none.
+#[inline(always)]
+fn le32(bytes: &[u8], at: usize) -> u32 {
+    let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    found.map_or(0, |it| u32::from_le_bytes(*it))
+}
+
 /// The big-endian number at `at`; zero where there is none.
 #[inline(always)]
-fn be32(bytes: &[u8], at: usize) -> u32 {
+pub(in crate::stage) fn be32(bytes: &[u8], at: usize) -> u32 {
     let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
     found.map_or(0, |it| u32::from_be_bytes(*it))
 }
