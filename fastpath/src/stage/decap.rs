@@ -1,6 +1,8 @@
 //! Taking packets out of tunnels: only from known nodes, only to our own address, only our network, only once.
 //! RFC 7348 (VXLAN), RFC 2003 (IPIP), RFC 6040 (ECN).
 
+mod ordinary;
+
 use encap::checksum::{Completed, Sum};
 use encap::ecn::{self, Ecn};
 use encap::eth::{EtherType, HEADER_LEN as ETH_LEN};
@@ -10,20 +12,29 @@ use crate::batch::{Batch, Family, Packet, PeerId, flag};
 use crate::io::PacketIo;
 use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
+use crate::stage::decap::ordinary::Ordinary;
 use crate::stage::{parse, tunnel_error};
 use crate::tables::{Tables, Tunnels, VxlanEnd};
 
 /// Takes every tunnel packet that is addressed to us out of its tunnel. Only an uplink has any. Returns whether there is an
 /// ICMP message for our end of the tunnels.
+#[inline(never)]
 pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tables: &Tables, port: &Port) -> bool {
     if !matches!(port.kind, PortKind::Uplink) {
         return false;
     }
     let tunnels = &tables.tunnels;
+    let ordinary = Ordinary::at(tunnels);
     let mut is_told = false;
     for packet in batch.packets() {
         if !packet.is_undecided() {
             continue;
+        }
+        if ordinary.is_for_us(packet) {
+            let bytes = packet.frame.of(io.chunk(&packet.frame));
+            if ordinary.open(packet, bytes, tunnels) {
+                continue;
+            }
         }
         let Some(tunnel) = tunnel_of(packet, tunnels) else {
             is_told |= tunnel_error::is_for_us(packet, tunnels);
@@ -364,6 +375,137 @@ mod tests {
                 let careful = vxlan_payload(packet, &mut udp, END);
                 prop_assert_eq!(careful, Ok((family, udp.len())));
             }
+        }
+    }
+
+    const LOCAL: u32 = 0xc0a8_3866;
+    const PEER: u32 = 0xc0a8_3865;
+
+    fn both_tunnels() -> Tunnels {
+        Tunnels {
+            local4: Some(LOCAL.into()),
+            vxlan4: Some(END),
+            ipip: true,
+            vxlan_port: vxlan::DEFAULT_PORT,
+            peers4: [(PEER, PeerId(3))].into_iter().collect(),
+            ..Tunnels::default()
+        }
+    }
+
+    /// An IPv4 packet.
+    fn ip4(ends: (u32, u32), (tos, protocol): (u8, u8), payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, tos];
+        packet.extend((20 + payload.len() as u16).to_be_bytes());
+        packet.extend([0x12, 0x34, 0, 0, 64, protocol, 0, 0]);
+        packet.extend(ends.0.to_be_bytes());
+        packet.extend(ends.1.to_be_bytes());
+        let sum = checksum::of(&packet);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet.extend(payload);
+        packet
+    }
+
+    /// A frame with a packet of `protocol` in one of our tunnels.
+    fn tunnelled(by_vxlan: bool, tos: u8, protocol: u8, dst_port: u16, len: usize) -> Vec<u8> {
+        let mut segment = vec![0xc0, 0x01];
+        segment.extend(dst_port.to_be_bytes());
+        segment.resize(len, 0x50);
+        let inner = ip4((0x0a41_0102, 0x0a41_0002), (0, protocol), &segment);
+        let mut payload = Vec::new();
+        if by_vxlan {
+            payload.extend([0xc0, 0x01, 0x12, 0xb5]);
+            payload.extend(((VXLAN_HEADERS + inner.len()) as u16).to_be_bytes());
+            payload.extend([0, 0]);
+            payload.extend(vxlan::header(END.vni));
+            payload.extend(eth::header(END.mac, MacAddr([2; 6]), EtherType::IPV4));
+        }
+        payload.extend(inner);
+        let protocol = if by_vxlan {
+            l4::UDP
+        } else {
+            ipv4::PROTOCOL_IPIP
+        };
+        let mut frame = eth::header(MacAddr([4; 6]), MacAddr([6; 6]), EtherType::IPV4).to_vec();
+        frame.extend(ip4((PEER, LOCAL), (tos, protocol), &payload));
+        frame
+    }
+
+    /// What parsing makes of a frame's outer headers, and whether it may be opened at all.
+    fn parsed<'a>(batch: &'a mut Batch, frame: &[u8]) -> Option<&'a mut Packet> {
+        let packet = batch.push(Frame::NONE, PortId(0)).ok()?;
+        let l3 = frame.get(ETH_LEN..)?;
+        packet.ip4.read(l3).ok()?;
+        packet.family = Family::V4;
+        packet.l3 = ETH_LEN as u16;
+        parse::transport4(packet, l3).ok()?;
+        Some(packet)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8192, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_opens_the_quick_way_opens_the_careful_one_alike(
+            by_vxlan in any::<bool>(),
+            (tos, protocol, dst_port) in (
+                prop::sample::select(vec![0, 0, 1, 2, 3]),
+                prop::sample::select(vec![l4::UDP, l4::TCP, l4::ICMP, 4]),
+                prop::sample::select(vec![53, 53, vxlan::DEFAULT_PORT]),
+            ),
+            len in 8..40_usize,
+            changes in prop::collection::vec((14..100_usize, 0..8_u32), 0..3),
+            seals in any::<bool>(),
+            (cut, padded) in (0..40_usize, any::<bool>()),
+        ) {
+            let mut frame = tunnelled(by_vxlan, tos, protocol, dst_port, len);
+            for (at, bit) in changes {
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte ^= 1 << bit;
+                }
+            }
+            if seals {
+                // A checksum that is right for what was changed, so that it is not all that is found.
+                for at in [ETH_LEN, ETH_LEN + 20 + if by_vxlan { VXLAN_HEADERS } else { 0 }] {
+                    frame[at + 10..at + 12].copy_from_slice(&[0, 0]);
+                    let sum = checksum::of(&frame[at..at + 20]);
+                    frame[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
+                }
+            }
+            if padded {
+                frame.extend([0; 7]);
+            } else {
+                frame.truncate(frame.len() - cut.saturating_sub(30));
+            }
+            let tunnels = both_tunnels();
+            let (mut quick, mut careful) = (Batch::default(), Batch::default());
+            let (Some(quick), Some(careful)) = (parsed(&mut quick, &frame), parsed(&mut careful, &frame)) else {
+                return Ok(());
+            };
+            let ordinary = Ordinary::at(&tunnels);
+            let before = format!("{quick:?}");
+            if !ordinary.is_for_us(quick) || !ordinary.open(quick, &frame, &tunnels) {
+                prop_assert_eq!(format!("{quick:?}"), before);
+                return Ok(());
+            }
+            let tunnel = tunnel_of(careful, &tunnels);
+            let mut bytes = frame.clone();
+            let opened = tunnel.map(|tunnel| open(careful, &mut bytes, &tunnels, tunnel));
+            prop_assert_eq!(opened, Some(Ok(())));
+            prop_assert_eq!(bytes, frame);
+            prop_assert_eq!(format!("{quick:?}"), format!("{careful:?}"));
+        }
+
+        #[test]
+        fn all_but_what_is_unusual_opens_the_quick_way(
+            by_vxlan in any::<bool>(), tcp in any::<bool>(), len in 20..40_usize,
+        ) {
+            let protocol = if tcp { l4::TCP } else { l4::UDP };
+            let frame = tunnelled(by_vxlan, 0, protocol, 53, len);
+            let mut batch = Batch::default();
+            let packet = parsed(&mut batch, &frame).expect("it is a packet");
+            let tunnels = both_tunnels();
+            let ordinary = Ordinary::at(&tunnels);
+            prop_assert!(ordinary.is_for_us(packet) && ordinary.open(packet, &frame, &tunnels));
         }
     }
 
