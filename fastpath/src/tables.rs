@@ -135,6 +135,14 @@ impl Tables {
         self.ports.get(usize::from(id.0))?.as_ref()
     }
 
+    /// Whether next hops are so few that they are in a core's own cache anyway, and need not be fetched ahead.
+    #[inline]
+    pub const fn has_near_next_hops(&self) -> bool {
+        /// Half of what the smallest second level caches have.
+        const NEAR_BYTES: usize = 256 << 10;
+        self.next_hops.len() * size_of::<NextHop>() <= NEAR_BYTES
+    }
+
     /// A next hop; "no route" for an id that does not exist.
     #[inline]
     pub fn next_hop(&self, id: NextHopId) -> &NextHop {

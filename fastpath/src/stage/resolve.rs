@@ -9,7 +9,7 @@ use crate::batch::{BATCH, Batch, Family, Fate, Packet, PeerId, flag};
 use crate::port::{Port, PortKind};
 use crate::reason::DropReason;
 use crate::stage::decap::came_by_tunnel;
-use crate::tables::{Adjacency, NO_ROUTE, NextHop, Tables, Way};
+use crate::tables::{Adjacency, NextHop, Tables, Way};
 
 /// Chooses each packet's next hop. Returns whether any packet needs more than being sent: an ICMP error, or waiting
 /// for a neighbour.
@@ -21,20 +21,19 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
     let packets = batch.packets();
     let mut hops = [NextHopId::NONE; BATCH];
     lookup(packets, tables, |ip4| ip4.dst, |ip6| ip6.dst, &mut hops);
-    let mut ways = [&NO_ROUTE; BATCH];
-    for ((packet, hop), way) in packets.iter_mut().zip(hops).zip(&mut ways) {
-        if packet.is_undecided() {
-            packet.next_hop = hop;
+    if !tables.has_near_next_hops() {
+        for (&hop, _) in hops.iter().zip(&*packets) {
+            prefetch(tables.next_hop(hop));
         }
-        *way = tables.next_hop(hop);
-        prefetch(*way);
     }
     if port.is_none_or(|port| !matches!(port.kind, PortKind::Pod(_))) {
-        lookup(packets, tables, |ip4| ip4.src, |ip6| ip6.src, &mut hops);
-        for (packet, source) in packets.iter_mut().zip(hops) {
+        let mut sources = [NextHopId::NONE; BATCH];
+        lookup(packets, tables, |ip4| ip4.src, |ip6| ip6.src, &mut sources);
+        for ((packet, &hop), source) in packets.iter_mut().zip(&hops).zip(sources) {
             if !packet.is_undecided() || packet.has(flag::ORIGINATED) {
                 continue;
             }
+            packet.next_hop = hop;
             let own = port.or_else(|| tables.port(packet.in_port));
             let checked = own.ok_or(DropReason::FlowEnded);
             let source = tables.next_hop(source);
@@ -45,11 +44,14 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
         }
     }
     let mut exceptional = false;
-    for (packet, hop) in packets.iter_mut().zip(ways) {
+    for (packet, &hop) in packets.iter_mut().zip(&hops) {
         if !packet.is_undecided() {
             continue;
         }
-        exceptional |= !settle(packet, packet.family, hop, tables);
+        packet.next_hop = hop;
+        if !settle(packet, packet.family, tables.next_hop(hop), tables) {
+            exceptional = true;
+        }
     }
     exceptional
 }
@@ -98,12 +100,17 @@ fn lookup(
     of_ip6: impl Fn(&Ipv6Info) -> u128,
     hops: &mut [NextHopId; BATCH],
 ) {
-    let (mut addrs, mut families) = ([0; BATCH], 0_u8);
+    let (mut addrs, mut common) = ([0; BATCH], flag::ORDINARY);
     for (slot, packet) in addrs.iter_mut().zip(packets) {
         // Some old address, if this is not IPv4; what is found for it is not used.
         *slot = of_ip4(&packet.ip4);
-        families |= 1 << packet.family as u8;
+        common &= packet.flags;
     }
+    // Where all are ordinary there is one family.
+    let families = match common {
+        0 => packets.iter().fold(0, |all, it| all | 1 << it.family as u8),
+        _ => 1 << Family::V4 as u8,
+    };
     let has = |family: Family| families & 1 << family as u8 != 0;
     let len = packets.len().min(BATCH);
     if has(Family::V4)

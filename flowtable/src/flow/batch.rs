@@ -166,26 +166,27 @@ impl<K: FlowKey> FlowTable<K> {
     /// As with [`FlowTable::lookup`], a key is not found while another poller keeps changing its entry.
     #[inline]
     pub fn lookup_batch(&self, keys: &mut Keys<K>, hit: impl FnMut(Hit<'_, K>)) -> u64 {
-        self.look_up::<false>(keys, |_| {}, hit)
+        self.look_up(keys, false, |_| {}, hit)
     }
 
-    /// [`FlowTable::lookup_batch`], where each entry is shown to `soon` some keys before `hit` is called for it: the moment to have
-    /// the processor fetch what its action leads to.
+    /// [`FlowTable::lookup_batch`], where each entry is shown to `soon` some keys before `hit` is called for it, if `shows`: the moment
+    /// to have the processor fetch what its action leads to.
     #[inline(always)]
     pub fn lookup_batch_ahead(
         &self,
         keys: &mut Keys<K>,
+        shows: bool,
         soon: impl FnMut(Soon<'_, K>),
         hit: impl FnMut(Hit<'_, K>),
     ) -> u64 {
-        self.look_up::<true>(keys, soon, hit)
+        self.look_up(keys, shows, soon, hit)
     }
 
-    /// `SHOWS` says whether `soon` does anything.
     #[inline(always)]
-    fn look_up<const SHOWS: bool>(
+    fn look_up(
         &self,
         keys: &mut Keys<K>,
+        shows: bool,
         mut soon: impl FnMut(Soon<'_, K>),
         mut hit: impl FnMut(Hit<'_, K>),
     ) -> u64 {
@@ -202,7 +203,7 @@ impl<K: FlowKey> FlowTable<K> {
         // Fetched a little ahead of its use each, and not all at once: the processor has few misses under way at a time.
         let is_near = size_of_val(entries) <= NEAR_BYTES;
         let mut fetched = Bits(if is_near { 0 } else { candidates.keys });
-        let mut shown = Bits(if SHOWS { candidates.keys } else { 0 });
+        let mut shown = Bits(if shows { candidates.keys } else { 0 });
         let likely = |slots: &[u64; BATCH], at: usize| {
             let slot = slots[at] as usize;
             &entries[slot & (entries.len() - 1)]

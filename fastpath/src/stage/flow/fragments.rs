@@ -17,7 +17,14 @@ use crate::tables::Tables;
 /// came now are in the tracker's `released` afterwards, to go behind this batch.
 #[inline(always)]
 pub fn run<I: PacketIo>(batch: &mut Batch, io: &mut I, tracker: &mut Tracker, now: Tick) {
-    for packet in batch.packets() {
+    let packets = batch.packets();
+    let common = packets
+        .iter()
+        .fold(flag::ORDINARY, |all, it| all & it.flags);
+    if common != 0 {
+        return;
+    }
+    for packet in packets {
         if packet.is_undecided() && is_fragment(packet) && !packet.has(flag::PIECED) {
             one(packet, io, tracker, now);
         }

@@ -7,7 +7,7 @@ use flowtable::{Tick, prefetch};
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
 use super::{Found, evict, origin_of, policy, related, short};
-use crate::batch::{Batch, Family, Fate, Packet, flag};
+use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
@@ -67,7 +67,7 @@ fn family<N: Net, I: PacketIo>(
     let side = N::side(connections);
     let mut keys = Keys::<N::Key>::default();
     let mut taken = 0;
-    for ((at, packet), found) in packets.iter_mut().enumerate().zip(&mut **found) {
+    for (at, packet) in packets.iter_mut().enumerate() {
         if !packet.is_undecided() || packet.family != N::FAMILY {
             continue;
         }
@@ -82,7 +82,8 @@ fn family<N: Net, I: PacketIo>(
                 N::restore(packet, l3);
             }
             if N::is_icmp_error(packet, l3) {
-                *found = related::find::<N>(&side.table, packet, l3, tables);
+                let related = related::find::<N>(&side.table, packet, l3, tables);
+                set(found, at, related);
                 left.undecided |= packet.is_undecided();
                 continue;
             }
@@ -99,12 +100,13 @@ fn family<N: Net, I: PacketIo>(
         counters,
     };
     let soon = |entry: Soon<'_, N::Key>| prefetch(tables.next_hop(entry.next_hop()));
-    let known = side.table.lookup_batch_ahead(&mut keys, soon, |hit| {
-        let packet = packets.get_mut(hit.place);
-        if let (Some(packet), Some(found)) = (packet, found.get_mut(hit.place)) {
-            repeat.one(packet, io, &hit, found, left);
-        }
-    });
+    let known =
+        side.table
+            .lookup_batch_ahead(&mut keys, !tables.has_near_next_hops(), soon, |hit| {
+                if let Some(packet) = packets.get_mut(hit.place) {
+                    repeat.one(packet, io, &hit, found, left);
+                }
+            });
     let unknown = taken & !known;
     if unknown != 0 {
         left.undecided = true;
@@ -114,6 +116,14 @@ fn family<N: Net, I: PacketIo>(
                 *found = Found::Nothing;
             }
         }
+    }
+}
+
+/// Says what is left to do for the packet in a place. Called, since few packets need it.
+#[inline(never)]
+fn set(all: &mut [Found; BATCH], at: usize, found: Found) {
+    if let Some(slot) = all.get_mut(at) {
+        *slot = found;
     }
 }
 
@@ -135,10 +145,15 @@ impl<N: Net> Repeat<'_, N> {
         packet: &mut Packet,
         io: &mut I,
         hit: &Hit<'_, N::Key>,
-        found: &mut Found,
+        found: &mut [Found; BATCH],
         left: &mut Left,
     ) {
-        let Hit { entry, action, .. } = hit;
+        let Hit {
+            place,
+            entry,
+            action,
+            ..
+        } = hit;
         packet.flow_hash = hit.flow_hash;
         if policy::is_denial(action) {
             if policy::repeat::<N>(entry, action, packet, self.tables, self.now) {
@@ -147,14 +162,12 @@ impl<N: Net> Repeat<'_, N> {
             }
             // It is met again when it is known where the packet would go.
             left.undecided = true;
-            *found = Found::Nothing;
-            return;
+            return set(found, *place, Found::Nothing);
         }
         translate_destination::<N>(packet, action);
         if action.generation != self.generation || action.origin != origin_of(packet) {
             left.undecided = true;
-            *found = Found::Stale(entry.flow());
-            return;
+            return set(found, *place, Found::Stale(entry.flow()));
         }
         packet.next_hop = action.next_hop;
         let hop = self.tables.next_hop(action.next_hop);
@@ -167,7 +180,9 @@ impl<N: Net> Repeat<'_, N> {
             return;
         }
         let own = Dir::from_bits(entry.dir());
-        if !track::is_known_datagram::<N>(packet, own) {
+        if !track::is_known_datagram::<N>(packet, own)
+            && !track::note_ordinary(entry, own, packet, io.chunk(&packet.frame))
+        {
             let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
             let table = &self.side.table;
@@ -177,7 +192,11 @@ impl<N: Net> Repeat<'_, N> {
                 Standing::Invalid => return packet.drop(DropReason::CtInvalid),
                 Standing::Reopens => {
                     let counters = &self.tables.policies.counters;
-                    return reopen::<N>(self.side, entry.flow(), packet, counters, found, left);
+                    if reopen::<N>(self.side, entry.flow(), packet, counters) {
+                        left.undecided = true;
+                        set(found, *place, Found::Nothing);
+                    }
+                    return;
                 }
             }
         }
@@ -191,23 +210,21 @@ pub(super) const fn is_told(packet: &Packet) -> bool {
     matches!(packet.fate, Fate::Drop(DropReason::EndpointToHostRejected))
 }
 
-/// The connection is over, and the packet is the first of another.
+/// The connection is over, and the packet is the first of another. Returns whether that is to be made now.
 #[cold]
 fn reopen<N: Net>(
     side: &Side<N::Key>,
     flow: FlowRef,
     packet: &mut Packet,
     counters: &RuleCounters,
-    found: &mut Found,
-    left: &mut Left,
-) {
+) -> bool {
     if !evict::remove::<N>(side, flow, counters) || packet.has(flag::TRANSLATE) {
         // Another poller is at work on it, or it was looked up as an answer. The next one finds nothing, and begins.
-        return packet.drop(DropReason::FlowEnded);
+        packet.drop(DropReason::FlowEnded);
+        return false;
     }
     packet.fate = Fate::Undecided;
-    left.undecided = true;
-    *found = Found::Nothing;
+    true
 }
 
 /// Gives the packet, as it is known, the destination that its connection's packets get.
