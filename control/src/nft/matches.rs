@@ -3,20 +3,15 @@
 //! nft's rules know no OR between unlike conditions: what asks for one becomes several lines, no two of which match the
 //! same packet, so that a `Log` rule logs once.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
 use super::names;
-use super::sets::outermost;
+use super::ruleset::{Members, Set};
+use super::sets::{Sets, outermost};
 use crate::policy::matching::is_void;
-use crate::policy::model::{IpSet, SharedMap};
 use crate::policy::rule::{
     Families, Family, IcmpMatch, IpSetId, Matches, PortRange, Ports, Protocol, Side,
 };
-
-/// The sets that a model has.
-pub(super) type IpSets = SharedMap<IpSetId, Arc<IpSet>>;
 
 /// Protocols whose headers begin with two ports.
 const PORTED: [Protocol; 4] = [
@@ -27,7 +22,7 @@ const PORTED: [Protocol; 4] = [
 ];
 
 /// The lines that together match what a rule matches; none if nothing can.
-pub(super) fn lines(matches: &Matches, sets: &IpSets) -> Vec<String> {
+pub(super) fn lines(matches: &Matches, sets: &Sets) -> Vec<String> {
     let families = [Family::V4, Family::V6].into_iter().filter(|family| {
         matches.families.has(*family)
             && !is_void(&matches.src, *family)
@@ -106,7 +101,7 @@ impl Ways {
     }
 }
 
-fn of_family(matches: &Matches, family: Family, sets: &IpSets) -> Vec<String> {
+fn of_family(matches: &Matches, family: Family, sets: &Sets) -> Vec<String> {
     let icmp = match family {
         Family::V4 => Protocol::ICMP,
         Family::V6 => Protocol::ICMPV6,
@@ -209,7 +204,7 @@ enum End {
 struct At<'s> {
     end: End,
     family: Family,
-    sets: &'s IpSets,
+    sets: &'s Sets,
 }
 
 impl At<'_> {
@@ -297,36 +292,40 @@ impl At<'_> {
     }
 
     fn holds(&self, id: &IpSetId) -> Vec<Way> {
-        let ported = |set: &IpSet| matches!(set, IpSet::IpPorts(_)).then_some(true);
-        let set = self.sets.get(id);
-        set.map(|set| Way::of(ported(set), self.in_set("", id, set)))
-            .into_iter()
-            .collect()
+        let part = self.part(id).into_iter();
+        let way = |part: &Set| Way::of(has_ports(part).then_some(true), self.in_set("", id, part));
+        part.map(way).collect()
     }
 
     /// What has no port is in no set of ports. A set that is not known neither holds nor lacks anything.
     fn lacks(&self, id: &IpSetId) -> Vec<Way> {
-        match self.sets.get(id).map(|set| (set, &**set)) {
-            None => Vec::new(),
-            Some((set, IpSet::Nets(_))) => vec![Way::of(None, self.in_set("!= ", id, set))],
-            Some((set, IpSet::IpPorts(_))) => vec![
-                Way::ported(false),
-                Way::of(Some(true), self.in_set("!= ", id, set)),
-            ],
+        let Some(part) = self.part(id) else {
+            return Vec::new();
+        };
+        let not_in = self.in_set("!= ", id, part);
+        if has_ports(part) {
+            vec![Way::ported(false), Way::of(Some(true), not_in)]
+        } else {
+            vec![Way::of(None, not_in)]
         }
     }
 
-    fn in_set(&self, not: &str, id: &IpSetId, set: &IpSet) -> String {
-        let name = names::set(id, set, self.family);
-        match set {
-            IpSet::Nets(_) => format!("{} {not}@{name}", self.address()),
-            IpSet::IpPorts(_) => format!(
-                "{} . meta l4proto . {} {not}@{name}",
-                self.address(),
-                self.port()
-            ),
+    fn part(&self, id: &IpSetId) -> Option<&Set> {
+        Some(self.sets.get(id)?.part(self.family))
+    }
+
+    fn in_set(&self, not: &str, id: &IpSetId, part: &Set) -> String {
+        let (name, address) = (names::set(id, part), self.address());
+        if has_ports(part) {
+            format!("{address} . meta l4proto . {} {not}@{name}", self.port())
+        } else {
+            format!("{address} {not}@{name}")
         }
     }
+}
+
+const fn has_ports(part: &Set) -> bool {
+    matches!(part.members, Members::Ports(_))
 }
 
 /// One thing, or several between braces.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::policy::model::IpSet;
+use super::ruleset::{Members, Set};
 use crate::policy::rule::{Family, IpSetId};
 
 /// Bytes of a comment that nft takes (`NFTNL_UDATA_COMMENT_MAXLEN`), its last zero left out.
@@ -32,13 +32,15 @@ pub(super) fn counter(parts: &[&str]) -> String {
     format!("c{}", digest(parts))
 }
 
-/// The name of a set's part of one family. Another kind of set has another name: a set does not change its type.
-pub(super) fn set(id: &IpSetId, set: &IpSet, family: Family) -> String {
-    let kind = match set {
-        IpSet::Nets(_) => "nets",
-        IpSet::IpPorts(_) => "ports",
+/// The name of a set's part of one family. Another kind of set has another name: a set does not change its type, and where
+/// the kind changes the rules that name it do, in the same transaction.
+pub(super) fn set(id: &IpSetId, part: &Set) -> String {
+    let kind = match part.members {
+        Members::Addresses(_) => "addresses",
+        Members::Nets(_) => "nets",
+        Members::Ports(_) => "ports",
     };
-    let family = match family {
+    let family = match part.family {
         Family::V4 => 4,
         Family::V6 => 6,
     };
@@ -77,6 +79,7 @@ pub(super) fn interface(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -92,7 +95,18 @@ mod tests {
             assert_eq!(interface(bad), None, "{bad}");
         }
         assert_ne!(counter(&["ab", "c"]), counter(&["a", "bc"]));
-        let (id, nets) = (IpSetId::from("s:x"), IpSet::Nets(BTreeSet::new()));
-        assert_ne!(set(&id, &nets, Family::V4), set(&id, &nets, Family::V6));
+        let id = IpSetId::from("s:x");
+        let kinds = [
+            Members::Addresses(Arc::default()),
+            Members::Nets(Arc::default()),
+            Members::Ports(Arc::default()),
+        ];
+        let families = [Family::V4, Family::V6].into_iter();
+        let parts = families.flat_map(|family| {
+            let of_family = move |members| Set { family, members };
+            kinds.clone().map(of_family)
+        });
+        let names: BTreeSet<_> = parts.map(|part| set(&id, &part)).collect();
+        assert_eq!(names.len(), 6, "{names:?}");
     }
 }

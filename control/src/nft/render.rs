@@ -23,11 +23,11 @@ use ipnet::IpNet;
 use super::matches::lines;
 use super::names;
 use super::ruleset::{Chain, Members, Ruleset, Set};
-use super::sets::{outermost, part};
+use super::sets::{Made, Sets, outermost};
 use crate::policy::model::{
-    Direction, Failsafe, HostEndpoint, IpSet, Model, Settings, Stage, TierPolicies,
+    Direction, Failsafe, HostEndpoint, Model, Settings, Stage, TierPolicies,
 };
-use crate::policy::rule::{Action, Family, IpSetId, Protocol, Rule};
+use crate::policy::rule::{Action, Family, Matches, Protocol, Rule};
 use crate::policy::verdict::{DefaultDenial, Owner};
 
 /// The bit of a packet's mark that says that early policy has allowed it. Ours between our first chain, which clears it, and
@@ -138,19 +138,21 @@ pub fn render(view: &View<'_>, known: &mut KnownSets) -> Result<Rendered, Unspea
         view,
         settings: view.model.settings_of(view.node),
         done: Rendered::default(),
-        used: BTreeSet::new(),
+        sets: Sets::new(),
+        known: std::mem::take(&mut known.0),
     };
     for (name, host) in &hosts {
         table.endpoint(name, host);
     }
+    table.add_sets();
+    known.0 = std::mem::take(&mut table.sets);
     table.base_chains()?;
-    table.add_sets(known);
     Ok(table.done)
 }
 
 /// IP sets as they were made last: those that are the same again are not made again.
 #[derive(Debug, Default)]
-pub struct KnownSets(BTreeMap<IpSetId, (Arc<IpSet>, [Set; 2])>);
+pub struct KnownSets(Sets);
 
 /// A table as far as it is made.
 pub(super) struct Table<'v> {
@@ -158,7 +160,9 @@ pub(super) struct Table<'v> {
     settings: &'v Settings,
     pub(super) done: Rendered,
     /// Sets that rules name.
-    used: BTreeSet<IpSetId>,
+    sets: Sets,
+    /// Sets of the table before that no rule has named yet.
+    known: Sets,
 }
 
 pub(super) fn set_mark() -> String {
@@ -346,13 +350,13 @@ impl Table<'_> {
         let mut all = Vec::new();
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for (at, rule) in list.iter().enumerate() {
-            self.used.extend(rule.matches.ip_sets().cloned());
-            let lines = lines(&rule.matches, &self.view.model.ip_sets);
+            self.make_sets(&rule.matches);
+            let lines = lines(&rule.matches, &self.sets);
             if lines.is_empty() {
                 continue;
             }
-            // The same rule is the same counter, wherever in the list it goes.
-            let text = format!("{} {}", rule.action.as_str(), lines.join("\n"));
+            // The same rule is the same counter, wherever in the list it goes, and whatever is in the sets that it names.
+            let text = format!("{} {:?}", rule.action.as_str(), rule.matches);
             let again = seen.entry(text.clone()).or_default();
             let counter =
                 names::counter(&[stage.word(direction), &place, &text, &again.to_string()]);
@@ -409,24 +413,29 @@ impl Table<'_> {
         }
     }
 
-    fn add_sets(&mut self, known: &mut KnownSets) {
+    /// Makes the sets that a rule names, where the model has them.
+    fn make_sets(&mut self, matches: &Matches) {
         let model = self.view.model;
-        let mut kept = BTreeMap::new();
-        for id in &self.used {
+        for id in matches.ip_sets() {
             let Some(set) = model.ip_sets.get(id) else {
                 continue;
             };
-            let parts = match known.0.remove(id) {
-                Some((same, parts)) if Arc::ptr_eq(&same, set) => parts,
-                _ => [Family::V4, Family::V6].map(|family| part(set, family)),
-            };
-            for part in &parts {
-                let name = names::set(id, set, part.family);
+            if !self.sets.contains_key(id) {
+                let known = self.known.remove(id).filter(|made| made.is_of(set));
+                let made = known.unwrap_or_else(|| Made::new(set));
+                self.sets.insert(id.clone(), made);
+            }
+        }
+    }
+
+    fn add_sets(&mut self) {
+        for (id, made) in &self.sets {
+            for family in [Family::V4, Family::V6] {
+                let part = made.part(family);
+                let name = names::set(id, part);
                 self.done.ruleset.sets.insert(name, part.clone());
             }
-            kept.insert(id.clone(), (Arc::clone(set), parts));
         }
-        known.0 = kept;
         for (name, nets) in [("pods", &self.view.pods), ("peers", &self.view.peers)] {
             for (family, number) in [(Family::V4, 4), (Family::V6, 6)] {
                 let members = Members::Nets(Arc::new(outermost(nets, family)));

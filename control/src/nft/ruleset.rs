@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -47,7 +48,9 @@ pub struct Set {
 /// Members of a set. Shared: a model keeps the sets that did not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Members {
-    /// Prefixes, none within another: a set of intervals takes no overlaps.
+    /// Single addresses: a hash set, of which nft reads no members to change one.
+    Addresses(Arc<BTreeSet<IpAddr>>),
+    /// Prefixes, not all of one address, and none within another: a set of intervals takes no overlaps.
     Nets(Arc<BTreeSet<IpNet>>),
     /// Addresses with protocol and port.
     Ports(Arc<BTreeSet<IpPort>>),
@@ -56,6 +59,8 @@ pub enum Members {
 impl Set {
     fn declaration(&self) -> &'static str {
         match (&self.members, self.family) {
+            (Members::Addresses(_), Family::V4) => "{ type ipv4_addr; }",
+            (Members::Addresses(_), Family::V6) => "{ type ipv6_addr; }",
             (Members::Nets(_), Family::V4) => "{ type ipv4_addr; flags interval; }",
             (Members::Nets(_), Family::V6) => "{ type ipv6_addr; flags interval; }",
             (Members::Ports(_), Family::V4) => "{ type ipv4_addr . inet_proto . inet_service; }",
@@ -63,24 +68,31 @@ impl Set {
         }
     }
 
-    /// What is here and not in `other`.
+    /// What is here and not in `other`, which is of the same kind.
     fn beyond(&self, other: Option<&Self>) -> Vec<String> {
         match (&self.members, other.map(|other| &other.members)) {
-            (Members::Nets(own), Some(Members::Nets(others))) if Arc::ptr_eq(own, others) => {
-                Vec::new()
+            (Members::Addresses(own), Some(Members::Addresses(others))) => {
+                missing(own, Some(others), IpAddr::to_string)
             }
-            (Members::Ports(own), Some(Members::Ports(others))) if Arc::ptr_eq(own, others) => {
-                Vec::new()
-            }
-            (Members::Nets(own), Some(Members::Nets(others))) => {
-                own.difference(others).map(net).collect()
-            }
-            (Members::Ports(own), Some(Members::Ports(others))) => {
-                own.difference(others).map(port).collect()
-            }
-            (Members::Nets(own), _) => own.iter().map(net).collect(),
-            (Members::Ports(own), _) => own.iter().map(port).collect(),
+            (Members::Nets(own), Some(Members::Nets(others))) => missing(own, Some(others), net),
+            (Members::Ports(own), Some(Members::Ports(others))) => missing(own, Some(others), port),
+            (Members::Addresses(own), _) => missing(own, None, IpAddr::to_string),
+            (Members::Nets(own), _) => missing(own, None, net),
+            (Members::Ports(own), _) => missing(own, None, port),
         }
+    }
+}
+
+/// The members of one set that another has not, in nft's words.
+fn missing<T: Ord>(
+    own: &Arc<BTreeSet<T>>,
+    others: Option<&Arc<BTreeSet<T>>>,
+    say: impl Fn(&T) -> String,
+) -> Vec<String> {
+    match others {
+        Some(others) if Arc::ptr_eq(own, others) => Vec::new(),
+        Some(others) => own.difference(others).map(say).collect(),
+        None => own.iter().map(say).collect(),
     }
 }
 

@@ -1,18 +1,59 @@
 //! IP sets as sets of one family each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::ruleset::{Members, Set};
 use crate::policy::model::IpSet;
-use crate::policy::rule::Family;
+use crate::policy::rule::{Family, IpSetId};
 
-/// A set's members of one family.
-pub(super) fn part(set: &IpSet, family: Family) -> Set {
+/// IP sets as they are in a table, by their names in the model.
+pub(super) type Sets = BTreeMap<IpSetId, Made>;
+
+/// An IP set, and what is made of it.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    of: Arc<IpSet>,
+    v4: Set,
+    v6: Set,
+}
+
+impl Made {
+    pub(super) fn new(of: &Arc<IpSet>) -> Self {
+        Self {
+            of: Arc::clone(of),
+            v4: part(of, Family::V4),
+            v6: part(of, Family::V6),
+        }
+    }
+
+    /// Whether it is of this very set.
+    pub(super) fn is_of(&self, set: &Arc<IpSet>) -> bool {
+        Arc::ptr_eq(&self.of, set)
+    }
+
+    pub(super) const fn part(&self, family: Family) -> &Set {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+/// A set's members of one family. Single addresses need no intervals, of which nft reads all before it changes one.
+fn part(set: &IpSet, family: Family) -> Set {
     let members = match set {
-        IpSet::Nets(nets) => Members::Nets(Arc::new(outermost(nets, family))),
+        IpSet::Nets(nets) => {
+            let own = nets.iter().filter(|net| Family::of_net(**net) == family);
+            let single =
+                own.map(|net| (net.prefix_len() == net.max_prefix_len()).then(|| net.addr()));
+            match single.collect() {
+                Some(addresses) => Members::Addresses(Arc::new(addresses)),
+                None => Members::Nets(Arc::new(outermost(nets, family))),
+            }
+        }
         IpSet::IpPorts(members) => {
             let own = members
                 .iter()
@@ -66,5 +107,17 @@ mod tests {
         };
         assert_eq!(said(Family::V4), "10.0.0.0/8 11.0.0.0/8 12.0.0.1/32");
         assert_eq!(said(Family::V6), "fd00::/8");
+    }
+
+    #[test]
+    fn single_addresses_are_no_intervals() {
+        let nets = ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "fd01::/64"];
+        let nets = nets.map(|net| net.parse::<IpNet>().unwrap());
+        let made = Made::new(&Arc::new(IpSet::Nets(nets.into())));
+        let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let expected = Members::Addresses(Arc::new(addresses.into()));
+        assert_eq!(made.part(Family::V4).members, expected);
+        let expected = Members::Nets(Arc::new(nets[2..].iter().copied().collect()));
+        assert_eq!(made.part(Family::V6).members, expected);
     }
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sets::{Made, Sets};
 use super::*;
 use crate::config::{Source, load_sources};
-use crate::policy::model::{IpSet, Model, SharedMap};
+use crate::policy::model::{IpSet, Model};
 use crate::policy::rule::{
     Families, Family, IcmpMatch, IpSetId, Matches, PortRange, Ports, Protocol, Side,
 };
@@ -124,11 +125,11 @@ fn the_script_is_what_was_agreed() {
 #[test]
 fn members_that_come_and_go_are_all_that_is_changed() {
     let before = rendered(&model(RESOURCES)).ruleset;
-    let other = RESOURCES.replace("'fd00:a::/64'", "198.51.100.1/32");
+    let other = RESOURCES.replace("'fd00:a::/64'", "198.51.100.1/32, 'fd00:b::/64'");
     let after = rendered(&model(&other)).ruleset;
     let change = after.change(&before);
     let lines: Vec<_> = change.lines().collect();
-    let [added, removed] = lines[..] else {
+    let [added, removed, added6] = lines[..] else {
         panic!("{change}")
     };
     assert!(
@@ -141,7 +142,67 @@ fn members_that_come_and_go_are_all_that_is_changed() {
             && removed.ends_with(" { fd00:a::/64 }"),
         "{removed}"
     );
+    assert!(added6.ends_with(" { fd00:b::/64 }"), "{added6}");
     assert_eq!(after.change(&after), "");
+}
+
+/// A set that gets its first prefix, or loses its last, is another set, and the rules that name it are changed with it.
+#[test]
+fn a_set_of_single_addresses_is_a_hash_set_until_it_gets_a_prefix() {
+    let prefixes = rendered(&model(RESOURCES)).ruleset;
+    let single = RESOURCES.replace("192.0.2.0/24, ", "198.51.100.1, ");
+    let single = rendered(&model(&single)).ruleset;
+    let id = "e855c3917c60193e";
+    for (before, after, old, new, declared) in [
+        (
+            &prefixes,
+            &single,
+            "nets",
+            "addresses",
+            "{ type ipv4_addr; }",
+        ),
+        (
+            &single,
+            &prefixes,
+            "addresses",
+            "nets",
+            "{ type ipv4_addr; flags interval; }",
+        ),
+    ] {
+        let change = after.change(before);
+        let say = |words: &str| format!("{words} element inet caracal");
+        assert!(!change.contains(&say("delete")), "{change}");
+        let lines: Vec<_> = change.lines().collect();
+        assert_eq!(
+            lines[0],
+            format!("add set inet caracal {new}4-{id} {declared}")
+        );
+        assert!(lines[1].starts_with(&format!("add element inet caracal {new}4-{id} {{ ")));
+        assert_eq!(
+            lines[lines.len() - 1],
+            format!("delete set inet caracal {old}4-{id}")
+        );
+        let flushed = lines.iter().filter(|line| line.starts_with("flush "));
+        assert_eq!(flushed.count(), 1, "{change}");
+        let rules: Vec<_> = lines.iter().filter(|line| line.contains('@')).collect();
+        assert_eq!(rules.len(), 2, "{change}");
+        assert!(
+            rules[0].contains(&format!("ip saddr @{new}4-{id} ")),
+            "{change}"
+        );
+        assert!(
+            rules[1].contains(&format!("ip6 saddr @nets6-{id} ")),
+            "{change}"
+        );
+        // What its rules have counted stays.
+        assert_eq!(before.counters, after.counters);
+    }
+    let one_more = RESOURCES.replace("192.0.2.0/24, ", "198.51.100.1, 198.51.100.2, ");
+    let one_more = rendered(&model(&one_more)).ruleset;
+    assert_eq!(
+        one_more.change(&single),
+        format!("add element inet caracal addresses4-{id} {{ 198.51.100.2 }}\n")
+    );
 }
 
 #[test]
@@ -233,10 +294,9 @@ fn sets_that_did_not_change_are_not_made_again() {
 
 #[test]
 fn conditions_that_nft_has_no_words_for_become_lines() {
-    let mut sets = SharedMap::default();
-    let ports = IpSet::IpPorts(BTreeSet::new());
-    sets.insert(IpSetId::from("web"), Arc::new(ports.clone()));
-    let web = |family| names::set(&IpSetId::from("web"), &ports, family);
+    let ports = Made::new(&Arc::new(IpSet::IpPorts(BTreeSet::new())));
+    let sets = Sets::from([(IpSetId::from("web"), ports.clone())]);
+    let web = |family| names::set(&IpSetId::from("web"), ports.part(family));
     let lines = |matches: Matches| matches::lines(&matches, &sets);
     let range = |first, last| PortRange { first, last };
     let to = |ports: Option<Ports>, not_ports: Option<Ports>| Side {

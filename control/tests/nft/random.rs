@@ -202,7 +202,16 @@ fn tiers(dice: &mut Dice, ids: &[PolicyId], most: usize) -> Vec<TierPolicies> {
 
 fn sets(dice: &mut Dice, model: &mut Model) {
     for id in ["a", "b", "s:c-_\""] {
-        let nets: BTreeSet<_> = dice.several(8, net).into_iter().collect();
+        // Of single addresses alone it is another kind of set.
+        let is_single = dice.one_in(2);
+        let member = |dice: &mut Dice| {
+            if is_single {
+                address(dice).into()
+            } else {
+                net(dice)
+            }
+        };
+        let nets: BTreeSet<_> = dice.several(8, member).into_iter().collect();
         model.ip_sets.insert(id.into(), Arc::new(IpSet::Nets(nets)));
     }
     for id in ["p", "q"] {

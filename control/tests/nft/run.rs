@@ -113,6 +113,7 @@ fn what_passes_is_what_the_evaluator_says() {
     let mut before = Ruleset::default();
     let mut counts = [0; 2];
     let mut stayed = 0;
+    let mut became = BTreeMap::new();
     for seed in 0..models {
         let mut dice = Dice(seed);
         let first = model(&mut dice);
@@ -120,6 +121,7 @@ fn what_passes_is_what_the_evaluator_says() {
         for model in [&first, &second] {
             let Rendered { ruleset, .. } = table(model, &mut known);
             let change = ruleset.change(&before);
+            count_other_kinds(&before, &ruleset, &mut became);
             let counted = (!before.is_empty()).then(|| lab.on_node(counters));
             lab.on_node(|| nft.apply(&change))
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}\n{change}"));
@@ -144,6 +146,23 @@ fn what_passes_is_what_the_evaluator_says() {
     eprintln!("{dropped} packets were dropped, {passed} passed");
     assert!(dropped > passed / 8 && passed > dropped / 8);
     assert!(stayed > 0, "no rule that counted stayed");
+    for kind in ["addresses", "nets"] {
+        let sets = became.get(kind).copied().unwrap_or_default();
+        eprintln!("{sets} sets became {kind}");
+        assert!(sets > 0);
+    }
+}
+
+/// Counts sets that are of another kind than before, by what they became.
+fn count_other_kinds(before: &Ruleset, after: &Ruleset, became: &mut BTreeMap<String, usize>) {
+    for name in after.sets.keys() {
+        for (new, old) in [("addresses", "nets"), ("nets", "addresses")] {
+            let rest = name.strip_prefix(new);
+            if rest.is_some_and(|rest| before.sets.contains_key(&format!("{old}{rest}"))) {
+                *became.entry(new.to_owned()).or_default() += 1;
+            }
+        }
+    }
 }
 
 /// Packets by counter.
