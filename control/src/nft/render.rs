@@ -250,17 +250,13 @@ impl Table<'_> {
                 &self.settings.failsafe_inbound,
             ),
         };
-        // Not untracked: answers would need policy of their own. Later policy lets these ports through itself.
-        let allow = if stage == Stage::Untracked {
-            "accept".to_owned()
-        } else {
-            stage.allow()
-        };
+        // Without the mark: that ends the step, no more. The host's own policy has these ports open, too; what is forwarded to
+        // them is for its policy to decide.
         let mut open = |ports: &[Failsafe], port: &str| {
             for failsafe in ports {
                 let rule = failsafe_rule(failsafe, port, direction);
                 rules.push(format!(
-                    "{rule} counter {allow} comment {}",
+                    "{rule} counter accept comment {}",
                     names::quoted(&format!("failsafe port {failsafe}"))
                 ));
             }

@@ -3,6 +3,8 @@
 //! Slow and obviously right. It is what `caracal policy test` asks, and the judge of any faster classifier. The
 //! order is that of Calico's iptables renderer.
 
+use std::borrow::Cow;
+
 use super::legs::Leg;
 use super::matching::rule_matches;
 use super::model::{DefaultAction, Direction, Failsafe, Model, PolicyId, Settings, TierPolicies};
@@ -67,14 +69,21 @@ impl<'m> Walk<'m> {
     }
 
     fn legs(&mut self, packet: &Packet, legs: &[Leg]) -> Outcome {
-        // A host endpoint's early policy that allows a packet speaks for its later ones.
+        // A host endpoint's early policy that allows a packet speaks for its later ones. A failsafe port ends one step only.
         let mut accepted: Option<(&str, Direction)> = None;
+        let allows = |decision: &Option<Decision>| match decision {
+            Some((Outcome::Allow, reason)) => !matches!(reason, Reason::Failsafe(_)),
+            Some((Outcome::Deny, _)) | None => false,
+        };
+        let mut packet = Cow::Borrowed(packet);
         for leg in legs {
             let (decision, ends) = match leg {
                 Leg::HostUntracked(endpoint, direction) => {
-                    let decision = self.host_untracked(packet, endpoint, *direction);
-                    if matches!(decision, Some((Outcome::Allow, _))) {
+                    let decision = self.host_untracked(&packet, endpoint, *direction);
+                    if allows(&decision) {
                         accepted = Some((endpoint, *direction));
+                        // Not tracked: part of no connection, and out of place in none.
+                        packet.to_mut().state = State::New;
                     }
                     (decision, false)
                 }
@@ -82,8 +91,8 @@ impl<'m> Walk<'m> {
                     if accepted == Some((endpoint, Direction::Ingress)) {
                         continue;
                     }
-                    let decision = self.host_pre_dnat(packet, endpoint);
-                    if matches!(decision, Some((Outcome::Allow, _))) {
+                    let decision = self.host_pre_dnat(&packet, endpoint);
+                    if allows(&decision) {
                         accepted = Some((endpoint, Direction::Ingress));
                     }
                     (decision, false)
@@ -92,28 +101,31 @@ impl<'m> Walk<'m> {
                     if accepted == Some((endpoint, *direction)) {
                         continue;
                     }
-                    (Some(self.host_forward(packet, endpoint, *direction)), false)
+                    (
+                        Some(self.host_forward(&packet, endpoint, *direction)),
+                        false,
+                    )
                 }
                 Leg::HostNormal(endpoint, direction) => {
                     if accepted == Some((endpoint, *direction)) {
                         continue;
                     }
-                    (Some(self.host_normal(packet, endpoint, *direction)), false)
+                    (Some(self.host_normal(&packet, endpoint, *direction)), false)
                 }
                 Leg::WorkloadToHostAlways => {
-                    let decision = is_neighbour_discovery(packet)
+                    let decision = is_neighbour_discovery(&packet)
                         .then_some((Outcome::Allow, Reason::NeighbourDiscovery));
                     (decision, true)
                 }
                 Leg::Workload(id, direction) => {
                     let decision = match self.model.workloads.get(id) {
-                        Some(workload) => self.workload(packet, workload, *direction),
+                        Some(workload) => self.workload(&packet, workload, *direction),
                         None => (Outcome::Deny, Reason::UnknownEndpoint),
                     };
                     (Some(decision), false)
                 }
                 Leg::EndpointToHost(node) => {
-                    (Some(to_host(packet, self.model.settings_of(node))), false)
+                    (Some(to_host(&packet, self.model.settings_of(node))), false)
                 }
                 Leg::HostToWorkload => (Some((Outcome::Allow, Reason::HostToWorkload)), false),
             };

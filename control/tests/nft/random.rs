@@ -239,7 +239,6 @@ fn failsafes(dice: &mut Dice, first: u16) -> Vec<Failsafe> {
 pub(crate) fn model(dice: &mut Dice) -> Model {
     let mut model = Model::default();
     sets(dice, &mut model);
-    // Destination ports 6 and 7; source ports are below, since Calico's own rules for answers differ from the evaluator's.
     model.settings.failsafe_inbound = failsafes(dice, 6);
     model.settings.failsafe_outbound = failsafes(dice, 6);
     model.settings.disable_conntrack_invalid_check = dice.one_in(4);
@@ -328,23 +327,20 @@ pub(crate) fn packet(dice: &mut Dice, way: Way) -> Packet {
         src: remote(dice, v6),
         dst: own(dice, v6, 2),
         protocol,
-        ports: has_ports.then(|| (port(dice), dice.below(8) as u16 + 1)),
+        ports: has_ports.then(|| (dice.below(7) as u16 + 1, dice.below(8) as u16 + 1)),
         icmp: is_icmp.then(|| (dice.pick(&kinds), dice.below(2) as u8)),
         original_dst: None,
         state: State::New,
     };
-    // Not to failsafe ports: where there is untracked policy, the evaluator has them open to these, too. And not through the
-    // node: what untracked policy allows is no longer invalid where it leaves.
-    let is_plain = packet.ports.is_some_and(|(_, dst)| dst < 6) && way != Way::Through;
-    if protocol == Protocol::TCP && is_plain && dice.one_in(8) {
+    // Not out of failsafe ports, of which the table lets these through: a connection may be older than it.
+    let may_be_older = way == Way::Out && packet.ports.is_some_and(|(src, _)| src > 5);
+    if protocol == Protocol::TCP && !may_be_older && dice.one_in(8) {
         packet.state = State::Invalid;
     }
     if way == Way::Out {
         std::mem::swap(&mut packet.src, &mut packet.dst);
     } else if way == Way::Through {
         packet.dst = beyond(dice, v6);
-        // No failsafe ports, for the first reason.
-        packet.ports = packet.ports.map(|(src, _)| (src, port(dice)));
     } else if packet.state == State::New && dice.one_in(4) {
         let [first, last] = [0, 2].map(|at| NODE[at + if v6 { 3 } else { 0 }]);
         packet.dst = first.parse().expect("an address");

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use flowtable::acl::Chain;
+use flowtable::acl::{Chain, RuleId};
 
-use super::{Defaults, End};
+use super::{Decided, Decider, Defaults, End};
 
 /// The host endpoints of a node.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,9 @@ pub struct HostEndpoints {
     pub uplinks: Vec<Option<HostEndpoint>>,
     /// The one for all interfaces that have none of their own: pods', tunnels', and those that only the kernel serves.
     pub wildcard: Option<HostEndpoint>,
+    /// The numbers of failsafe ports, in order. Early chains let them through, which speaks for no chain that follows
+    /// (`felix/rules/static.go`: they end the raw or the mangle table, without a mark).
+    pub failsafes: Arc<[RuleId]>,
 }
 
 /// What one host endpoint says about packets that are forwarded. A chain that is not there has no say.
@@ -20,9 +23,9 @@ pub struct HostEndpoints {
 pub struct HostEndpoint {
     /// Its name.
     pub name: Arc<str>,
-    /// For packets that come in, before connections are tracked. What it allows skips the two that follow.
+    /// For packets that come in, before connections are tracked. What its policy allows skips the two that follow.
     pub untracked: Option<Chain>,
-    /// For packets that come in, before destinations are translated. What it allows skips the one that follows.
+    /// For packets that come in, before destinations are translated. What its policy allows skips the one that follows.
     pub pre_dnat: Option<Chain>,
     /// For packets that come in.
     pub ingress: Option<Chain>,
@@ -33,6 +36,11 @@ pub struct HostEndpoint {
 }
 
 impl HostEndpoints {
+    /// Whether it was a failsafe port that decided.
+    pub(super) fn is_failsafe(&self, by: Decider) -> bool {
+        matches!(by.decided(), Decided::Rule(id) if self.failsafes.binary_search(&id).is_ok())
+    }
+
     /// The endpoint of the interface towards an end.
     pub fn of(&self, end: End) -> Option<&HostEndpoint> {
         match end {

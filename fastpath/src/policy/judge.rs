@@ -167,7 +167,7 @@ impl<A: Address + Copy, N: FnMut(Leg, Decider, bool, &Logs)> Walk<'_, A, N> {
         for (leg, chain) in early {
             if let Some(chain) = chain {
                 let by = self.host(leg, chain, (&endpoint.ends, Direction::Ingress))?;
-                if by != Decider::NOBODY {
+                if by != Decider::NOBODY && !hosts.is_failsafe(by) {
                     return Ok(by);
                 }
             }

@@ -189,7 +189,13 @@ fn told<'v>(verdict: &'v Verdict, way: &Way) -> Vec<(&'v Leg, &'v Reason)> {
             _ => vec![(&last.leg, &last.reason)],
         };
     }
-    let is_named = |said: &(&Leg, &Reason)| !matches!(said.1, Reason::NoPolicy | Reason::Undecided);
+    let is_named = |said: &(&Leg, &Reason)| {
+        let (_, reason) = said;
+        !matches!(
+            reason,
+            Reason::NoPolicy | Reason::Undecided | Reason::Failsafe(_)
+        )
+    };
     let both = [source, destination].into_iter().flatten();
     both.filter(is_named).collect()
 }
@@ -274,6 +280,7 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
             assert_eq!(records, logs(&model, &packet, &legs), "{what}");
             tally.logged += records.len();
             tally.note(packet.protocol, fate);
+            tally.hosts.note_failsafes(&verdict);
             let (denies, [source, destination]) =
                 deciders(&rig, &packet, own).unwrap_or_else(|| panic!("no entry: {what}"));
             assert_eq!(denies, fate == Outcome::Deny, "{what}");
@@ -360,14 +367,23 @@ struct Decided {
 impl Decided {
     fn note(&mut self, leg: &Leg, reason: &Reason) {
         match (leg, reason) {
-            (_, Reason::Failsafe(port)) if port.starts_with("UDP 100") => self.answers += 1,
-            (_, Reason::Failsafe(_)) => self.failsafe += 1,
             (Leg::HostForward(..), Reason::EndOfTier { .. }) => self.ends_of_tiers += 1,
             (Leg::HostUntracked(..), _) => self.untracked += 1,
             (Leg::HostPreDnat(_), _) => self.pre_dnat += 1,
             (Leg::HostForward(_, Direction::Ingress), _) => self.ingress += 1,
             (Leg::HostForward(_, Direction::Egress), _) => self.egress += 1,
             _ => {}
+        }
+    }
+
+    /// They decide about no connection.
+    fn note_failsafes(&mut self, verdict: &Verdict) {
+        for leg in &verdict.legs {
+            match &leg.reason {
+                Reason::Failsafe(port) if port.starts_with("UDP 100") => self.answers += 1,
+                Reason::Failsafe(_) => self.failsafe += 1,
+                _ => {}
+            }
         }
     }
 

@@ -40,6 +40,7 @@ fn hosts(uplink: HostEndpoint, wildcard: HostEndpoint) -> Arc<HostEndpoints> {
     Arc::new(HostEndpoints {
         uplinks: vec![Some(uplink)],
         wildcard: Some(wildcard),
+        ..HostEndpoints::default()
     })
 }
 
@@ -190,6 +191,44 @@ fn early_policy_that_allows_speaks_for_the_rest_of_its_endpoint() {
         });
         assert_eq!(comes_in(&mut rig, 80), Err(DropReason::PolicyDeny));
         assert_eq!(forward(&rig).action.rule, 40);
+    }
+}
+
+/// `felix/rules/static.go`: what a failsafe port lets through carries no mark.
+#[test]
+fn a_failsafe_port_ends_its_step_and_no_more() {
+    let open = || chain(vec![to_port(30, Action::Allow, 80), rule(31, Action::Deny)]);
+    let untracked = HostEndpoint {
+        untracked: Some(open()),
+        ..HostEndpoint::default()
+    };
+    let pre_dnat = HostEndpoint {
+        pre_dnat: Some(open()),
+        ..HostEndpoint::default()
+    };
+    for early in [untracked, pre_dnat] {
+        for (ingress, expected) in [
+            (None, Ok(0)),
+            (Some(chain(deny(32, 80))), Err(32)),
+            (Some(chain(vec![to_port(33, Action::Allow, 80)])), Ok(33)),
+        ] {
+            let uplink = HostEndpoint {
+                ingress,
+                ..early.clone()
+            };
+            let mut rig = with(|policies| {
+                policies.hosts = Some(Arc::new(HostEndpoints {
+                    uplinks: vec![Some(uplink)],
+                    failsafes: [RuleId(30)].into(),
+                    ..HostEndpoints::default()
+                }));
+            });
+            let passes = comes_in(&mut rig, 80).is_ok();
+            let decider = forward(&rig).action.rule;
+            assert_eq!(if passes { Ok(decider) } else { Err(decider) }, expected);
+            let counters = &rig.tables().policies.counters;
+            assert_eq!(counters.get(RuleId(30)).connections, 1);
+        }
     }
 }
 

@@ -228,6 +228,8 @@ impl PolicyCompiler {
                 ..endpoint
             })
         };
+        let mut failsafes: Vec<RuleId> = self.hosts.ids().copied().collect();
+        failsafes.sort_unstable();
         let mut uplinks = vec![None; ports.len()];
         for (id, spec) in ports.iter().filter(|(_, it)| it.role == PortRole::Uplink) {
             let own = addresses(spec.ifindex);
@@ -239,6 +241,7 @@ impl PolicyCompiler {
         Some(HostEndpoints {
             uplinks,
             wildcard: wildcard(&self.model, &self.node).and_then(of),
+            failsafes: failsafes.into(),
         })
     }
 
@@ -262,7 +265,7 @@ impl PolicyCompiler {
     }
 }
 
-/// Lets a failsafe port through. The other end's net is asked of who sends, whichever end the port is of.
+/// Lets a failsafe port through its chain. The other end's net is asked of who sends, whichever end the port is of.
 fn failsafe_rule(failsafe: &Failsafe, is_destination: bool) -> Rule {
     let port = PortRange {
         first: failsafe.port,

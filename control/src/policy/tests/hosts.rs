@@ -389,13 +389,58 @@ fn untracked_policy_knows_failsafe_replies_by_their_source_port_and_ignores_stat
     let eth0 = outside(Some("eth0"));
     let mut reply = packet("198.51.100.1", "192.0.2.1", 40000);
     reply.ports = Some((6443, 40000));
+    reply.state = State::Established;
     assert_eq!(
         judge(&model, &eth0, &host(), &reply).outcome,
         Outcome::Allow
     );
     reply.ports = Some((80, 40000));
-    reply.state = State::Established;
     assert_eq!(judge(&model, &eth0, &host(), &reply).outcome, Outcome::Deny);
+}
+
+/// `felix/rules/static.go`: what a failsafe port lets through carries no mark.
+#[test]
+fn a_failsafe_port_ends_its_step_and_no_more() {
+    for is_untracked in [true, false] {
+        let model = with_eth0(two_pods(), |model, endpoint| {
+            let early = tier(model, "early", Action::Deny, None);
+            if is_untracked {
+                endpoint.untracked = early;
+            } else {
+                endpoint.pre_dnat = early;
+            }
+            endpoint.forward = tier(model, "forward", Action::Deny, Some(22));
+        });
+        let (eth0, a) = (outside(Some("eth0")), Party::Workload(pod("a")));
+        let to = |dst, port| packet("198.51.100.1", dst, port);
+        // The host's own policy has the port open once more; what is forwarded has none.
+        assert_eq!(
+            judge(&model, &eth0, &host(), &to("192.0.2.1", 22)).outcome,
+            Outcome::Allow
+        );
+        let forwarded = judge(&model, &eth0, &a, &to("10.0.0.1", 22));
+        assert_eq!(forwarded.outcome, Outcome::Deny);
+        assert!(matches!(forwarded.legs[0].reason, Reason::Failsafe(_)));
+        assert!(matches!(forwarded.legs[1].leg, Leg::HostForward(..)));
+    }
+}
+
+#[test]
+fn what_is_not_tracked_is_neither_established_nor_out_of_place() {
+    let model = with_eth0(two_pods(), |model, endpoint| {
+        endpoint.untracked = tier(model, "early", Action::Allow, Some(80));
+        endpoint.forward = tier(model, "forward", Action::Deny, None);
+    });
+    let a = Party::Workload(pod("a"));
+    let mut closed = model.clone();
+    changed(&mut closed, "a").profiles.clear();
+    for state in [State::New, State::Established, State::Invalid] {
+        let mut sent = packet("198.51.100.1", "10.0.0.1", 80);
+        sent.state = state;
+        let judged = |model| judge(model, &outside(Some("eth0")), &a, &sent).outcome;
+        assert_eq!(judged(&model), Outcome::Allow, "{state:?}");
+        assert_eq!(judged(&closed), Outcome::Deny, "{state:?}");
+    }
 }
 
 #[test]
