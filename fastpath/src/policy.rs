@@ -15,7 +15,7 @@ mod judge;
 
 pub use counters::{RuleCount, RuleCounter, RuleCounters};
 pub use hosts::{HostEndpoint, HostEndpoints};
-pub use judge::{End, Judgement, Leg};
+pub use judge::{End, Judgement, Leg, Untracked};
 
 /// The policy of a node.
 #[derive(Clone, Debug, Default)]

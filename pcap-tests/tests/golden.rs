@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use control::config::{compute, load_paths};
+use control::config::{HostEndpoints, compute_with, load_paths};
 use control::replay::{Job, KernelFile, ReplayNode, Summary, run, scan};
 use fastpath::capture::{Reader, Writer};
 use fastpath::io::xsk::test_support::skip;
@@ -74,7 +74,8 @@ fn replay(case: &Path, ports: &[&str], out: &Path) -> Summary {
     let mut config = vec![cases().join("cluster.yaml"), case.join("pool.yaml")];
     config.extend(Some(case.join("policy.yaml")).filter(|file| file.exists()));
     let resources = load_paths(&config).unwrap_or_else(|all| panic!("{}", all.render(false)));
-    let desired = compute(&resources, "node1").unwrap_or_else(|all| panic!("{all:?}"));
+    let desired = compute_with(&resources, "node1", HostEndpoints::ForwardedOnly);
+    let desired = desired.unwrap_or_else(|all| panic!("{all:?}"));
     let kernel = KernelFile::load(&cases().join("kernel.yaml"))
         .unwrap_or_else(|all| panic!("{}", all.render(false)));
     let mut node = ReplayNode::new(desired, &kernel, None, 0).expect("small tables");

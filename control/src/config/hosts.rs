@@ -81,8 +81,7 @@ impl HostEndpoints {
             let policy = cluster.policy.host_endpoints.get(&endpoint.meta.name.value);
             if policy.is_some_and(|endpoint| !endpoint.untracked.is_empty()) {
                 warning.help(
-                    "of its doNotTrack policies ingress is judged, with the first packet of a connection; connections are tracked all \
-                     the same",
+                    "of its doNotTrack policies ingress is judged; egress is about the host itself",
                 )
             } else {
                 warning

@@ -9,8 +9,32 @@ use super::Tracer;
 use crate::policy::packet::Packet;
 use crate::policy::verdict::Reason;
 
+/// What a chain has said: what decided, whether it allows, and which `Log` rules matched.
+type Said = (Leg, Decider, bool, Logs);
+
 impl Tracer<'_> {
+    /// Whether untracked policy decides about a packet: it is asked before connections are looked up.
+    pub(super) fn is_untracked(&self, packet: &Packet, from: End, to: End) -> bool {
+        let (_, said) = self.explain(packet, from, to);
+        let decides = |(leg, decider, ..): &Said| {
+            let reason = self.compiler.policy().reason(*decider);
+            *leg == Leg::Untracked && matches!(reason, Some(Reason::Rule(_)))
+        };
+        said.iter().any(decides)
+    }
+
     pub(super) fn judge(&mut self, packet: &Packet, from: End, to: End) -> Judgement {
+        let (judgement, said) = self.explain(packet, from, to);
+        for (leg, decider, allows, logs) in said {
+            self.leg(leg, (from, to), (decider, allows), &logs);
+        }
+        if from == End::Host && matches!(to, End::Pod(_)) {
+            self.step("policy", "a host always reaches its own pods");
+        }
+        judgement
+    }
+
+    fn explain(&self, packet: &Packet, from: End, to: End) -> (Judgement, Vec<Said>) {
         let l4 = match (packet.ports, packet.icmp) {
             (Some((source, destination)), _) => L4::Ports {
                 source,
@@ -20,7 +44,7 @@ impl Tracer<'_> {
             (None, None) => L4::Other,
         };
         let protocol = packet.protocol.0;
-        let mut said: Vec<(Leg, Decider, bool, Logs)> = Vec::new();
+        let mut said: Vec<Said> = Vec::new();
         let policies = &self.tables.policies;
         let note = |leg, decider, allows, logs: &Logs| said.push((leg, decider, allows, *logs));
         let judgement = match (packet.src, packet.dst) {
@@ -49,13 +73,7 @@ impl Tracer<'_> {
                 policies.explain(&tuple, from, to, note)
             }
         };
-        for (leg, decider, allows, logs) in said {
-            self.leg(leg, (from, to), (decider, allows), &logs);
-        }
-        if from == End::Host && matches!(to, End::Pod(_)) {
-            self.step("policy", "a host always reaches its own pods");
-        }
-        judgement
+        (judgement, said)
     }
 
     fn leg(

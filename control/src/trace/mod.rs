@@ -12,12 +12,12 @@ mod report;
 mod side;
 
 use fastpath::connections::Connections;
-use fastpath::policy::End;
 use fastpath::reason::DropReason;
 use fastpath::stage::probe::Probe;
 use fastpath::tables::{NextHop, Tables, Way};
 
 pub use self::ask::{Ask, protocol};
+use self::place::end_of;
 pub use self::report::{Step, Trace};
 pub use self::side::find;
 use self::side::{Side, side};
@@ -123,7 +123,13 @@ impl Tracer<'_> {
             }
         };
         let ports = id.or(packet.ports).unwrap_or_default();
-        if let Some(connections) = connections
+        let is_untracked = self
+            .end_towards(packet.dst)
+            .is_some_and(|to_end| self.is_untracked(packet, from_end, to_end));
+        if is_untracked {
+            let said = "not asked, and no entry is made: untracked policy decides";
+            self.step("flow cache", said);
+        } else if let Some(connections) = connections
             && self.is_known(packet, ports, connections)
         {
             return Ok(());
@@ -151,12 +157,7 @@ impl Tracer<'_> {
             Way::Tunnel => format!("{name}, in a tunnel"),
         };
         self.step("route", format!("{} by {to_what}{waits}", packet.dst));
-        let to_end = match way {
-            Way::Pod => End::Pod(out),
-            Way::Host => End::Host,
-            Way::Uplink => End::Uplink(out),
-            Way::Tunnel => End::Elsewhere,
-        };
+        let to_end = end_of(way, out);
         let to_party = match way {
             Way::Pod => self.party(&name).unwrap_or_else(|| self.outside(to_end)),
             Way::Host => Party::Host(self.compiler.desired().node_name.clone()),
@@ -178,7 +179,7 @@ impl Tracer<'_> {
                 self.trace.staged.push(said);
             }
         }
-        self.conclude(packet, judgement, (way, out));
+        self.conclude(packet, judgement, (way, out), is_untracked);
         Ok(())
     }
 

@@ -44,15 +44,17 @@ impl Tracer<'_> {
         packet: &Packet,
         judgement: Judgement,
         (way, out): (Way, PortId),
+        is_untracked: bool,
     ) {
         let generation = self.tables.generation;
+        let entry = |said: String| (!is_untracked).then_some(said);
         match judgement {
             Judgement::Deny { reason, .. } => {
                 if reason != DropReason::PolicyDeny {
                     self.step("to the host", reason.meaning());
                 }
                 self.trace.reason = Some(reason.name().to_owned());
-                self.trace.entry = Some(format!("deny, idle 10 s, generation {generation}"));
+                self.trace.entry = entry(format!("deny, idle 10 s, generation {generation}"));
             }
             Judgement::Allow { .. } => {
                 let nat = &self.tables.nat;
@@ -67,6 +69,12 @@ impl Tracer<'_> {
                         }
                         _ => false,
                     };
+                if masquerades && is_untracked {
+                    let said = "dropped: without a connection it has no other source";
+                    self.step("natOutgoing", said);
+                    self.trace.reason = Some(DropReason::CtInvalid.name().to_owned());
+                    return;
+                }
                 if masquerades {
                     match self.translation(packet, out) {
                         Ok(said) => self.step("natOutgoing", said),
@@ -83,7 +91,7 @@ impl Tracer<'_> {
                 } else {
                     ""
                 };
-                self.trace.entry = Some(format!(
+                self.trace.entry = entry(format!(
                     "allow{nat}, generation {generation}, both directions"
                 ));
             }

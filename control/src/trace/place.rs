@@ -4,11 +4,21 @@ use std::net::IpAddr;
 
 use fastpath::policy::End;
 use fastpath::port::PortId;
-use fastpath::tables::NextHop;
+use fastpath::tables::{NextHop, Way};
 
 use super::Tracer;
 use crate::compile::PortRole;
 use crate::policy::legs::Party;
+
+/// The end that a next hop leads to.
+pub(super) const fn end_of(way: Way, out: PortId) -> End {
+    match way {
+        Way::Pod => End::Pod(out),
+        Way::Host => End::Host,
+        Way::Uplink => End::Uplink(out),
+        Way::Tunnel => End::Elsewhere,
+    }
+}
 
 impl Tracer<'_> {
     pub(super) fn hop(&self, address: IpAddr) -> &NextHop {
@@ -16,6 +26,12 @@ impl Tracer<'_> {
             IpAddr::V4(address) => self.tables.fib4.lookup(address.into()),
             IpAddr::V6(address) => self.tables.fib6.lookup(address.into()),
         })
+    }
+
+    /// Where packets to an address go, unless they are dropped.
+    pub(super) fn end_towards(&self, address: IpAddr) -> Option<End> {
+        let (way, _, out) = self.hop(address).origin()?;
+        Some(end_of(way, out))
     }
 
     /// Beyond the node, behind the host endpoint that is there.

@@ -114,3 +114,47 @@ fn a_trace_needs_a_port_and_a_protocol_that_there_is() {
         assert!(trace.contains(said), "{packet:?}: {trace}");
     }
 }
+
+#[test]
+fn a_trace_says_what_untracked_policy_decides() {
+    let kernel = kernel();
+    let policy = "---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-eth0, labels: {at: edge}}
+spec: {node: a, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw}
+spec:
+  selector: at == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress:
+  - {action: Deny, protocol: TCP, source: {nets: [203.0.113.9/32]}}
+  - {action: Allow, protocol: TCP, destination: {ports: [80]}}
+";
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", policy);
+    let mut compiler = compiler(wanted, &kernel);
+    let mut said = |from, port| asked_by(&mut compiler, &kernel, (from, "web"), ("tcp", port));
+    let allowed = said("203.0.113.1", 80);
+    for part in [
+        "flow cache           not asked, and no entry is made: untracked policy decides\n",
+        "untracked ingress of host endpoint a-eth0 allowed by tier default: GlobalNetworkPolicy raw, ingress rule 2 (Allow)",
+        "ingress of prod/web",
+    ] {
+        assert!(allowed.contains(part), "{part}: {allowed}");
+    }
+    assert!(allowed.ends_with("Verdict ALLOW\n"), "{allowed}");
+    let denied = said("203.0.113.9", 80);
+    assert!(denied.contains("untracked policy decides"), "{denied}");
+    assert!(denied.ends_with("Verdict DROP  policy-deny\n"), "{denied}");
+    // A failsafe port is no decision.
+    for port in [81, 22] {
+        let tracked = said("203.0.113.1", port);
+        assert!(!tracked.contains("untracked policy decides"), "{tracked}");
+        assert!(tracked.contains("Would install flow entry"), "{tracked}");
+    }
+}

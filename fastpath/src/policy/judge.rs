@@ -56,7 +56,50 @@ pub enum Judgement {
     },
 }
 
+/// What untracked policy says about a packet, be it part of a connection or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untracked {
+    /// Nothing, or that it is for a failsafe port: whether it is part of a connection decides.
+    Undecided,
+    /// It is part of none, and begins none.
+    Allowed,
+    /// It is dropped.
+    Denied(Decider),
+}
+
 impl Policies {
+    /// Judges a packet by the untracked policy of the host endpoint by which it comes in. Counts what denies, and tells `log` which
+    /// `Log` rules led there: what is allowed, or undecided and the first of its connection, is [judged](Self::judge) by all.
+    pub fn untracked<A: Address + Copy>(
+        &self,
+        tuple: &Tuple<A>,
+        from: End,
+        mut log: impl FnMut(&Logs),
+    ) -> Untracked {
+        let asked = self.hosts.as_deref().and_then(|hosts| {
+            let endpoint = hosts.of(from)?;
+            Some((hosts, endpoint, endpoint.untracked.as_ref()?))
+        });
+        let Some((hosts, endpoint, chain)) = asked else {
+            return Untracked::Undecided;
+        };
+        let mut met = Logs::default();
+        let mut walk = Walk {
+            policies: self,
+            tuple,
+            members: None,
+            note: |_, _, _, logs: &Logs| met = *logs,
+        };
+        match walk.host(Leg::Untracked, chain, (&endpoint.ends, Direction::Ingress)) {
+            Ok(by) if by == Decider::NOBODY || hosts.is_failsafe(by) => Untracked::Undecided,
+            Ok(_) => Untracked::Allowed,
+            Err((_, by)) => {
+                self.count(by, &met, &mut log);
+                Untracked::Denied(by)
+            }
+        }
+    }
+
     /// Judges a packet that no connection is known for, and counts what decided. `tuple` is what it is before its source is
     /// translated; `log` is told which `Log` rules it meets.
     pub fn judge<A: Address + Copy>(
@@ -67,14 +110,19 @@ impl Policies {
         mut log: impl FnMut(&Logs),
     ) -> Judgement {
         self.explain(tuple, from, to, |_, decider, _, logs| {
-            self.counters.decided(decider);
-            if logs.total() > 0 {
-                for rule in logs.rules() {
-                    self.counters.decided(Decider::rule(*rule));
-                }
-                log(logs);
-            }
+            self.count(decider, logs, &mut log);
         })
+    }
+
+    /// Counts what a chain has said, and tells of its `Log` rules.
+    fn count(&self, decider: Decider, logs: &Logs, log: &mut impl FnMut(&Logs)) {
+        self.counters.decided(decider);
+        if logs.total() > 0 {
+            for rule in logs.rules() {
+                self.counters.decided(Decider::rule(*rule));
+            }
+            log(logs);
+        }
     }
 
     /// The same without counting; `note` is told what each chain that is asked decides, whether it allows, and which `Log`

@@ -129,6 +129,7 @@ pub fn all() -> Vec<Story> {
         policy::policy_denies(),
         policy::staged_policy(),
         policy::log_rule(),
+        policy::untracked_policy(),
         policy::no_egress_answers_the_host(),
         snat::out_and_back(),
         snat::icmp_error_comes_back(),

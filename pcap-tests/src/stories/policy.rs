@@ -1,8 +1,8 @@
 //! Network policy: who may speak to whom.
 
 use super::{
-    A, A4, B, B4, GATEWAY, HOST, HOST_PORT, HOST_STACK, NODE1_4, POD_B, Story, ethernet, from_a,
-    ip4, to_a,
+    A, A4, B, B4, ETH0, GATEWAY, HOST, HOST_PORT, HOST_STACK, NODE1_4, POD_B, REMOTE4, Story,
+    ethernet, from_a, from_node2, ip4, to_a, to_node2,
 };
 
 const SYN: u8 = 0x02;
@@ -70,6 +70,38 @@ pub(super) fn log_rule() -> Story {
             (B, to_b(&datagram(5000, 63))),
         ],
         fates: vec![B, B, "policy-deny", "policy-deny", "policy-deny"],
+    }
+}
+
+pub(super) fn untracked_policy() -> Story {
+    let question = |ttl| ip4(REMOTE4, A4).ttl(ttl).udp(40_000, 5000, b"question");
+    let answer = |ttl| ip4(A4, REMOTE4).ttl(ttl).udp(5000, 40_000, b"answer");
+    let segment = |port, ttl| ip4(REMOTE4, A4).ttl(ttl).tcp(40_000, port, SYN_ACK, &[]);
+    let asked = |ttl| {
+        ip4(A4, REMOTE4)
+            .ttl(ttl)
+            .udp(7777, 7777, b"what time is it?")
+    };
+    let told = ip4(REMOTE4, A4).udp(7777, 7777, b"late");
+    Story {
+        name: "untracked-policy",
+        input: vec![
+            (ETH0, 0, from_node2(&question(64))),
+            (A, 1, from_a(&answer(64))),
+            (ETH0, 2, from_node2(&question(64))),
+            (ETH0, 3, from_node2(&segment(8080, 64))),
+            (ETH0, 4, from_node2(&segment(8081, 64))),
+            (A, 5, from_a(&asked(64))),
+            (ETH0, 6, from_node2(&told)),
+        ],
+        output: vec![
+            (A, to_a(&question(63))),
+            (A, to_a(&question(63))),
+            (A, to_a(&segment(8080, 63))),
+            (ETH0, to_node2(&answer(63))),
+            (ETH0, to_node2(&asked(63))),
+        ],
+        fates: vec![A, ETH0, A, A, "ct-invalid", ETH0, "policy-deny"],
     }
 }
 

@@ -13,14 +13,14 @@ use control::policy::legs::{Leg, Party, host_endpoint, legs, wildcard};
 use control::policy::model::{Direction, Model};
 use control::policy::packet::{Packet, State};
 use control::policy::rule::Protocol;
-use control::policy::verdict::{Outcome, Reason, Verdict};
+use control::policy::verdict::{LegVerdict, Outcome, Reason, Verdict};
 use encap::eth::MacAddr;
 use fastpath::batch::Fate;
 use fastpath::policy::Decider;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::record;
-use flowtable::acl::Logs;
+use flowtable::acl::{Logs, RuleId};
 use flowtable::flow::{FlowKey, FlowTable, flag};
 use pcap_tests::build::ethernet;
 use pcap_tests::rig::Rig;
@@ -247,7 +247,8 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
                 "seed {seed:#x}, round {round}, {packet}, {:?} -> {:?}: {verdict:?}",
                 way.from.0, way.to
             );
-            let outcome = rig.run(way.from.1, &[frame]);
+            let counted = Counted::of_now(&rig);
+            let outcome = rig.run(way.from.1, std::slice::from_ref(&frame));
             let fate = match outcome.fates[0] {
                 Fate::Transmit(_) => Outcome::Allow,
                 Fate::Drop(
@@ -281,6 +282,20 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
             tally.logged += records.len();
             tally.note(packet.protocol, fate);
             tally.hosts.note_failsafes(&verdict);
+            // What the kernel forwards is tracked, whatever it is by.
+            let by_kernel = way.from.1 == HOST;
+            if let Some(leg) = untracked(&verdict).filter(|_| !by_kernel) {
+                // Each packet is judged, and counted for who decided.
+                assert_eq!(deciders(&rig, &packet, own), None, "{what}");
+                assert_eq!(rig.run(way.from.1, &[frame]).fates, outcome.fates);
+                assert_eq!(deciders(&rig, &packet, own), None, "{what}");
+                rig.records();
+                let told = told(&verdict, &way);
+                let told: Vec<_> = told.iter().map(|(_, reason)| *reason).collect();
+                assert_eq!(counted.of(&rig, &compiler), reasons(&told, 2), "{what}");
+                tally.hosts.note(&leg.leg, &leg.reason);
+                continue;
+            }
             let (denies, [source, destination]) =
                 deciders(&rig, &packet, own).unwrap_or_else(|| panic!("no entry: {what}"));
             assert_eq!(denies, fate == Outcome::Deny, "{what}");
@@ -299,6 +314,51 @@ fn compare(seed: u64, rounds: usize, tally: &mut Tally) {
                 tally.hosts.note(leg, reason);
             }
         }
+    }
+}
+
+/// What untracked policy said, if it decided.
+fn untracked(verdict: &Verdict) -> Option<&LegVerdict> {
+    let mut legs = verdict.legs.iter();
+    legs.find(|leg| {
+        matches!(leg.leg, Leg::HostUntracked(..)) && matches!(leg.reason, Reason::Rule(_))
+    })
+}
+
+/// How many packets were counted for each reason.
+type Packets = BTreeMap<String, u64>;
+
+/// The reasons, each with so many packets.
+fn reasons(all: &[&Reason], packets: u64) -> Packets {
+    let mut counts = Packets::new();
+    for reason in all {
+        *counts.entry(format!("{reason:?}")).or_default() += packets;
+    }
+    counts
+}
+
+/// The packets that each number has counted.
+struct Counted(Vec<u64>);
+
+impl Counted {
+    fn of_now(rig: &Rig) -> Self {
+        let counters = &rig.tables().policies.counters;
+        let all = (0..2000).map(|id| counters.get(RuleId(id)).packets);
+        Self(all.collect())
+    }
+
+    /// What was counted since.
+    fn of(&self, rig: &Rig, compiler: &PolicyCompiler) -> Packets {
+        let now = Self::of_now(rig).0.into_iter();
+        let mut counts = Packets::new();
+        for ((id, now), before) in (0..).zip(now).zip(&self.0) {
+            if now > *before {
+                let reason = compiler.reason(Decider::rule(RuleId(id)));
+                let reason = reason.expect("a reason");
+                *counts.entry(format!("{reason:?}")).or_default() += now - before;
+            }
+        }
+        counts
     }
 }
 

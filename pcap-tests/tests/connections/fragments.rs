@@ -11,7 +11,7 @@ use pcap_tests::rig::Rig;
 use crate::node::*;
 
 /// A UDP datagram of 3,000 bytes in three fragments.
-fn fragments(src: &str, dst: &str, ports: (u16, u16)) -> Vec<Vec<u8>> {
+pub(crate) fn fragments(src: &str, dst: &str, ports: (u16, u16)) -> Vec<Vec<u8>> {
     let whole = ip4(src, dst).sealed(17, udp(ports.0, ports.1, &counted(3000)), 6);
     let datagram = &whole[20..];
     let one = |from: usize, to: usize| {

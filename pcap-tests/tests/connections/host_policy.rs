@@ -1,5 +1,6 @@
 //! Policy of host endpoints: what is forwarded meets it, by which interfaces, and in what order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastpath::policy::{HostEndpoint, HostEndpoints, Policies, ToHost};
@@ -18,7 +19,7 @@ use crate::policy::{
 type Denied = Result<(PortId, Vec<u8>), DropReason>;
 
 /// What leaves the packets that no rule is about to whoever is next.
-fn chain(rules: Vec<Rule>) -> Chain {
+pub(crate) fn chain(rules: Vec<Rule>) -> Chain {
     let tier = Tier {
         policies: vec![Arc::new(Policy { rules })].into(),
         default: TierDefault::Pass,
@@ -37,11 +38,12 @@ fn deny(id: u32, port: u16) -> Vec<Rule> {
 
 /// One for the uplink, one for all interfaces without one.
 fn hosts(uplink: HostEndpoint, wildcard: HostEndpoint) -> Arc<HostEndpoints> {
-    Arc::new(HostEndpoints {
-        uplinks: vec![Some(uplink)],
-        wildcard: Some(wildcard),
-        ..HostEndpoints::default()
-    })
+    let failsafes = Vec::new();
+    Arc::new(HostEndpoints::new(
+        vec![Some(uplink)],
+        Some(wildcard),
+        failsafes,
+    ))
 }
 
 /// A node whose pods allow all, by rule 99, and whose uplink has this host endpoint.
@@ -75,6 +77,13 @@ fn comes_in(rig: &mut Rig, port: u16) -> Denied {
 
 fn leaves(rig: &mut Rig, port: u16) -> Denied {
     one(rig, POD, from_pod(&opening(POD_ADDR, SERVER, port)))
+}
+
+/// What each rule has decided.
+fn judged(rig: &Rig) -> BTreeMap<u32, u64> {
+    let counters = &rig.tables().policies.counters;
+    let all = (1..=100).map(|id| (id, counters.get(RuleId(id)).connections));
+    all.filter(|(_, count)| *count > 0).collect()
 }
 
 fn deciders(rig: &Rig) -> Vec<(bool, u32)> {
@@ -178,11 +187,11 @@ fn early_policy_that_allows_speaks_for_the_rest_of_its_endpoint() {
     for early in [untracked, pre_dnat] {
         let mut rig = with_uplink(early.clone());
         assert!(comes_in(&mut rig, 80).is_ok());
-        assert_eq!(deciders(&rig), [(false, 30), (true, 99)]);
+        assert_eq!(judged(&rig), BTreeMap::from([(30, 1), (99, 1)]));
         for (port, by) in [(81, 31), (82, 29)] {
             let mut rig = with_uplink(early.clone());
             assert_eq!(comes_in(&mut rig, port), Err(DropReason::PolicyDeny));
-            assert_eq!(forward(&rig).action.rule, by);
+            assert_eq!(judged(&rig), BTreeMap::from([(by, 1)]));
         }
         // But not for the pod.
         let mut rig = with_uplink(early);
@@ -190,7 +199,7 @@ fn early_policy_that_allows_speaks_for_the_rest_of_its_endpoint() {
             put(policies, POD, endpoint(deny(40, 80), allow()));
         });
         assert_eq!(comes_in(&mut rig, 80), Err(DropReason::PolicyDeny));
-        assert_eq!(forward(&rig).action.rule, 40);
+        assert_eq!(judged(&rig), BTreeMap::from([(30, 1), (40, 1)]));
     }
 }
 
@@ -217,11 +226,9 @@ fn a_failsafe_port_ends_its_step_and_no_more() {
                 ..early.clone()
             };
             let mut rig = with(|policies| {
-                policies.hosts = Some(Arc::new(HostEndpoints {
-                    uplinks: vec![Some(uplink)],
-                    failsafes: [RuleId(30)].into(),
-                    ..HostEndpoints::default()
-                }));
+                let failsafes = vec![RuleId(30)];
+                let hosts = HostEndpoints::new(vec![Some(uplink)], None, failsafes);
+                policies.hosts = Some(Arc::new(hosts));
             });
             let passes = comes_in(&mut rig, 80).is_ok();
             let decider = forward(&rig).action.rule;
@@ -251,7 +258,7 @@ fn tunnels_hide_packets_from_the_uplinks_endpoint() {
     // The one for all interfaces has the tunnels' too.
     let mut rig = with_wildcard(closed());
     assert_eq!(arrives(&mut rig), Err(DropReason::PolicyDeny));
-    assert_eq!(forward(&rig).action.rule, 20);
+    assert_eq!(judged(&rig), BTreeMap::from([(20, 1)]));
     let mut rig = with_wildcard(HostEndpoint {
         egress: Some(chain(vec![rule(22, Action::Deny)])),
         ..HostEndpoint::default()
@@ -385,7 +392,7 @@ fn with_reevaluation_a_host_endpoint_ends_connections_too() {
 #[test]
 fn answers_and_errors_about_what_was_allowed_are_not_judged() {
     let mut rig = with_uplink(HostEndpoint {
-        untracked: Some(chain(vec![rule(20, Action::Deny)])),
+        pre_dnat: Some(chain(vec![rule(20, Action::Deny)])),
         ingress: Some(chain(vec![rule(21, Action::Deny)])),
         ..HostEndpoint::default()
     });

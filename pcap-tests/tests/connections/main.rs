@@ -25,3 +25,4 @@ mod state;
 mod traffic;
 mod tunnel_errors;
 mod tunnels_of_pods;
+mod untracked;

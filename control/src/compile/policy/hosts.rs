@@ -228,8 +228,6 @@ impl PolicyCompiler {
                 ..endpoint
             })
         };
-        let mut failsafes: Vec<RuleId> = self.hosts.ids().copied().collect();
-        failsafes.sort_unstable();
         let mut uplinks = vec![None; ports.len()];
         for (id, spec) in ports.iter().filter(|(_, it)| it.role == PortRole::Uplink) {
             let own = addresses(spec.ifindex);
@@ -238,11 +236,9 @@ impl PolicyCompiler {
                 *slot = name.and_then(of);
             }
         }
-        Some(HostEndpoints {
-            uplinks,
-            wildcard: wildcard(&self.model, &self.node).and_then(of),
-            failsafes: failsafes.into(),
-        })
+        let all = wildcard(&self.model, &self.node).and_then(of);
+        let failsafes = self.hosts.ids().copied().collect();
+        Some(HostEndpoints::new(uplinks, all, failsafes))
     }
 
     /// The uplinks whose host endpoint is the one of this name.

@@ -85,6 +85,7 @@ fn one<N: Net, I: PacketIo>(
         };
         let done = match found {
             Found::Nothing if waits => context.may_wait::<N>(packet, l3),
+            Found::Untracked => context.pass_untracked::<N>(packet, l3, waits),
             _ if waits => Ok(()),
             Found::Nothing => context.begin::<N>(packet, l3),
             Found::Stale(flow) => context.renew::<N>(flow, packet, l3),

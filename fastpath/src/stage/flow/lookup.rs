@@ -6,12 +6,12 @@ use flowtable::{Tick, prefetch};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, evict, origin_of, policy, related, short};
+use super::{Found, evict, origin_of, policy, related, short, untracked};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
-use crate::policy::RuleCounters;
+use crate::policy::{HostEndpoints, RuleCounters};
 use crate::reason::DropReason;
 use crate::stage::resolve;
 use crate::tables::Tables;
@@ -39,6 +39,10 @@ pub fn run<I: PacketIo>(
     let mut left = Left::default();
     for (found, _) in tracker.found.iter_mut().zip(packets.iter()) {
         *found = Found::Done;
+    }
+    let hosts = tables.policies.hosts.as_deref();
+    if hosts.is_some_and(HostEndpoints::have_untracked) {
+        untracked::run(packets, io, tables, tracker, now, counters);
     }
     if families & 1 << Family::V4 as u8 != 0 {
         family::<V4, I>(packets, io, tables, tracker, now, counters, &mut left);
@@ -74,6 +78,10 @@ fn family<N: Net, I: PacketIo>(
         if packet.flags & (flag::ORDINARY | flag::TRANSLATE) == flag::ORDINARY {
             keys.put(at, N::key(packet));
             taken |= 1 << at;
+            continue;
+        }
+        if matches!(found.get(at), Some(Found::Untracked)) {
+            left.undecided = true;
             continue;
         }
         if N::protocol(packet) == N::ICMP || packet.has(flag::TRANSLATE) {

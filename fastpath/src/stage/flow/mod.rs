@@ -20,6 +20,7 @@ mod snat;
 mod sweep;
 mod tell;
 mod track;
+mod untracked;
 
 use flowtable::flow::FlowRef;
 
@@ -41,6 +42,8 @@ pub enum Found {
     Nothing,
     /// Its fate is decided.
     Done,
+    /// None, and it begins none: untracked policy has allowed it.
+    Untracked,
     /// A connection that was decided by older tables, or whose packets came in elsewhere.
     Stale(FlowRef),
     /// An ICMP error about a packet of this direction's opposite: it travels with this direction.

@@ -105,15 +105,21 @@ pub(super) struct Subject<A> {
 }
 
 impl Context<'_> {
-    /// A packet as the first of a connection. Its addresses and ports, as known, must be those that it came with.
+    /// A packet as policy sees it. Its addresses and ports, as known, must be those that it came with.
     pub(super) fn subject<N: Net>(&self, packet: &Packet, l3: &[u8]) -> Subject<N::Addr> {
         let known = N::tuple(packet);
         let protocol = N::protocol(packet);
+        // What stands there in a later fragment is no header: of ICMP, neither type nor code is known.
+        let l4 = if N::is_later_fragment(packet) {
+            &[]
+        } else {
+            N::l4_of(packet, l3)
+        };
         let tuple = Tuple {
             source: known.src,
             destination: known.dst,
             protocol,
-            l4: l4_of::<N>(protocol, known.ports, N::l4_of(packet, l3)),
+            l4: l4_of::<N>(protocol, known.ports, l4),
         };
         Subject {
             tuple,
