@@ -380,6 +380,16 @@ fn asked(compiler: &mut Compiler, kernel: &Kernel, from: &str, to: &str) -> Stri
     asked_by(compiler, kernel, (from, to), ("tcp", 80))
 }
 
+fn ask((from, to): (&str, &str), (protocol, port): (&str, u16)) -> Ask {
+    Ask {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        protocol: protocol.to_owned(),
+        port,
+        source_port: 40_000,
+    }
+}
+
 fn asked_by(
     compiler: &mut Compiler,
     kernel: &Kernel,
@@ -387,14 +397,8 @@ fn asked_by(
     (protocol, port): (&str, u16),
 ) -> String {
     let tables = compiler.tables(kernel);
-    let ask = Ask {
-        from: from.to_owned(),
-        to: to.to_owned(),
-        protocol: protocol.to_owned(),
-        port,
-        source_port: 40_000,
-    };
-    match trace(compiler, &tables, None, &ask) {
+    let ask = ask((from, to), (protocol, port));
+    match trace(compiler, &tables, None, None, &ask) {
         Ok(trace) => trace.to_string(),
         Err(error) => error,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use control::compile::{Compiler, KernelHop, KernelView, PortRole, PortSpec};
-use control::config::{Source, compute, load_sources};
+use control::config::{HostEndpoints, Source, compute_with, load_sources};
 use control::trace::{Ask, trace};
 use encap::eth::MacAddr;
 use encap::flow_hash::HashKey;
@@ -76,6 +76,46 @@ metadata: {name: all}
 spec: {selector: all(), types: [Ingress, Egress], ingress: [{action: Allow}], egress: [{action: Allow}]}
 ";
 
+const UNTRACKED_POLICY: &str = "---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: edge, labels: {at: edge}}
+spec: {node: a, interfaceName: eth0}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: others, labels: {at: others}}
+spec: {node: a, interfaceName: '*'}
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {failsafeInboundHostPorts: [{protocol: TCP, port: 80, net: 203.0.113.0/24}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw-edge}
+spec:
+  selector: at == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Allow, protocol: UDP}, {action: Deny, protocol: 47}, {action: Deny, protocol: TCP}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw-others}
+spec:
+  selector: at == 'others'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Allow, protocol: TCP}, {action: Deny, protocol: UDP}]
+";
+
+/// What a trace says where untracked policy decides.
+const UNTRACKED: &str = "not asked, and no entry is made: untracked policy decides";
+
 /// Pods of this node, and of the other, addresses of pools that nobody has, nodes, somebody outside, and what is no sender's.
 const V4: [&str; 19] = [
     "10.65.0.2",
@@ -134,7 +174,7 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
-fn node() -> (Compiler, Tables) {
+fn node(resources: &str) -> (Compiler, Tables) {
     let ifindex = UPLINK;
     let via = |gateway: &str| KernelHop::Via {
         gateway: gateway.parse().expect("an address"),
@@ -161,8 +201,9 @@ fn node() -> (Compiler, Tables) {
             role,
         });
     }
-    let resources = load_sources(&[Source::new("all.yaml", RESOURCES.to_owned())]);
-    let desired = compute(&resources.expect("valid"), "a").expect("complete");
+    let resources = load_sources(&[Source::new("all.yaml", resources)]);
+    let how = HostEndpoints::ForwardedOnly;
+    let desired = compute_with(&resources.expect("valid"), "a", how).expect("complete");
     compiler.set_desired(desired, &kernel).expect("room");
     let routes = kernel.0.iter().map(|(prefix, hop)| (*prefix, Some(hop)));
     compiler.kernel_routes(routes).expect("room");
@@ -226,10 +267,12 @@ fn arrival(
     }
 }
 
-#[test]
-fn a_trace_says_what_the_pipeline_does() {
-    let (compiler, tables) = node();
-    let (mut verdicts, mut reasons) = (BTreeMap::new(), BTreeMap::new());
+/// How often a word was said.
+type Said = BTreeMap<String, usize>;
+
+/// Compares every sender with every receiver: how often each verdict was given, and each reason.
+fn compare(compiler: &Compiler, tables: &Tables) -> (Said, Said) {
+    let (mut verdicts, mut reasons) = (Said::new(), Said::new());
     let of = |all: &'static [&'static str]| {
         let pairs = all.iter();
         pairs.flat_map(move |src| all.iter().map(move |dst| (*src, *dst)))
@@ -244,9 +287,9 @@ fn a_trace_says_what_the_pipeline_does() {
                 port,
                 source_port: 40_000,
             };
-            let told = trace(&compiler, &tables, None, &ask).expect("a good question");
+            let told = trace(compiler, tables, None, None, &ask).expect("a good question");
             let bytes = packet((src, dst), (protocol, port));
-            let (id, frame) = arrival(&compiler, &tables, (src, dst), &bytes);
+            let (id, frame) = arrival(compiler, tables, (src, dst), &bytes);
             let mut rig = Rig::new(tables.clone()).with_connections();
             let fate = rig.run(id, &[frame]).fates[0];
             let what = format!("protocol {protocol}, {src} -> {dst}: {fate:?}\n{told}");
@@ -257,13 +300,27 @@ fn a_trace_says_what_the_pipeline_does() {
                 ("ALLOW", Fate::Transmit(_) | Fate::Held) | ("UNSEEN", _) => {}
                 ("DROP", Fate::Drop(reason)) => {
                     assert_eq!(told.reason.as_deref(), Some(reason.name()), "{what}");
-                    *reasons.entry(reason.name()).or_insert(0) += 1;
+                    *reasons.entry(reason.name().to_owned()).or_default() += 1;
                 }
                 _ => panic!("{what}"),
             }
-            *verdicts.entry(told.verdict).or_insert(0) += 1;
+            let is_untracked = told.steps.iter().any(|step| step.said == UNTRACKED);
+            if is_untracked {
+                let connections = rig.connections();
+                let entries = connections.v4.len() + connections.v6.len();
+                assert_eq!((entries, told.entry), (0, None), "{what}");
+                *verdicts.entry("untracked".to_owned()).or_default() += 1;
+            }
+            *verdicts.entry(told.verdict).or_default() += 1;
         }
     }
+    (verdicts, reasons)
+}
+
+#[test]
+fn a_trace_says_what_the_pipeline_does() {
+    let (compiler, tables) = node(RESOURCES);
+    let (verdicts, reasons) = compare(&compiler, &tables);
     assert_eq!(verdicts.len(), 3, "{verdicts:?}");
     for reason in [
         "martian-source",
@@ -281,4 +338,13 @@ fn a_trace_says_what_the_pipeline_does() {
         let met = reasons.contains_key(reason);
         assert_eq!(met, reason != "source-is-tunnel", "{reason}: {reasons:?}");
     }
+}
+
+/// By each interface something comes in that untracked policy allows, and something that it denies; and failsafe ports.
+#[test]
+fn so_it_does_of_untracked_policy() {
+    let (compiler, tables) = node(&format!("{RESOURCES}{UNTRACKED_POLICY}"));
+    let (verdicts, reasons) = compare(&compiler, &tables);
+    assert!(verdicts["untracked"] > 20, "{verdicts:?}");
+    assert!(reasons["policy-deny"] > 10, "{reasons:?}");
 }

@@ -46,7 +46,10 @@ impl Node {
             Method::Policy(params) => self.policy_shown(&params.endpoint),
             Method::Trace(ask) => {
                 let tables = self.publisher.latest();
-                let trace = trace::trace(&self.compiler, tables, Some(&self.connections), ask);
+                let route = |address| self.interface_towards(address);
+                let table = self.host_policy.table_in_force(&route);
+                let connections = Some(&*self.connections);
+                let trace = trace::trace(&self.compiler, tables, connections, table, ask);
                 let trace = trace.map_err(|message| ApiError::new(ErrorCode::BadParams, message));
                 trace.and_then(|trace| value(&trace))
             }

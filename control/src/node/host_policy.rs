@@ -1,6 +1,7 @@
 //! Host endpoints' policy on what the host itself sends and gets: which table the kernel is to have, and that it has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 
 use super::host_counts::HostCounts;
 use super::{Node, RunError, start};
-use crate::compile::KernelView;
+use crate::compile::{KernelHop, KernelView};
 use crate::config::HostEndpoints;
 use crate::desired::{Desired, Endpoint};
 use crate::netlink::Mirror;
@@ -16,6 +17,7 @@ use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
 use crate::nft::{Counters, Keeper, KnownSets, Nft, NftError, Rendered, View, render};
 use crate::policy::Model;
 use crate::policy::legs::{host_endpoint, wildcard};
+use crate::trace::HostTable;
 
 /// What could not be tried at all is tried again this much later.
 const RETRY: Duration = Duration::from_secs(10);
@@ -42,6 +44,21 @@ impl HostPolicy {
         let interfaces = self.made_of.iter().flat_map(|made_of| &made_of.interfaces);
         let own = interfaces.filter(|(_, own)| *own == endpoint);
         own.map(|(interface, _)| interface.clone()).collect()
+    }
+
+    /// The table, for who asks what it says of a packet; `route` has the interface by which the kernel's route to an address leads.
+    pub(super) fn table_in_force<'a>(
+        &'a self,
+        route: &'a dyn Fn(IpAddr) -> Option<String>,
+    ) -> Option<HostTable<'a>> {
+        let made_of = self.made_of.as_ref();
+        let made_of = made_of.filter(|_| self.keeper.is_some() && !self.counters.is_empty())?;
+        Some(HostTable {
+            interfaces: &made_of.interfaces,
+            peers: &made_of.peers,
+            vxlan: made_of.vxlan,
+            route,
+        })
     }
 
     /// What the table has decided so far; nothing where there is none.
@@ -181,6 +198,16 @@ impl Node {
         let policy = &self.host_policy;
         let failed = policy.failed.as_ref().map(|(error, _)| error.clone());
         failed.or_else(|| policy.keeper.as_ref()?.problem())
+    }
+
+    /// The interface by which the kernel's route to an address leads.
+    pub(super) fn interface_towards(&self, address: IpAddr) -> Option<String> {
+        let (KernelHop::Via { ifindex, .. } | KernelHop::OnLink { ifindex }) =
+            KernelView::route(&self.mirror, address)?
+        else {
+            return None;
+        };
+        Some(self.mirror.link(ifindex)?.name.clone())
     }
 
     fn host_policy_table(&mut self) -> Result<Rendered, RunError> {

@@ -13,14 +13,14 @@ use crate::policy::verdict::Reason;
 type Said = (Leg, Decider, bool, Logs);
 
 impl Tracer<'_> {
-    /// Whether untracked policy decides about a packet: it is asked before connections are looked up.
-    pub(super) fn is_untracked(&self, packet: &Packet, from: End, to: End) -> bool {
+    /// Whether untracked policy allows a packet, if it decides about it: it is asked before connections are looked up.
+    pub(super) fn untracked(&self, packet: &Packet, from: End, to: End) -> Option<bool> {
         let (_, said) = self.explain(packet, from, to);
-        let decides = |(leg, decider, ..): &Said| {
+        let decides = |(leg, decider, ..): &&Said| {
             let reason = self.compiler.policy().reason(*decider);
             *leg == Leg::Untracked && matches!(reason, Some(Reason::Rule(_)))
         };
-        said.iter().any(decides)
+        said.iter().find(decides).map(|(_, _, allows, _)| *allows)
     }
 
     pub(super) fn judge(&mut self, packet: &Packet, from: End, to: End) -> Judgement {

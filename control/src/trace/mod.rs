@@ -3,6 +3,7 @@
 
 mod ask;
 mod bytes;
+mod host;
 mod judge;
 mod known;
 mod origin;
@@ -12,11 +13,14 @@ mod report;
 mod side;
 
 use fastpath::connections::Connections;
+use fastpath::policy::End;
 use fastpath::reason::DropReason;
 use fastpath::stage::probe::Probe;
 use fastpath::tables::{NextHop, Tables, Way};
 
 pub use self::ask::{Ask, protocol};
+pub use self::host::HostTable;
+use self::host::HostsOwn;
 use self::place::end_of;
 pub use self::report::{Step, Trace};
 pub use self::side::find;
@@ -26,17 +30,19 @@ use crate::policy::evaluate;
 use crate::policy::legs::{Party, legs};
 use crate::policy::packet::{Packet, State};
 use crate::policy::rule::Protocol;
+use crate::policy::verdict::Verdict;
 
-/// The verdict about what does not come by the dataplane.
+/// The verdict about what comes neither by the dataplane nor by the host's own table.
 const UNSEEN: &str = "UNSEEN";
 
 struct Tracer<'c> {
     compiler: &'c Compiler,
     tables: &'c Tables,
+    host_table: Option<HostTable<'c>>,
     trace: Trace,
 }
 
-/// Traces a packet.
+/// Traces a packet. `host_table` is what the kernel judges the host's own packets by, where it does.
 ///
 /// # Errors
 /// What is wrong with the question.
@@ -44,6 +50,7 @@ pub fn trace(
     compiler: &Compiler,
     tables: &Tables,
     connections: Option<&Connections>,
+    host_table: Option<HostTable<'_>>,
     ask: &Ask,
 ) -> Result<Trace, String> {
     let (mut from, mut to) = (
@@ -81,6 +88,7 @@ pub fn trace(
     let mut tracer = Tracer {
         compiler,
         tables,
+        host_table,
         trace: Trace {
             packet: packet.to_string(),
             verdict: "DROP".to_owned(),
@@ -108,9 +116,14 @@ impl Tracer<'_> {
         connections: Option<&Connections>,
     ) -> Result<(), String> {
         let origin = self.origin(from, packet.dst)?;
+        let hosts_own = self.hosts_own(packet, &origin);
         if !self.is_seen(&origin, packet.dst) {
-            self.step("kernel", "neither from nor to a pod or a tunnel: the node's kernel has it, and Caracal does not see it");
-            UNSEEN.clone_into(&mut self.trace.verdict);
+            self.by_kernel(packet, hosts_own.as_ref());
+            return Ok(());
+        }
+        if let (End::Host, Some(own)) = (origin.end, &hosts_own)
+            && !self.ask_host_table(packet, own)
+        {
             return Ok(());
         }
         let (from_end, from_party) = (origin.end, origin.party);
@@ -123,12 +136,21 @@ impl Tracer<'_> {
             }
         };
         let ports = id.or(packet.ports).unwrap_or_default();
-        let is_untracked = self
-            .end_towards(packet.dst)
-            .is_some_and(|to_end| self.is_untracked(packet, from_end, to_end));
-        if is_untracked {
+        let untracked = self.end_towards(packet.dst).and_then(|to_end| {
+            let allows = self.untracked(packet, from_end, to_end)?;
+            Some((to_end, allows))
+        });
+        let is_untracked = untracked.is_some();
+        if let Some((to_end, allows)) = untracked {
             let said = "not asked, and no entry is made: untracked policy decides";
             self.step("flow cache", said);
+            if !allows {
+                // Before anybody asks where it goes.
+                self.judge(packet, from_end, to_end);
+                self.staged_on(packet, &from_party, to_end);
+                self.trace.reason = Some(DropReason::PolicyDeny.name().to_owned());
+                return Ok(());
+            }
         } else if let Some(connections) = connections
             && self.is_known(packet, ports, connections)
         {
@@ -158,15 +180,47 @@ impl Tracer<'_> {
         };
         self.step("route", format!("{} by {to_what}{waits}", packet.dst));
         let to_end = end_of(way, out);
-        let to_party = match way {
-            Way::Pod => self.party(&name).unwrap_or_else(|| self.outside(to_end)),
-            Way::Host => Party::Host(self.compiler.desired().node_name.clone()),
-            Way::Uplink | Way::Tunnel => self.outside(to_end),
-        };
         let judgement = self.judge(packet, from_end, to_end);
+        if let Some(own) = hosts_own {
+            self.conclude(packet, judgement, (way, out), is_untracked);
+            // On its way in the table is last.
+            if to_end == End::Host && self.trace.reason.is_none() {
+                self.ask_host_table(packet, &own);
+            }
+            return Ok(());
+        }
+        self.staged_on(packet, &from_party, to_end);
+        self.conclude(packet, judgement, (way, out), is_untracked);
+        Ok(())
+    }
+
+    /// What does not come by the dataplane.
+    fn by_kernel(&mut self, packet: &Packet, hosts_own: Option<&HostsOwn>) {
+        let what = "neither from nor to a pod or a tunnel: the node's kernel has it";
+        let Some(own) = hosts_own else {
+            self.step("kernel", format!("{what}, and Caracal does not see it"));
+            UNSEEN.clone_into(&mut self.trace.verdict);
+            return;
+        };
+        let interfaces = own.interfaces();
+        let said = format!("{what} ({interfaces}), and asks the table of host endpoints");
+        self.step("kernel", said);
+        if self.ask_host_table(packet, own) {
+            "ALLOW".clone_into(&mut self.trace.verdict);
+        }
+    }
+
+    /// Says what staged policies on a way would change.
+    fn staged_on(&mut self, packet: &Packet, from: &Party, to: End) {
+        let to = self.party_at(to);
         let model = self.compiler.policy().model();
-        let verdict = evaluate(model, packet, &legs(model, &from_party, &to_party));
-        for staged in verdict.staged {
+        let verdict = evaluate(model, packet, &legs(model, from, &to));
+        self.staged(&verdict);
+    }
+
+    /// Says what staged policies would change.
+    fn staged(&mut self, verdict: &Verdict) {
+        for staged in &verdict.staged {
             if staged.outcome != verdict.outcome {
                 let word = match staged.outcome {
                     crate::policy::verdict::Outcome::Allow => "ALLOW",
@@ -179,8 +233,6 @@ impl Tracer<'_> {
                 self.trace.staged.push(said);
             }
         }
-        self.conclude(packet, judgement, (way, out), is_untracked);
-        Ok(())
     }
 
     fn dropped(&mut self, stage: &str, reason: DropReason) {

@@ -69,12 +69,6 @@ impl Tracer<'_> {
                         }
                         _ => false,
                     };
-                if masquerades && is_untracked {
-                    let said = "dropped: without a connection it has no other source";
-                    self.step("natOutgoing", said);
-                    self.trace.reason = Some(DropReason::CtInvalid.name().to_owned());
-                    return;
-                }
                 if masquerades {
                     match self.translation(packet, out) {
                         Ok(said) => self.step("natOutgoing", said),

@@ -34,6 +34,16 @@ impl Tracer<'_> {
         Some(end_of(way, out))
     }
 
+    /// Whoever is there.
+    pub(super) fn party_at(&self, end: End) -> Party {
+        let pod = match end {
+            End::Pod(port) => self.party(&self.port_name(port)),
+            End::Host => Some(Party::Host(self.compiler.desired().node_name.clone())),
+            End::Uplink(_) | End::Elsewhere => None,
+        };
+        pod.unwrap_or_else(|| self.outside(end))
+    }
+
     /// Beyond the node, behind the host endpoint that is there.
     pub(super) fn outside(&self, end: End) -> Party {
         Party::Outside {

@@ -13,7 +13,7 @@ pub struct Trace {
     pub packet: String,
     /// The steps, in order.
     pub steps: Vec<Step>,
-    /// `ALLOW`, `DROP`, or `UNSEEN`: the packet does not come by Caracal.
+    /// `ALLOW`, `DROP`, or `UNSEEN`: the packet comes neither by the dataplane nor by the host's own table.
     pub verdict: String,
     /// Why it is dropped: see `caracal explain`.
     pub reason: Option<String>,

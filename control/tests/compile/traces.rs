@@ -1,6 +1,12 @@
 //! What `caracal trace` says of tunnels and natOutgoing.
 
-use super::{asked, asked_by, compiler, desired_with, kernel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+
+use control::trace::{HostTable, trace};
+
+use super::{ask, asked, asked_by, compiler, desired_with, ip, kernel, net};
 
 #[test]
 fn natoutgoing_is_done_by_the_interfaces_that_are_meant() {
@@ -157,4 +163,131 @@ spec:
         assert!(!tracked.contains("untracked policy decides"), "{tracked}");
         assert!(tracked.contains("Would install flow entry"), "{tracked}");
     }
+}
+
+/// `UPDATE_EXPECTED=1 cargo test -p control --test compile` writes them anew; read the difference.
+#[test]
+fn a_trace_says_what_the_hosts_own_table_does() {
+    let kernel = kernel();
+    let policy = "---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-eth0, labels: {at: edge}}
+spec: {node: a, interfaceName: eth0, profiles: [shut]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: a-all, labels: {at: all}}
+spec: {node: a, interfaceName: '*'}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: raw}
+spec:
+  selector: at == 'edge'
+  doNotTrack: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Allow, protocol: UDP, destination: {ports: [53]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: early}
+spec:
+  selector: at == 'edge'
+  preDNAT: true
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: ['30000:32767']}}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: edge}
+spec:
+  selector: at == 'edge'
+  order: 5
+  types: [Ingress, Egress]
+  ingress:
+  - {action: Log, protocol: TCP}
+  - {action: Allow, protocol: TCP, destination: {ports: [8080]}}
+  egress: [{action: Deny, destination: {nets: [203.0.113.8/32]}}, {action: Allow}]
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: onward}
+spec:
+  selector: at == 'edge'
+  applyOnForward: true
+  order: 9
+  types: [Ingress]
+  ingress: [{action: Deny, source: {nets: [203.0.113.1/32]}, destination: {nets: [203.0.113.0/24]}}]
+---
+apiVersion: projectcalico.org/v3
+kind: StagedGlobalNetworkPolicy
+metadata: {name: closed}
+spec: {selector: at == 'edge', order: 2, types: [Ingress], ingress: [{action: Deny}]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: tunnels}
+spec: {selector: at == 'all', types: [Egress], egress: [{action: Deny, protocol: UDP}, {action: Allow}]}
+";
+    let wanted = desired_with("vxlanMode: Always", "192.168.0.12/24", policy);
+    let mut compiler = compiler(wanted, &kernel);
+    let tables = compiler.tables(&kernel);
+    let interfaces = BTreeMap::from([("eth0".to_owned(), "a-eth0".to_owned())]);
+    let peers = BTreeSet::from([net("192.168.0.12/32")]);
+    // As the kernel has routes.
+    let route = |address| {
+        let by = if address == ip("198.51.100.1") {
+            "eth1"
+        } else {
+            "eth0"
+        };
+        Some(by.to_owned())
+    };
+    let table = HostTable {
+        interfaces: &interfaces,
+        peers: &peers,
+        vxlan: Some(4789),
+        route: &route,
+    };
+    let (mut text, mut json) = (String::new(), String::new());
+    for (from, to, protocol, port) in [
+        ("203.0.113.1", "host", "tcp", 8080),
+        ("203.0.113.1", "host", "tcp", 9090),
+        ("203.0.113.1", "host", "tcp", 22),
+        ("203.0.113.1", "host", "tcp", 30080),
+        ("203.0.113.1", "host", "udp", 53),
+        ("host", "203.0.113.8", "tcp", 80),
+        ("host", "203.0.113.9", "tcp", 80),
+        // By an interface that has the endpoint for all of them.
+        ("host", "198.51.100.1", "udp", 80),
+        // Plain, and in a tunnel.
+        ("10.65.1.7", "host", "tcp", 9090),
+        ("host", "10.65.1.7", "udp", 80),
+        ("host", "10.65.1.7", "tcp", 80),
+        ("192.168.0.12", "host", "udp", 4789),
+        ("203.0.113.9", "host", "udp", 4789),
+        ("203.0.113.1", "203.0.113.2", "tcp", 80),
+        // The table has no part in these.
+        ("host", "host", "tcp", 80),
+        ("host", "prod/web", "tcp", 80),
+    ] {
+        let ask = ask((from, to), (protocol, port));
+        let trace = trace(&compiler, &tables, None, Some(table), &ask).expect("a trace");
+        let _ = writeln!(text, "{trace}");
+        json += &serde_json::to_string_pretty(&trace).expect("JSON");
+        json.push('\n');
+    }
+    for (name, said) in [("trace-host.txt", text), ("trace-host.json", json)] {
+        let path = format!("tests/golden/{name}");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&path, &said).expect("write");
+        }
+        let agreed = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(said, agreed, "{name}");
+    }
+    let without = asked(&mut compiler, &kernel, "203.0.113.1", "host");
+    assert!(without.contains("Verdict UNSEEN"), "{without}");
 }

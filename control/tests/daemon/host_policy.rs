@@ -114,6 +114,50 @@ fn the_hosts_own_traffic_is_judged() {
         assert!(connects(&lab.node, node, 9090), "loopback");
     }
     assert_eq!(before.len(), 4);
+    for (from, to, port, verdict, by) in [
+        (
+            WIRE4,
+            "host",
+            "8080",
+            "ALLOW",
+            "ingress of host endpoint edge allowed by tier default: GlobalNetworkPolicy edge, ingress rule 1",
+        ),
+        (
+            WIRE6,
+            "host",
+            "9090",
+            "DROP  policy-deny",
+            "ingress of host endpoint edge denied: no rule matched in tier default",
+        ),
+        (
+            WIRE4,
+            "host",
+            "22",
+            "ALLOW",
+            "allowed by failsafe port TCP 22",
+        ),
+        (
+            "host",
+            WIRE6,
+            "8080",
+            "ALLOW",
+            "egress of host endpoint edge allowed by tier default",
+        ),
+        (
+            "host",
+            WIRE4,
+            "22",
+            "DROP  policy-deny",
+            "egress of host endpoint edge denied",
+        ),
+    ] {
+        let asked = ["trace", "--from", from, "--to", to, "--port", port];
+        let traced = daemon.caracal(&asked);
+        let traced = String::from_utf8_lossy(&traced.stdout);
+        assert!(traced.contains("kernel has it (eth0)"), "{traced}");
+        assert!(traced.contains(by), "{by}: {traced}");
+        assert!(traced.contains(&format!("Verdict {verdict}\n")), "{traced}");
+    }
     let shown = daemon.caracal(&["policy", "show", "--endpoint", "edge"]);
     let shown = String::from_utf8_lossy(&shown.stdout);
     for part in [
