@@ -157,6 +157,24 @@ impl Bench<'_> {
         Ok(outcomes)
     }
 
+    /// Checks that a server at this port can be reached by TCP.
+    ///
+    /// # Errors
+    /// When the user wants to stop.
+    pub fn opens(&self, pair: &Pair, port: u16, families: &[Family]) -> Result<Vec<Outcome>> {
+        let one = |family: &Family| {
+            let route = self.route(pair, *family);
+            let result = tcp::connects_to(&route, port).map(|()| Figures {
+                connections: Some(1),
+                ..Figures::default()
+            });
+            self.pair_outcome(pair, *family, What::Connections, result)
+        };
+        let outcomes = families.iter().map(one).collect();
+        self.cancel.check()?;
+        Ok(outcomes)
+    }
+
     fn nothing_passes(&self, route: &Route) -> Result<Figures, Failure> {
         let limit = Duration::from_millis(600);
         let started = Instant::now();

@@ -89,7 +89,7 @@ pub static INTEROP: [Pair; 4] = [
 ];
 
 /// The conversations that the outside begins.
-pub static OUTSIDE: [Pair; 2] = [
+pub static OUTSIDE: [Pair; 3] = [
     Pair {
         name: "outside to pod",
         from: End::Outside,
@@ -99,6 +99,11 @@ pub static OUTSIDE: [Pair; 2] = [
         name: "outside to other pod",
         from: End::Outside,
         to: End::Pod(CLIENT),
+    },
+    Pair {
+        name: "outside to host",
+        from: End::Outside,
+        to: End::Host(Node::One),
     },
 ];
 

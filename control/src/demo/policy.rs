@@ -10,6 +10,7 @@ use super::error::{DemoError, Result};
 use super::lab::Lab;
 use super::plan::{Node, POD_NAMESPACE, WEB};
 use super::resources::control_socket;
+use super::scenario::Family;
 use super::topology::ETH;
 use crate::api::report::{Drops, Status};
 use crate::api::{Client, ClientError, Method};
@@ -20,6 +21,11 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How a rule that denied in the kernel ends in the daemon's words.
+pub(super) const IN_KERNEL: &str = ", in the kernel";
+/// A port of the nodes that no policy closes: SSH's.
+pub(super) const FAILSAFE_PORT: u16 = 22;
+
 /// A policy about the pod `web`, or about what reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
@@ -29,7 +35,7 @@ pub(super) enum Policy {
     OnlyDb,
     /// Nothing may go out.
     Silence,
-    /// Of node 1's interface to the others: nothing that comes in there may be forwarded to it.
+    /// Of node 1's interface to the others: nothing that comes in there may reach it, or the node itself.
     Edge,
 }
 
@@ -77,15 +83,21 @@ impl Policy {
 
     /// A host endpoint, and the policy that selects it.
     fn edge(self) -> String {
+        let to_node = Family::ALL.map(|family| {
+            let address = Node::One.address(family, false);
+            format!("    - {{action: Deny, destination: {{nets: ['{address}']}}}}\n")
+        });
         format!(
             "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: edge, labels: {{at: edge}}}}\n\
              spec: {{node: {}, interfaceName: {ETH}}}\n---\n\
              apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {}}}\n\
-             spec:\n  selector: at == 'edge'\n  applyOnForward: true\n  types: [Ingress]\n  ingress:\n    \
-             - {{action: Deny, destination: {{selector: pod == '{}'}}}}\n    - {{action: Allow}}\n",
+             spec:\n  selector: at == 'edge'\n  applyOnForward: true\n  types: [Ingress, Egress]\n  ingress:\n    \
+             - {{action: Deny, destination: {{selector: pod == '{}'}}}}\n{}    - {{action: Allow}}\n  \
+             egress:\n    - {{action: Allow}}\n",
             Node::One.name(),
             self.name(),
-            WEB.name
+            WEB.name,
+            to_node.concat()
         )
     }
 
@@ -180,7 +192,7 @@ pub(super) fn drops(lab: &Lab, node: Node) -> Result<Drops> {
     ask(lab, node, Method::Drops)
 }
 
-/// What would become of a new TCP connection to a pod, as the daemon of `node` traces it.
+/// What would become of a new TCP connection, as the daemon of `node` traces it.
 ///
 /// # Errors
 /// When it does not answer.

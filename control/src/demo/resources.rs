@@ -20,8 +20,8 @@ pub struct Options {
     pub nat_ports: Option<(u16, u16)>,
     /// Entries of each table of connections; `None`: the daemon's default.
     pub entries: Option<u32>,
-    /// Host endpoints of the nodes are enforced on forwarded traffic; else they are refused.
-    pub host_endpoints: bool,
+    /// Host endpoints of the nodes are enforced on forwarded traffic alone; else on the host's own, too, which needs nft.
+    pub forwarded_only: bool,
 }
 
 /// Writes the configuration of `node` for the scenario, replacing an earlier one; returns its `caracal.yaml`. A daemon
@@ -57,7 +57,7 @@ fn daemon_config(lab_dir: &Path, node: Node, options: &Options) -> String {
     let connections = options.entries.map_or(String::new(), |entries| {
         format!("connections: {{ entries: {entries}, entriesV6: {entries} }}\n")
     });
-    let hosts = if options.host_endpoints {
+    let hosts = if options.forwarded_only {
         "hostEndpoints: forwarded-only\n"
     } else {
         ""
@@ -206,7 +206,7 @@ mod tests {
         nat_outgoing: true,
         nat_ports: Some((20_000, 20_015)),
         entries: Some(4096),
-        host_endpoints: true,
+        forwarded_only: true,
     };
 
     #[test]
@@ -218,6 +218,9 @@ mod tests {
         assert_eq!(config.uplinks[0].interface.value, "eth0");
         assert_eq!(config.connections.entries_v6, 4096);
         assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);
+        let text = daemon_config(Path::new("/run"), Node::Two, &Options::default());
+        let config = DaemonConfig::parse(&Source::new("/d/caracal.yaml", text)).unwrap();
+        assert_eq!(config.host_endpoints, HostEndpoints::Enforced);
     }
 
     #[test]

@@ -99,10 +99,6 @@ impl Step {
     fn options(self) -> Options {
         match self {
             Self::Snat(_) => snat::OPTIONS,
-            Self::Policy(_) => Options {
-                host_endpoints: true,
-                ..Options::default()
-            },
             _ => Options::default(),
         }
     }
@@ -284,9 +280,14 @@ fn converse(
     Ok(())
 }
 
+/// Whether host endpoints can be enforced on the host's own traffic here: that takes nft, as masquerading does.
+fn has_host_table(lab: &Lab) -> bool {
+    lab.machine().kernel_nat
+}
+
 /// Policies about `web`: a staged one changes nothing, and a trace says what it would do; one that lets only `db` in blocks
 /// `client`, and says so; one that lets nothing out leaves the host's probes answered; one of a host endpoint keeps the outside away
-/// from `web`, and from nobody else. Then a pod that spoofs.
+/// from `web` and from the host itself, but for its failsafe ports, and from nobody else. Then a pod that spoofs.
 fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> Result<()> {
     let from_db = Pair {
         name: "allowed pod to pod",
@@ -339,21 +340,41 @@ fn policies(bench: &Bench<'_>, wishes: &Wishes, audience: &mut dyn Audience) -> 
     Policy::Silence.withdraw(lab, cancel)?;
     flows(&back, audience)?;
 
-    let [to_web, to_client] = OUTSIDE;
-    flows(&to_web, audience)?;
+    let [to_web, to_client, to_host] = OUTSIDE;
+    let has_table = has_host_table(lab);
+    let closed = if has_table {
+        vec![to_web, to_host]
+    } else {
+        vec![to_web]
+    };
+    for pair in &closed {
+        flows(pair, audience)?;
+    }
     Policy::Edge.apply(lab, cancel)?;
-    audience.results(bench.blocked(&[to_web], &wishes.families)?);
+    audience.results(bench.blocked(&closed, &wishes.families)?);
     let rules = policy::drops(lab, Node::One)?.rules;
-    let said = rules.into_iter().map(|rule| rule.rule).collect();
-    audience.results(named(What::Named, said, Policy::Edge));
+    let rules = rules.into_iter().map(|rule| rule.rule);
+    let (in_kernel, by_pollers): (Vec<_>, Vec<_>) =
+        rules.partition(|rule| rule.ends_with(policy::IN_KERNEL));
+    audience.results(named(What::Named, by_pollers, Policy::Edge));
+    if has_table {
+        audience.results(named(What::Named, in_kernel, Policy::Edge));
+        audience.results(bench.opens(&to_host, policy::FAILSAFE_PORT, &wishes.families)?);
+    } else {
+        let mut outcome = bench.outcome(What::Blocked, Ok(Figures::default()));
+        outcome.status = Status::Skipped;
+        let reason = "what a host endpoint says about the host itself needs the program nft";
+        outcome.reason = Some(reason.to_owned());
+        audience.results(vec![outcome]);
+    }
     for family in &wishes.families {
-        let (outside, web) = (
-            End::Outside.address(*family, bench.scenario),
-            WEB.address(*family),
-        );
-        let steps = policy::trace(lab, Node::One, outside, web)?.steps;
-        let said = steps.into_iter().map(|step| step.said).collect();
-        audience.results(named(What::Named, said, Policy::Edge));
+        let outside = End::Outside.address(*family, bench.scenario);
+        for pair in &closed {
+            let to = pair.to.address(*family, bench.scenario);
+            let steps = policy::trace(lab, Node::One, outside, to)?.steps;
+            let said = steps.into_iter().map(|step| step.said).collect();
+            audience.results(named(What::Named, said, Policy::Edge));
+        }
     }
     flows(&to_client, audience)?;
     Policy::Edge.withdraw(lab, cancel)?;
@@ -401,7 +422,10 @@ impl<'a> Nodes<'a> {
         Self {
             lab,
             scenario,
-            options: step.options(),
+            options: Options {
+                forwarded_only: !has_host_table(lab),
+                ..step.options()
+            },
             dataplane: [dataplane, second],
             daemons: Vec::new(),
             kernel: Vec::new(),

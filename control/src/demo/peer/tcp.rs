@@ -159,6 +159,16 @@ pub fn connects(route: &Route, limit: Duration) -> Result<(), Failure> {
     connect(&route.from, listener.address, limit).map(drop)
 }
 
+/// Makes a connection to this port, and closes it.
+///
+/// # Errors
+/// Why there is none.
+pub fn connects_to(route: &Route, port: u16) -> Result<(), Failure> {
+    let at = SocketAddr::new(route.address, port);
+    let listener = Listener::at(&route.to, at)?;
+    connect(&route.from, listener.address, CONNECT).map(drop)
+}
+
 /// A server that waits for connections.
 #[derive(Debug)]
 pub struct Listener {
@@ -173,7 +183,10 @@ impl Listener {
     /// # Errors
     /// When the system refuses.
     pub fn new(netns: &str, address: IpAddr) -> Result<Self, Failure> {
-        let at = SocketAddr::new(address, 0);
+        Self::at(netns, SocketAddr::new(address, 0))
+    }
+
+    fn at(netns: &str, at: SocketAddr) -> Result<Self, Failure> {
         let made = netns::within(netns, || TcpListener::bind(at))
             .map_err(|error| error.to_string())?
             .and_then(|socket| {

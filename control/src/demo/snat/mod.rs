@@ -26,7 +26,7 @@ pub const OPTIONS: Options = Options {
     nat_outgoing: true,
     nat_ports: None,
     entries: Some(ENTRIES),
-    host_endpoints: false,
+    forwarded_only: false,
 };
 
 /// The pod that most is tried with.
