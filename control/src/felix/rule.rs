@@ -47,6 +47,9 @@ fn rule(index: usize, rule: &proto::Rule) -> Result<Rule, Refusal> {
     let protocol = rule.protocol.as_ref().map(protocol).transpose()?.flatten();
     let not_protocol = rule.not_protocol.as_ref().map(self::protocol);
     let not_protocol = not_protocol.transpose()?.flatten();
+    if rule.not_icmp.is_some() && protocol.is_none() && not_protocol.is_some() {
+        return Err("ICMP types are excluded beside a protocol".to_owned());
+    }
     let by_name = protocol.map_or(Families::Any, |(_, families)| families);
     Ok(Rule {
         action: Action::of_felix(&rule.action),

@@ -122,7 +122,7 @@ fn an_interface_has_one_endpoint_and_an_uplink_none() {
 #[test]
 fn a_policy_that_is_not_understood_denies_everything() {
     type Change = fn(&mut proto::Rule);
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 9] = [
         ("IP version 5", |it| it.ip_version = 5),
         ("unknown protocol", |it| {
             it.protocol = Some(proto::Protocol {
@@ -146,6 +146,13 @@ fn a_policy_that_is_not_understood_denies_everything() {
                 .push(proto::PortRange { first: -1, last: 3 });
         }),
         ("ICMP type 300", |it| it.icmp = Some(proto::Icmp::Type(300))),
+        // Which the classifier has no words for: it would refuse all of Felix's state.
+        ("ICMP types are excluded", |it| {
+            it.not_icmp = Some(proto::NotIcmp::Type(8));
+            it.not_protocol = Some(proto::Protocol {
+                number_or_name: Some(proto::NumberOrName::Number(17)),
+            });
+        }),
     ];
     for (why, change) in cases {
         let mut rule = proto::Rule {
