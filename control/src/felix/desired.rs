@@ -1,5 +1,6 @@
 //! What Felix has said, as the daemon's [`Desired`]. Pure: the same state gives the same result.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::rule::closed;
 use super::settings::{self, Given, parameter};
 use super::state::{State, single};
+use crate::config::printable::printable;
 use crate::config::{Diagnostics, HostEndpoints};
 use crate::desired::{Desired, Endpoint, Node, Route, TunnelType};
 use crate::policy::model::{IpSet, Model, Policy, PolicyId, Profile, Rules, SharedMap, WorkloadId};
@@ -52,8 +54,9 @@ impl State {
             && let Some(name) = self.hosts.keys().next()
         {
             return Err(format!(
-                "host endpoint {name} of this node, and `hostEndpoints: refuse`: its policy would not be enforced; remove it, or set \
-                 `hostEndpoints: enforced` in caracal.yaml, or `forwarded-only`"
+                "host endpoint {} of this node, and `hostEndpoints: refuse`: its policy would not be enforced; remove it, or set \
+                 `hostEndpoints: enforced` in caracal.yaml, or `forwarded-only`",
+                printable(name)
             ));
         }
         let mut problems: Vec<String> = self
@@ -100,6 +103,11 @@ impl State {
             services: self.services.clone(),
             policy,
         };
+        for problem in &mut problems {
+            if let Cow::Owned(written_out) = printable(problem) {
+                *problem = written_out;
+            }
+        }
         Ok(Calculated {
             desired,
             problems,
@@ -111,7 +119,8 @@ impl State {
     fn is_ours(&self) -> Result<(), String> {
         match parameter(&self.config, "FelixHostname") {
             Some(felix) if !felix.is_empty() && felix != self.node => Err(format!(
-                "Felix is that of node {felix}, and this daemon is node {}; set nodeName in caracal.yaml",
+                "Felix is that of node {}, and this daemon is node {}; set nodeName in caracal.yaml",
+                printable(felix),
                 self.node
             )),
             _ => Ok(()),

@@ -173,6 +173,19 @@ fn a_policy_that_is_not_understood_denies_everything() {
 }
 
 #[test]
+fn control_characters_of_names_are_written_out() {
+    let name = "a\n2026-01-01 INFO \u{1b}[31mforged";
+    let said = problem(vec![pod(name, |it| it.mac = "x".to_owned())]).unwrap();
+    assert!(
+        said.starts_with(r"endpoint ns/a\n2026-01-01 INFO \u{1b}[31mforged: "),
+        "{said}"
+    );
+    let settings = told("node1", [config("FelixHostname", name)]);
+    let error = calculated(&settings).unwrap_err();
+    assert!(!error.contains(char::is_control), "{error}");
+}
+
+#[test]
 fn a_policy_that_asks_for_an_unknown_set_denies_everything() {
     let rule = proto::Rule {
         action: "allow".to_owned(),
