@@ -74,6 +74,8 @@ pub struct Connection {
     written: usize,
     /// Number of the next message to Felix.
     next: u64,
+    /// It has ended, which is told when what was taken has been acted on.
+    over: Option<Event>,
 }
 
 impl Link {
@@ -113,6 +115,9 @@ impl Link {
 
     /// How long it may be until [`turn`](Self::turn) is called again.
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
+        if self.connection.as_ref().is_some_and(|it| it.over.is_some()) {
+            return Some(Duration::ZERO);
+        }
         let until = self.paused_until;
         until.map(|until| until.saturating_duration_since(now))
     }
@@ -120,10 +125,22 @@ impl Link {
     /// Takes in what came, and sends what there is to send.
     pub fn turn(&mut self, now: Instant) -> Vec<Event> {
         let mut events = Vec::new();
+        let over = self.connection.as_mut().and_then(|it| it.over.take());
+        if let Some(end) = over {
+            self.connection = None;
+            events.push(end);
+        }
         // Of one that ends and one that comes at the same time the end is told first.
         if let Some(connection) = &mut self.connection {
             match connection.turn(now) {
                 Ok(in_sync) => events.extend(in_sync.map(Event::InSync)),
+                // What it said last counts; the end is told when that has been acted on.
+                Err(end) if connection.pending.is_some() && connection.state.is_in_sync() => {
+                    connection.drained = true;
+                    connection.over = Some(Event::Ended(end));
+                    // Who comes now waits for that.
+                    return events;
+                }
                 Err(end) => {
                     self.connection = None;
                     events.push(Event::Ended(end));
@@ -200,6 +217,7 @@ impl Connection {
             output: Vec::new(),
             written: 0,
             next: 0,
+            over: None,
         }
     }
 
@@ -428,6 +446,42 @@ mod tests {
         drop(third);
         let events = bench.turn();
         assert!(matches!(&*events, [Event::Ended(Some(_))]), "{events:?}");
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_counts() {
+        let mut bench = Bench::new("last");
+        let update = || Payload::ConfigUpdate(ConfigUpdate::default());
+        let mut felix = bench.connect();
+        say(&felix, update());
+        say(&felix, Payload::InSync(InSync {}));
+        drop(felix);
+        // The next one is there already.
+        let next = UnixStream::connect(&bench.path).unwrap();
+        assert_eq!(bench.turn(), []);
+        assert!(bench.link.batch(bench.now).is_some());
+        assert_eq!(bench.link.timeout(bench.now), Some(Duration::ZERO));
+        let connected = Event::Connected { replaced: false };
+        assert_eq!(bench.turn(), [Event::Ended(None), connected]);
+        assert!(bench.link.batch(bench.now).is_none());
+        drop(next);
+        assert_eq!(bench.turn(), [Event::Ended(None)]);
+        // Also before what is none of Felix's; and nobody's snapshot that is not complete.
+        for (is_all, turns) in [(true, 2), (false, 1)] {
+            felix = bench.connect();
+            say(&felix, update());
+            if is_all {
+                say(&felix, Payload::InSync(InSync {}));
+            }
+            felix.write_all(&[0xff; 8]).unwrap();
+            let mut events = bench.turn();
+            assert_eq!(bench.link.batch(bench.now).is_some(), is_all);
+            if turns == 2 {
+                assert_eq!(events, []);
+                events = bench.turn();
+            }
+            assert!(matches!(&*events, [Event::Ended(Some(_))]), "{events:?}");
+        }
     }
 
     #[test]
