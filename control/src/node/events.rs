@@ -181,6 +181,8 @@ impl Node {
                     .link_up(ifindex, &self.mirror, &mut self.writer);
             }
             self.reconcile_ports();
+            // An uplink's MTU may be another.
+            self.tell_cni();
         }
         if !changes.addresses.is_empty() || !changes.links.is_empty() {
             self.sync_taken();

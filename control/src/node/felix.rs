@@ -159,8 +159,11 @@ impl Node {
         Ok(())
     }
 
-    /// Tells the CNI plugin what MTU pods get.
-    fn tell_cni(&mut self) {
+    /// Tells the CNI plugin what MTU pods get, where it is Felix that says what tunnels there are.
+    pub(super) fn tell_cni(&self) {
+        if !matches!(&self.source, Source::Felix(felix) if felix.in_force) {
+            return;
+        }
         let uplinks = self.config.uplinks.iter();
         let mtus = uplinks.filter_map(|uplink| {
             let link = self.mirror.link_by_name(&uplink.interface.value)?;

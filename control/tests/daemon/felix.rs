@@ -13,7 +13,7 @@ use control::felix::proto::{self, FromPayload, Payload};
 
 use crate::felix_encoder::{self as encoder, Generation};
 use crate::felix_process::Felix;
-use crate::lab::{Lab, NODE4, Pod, WIRE4, addr};
+use crate::lab::{Lab, NODE4, Pod, WIRE4, addr, ip, run};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, answered, reaches};
 
@@ -350,6 +350,10 @@ fn felix_hears_that_the_daemon_lives() {
     until("it is gone", || felix.heard().contains(&gone));
     let mtu = fs::read_to_string(lab.dir.join("calico/mtu"));
     assert_eq!(mtu.expect("written"), "1500");
+    run(&lab.node, || ip("link set eth0 mtu 1400"));
+    until("the CNI plugin is told of the other MTU", || {
+        fs::read_to_string(lab.dir.join("calico/mtu")).is_ok_and(|mtu| mtu == "1400")
+    });
     let text = daemon.caracal(&["status"]).stdout;
     let text = String::from_utf8_lossy(&text);
     let line = text
