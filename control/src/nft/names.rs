@@ -58,10 +58,12 @@ pub(super) fn endpoint(name: &str) -> String {
     }
 }
 
-/// A text between quotation marks, cut to what a comment takes. What could end it, and what is not ASCII, is replaced.
+/// A text between quotation marks, cut to what a comment takes. What could end it, and what is not ASCII, is replaced; also
+/// `$`, after which nft looks for a variable.
 pub(super) fn quoted(text: &str) -> String {
     let plain = |letter: char| match letter {
         '"' | '\\' => '\'',
+        '$' => '?',
         ' '..='~' => letter,
         _ => '?',
     };
@@ -88,7 +90,7 @@ mod tests {
         assert_eq!(endpoint("node1-eth0.100"), "node1-eth0.100");
         assert!(endpoint("a b").starts_with("_/"));
         assert_ne!(endpoint("a b"), endpoint("a  b"));
-        assert_eq!(quoted("tier \"x\"\n\\ é"), "\"tier 'x'?' ?\"");
+        assert_eq!(quoted("tier \"x\"\n\\ é$y"), "\"tier 'x'?' ??y\"");
         assert_eq!(quoted(&"x".repeat(500)).len(), COMMENT + 2);
         assert_eq!(interface("eth0").as_deref(), Some("\"eth0\""));
         for bad in ["", "eth*", "a\"b", "a\\", "sixteen-is-more-", "é"] {
