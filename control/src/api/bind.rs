@@ -131,7 +131,14 @@ impl Bound {
         make_way(path, setting)?;
         // Bound under a name of its own, then renamed: nobody ever meets it with other rights.
         let fresh = dir.join(format!(".{}", std::process::id()));
-        let listener = UnixListener::bind(&fresh).map_err(failed("create the socket"))?;
+        let listener = match UnixListener::bind(&fresh) {
+            // Left by one that was killed here, and had our number: in a container it is always the same.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                fs::remove_file(&fresh).and_then(|()| UnixListener::bind(&fresh))
+            }
+            other => other,
+        };
+        let listener = listener.map_err(failed("create the socket"))?;
         let placed = || {
             listener.set_nonblocking(true)?;
             fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
@@ -243,6 +250,15 @@ mod tests {
         assert!(matches!(Bound::bind(&path), Err(BindError::InUse { .. })));
         assert!(super::super::client::connect(&path).is_ok(), "still there");
         drop(bound);
+    }
+
+    #[test]
+    fn what_one_left_that_was_killed_while_it_bound_makes_way() {
+        let scratch = Scratch::new();
+        let left = scratch.0.join(format!(".{}", std::process::id()));
+        drop(UnixListener::bind(&left).unwrap());
+        let bound = Bound::bind(&scratch.0.join("s")).unwrap();
+        assert!(!left.exists() && bound.path().exists());
     }
 
     #[test]
