@@ -207,7 +207,13 @@ impl Node {
                 (Some(served), _) if !served.is_alive() => {
                     "its XDP program is gone; it is attached again within a second".to_owned()
                 }
-                (Some(_), None) => continue,
+                (Some(_), None) => {
+                    let link = self.mirror.link_by_name(name);
+                    match link.and_then(|link| self.too_long_for_frames(link)) {
+                        Some(message) => message,
+                        None => continue,
+                    }
+                }
                 (_, Some(complaint)) => format!("not served: {complaint}"),
                 (None, None) if self.mirror.link_by_name(name).is_none() => {
                     "not served: there is no such interface".to_owned()

@@ -377,14 +377,23 @@ impl Node {
         (id, base)
     }
 
-    /// Takes over what changed about a link that is served: its MAC address, its MTU.
+    /// Takes over what changed about a link that is served: its MAC address, its MTU. It stays served if that is too big now.
     fn refresh(&mut self, link: &Link, kind: &Wanted) {
         let spec = spec(link, kind);
         let ports = self.compiler.ports_mut();
         if ports.by_name(&link.name).and_then(|id| ports.get(id)) != Some(&spec) {
             ports.insert(spec);
             self.stale = true;
+            if let Some(problem) = self.too_long_for_frames(link) {
+                tracing::error!(interface = link.name, "{problem}");
+            }
         }
+    }
+
+    /// What is lost where a link's MTU is larger than it was when it was served.
+    pub(super) fn too_long_for_frames(&self, link: &Link) -> Option<String> {
+        let too_big = check_mtu(link, self.area.chunk_size()).err()?;
+        Some(format!("longer packets are lost on the way in: {too_big}"))
     }
 
     /// Takes a port away: from the tables first, then from the pollers.

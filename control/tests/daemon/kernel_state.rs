@@ -3,9 +3,11 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::lab::{Lab, OUTSIDE4, Pod, WIRE4, WIRE6, addr, batch, ip, run};
 use crate::packet::{Tap, octets};
-use crate::process::Daemon;
+use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, reaches};
 
 const PACE: Duration = Duration::from_millis(10);
@@ -193,5 +195,34 @@ fn an_unknown_neighbour_is_waited_for() {
     });
     let echo = Echo::at(&lab.wire, icmp);
     reaches(&pod.netns, pod.v6(), echo.addr());
+    daemon.finish();
+}
+
+#[test]
+fn an_mtu_that_outgrows_the_frames_is_told() {
+    let Some(mut lab) = Lab::new("kernel_state::an_mtu_that_outgrows_the_frames_is_told") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let mut daemon = Daemon::start(&lab);
+    let problems = |daemon: &Daemon| daemon.state()["problems"].clone();
+    assert_eq!(problems(&daemon).as_array().map(Vec::len), Some(0));
+    run(&lab.node, || ip("link set eth0 mtu 3000"));
+    daemon.wait_for("longer packets are lost on the way in: eth0: MTU 3000 does not fit");
+    let said = problems(&daemon);
+    assert_eq!(said[0]["interface"], "eth0", "{said}");
+    let message = said[0]["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("does not fit frames of 2048 bytes"),
+        "{said}"
+    );
+    // The others are not.
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    run(&lab.node, || ip("link set eth0 mtu 1500"));
+    let start = Instant::now();
+    while problems(&daemon) != Value::Array(Vec::new()) {
+        assert!(start.elapsed() < PATIENCE, "{}", problems(&daemon));
+    }
     daemon.finish();
 }
