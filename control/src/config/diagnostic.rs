@@ -54,6 +54,8 @@ pub struct Diagnostic {
     pub resource: Option<String>,
     /// Second places and advice, each shown on a line of its own.
     pub notes: Vec<(String, Option<Span>)>,
+    /// Nothing has to be changed: it may be gone by itself the next time.
+    pub may_pass: bool,
 }
 
 impl Diagnostic {
@@ -66,6 +68,7 @@ impl Diagnostic {
             label: String::new(),
             resource: None,
             notes: Vec::new(),
+            may_pass: false,
         }
     }
 
@@ -222,6 +225,11 @@ impl Diagnostics {
     /// True if a finding is an error.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
+    }
+
+    /// Whether a finding is one that may be gone by itself the next time.
+    pub fn may_pass(&self) -> bool {
+        self.0.iter().any(|finding| finding.may_pass)
     }
 
     /// Number of findings of one severity.

@@ -322,7 +322,19 @@ fn read_bytes(path: &Path) -> std::io::Result<(Vec<u8>, Metadata)> {
 }
 
 pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
-    Diagnostic::error(format!("cannot read {}: {error}", path.display()))
+    let mut finding = Diagnostic::error(format!("cannot read {}: {error}", path.display()));
+    finding.may_pass = may_pass(error);
+    finding
+}
+
+/// Whether the system may answer otherwise the next time, without a change that could be noticed.
+fn may_pass(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EIO | libc::ESTALE | libc::ETIMEDOUT
+        )
+    )
 }
 
 /// The policy that follows from resources, beside them.
@@ -380,4 +392,21 @@ pub(crate) fn retain_first<T>(
     }
     let mut is_first = is_first.into_iter();
     list.retain(|_| is_first.next().unwrap_or(true));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_for_a_while_may_pass() {
+        let error = |number| std::io::Error::from_raw_os_error(number);
+        let finding = |number| unreadable(Path::new("a.yaml"), &error(number));
+        assert!(finding(libc::EMFILE).may_pass && finding(libc::EIO).may_pass);
+        // Its end is noticed.
+        for lasting in [libc::ENOENT, libc::EACCES, libc::ELOOP] {
+            assert!(!finding(lasting).may_pass);
+        }
+        assert!(Diagnostics(vec![finding(libc::ENOENT), finding(libc::EIO)]).may_pass());
+    }
 }

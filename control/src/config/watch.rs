@@ -43,6 +43,20 @@ pub enum Changed {
     Anything,
 }
 
+impl Changed {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Names(mut names), Self::Names(others)) => {
+                names.extend(others);
+                Self::Names(names)
+            }
+            _ => Self::Anything,
+        }
+    }
+}
+
 /// Changes that are not yet reported.
 #[derive(Debug)]
 struct Pending {

@@ -11,7 +11,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Node, RunError, Wake};
 use crate::compile::PortRole;
-use crate::config::watch::Changed;
 use crate::netlink::{Changes, Leg};
 
 /// The loop looks around at least this often.
@@ -40,7 +39,7 @@ impl Node {
             while let Ok(Some(signal)) = signals.read_signal() {
                 if signal.ssi_signo == Signal::SIGHUP as u32 {
                     self.check_config();
-                    self.reload(&Changed::Anything);
+                    self.reload();
                 } else {
                     return Ok(());
                 }
@@ -70,8 +69,8 @@ impl Node {
             self.look_after_ports(now);
             self.forget_path_mtus(now);
             self.guard(now);
-            if let Some(changed) = self.source.changed_files(now) {
-                self.reload(&changed);
+            if let Some(read) = self.source.read_files(now) {
+                self.take_files(read);
             }
             self.follow_felix(now);
             if self.retry_at.is_some_and(|at| at <= now) {

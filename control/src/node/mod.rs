@@ -9,6 +9,7 @@ mod connections;
 mod error;
 mod events;
 mod felix;
+mod files;
 mod flows;
 mod guard;
 mod health;
@@ -57,6 +58,7 @@ use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
 use crate::nft::Nft;
 use crate::xdp::{EndpointAttachment, EndpointProgram, PinDir};
 use capture::Capture;
+use files::Read;
 use lingering::Lingering;
 use neighbours::Neighbours;
 use observe::Observation;
@@ -251,13 +253,17 @@ impl Node {
         }
     }
 
-    /// Takes the files' state anew. Bad files change nothing.
-    fn reload(&mut self, changed: &Changed) {
-        let Source::Files(files) = &mut self.source else {
-            tracing::info!("no resources are read: they come from Felix");
-            return;
-        };
-        match Self::load(&mut files.loader, changed, &self.config, &self.name) {
+    /// Has the files read anew.
+    fn reload(&mut self) {
+        match &mut self.source {
+            Source::Files(files) => files.ask(Changed::Anything, Instant::now()),
+            Source::Felix(_) => tracing::info!("no resources are read: they come from Felix"),
+        }
+    }
+
+    /// Takes what was read of files. Bad files change nothing.
+    fn take_files(&mut self, read: Read) {
+        match read.outcome {
             Ok(Loaded {
                 desired,
                 resources,
@@ -276,6 +282,7 @@ impl Node {
                     self.store = Store::new(resources, &remarks);
                     return;
                 }
+                self.telemetry.known_since(read.since);
                 match self.put_in_force(desired) {
                     Ok(()) => self.store = Store::new(resources, &remarks),
                     Err(error) => {
@@ -287,6 +294,9 @@ impl Node {
             }
             Err(diagnostics) => {
                 let error = diagnostics.render(false);
+                if read.is_retry && self.store.error.as_ref() == Some(&error) {
+                    return;
+                }
                 tracing::error!("bad resources; the state before stays in force\n{error}");
                 self.store.error = Some(error);
                 self.telemetry.refusals += 1;

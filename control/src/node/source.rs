@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFd;
 
 use super::felix::Felix;
+use super::files::{Files, Read};
 use super::{Loaded, Node, RunError, Store, log_remarks};
 use crate::api::Bound;
 use crate::config::daemon::UpdateSource;
@@ -16,16 +17,10 @@ use crate::felix::link;
 
 /// Where updates come from.
 pub(super) enum Source {
-    /// A directory, and what was made of its files.
+    /// A directory.
     Files(Box<Files>),
     /// Felix's driver.
     Felix(Box<Felix>),
-}
-
-/// A directory, and what was made of its files.
-pub(super) struct Files {
-    watch: Watch,
-    pub(super) loader: Loader,
 }
 
 /// A source at its start.
@@ -75,7 +70,7 @@ fn open_files(config: &DaemonConfig, node: &str) -> Result<Opened, RunError> {
     })?;
     log_remarks(&remarks);
     Ok(Opened {
-        source: Source::Files(Box::new(Files { watch, loader })),
+        source: Source::Files(Box::new(Files::start(watch, loader, config, node)?)),
         desired,
         store: Store::new(resources, &remarks),
     })
@@ -127,7 +122,7 @@ impl Source {
     /// What to wait for.
     pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         match self {
-            Self::Files(files) => vec![PollFd::new(files.watch.fd(), PollFlags::POLLIN)],
+            Self::Files(files) => files.poll_fds(),
             Self::Felix(felix) => felix.link.poll_fds().collect(),
         }
     }
@@ -135,15 +130,15 @@ impl Source {
     /// How long it may be until it is looked at again.
     pub(super) fn timeout(&self, now: Instant) -> Option<Duration> {
         match self {
-            Self::Files(files) => Some(files.watch.timeout(now)),
+            Self::Files(files) => Some(files.timeout(now)),
             Self::Felix(felix) => felix.timeout(now),
         }
     }
 
-    /// What of files has changed, and rests.
-    pub(super) fn changed_files(&mut self, now: Instant) -> Option<Changed> {
+    /// What was read of files that have changed.
+    pub(super) fn read_files(&mut self, now: Instant) -> Option<Read> {
         match self {
-            Self::Files(files) => files.watch.drain(now),
+            Self::Files(files) => files.turn(now),
             Self::Felix(_) => None,
         }
     }

@@ -89,6 +89,11 @@ impl Telemetry {
         self.changes.took(now.saturating_duration_since(self.woke));
     }
 
+    /// What is taken now was known before the control thread woke.
+    pub(super) fn known_since(&mut self, since: Instant) {
+        self.woke = since;
+    }
+
     /// The daemon ends.
     pub(super) fn stopping(&self) {
         self.systemd.stopping();

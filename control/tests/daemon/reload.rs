@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -108,6 +109,74 @@ fn a_reload_says_what_the_next_start_would_make_of_caracal_yaml() {
         "{said}"
     );
     assert!(said.contains("did you mean `open`?"), "{said}");
+    daemon.finish();
+}
+
+/// Sets how many descriptors a daemon may have.
+fn limit_descriptors(daemon: &Daemon, count: &str) {
+    let limited = Command::new("prlimit")
+        .args(["--pid", &daemon.pid().to_string()])
+        .arg(format!("--nofile={count}:"))
+        .status();
+    assert!(limited.expect("prlimit").success());
+}
+
+#[test]
+fn what_could_not_be_read_for_a_moment_is_read_again() {
+    let test = "reload::what_could_not_be_read_for_a_moment_is_read_again";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    limit_descriptors(&daemon, "10");
+    lab.pod_without_endpoint(1);
+    lab.write_endpoint(1, true);
+    daemon.wait_for("conf.d: Too many open files");
+    limit_descriptors(&daemon, "1000");
+    daemon.wait_for("resources loaded");
+    until("the second pod is served", || {
+        daemon.state()["ports"].as_array().map(Vec::len) == Some(4)
+    });
+    let state = daemon.state();
+    assert!(state["datastore"]["error"].is_null(), "{state}");
+    daemon.finish();
+}
+
+#[test]
+fn a_file_that_is_nested_too_deeply_is_refused() {
+    let test = "reload::a_file_that_is_nested_too_deeply_is_refused";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    let mut deep = String::new();
+    for level in 0..1000 {
+        let _ = writeln!(deep, "{:level$}a:", "");
+    }
+    lab.resource("deep.yaml", &deep);
+    daemon.wait_for("bad resources; the state before stays in force");
+    daemon.wait_for("deep.yaml:65:65");
+    daemon.finish();
+}
+
+#[test]
+fn nobody_waits_for_a_large_file() {
+    let Some(mut lab) = Lab::new("reload::nobody_waits_for_a_large_file") else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    // Seconds long, of what is not read at all.
+    lab.resource(
+        "large.yaml",
+        &"---\napiVersion: v1\nkind: Secret\n".repeat(40_000),
+    );
+    lab.pod_without_endpoint(1);
+    daemon.wait_for("no WorkloadEndpoint names this interface");
+    assert!(!daemon.log().contains("bad resources"), "{}", daemon.log());
+    daemon.wait_for("bad resources; the state before stays in force");
     daemon.finish();
 }
 
