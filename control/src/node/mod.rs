@@ -1,6 +1,7 @@
 //! The daemon: owns the node's ports, pollers and tables, and follows files, kernel and pods.
 //!
-//! One thread, one loop over poll(2). It never touches a packet; pollers never wait for it.
+//! One thread, one loop over poll(2). It never touches a packet; pollers never wait for it. What takes long, large files and
+//! nft, has threads of its own.
 
 mod answer;
 mod budget;
