@@ -234,6 +234,11 @@ impl Node {
                 error.clone(),
             );
         }
+        problems.extend(self.pins_error.as_ref().map(|error| Problem {
+            part: Part::Ports,
+            interface: None,
+            message: format!("{}: {error}", super::guard::OPEN_AT_END),
+        }));
         problems
     }
 

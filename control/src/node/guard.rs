@@ -3,9 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use super::ports::Served;
 
 /// Attachments are looked at this often: one that is gone is back within a second.
 const PERIOD: Duration = Duration::from_millis(500);
+
+/// What follows where there are no pins.
+pub(super) const OPEN_AT_END: &str =
+    "pods will be open, without policy, after a stop or a crash: they can not be pinned";
 
 impl Node {
     /// Attaches again what somebody detached, if it is time to look.
@@ -29,6 +34,7 @@ impl Node {
             .closed
             .values()
             .all(crate::xdp::EndpointAttachment::is_alive);
+        self.guard_pins();
         if dead.is_empty() && closed_are_alive {
             return;
         }
@@ -50,6 +56,29 @@ impl Node {
         if anew {
             self.reconcile_ports();
         }
+    }
+
+    /// Puts back the pins that somebody removed.
+    fn guard_pins(&mut self) {
+        let served = self.served.values().filter_map(Served::endpoint);
+        let all = served.chain(self.closed.values());
+        let (mut put_back, mut error) = (0, None);
+        for attachment in all.filter(|it| it.is_alive()) {
+            match attachment.ensure_pinned(&self.pins) {
+                Ok(was_gone) => put_back += u32::from(was_gone),
+                Err(refused) => error = Some(refused.to_string()),
+            }
+        }
+        if put_back > 0 {
+            tracing::warn!(
+                pins = put_back,
+                "somebody removed pins in bpffs, which keep pods closed without a daemon; they are put back"
+            );
+        }
+        if let Some(error) = error.as_ref().filter(|_| error != self.pins_error) {
+            tracing::error!("{OPEN_AT_END}: {error}");
+        }
+        self.pins_error = error;
     }
 
     /// Opens devices that an earlier daemon had closed and that are none of ours: no endpoint names them, and they are not

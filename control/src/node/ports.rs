@@ -64,6 +64,14 @@ impl Served {
         }
     }
 
+    /// What keeps it closed without sockets; an uplink is not.
+    pub(super) const fn endpoint(&self) -> Option<&EndpointAttachment> {
+        match &self.program {
+            Program::Uplink { .. } => None,
+            Program::Endpoint(attachment) => Some(attachment),
+        }
+    }
+
     /// Whether XDP runs in the kernel's stack instead of the driver.
     pub(super) fn is_generic(&self) -> bool {
         matches!(&self.program, Program::Uplink { attachment, .. } if attachment.is_generic())

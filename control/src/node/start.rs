@@ -152,6 +152,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         area,
         endpoints,
         pins,
+        pins_error: None,
         served: BTreeMap::new(),
         closed: BTreeMap::new(),
         retiring: HashMap::new(),

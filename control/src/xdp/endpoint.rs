@@ -10,7 +10,7 @@ use aya::programs::ProgramError;
 use super::counters::{CounterMap, EndpointCounters};
 use super::device::Device;
 use super::direct::DirectSlots;
-use super::error::{AttachError, LoadError, UpdateError};
+use super::error::{AttachError, LoadError, PinError, UpdateError};
 use super::link::{Link, Mode};
 use super::nic::{clear, fd, find};
 use super::object::{self, Loaded, Verdict};
@@ -261,6 +261,16 @@ impl EndpointAttachment {
     /// Whether the program is still on the device: false when the device is gone or somebody detached the link.
     pub fn is_alive(&self) -> bool {
         self.link.is_on(self.ifindex)
+    }
+
+    /// Pins the link again if somebody has removed its pin, which is all that keeps the device closed when the process ends.
+    /// Whether somebody had.
+    ///
+    /// # Errors
+    ///
+    /// It can not be pinned.
+    pub fn ensure_pinned(&self, pins: &PinDir) -> Result<bool, PinError> {
+        pins.ensure(&self.link, &self.pin)
     }
 
     /// Ends without touching the device: it stays closed (or open, as configured) until the next daemon.

@@ -115,6 +115,21 @@ impl PinDir {
         Ok(path)
     }
 
+    /// Pins a link again whose pin is gone. Whether it was.
+    pub(super) fn ensure(&self, link: &Link, path: &Path) -> Result<bool, PinError> {
+        match fs::symlink_metadata(path) {
+            Ok(_) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(io_error("look at", path, e)),
+        }
+        if let Some(bpffs) = self.namespace.ancestors().nth(2) {
+            ensure_bpffs(bpffs)?;
+        }
+        make_dir(&self.namespace)?;
+        link.pin(path).map_err(|e| io_error("pin", path, e))?;
+        Ok(true)
+    }
+
     pub(super) fn path(&self, device: &Device) -> PathBuf {
         self.namespace.join(pin_name(&device.name, device.index))
     }

@@ -309,3 +309,28 @@ fn the_first_packet_comes_soon() {
     drop(stream);
     daemon.finish();
 }
+
+#[test]
+fn pins_that_somebody_removes_are_put_back() {
+    let Some(mut lab) = Lab::new("crash::pins_that_somebody_removes_are_put_back") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    lab.pod_without_endpoint(1);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    let node_echo = Echo::at(&lab.wire, addr(WIRE4));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("no WorkloadEndpoint names this interface");
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    let pins: BTreeSet<_> = lab.pins().into_iter().collect();
+    assert_eq!(pins.len(), 3, "two pods and the host's port: {pins:?}");
+    lab.remove_pins();
+    daemon.wait_for("they are put back");
+    assert_eq!(lab.pins().into_iter().collect::<BTreeSet<_>>(), pins);
+    drop(outside);
+    let host = Stream::start(&lab.node, addr(NODE4), node_echo.addr(), PACE);
+    daemon.kill();
+    assert_closed(&lab, &pod, host);
+    let mut daemon = Daemon::start(&lab);
+    daemon.finish();
+}

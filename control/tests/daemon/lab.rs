@@ -390,10 +390,19 @@ impl Lab {
         found
     }
 
+    fn pin_dir(&self) -> PathBuf {
+        let inode = self.node.inode().expect("inode");
+        PathBuf::from(format!("/sys/fs/bpf/caracal/{inode}"))
+    }
+
+    /// Removes the pins of the node's namespace, and their directory.
+    pub(crate) fn remove_pins(&self) {
+        fs::remove_dir_all(self.pin_dir()).expect("remove pins");
+    }
+
     /// Names of the pins of the node's namespace.
     pub(crate) fn pins(&self) -> Vec<String> {
-        let inode = self.node.inode().expect("inode");
-        let Ok(entries) = fs::read_dir(format!("/sys/fs/bpf/caracal/{inode}")) else {
+        let Ok(entries) = fs::read_dir(self.pin_dir()) else {
             return Vec::new();
         };
         entries
