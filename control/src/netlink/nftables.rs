@@ -2,6 +2,7 @@
 //! kernel's numbers, and what its counters say. The program `nft` would fetch all members of sets for each of these.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
@@ -16,6 +17,7 @@ use super::socket::DATAGRAM_LEN;
 const SUBSYSTEM: u16 = 10 << 8;
 const GET_CHAIN: u16 = SUBSYSTEM + 4;
 const GET_RULE: u16 = SUBSYSTEM + 7;
+const GET_MEMBERS: u16 = SUBSYSTEM + 13;
 const GET_GENERATION: u16 = SUBSYSTEM + 16;
 const GET_OBJECT: u16 = SUBSYSTEM + 19;
 /// `NFPROTO_INET`.
@@ -78,6 +80,29 @@ impl Nftables {
         Ok(handles)
     }
 
+    /// A number that stands for what is in a set, whatever its order. A set that is not there is as one without members.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn members(&self, table: &str, set: &str) -> io::Result<u64> {
+        const SET: u16 = 2;
+        const MEMBERS: u16 = 3;
+        let mut sum = 0_u64;
+        let asked = attribute(SET, set);
+        let told = self.dump_with(GET_MEMBERS, table, &asked, |attributes| {
+            let members = attributes.get(&MEMBERS).copied().unwrap_or_default();
+            for (_, member) in Attributes(members) {
+                let mut hasher = DefaultHasher::new();
+                member.hash(&mut hasher);
+                sum = sum.wrapping_add(hasher.finish());
+            }
+        });
+        match told {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(0),
+            told => told.map(|()| sum),
+        }
+    }
+
     /// Packets and bytes of a table's named counters.
     ///
     /// # Errors
@@ -113,9 +138,21 @@ impl Nftables {
         &self,
         question: u16,
         table: &str,
+        each: impl FnMut(&BTreeMap<u16, &[u8]>),
+    ) -> io::Result<()> {
+        self.dump_with(question, table, &[], each)
+    }
+
+    /// The same, with more in the question.
+    fn dump_with(
+        &self,
+        question: u16,
+        table: &str,
+        more: &[u8],
         mut each: impl FnMut(&BTreeMap<u16, &[u8]>),
     ) -> io::Result<()> {
-        self.send(question, NLM_F_DUMP, &attribute(TABLE, table))?;
+        let attributes = [&attribute(TABLE, table), more].concat();
+        self.send(question, NLM_F_DUMP, &attributes)?;
         let mut answer = Vec::with_capacity(DATAGRAM_LEN);
         loop {
             answer.clear();
@@ -220,6 +257,15 @@ mod tests {
             assert!(nft("add rule inet one c counter name n"));
             let again = nftables.handles("one").expect("an answer");
             assert!(again.len() == 2 && again != handles, "{again:?}");
+            assert_eq!(nftables.members("one", "s").expect("an answer"), 0);
+            assert!(nft("add set inet one s { type ipv4_addr; }"));
+            assert_eq!(nftables.members("one", "s").expect("an answer"), 0);
+            assert!(nft("add element inet one s { 10.0.0.1, 10.0.0.2 }"));
+            let both = nftables.members("one", "s").expect("an answer");
+            assert!(nft("delete element inet one s { 10.0.0.1 }"));
+            assert_ne!(nftables.members("one", "s").expect("an answer"), both);
+            assert!(nft("add element inet one s { 10.0.0.1 }"));
+            assert_eq!(nftables.members("one", "s").expect("an answer"), both);
             assert!(nft("delete table inet one"));
             assert!(nftables.handles("one").expect("an answer").is_empty());
             assert!(nftables.counters("one").expect("an answer").is_empty());

@@ -12,6 +12,8 @@ use crate::netlink::nftables::Nftables;
 
 /// The table is looked at this often: what somebody took away is back within a second or so.
 const LOOK: Duration = Duration::from_secs(1);
+/// Members of all sets together that are still looked at: to fetch so many takes the kernel a millisecond or so.
+const LOOKED_AT: usize = 10_000;
 /// What was refused is tried again after so many looks.
 const RETRY: u32 = 10;
 
@@ -94,7 +96,7 @@ struct Work {
     /// What the kernel was given last.
     in_force: Ruleset,
     wish: Ruleset,
-    /// The kernel's numbers of what is in the table.
+    /// The kernel's numbers of what is in the table, and ours of the members of its sets.
     handles: Option<Vec<u64>>,
     /// Where the kernel is asked.
     nftables: Option<Nftables>,
@@ -205,7 +207,14 @@ impl Work {
 
     /// None where the kernel does not say.
     fn handles_now(&self) -> Option<Vec<u64>> {
-        self.nftables.as_ref()?.handles(NAME).ok()
+        let nftables = self.nftables.as_ref()?;
+        let mut all = nftables.handles(NAME).ok()?;
+        if self.in_force.members() <= LOOKED_AT {
+            for set in self.in_force.sets.keys() {
+                all.push(nftables.members(NAME, set).ok()?);
+            }
+        }
+        Some(all)
     }
 
     fn said(&self) -> Option<String> {

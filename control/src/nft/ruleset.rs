@@ -119,6 +119,15 @@ impl Ruleset {
         self.chains.is_empty()
     }
 
+    /// How many members all sets have together.
+    pub fn members(&self) -> usize {
+        let len = |set: &Set| match &set.members {
+            Members::Nets(nets) => nets.len(),
+            Members::Ports(ports) => ports.len(),
+        };
+        self.sets.values().map(len).sum()
+    }
+
     /// Makes the table anew, whatever there is: one transaction, in which counters begin at 0.
     pub fn replace(&self) -> String {
         // A table that is not there can not be deleted; one that is there can be added.

@@ -391,6 +391,14 @@ fn the_table_stays_and_is_kept() {
     program(&lab.node, "nft flush chain inet caracal input", "");
     wait_until(true, &lab.wire, node, 9090);
     wait_until(false, &lab.wire, node, 9090);
+    let lines = daemon.log_len();
+    program(&lab.node, "nft flush set inet caracal peers4", "");
+    daemon.wait_after(lines, "somebody changed table inet caracal");
+    let start = Instant::now();
+    let peers = || program(&lab.node, "nft list set inet caracal peers4", "");
+    while !peers().contains(WIRE4) {
+        assert!(start.elapsed() < PATIENCE, "{}", peers());
+    }
     assert!(table(&lab.node).contains("table inet others"));
 
     // A change that is refused leaves the table before, and says so.
