@@ -34,6 +34,19 @@ impl Keeper {
     /// It is refused: what was there is still there.
     pub fn start(nft: Nft, ruleset: Ruleset) -> Result<Self, NftError> {
         nft.apply(&ruleset.replace())?;
+        Self::keep(nft, ruleset, false)
+    }
+
+    /// The same, soon: nobody waits for it, and what refuses it is a [`problem`](Self::problem).
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start_soon(nft: Nft, ruleset: Ruleset) -> Result<Self, NftError> {
+        Self::keep(nft, ruleset, true)
+    }
+
+    /// `is_new`: it is yet to be put in force.
+    fn keep(nft: Nft, ruleset: Ruleset, is_new: bool) -> Result<Self, NftError> {
         let problem = Arc::new(Mutex::new(None));
         let (wishes, wished) = mpsc::channel();
         let mut work = Work {
@@ -42,12 +55,14 @@ impl Keeper {
             nftables: Nftables::open().ok(),
             generation: None,
             problem: Arc::clone(&problem),
-            broken: false,
+            broken: is_new,
             nft,
             in_force: ruleset.clone(),
             wish: ruleset,
         };
-        work.remember();
+        if !is_new {
+            work.remember();
+        }
         let thread = thread::Builder::new().name("nft".to_owned());
         let thread = thread.spawn(move || work.run(&wished));
         let thread = thread.map_err(|source| NftError::Thread { source })?;
@@ -103,13 +118,16 @@ struct Work {
     /// Its count of everybody's transactions when the table was looked at last.
     generation: Option<u32>,
     problem: Arc<Mutex<Option<String>>>,
-    /// Somebody else changed the table: it is made anew.
+    /// The table is made anew: it was never made, or somebody else changed it.
     broken: bool,
 }
 
 impl Work {
     fn run(&mut self, wished: &Receiver<Ruleset>) {
         let mut looks = 0;
+        if self.broken {
+            self.work();
+        }
         loop {
             let is_due = match wished.recv_timeout(LOOK) {
                 Ok(wish) => {

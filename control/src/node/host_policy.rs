@@ -182,7 +182,7 @@ impl Node {
         let policy = &mut self.host_policy;
         match &policy.keeper {
             Some(keeper) => keeper.wish(ruleset),
-            None => policy.keeper = Some(Keeper::start(Nft::find()?, ruleset)?),
+            None => policy.keeper = Some(Keeper::start_soon(Nft::find()?, ruleset)?),
         }
         policy.counters = counters;
         Ok(())

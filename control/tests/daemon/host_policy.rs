@@ -344,6 +344,45 @@ fn what_the_kernel_forwards_or_translates_is_judged_where_it_comes_in_and_leaves
     }
 }
 
+/// Puts a program `nft` in front of the true one, which does this first. What PATH finds it by.
+fn wrap_nft(lab: &Lab, first: &str) -> String {
+    let wrapper = lab.dir.join("nft");
+    let text = format!("#!/bin/sh\n{first}\nPATH=${{PATH#*:}}\nexec nft \"$@\"\n");
+    fs::write(&wrapper, text).expect("write");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{path}:/usr/sbin", lab.dir.display())
+}
+
+#[test]
+fn nobody_waits_for_the_first_table() {
+    let test = "host_policy::nobody_waits_for_the_first_table";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let node = addr(NODE4);
+    listen(&lab.node, node, &[8080, 9090]);
+    // An nft that takes as long as it is told to.
+    let hold = lab.dir.join("hold");
+    let held = hold.display();
+    let path = wrap_nft(&lab, &format!("while [ -e {held} ]; do sleep 0.05; done"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    let mut daemon = Daemon::spawn_by(&lab, command.env("PATH", &path));
+    daemon.wait_for("ready");
+    fs::write(&hold, "").expect("write");
+    resources(&lab, "eth0", &ingress("8080"));
+    daemon.wait_for("resources loaded");
+    // Later than the load, and answered all the same.
+    for _ in 0..10 {
+        assert_eq!(daemon.state()["problems"].to_string(), "[]");
+    }
+    assert!(connects(&lab.wire, node, 9090));
+    fs::remove_file(&hold).expect("remove");
+    wait_until(false, &lab.wire, node, 9090);
+    assert!(connects(&lab.wire, node, 8080));
+    daemon.finish();
+}
+
 #[test]
 fn the_table_stays_and_is_kept() {
     let test = "host_policy::the_table_stays_and_is_kept";
@@ -355,16 +394,13 @@ fn the_table_stays_and_is_kept() {
     resources(&lab, "eth0", &ingress("8080"));
     // An nft that refuses when it is told to.
     let refuse = lab.dir.join("refuse");
-    let wrapper = lab.dir.join("nft");
-    let text = format!(
-        "#!/bin/sh\nif [ -e {refuse} ] && [ \"$1\" = -f ]; then echo 'Error: not today' >&2; exit 1; fi\n\
-         PATH=${{PATH#*:}}\nexec nft \"$@\"\n",
-        refuse = refuse.display()
+    let path = wrap_nft(
+        &lab,
+        &format!(
+            "if [ -e {refuse} ] && [ \"$1\" = -f ]; then echo 'Error: not today' >&2; exit 1; fi",
+            refuse = refuse.display()
+        ),
     );
-    fs::write(&wrapper, text).expect("write");
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("chmod");
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{}:{path}:/usr/sbin", lab.dir.display());
     let spawn = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
         Daemon::spawn_by(&lab, command.env("PATH", &path))
