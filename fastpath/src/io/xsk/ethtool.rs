@@ -10,6 +10,7 @@ use super::sys;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
 
@@ -154,6 +155,32 @@ pub fn tx_checksum(interface: &str) -> io::Result<bool> {
     };
     run(interface, &mut value)?;
     Ok(value.data != 0)
+}
+
+/// What a device does to packets before anybody sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// LRO joins packets, which native XDP does not go with (`ETH_FLAG_LRO`).
+    pub lro: bool,
+    /// VLAN tags are taken off (`ETH_FLAG_RXVLAN`).
+    pub rx_vlan: bool,
+}
+
+/// What the device does to packets that it receives.
+///
+/// # Errors
+///
+/// What the ioctl says.
+pub fn offloads(interface: &str) -> io::Result<Offloads> {
+    let mut value = Value {
+        command: ETHTOOL_GFLAGS,
+        data: 0,
+    };
+    run(interface, &mut value)?;
+    Ok(Offloads {
+        lro: value.data & 1 << 15 != 0,
+        rx_vlan: value.data & 1 << 8 != 0,
+    })
 }
 
 /// Turns checksum offload on sending on or off, as `ethtool -K <interface> tx on|off`. Off makes the
