@@ -7,6 +7,7 @@
 //! - [`write`](mod@write): changes to these, each of them idempotent;
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
 //! - [`netns`]: network namespaces by name or process;
+//! - `features`: what drivers can do with XDP;
 //! - `ipsec`: whether the host uses it;
 //! - `nftables`: what is in a table, and whether anybody changed it.
 //!
@@ -15,6 +16,7 @@
 
 mod attr;
 mod decode;
+pub(crate) mod features;
 mod model;
 mod socket;
 mod state;

@@ -1,7 +1,7 @@
 //! What nftables has, as far as a table is looked after: whether anybody changed anything, what is in the table by the
 //! kernel's numbers, and what its counters say. The program `nft` would fetch all members of sets for each of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 
@@ -22,6 +22,8 @@ const GET_GENERATION: u16 = SUBSYSTEM + 16;
 const GET_OBJECT: u16 = SUBSYSTEM + 19;
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
+/// `NFPROTO_UNSPEC`: all families.
+const UNSPEC: u8 = 0;
 /// Bytes of `struct nfgenmsg`.
 const HEADER_LEN: usize = 4;
 /// `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, `NFTA_OBJ_TABLE`.
@@ -52,7 +54,7 @@ impl Nftables {
     /// The kernel's.
     pub(crate) fn generation(&self) -> io::Result<u32> {
         const ID: u16 = 1;
-        self.send(GET_GENERATION, 0, &[])?;
+        self.send(INET, GET_GENERATION, 0, &[])?;
         let mut answer = Vec::with_capacity(DATAGRAM_LEN);
         self.0.recv(&mut answer, 0)?;
         let message = Messages(&answer).next();
@@ -103,6 +105,20 @@ impl Nftables {
         }
     }
 
+    /// The chains of all families, by the names of their tables and their own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn chains(&self) -> io::Result<BTreeSet<(String, String)>> {
+        const NAME: u16 = 3;
+        let mut names = BTreeSet::new();
+        self.walk(UNSPEC, GET_CHAIN, &[], |_, attributes| {
+            let name = |key| attributes.get(key).map(|name| string(name));
+            names.extend(name(&TABLE).zip(name(&NAME)));
+        })?;
+        Ok(names)
+    }
+
     /// Packets and bytes of a table's named counters.
     ///
     /// # Errors
@@ -151,8 +167,25 @@ impl Nftables {
         more: &[u8],
         mut each: impl FnMut(&BTreeMap<u16, &[u8]>),
     ) -> io::Result<()> {
-        let attributes = [&attribute(TABLE, table), more].concat();
-        self.send(question, NLM_F_DUMP, &attributes)?;
+        let only = [&attribute(TABLE, table), more].concat();
+        self.walk(INET, question, &only, |family, attributes| {
+            // Older kernels answer with all tables.
+            let own = attributes.get(&TABLE).map(|name| string(name));
+            if family == INET && own.as_deref() == Some(table) {
+                each(attributes);
+            }
+        })
+    }
+
+    /// Goes over what there is of a kind, each with its family.
+    fn walk(
+        &self,
+        family: u8,
+        question: u16,
+        only: &[u8],
+        mut each: impl FnMut(u8, &BTreeMap<u16, &[u8]>),
+    ) -> io::Result<()> {
+        self.send(family, question, NLM_F_DUMP, only)?;
         let mut answer = Vec::with_capacity(DATAGRAM_LEN);
         loop {
             answer.clear();
@@ -164,23 +197,20 @@ impl Nftables {
                 check(&message)?;
                 let attributes = Attributes::after(message.payload, HEADER_LEN);
                 let attributes: BTreeMap<_, _> = attributes.collect();
-                // Older kernels answer with all tables.
-                let own = attributes.get(&TABLE).map(|name| string(name));
-                if message.payload.first() == Some(&INET) && own.as_deref() == Some(table) {
-                    each(&attributes);
-                }
+                let family = message.payload.first().copied().unwrap_or(UNSPEC);
+                each(family, &attributes);
             }
         }
     }
 
-    fn send(&self, question: u16, flags: u16, attributes: &[u8]) -> io::Result<()> {
+    fn send(&self, family: u8, question: u16, flags: u16, attributes: &[u8]) -> io::Result<()> {
         let len = 20 + attributes.len() as u32;
         let mut request = len.to_ne_bytes().to_vec();
         request.extend(question.to_ne_bytes());
         request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
         // Sequence and sender.
         request.extend([0; 8]);
-        request.extend([INET, 0, 0, 0]);
+        request.extend([family, 0, 0, 0]);
         request.extend(attributes);
         self.0.send(&request, 0).map(drop)
     }

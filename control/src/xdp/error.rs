@@ -271,20 +271,30 @@ impl UpdateError {
 
 /// ` "name" (id 7)` of the programs on an interface; empty when the kernel does not tell.
 fn holder(ifname: &str) -> String {
-    let Ok(Some(device)) = Device::find(ifname) else {
-        return String::new();
-    };
     let mut text = String::new();
-    for id in device.xdp_programs {
-        let name = aya::programs::loaded_programs()
-            .filter_map(Result::ok)
-            .find(|program| program.id() == id)
-            .and_then(|program| program.name_as_str().map(str::to_owned))
-            .unwrap_or_default();
+    for (name, id) in programs_on(ifname).unwrap_or_default() {
         // Writing to a String cannot fail.
         let _ = write!(text, " {name:?} (id {id})");
     }
     text
+}
+
+/// The XDP programs on an interface of the calling thread's network namespace, by name and id. Who may not look at programs
+/// gets empty names.
+///
+/// # Errors
+/// The kernel's. An interface that is not there has none.
+pub(crate) fn programs_on(ifname: &str) -> io::Result<Vec<(String, u32)>> {
+    let device = Device::find(ifname)?;
+    let ids = device.map(|device| device.xdp_programs).unwrap_or_default();
+    let named = |id| {
+        let name = aya::programs::loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id)
+            .and_then(|program| program.name_as_str().map(str::to_owned));
+        (name.unwrap_or_default(), id)
+    };
+    Ok(ids.into_iter().map(named).collect())
 }
 
 /// An error and what it comes from, outermost first.

@@ -23,7 +23,9 @@ mod sys;
 
 pub use counters::{EndpointCounters, NicCounters};
 pub use endpoint::{EndpointAttachment, EndpointConfig, EndpointProgram, FailMode};
+pub(crate) use error::programs_on;
 pub use error::{AttachError, LoadError, PinError, UpdateError};
 pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram, no_ports};
 pub use object::Verdict;
+pub(crate) use pins::{BPFFS, Bpffs, bpffs};
 pub use pins::{PinDir, PinnedDevice};

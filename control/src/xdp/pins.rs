@@ -15,7 +15,8 @@ use super::device::Device;
 use super::error::PinError;
 use super::link::Link;
 
-const BPFFS: &str = "/sys/fs/bpf";
+/// Where the system has its BPF file system.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The directory of this network namespace's pinned links.
 #[derive(Debug, Clone)]
@@ -203,8 +204,7 @@ fn sweep(all: &Path, own: &Path) {
 }
 
 fn ensure_bpffs(path: &Path) -> Result<(), PinError> {
-    let is_bpffs = || statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
-    if is_bpffs() {
+    if is_bpffs(path) {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -214,11 +214,7 @@ fn ensure_bpffs(path: &Path) -> Result<(), PinError> {
             source: e.into(),
         }
     })?;
-    let namespace_of = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    if !outlives_us(
-        namespace_of("self").as_deref(),
-        namespace_of("1").as_deref(),
-    ) {
+    if !mounts_outlive_us() {
         tracing::warn!(
             "bpffs was not mounted at {path}, and is now in a mount namespace that may end with this process: the pins end \
              with it, and pods are OPEN, without policy, after a stop or a crash; mount bpffs on the host \
@@ -227,6 +223,41 @@ fn ensure_bpffs(path: &Path) -> Result<(), PinError> {
         );
     }
     Ok(())
+}
+
+/// The system's BPF file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bpffs {
+    /// It is there.
+    Mounted,
+    /// It is not, and what [`PinDir::open`] mounts stays.
+    Absent,
+    /// It is not, and what [`PinDir::open`] mounts may end with this process.
+    AbsentHere,
+}
+
+/// Whether there is a bpffs for [`PinDir::open`]. Mounts nothing.
+pub(crate) fn bpffs() -> Bpffs {
+    if is_bpffs(Path::new(BPFFS)) {
+        Bpffs::Mounted
+    } else if mounts_outlive_us() {
+        Bpffs::Absent
+    } else {
+        Bpffs::AbsentHere
+    }
+}
+
+/// Whether what this process mounts is there without it.
+fn mounts_outlive_us() -> bool {
+    let namespace_of = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    outlives_us(
+        namespace_of("self").as_deref(),
+        namespace_of("1").as_deref(),
+    )
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Whether what is mounted in our mount namespace is there without us: in that of init it is. Who may not look can not know.
