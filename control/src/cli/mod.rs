@@ -9,6 +9,7 @@ mod felix_proxy;
 mod flows;
 #[cfg(test)]
 mod golden;
+mod node;
 mod observe;
 pub(crate) mod output;
 mod policy;
@@ -109,6 +110,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
     Cleanup,
+    /// Look at this machine before the daemon runs on it.
+    Node(node::Args),
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
     /// Say what would become of a packet, step by step, with the dataplane's own tables. Nothing is sent.
@@ -157,6 +160,7 @@ impl Cli {
             Command::Capture(args) => capture::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(&self),
+            Command::Node(args) => node::run(args, &self),
             Command::Validate(args) => validate::run(args, &self),
             Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),

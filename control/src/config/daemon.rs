@@ -252,6 +252,11 @@ impl DaemonConfig {
         Ok(config)
     }
 
+    /// How many pollers there are, at least one.
+    pub fn pollers(&self) -> u32 {
+        self.cores.len().max(1) as u32
+    }
+
     /// The name of our node: `nodeName`, or the host's.
     ///
     /// # Errors
@@ -349,6 +354,11 @@ impl DaemonConfig {
 }
 
 impl Frames {
+    /// Bytes of the largest frame that there may be.
+    pub fn largest(&self) -> u32 {
+        self.size.unwrap_or(4096)
+    }
+
     fn decode(&mut self, fields: &mut Fields<'_>, cx: &mut Context<'_>) {
         self.total = fields
             .get("total", cx, decode::number(1024..=16_777_216u32))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::daemon::Frames;
+use crate::config::{DaemonConfig, daemon::Frames};
 use crate::words::counted;
 
 /// What the kernel keeps free in front of a received packet, in bytes (`XDP_PACKET_HEADROOM`).
@@ -72,6 +72,13 @@ impl Budget {
             uplink_ring: frames.uplink_ring,
             sockets: pollers * (max_pods + 1 + uplink_queues),
         }
+    }
+
+    /// The plan for a node whose uplinks have so many queues that are served, and interfaces of at most `mtu`.
+    pub fn of(config: &DaemonConfig, uplink_queues: u32, mtu: u32) -> Self {
+        let pollers = config.pollers();
+        let each = uplink_queues.div_ceil(pollers);
+        Self::plan(&config.frames, config.max_pods, pollers, each, mtu)
     }
 
     /// Whether packets of this MTU fit frames of this size.

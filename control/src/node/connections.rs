@@ -20,7 +20,7 @@ const ENTRY_V6: u64 = 129;
 pub(super) fn check_memory(path: &Path, wanted: &daemon::Connections) -> Result<(), RunError> {
     let Some(memory) = fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| total(&text))
+        .and_then(|text| kilobytes(&text, "MemTotal:"))
     else {
         return Ok(());
     };
@@ -30,9 +30,14 @@ pub(super) fn check_memory(path: &Path, wanted: &daemon::Connections) -> Result<
     })
 }
 
-fn too_large(path: &Path, wanted: &daemon::Connections, memory: u64) -> Option<Diagnostic> {
+/// Bytes that the tables of connections take: IPv4's, and IPv6's.
+pub(super) fn bytes(wanted: &daemon::Connections) -> (u64, u64) {
     let v4 = u64::from(wanted.entries) * ENTRY_V4;
-    let v6 = u64::from(wanted.entries_v6) * ENTRY_V6;
+    (v4, u64::from(wanted.entries_v6) * ENTRY_V6)
+}
+
+fn too_large(path: &Path, wanted: &daemon::Connections, memory: u64) -> Option<Diagnostic> {
+    let (v4, v6) = bytes(wanted);
     if v4 + v6 <= memory {
         return None;
     }
@@ -50,11 +55,9 @@ fn too_large(path: &Path, wanted: &daemon::Connections, memory: u64) -> Option<D
     Some(Diagnostic::error(message).help("lower them; their memory is taken at start"))
 }
 
-/// `MemTotal` of `/proc/meminfo`, in bytes.
-fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// A line of `/proc/meminfo`, such as `MemTotal:`, in bytes.
+pub(super) fn kilobytes(meminfo: &str, field: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes << 10)
 }
@@ -136,6 +139,7 @@ mod tests {
 
     #[test]
     fn the_machines_memory_is_read() {
+        let total = |text| kilobytes(text, "MemTotal:");
         assert_eq!(
             total("MemTotal:        2048 kB\nMemFree: 1 kB\n"),
             Some(2 << 20)

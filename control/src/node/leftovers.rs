@@ -28,6 +28,14 @@ pub(super) fn lock() -> Result<Lock, RunError> {
     })
 }
 
+/// Whether a daemon holds the lock, by the sockets of a network namespace (`/proc/net/unix`).
+pub(super) fn is_held(sockets: &str) -> bool {
+    let abstract_name = format!("@{NAME}");
+    sockets
+        .lines()
+        .any(|line| line.split_whitespace().next_back() == Some(&abstract_name))
+}
+
 /// What was taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cleaned {

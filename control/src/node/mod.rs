@@ -6,6 +6,7 @@
 mod answer;
 mod budget;
 mod capture;
+mod checksystem;
 mod connections;
 mod error;
 mod events;
@@ -35,6 +36,7 @@ mod telemetry;
 mod vitals;
 
 pub use budget::Budget;
+pub use checksystem::{Asked, Finding, State, checksystem};
 pub use error::RunError;
 pub(crate) use host_ports::HostPorts;
 pub use leftovers::{Cleaned, cleanup};

@@ -278,7 +278,7 @@ impl Pollers {
 }
 
 /// Pins the calling thread to a core, and looks whether it is there.
-fn pin(core: u16) -> Result<(), RunError> {
+pub(super) fn pin(core: u16) -> Result<(), RunError> {
     let failed = |errno: nix::errno::Errno| RunError::Core {
         core,
         source: errno.into(),

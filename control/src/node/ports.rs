@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use encap::eth::MacAddr;
@@ -15,8 +16,8 @@ use super::tally::Tally;
 use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
 use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::{Uplink, UplinkMode};
-use crate::netlink::Link;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
+use crate::netlink::{Link, Mirror};
 use crate::xdp::{
     EndpointAttachment, EndpointProgram, NatPorts, NicAttachment, NicConfig, NicMode, NicProgram,
 };
@@ -509,6 +510,20 @@ impl Node {
             }
         }
     }
+}
+
+/// An uplink's link.
+pub(super) fn uplink_link<'m>(
+    config: &Path,
+    uplink: &Uplink,
+    mirror: &'m Mirror,
+) -> Result<&'m Link, RunError> {
+    let interface = &uplink.interface.value;
+    let link = mirror.link_by_name(interface);
+    link.ok_or_else(|| RunError::NoUplink {
+        config: config.to_owned(),
+        interface: interface.clone(),
+    })
 }
 
 /// Refuses a link whose packets do not fit frames of `frame` bytes.

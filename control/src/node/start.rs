@@ -23,8 +23,6 @@ use crate::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
 
 /// MTU where no uplink says one.
 pub(super) const DEFAULT_MTU: u32 = 1500;
-/// Bytes of the largest frame.
-const LARGEST_FRAME: u32 = 4096;
 
 /// Sets everything up and starts the pollers.
 pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
@@ -57,31 +55,19 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     );
 
     let mirror = Mirror::new()?;
-    let count = config.cores.len().max(1) as u32;
+    let count = config.pollers();
     let mut mtu = 0;
     let mut queues = 0;
     for uplink in &config.uplinks {
-        let interface = &uplink.interface.value;
-        let Some(link) = mirror.link_by_name(interface) else {
-            return Err(RunError::NoUplink {
-                config: path.to_owned(),
-                interface: interface.clone(),
-            });
-        };
-        ports::check_mtu(link, config.frames.size.unwrap_or(LARGEST_FRAME))?;
+        let link = ports::uplink_link(path, uplink, &mirror)?;
+        ports::check_mtu(link, config.frames.largest())?;
         mtu = mtu.max(link.mtu);
         queues += ports::uplink_queues(uplink, count)?;
     }
     if mtu == 0 {
         mtu = DEFAULT_MTU;
     }
-    let budget = Budget::plan(
-        &config.frames,
-        config.max_pods,
-        count,
-        queues.div_ceil(count),
-        mtu,
-    );
+    let budget = Budget::of(&config, queues, mtu);
     tracing::info!("{budget}");
     let shares = vec![budget.per_poller; count as usize];
     let (area, mut parts) = UmemArea::new(&shares, budget.frame_size, false)?;

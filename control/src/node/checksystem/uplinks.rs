@@ -1,0 +1,337 @@
+//! The uplinks: what the daemon asks of them, and what of it can be seen without touching them.
+
+use std::path::Path;
+
+use fastpath::io::xsk::ethtool::{self, Channels, Offloads};
+
+use super::finding::Finding;
+use crate::config::DaemonConfig;
+use crate::config::daemon::{Uplink, UplinkMode};
+use crate::netlink::features::{XdpFeatures, xdp_features};
+use crate::netlink::{Link, Mirror};
+use crate::node::ports;
+use crate::words::counted;
+use crate::xdp::{AttachError, programs_on};
+
+/// Our program on an uplink.
+const OURS: &str = "caracal_nic";
+/// The largest MTU that XDP takes in one piece, whatever the driver.
+const WHOLE_MTU: u32 = 3498;
+
+/// What was seen of the uplinks.
+pub(super) struct Seen {
+    pub(super) findings: Vec<Finding>,
+    /// Queues that are served, of all together.
+    pub(super) queues: u32,
+    /// The largest MTU; 0 without uplinks.
+    pub(super) mtu: u32,
+}
+
+/// Looks at each.
+pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen {
+    let mut seen = Seen {
+        findings: Vec::new(),
+        queues: 0,
+        mtu: 0,
+    };
+    if config.uplinks.is_empty() {
+        seen.findings.push(Finding::warn(
+            "uplink",
+            "none is named: pods reach each other and the host, and nothing else",
+            "name one in `uplinks` of caracal.yaml, or here with --interface",
+        ));
+    }
+    for uplink in &config.uplinks {
+        let name = &uplink.interface.value;
+        let link = match ports::uplink_link(path, uplink, mirror) {
+            Ok(link) => link,
+            Err(error) => {
+                let finding = Finding::refused("uplink", &error);
+                seen.findings.push(finding.of(name));
+                continue;
+            }
+        };
+        seen.mtu = seen.mtu.max(link.mtu);
+        let queues = ports::uplink_queues(uplink, config.pollers());
+        seen.queues += queues.as_ref().map_or(1, |queues| *queues);
+        let facts = Facts::gather(link);
+        let mut findings = vec![summary(uplink, link, &facts, config.pollers())];
+        findings.extend(
+            queues
+                .err()
+                .map(|error| Finding::refused("uplink-queues", &error)),
+        );
+        findings.extend(mtu(link, config.frames.largest()));
+        findings.extend(driver(uplink, &facts));
+        findings.extend(program(name, &facts));
+        findings.extend(place(link, mirror));
+        findings.extend(tags(link, mirror, facts.offloads));
+        seen.findings
+            .extend(findings.into_iter().map(|it| it.of(name)));
+    }
+    seen
+}
+
+/// What the kernel and the driver say.
+struct Facts {
+    driver: String,
+    channels: Option<Channels>,
+    offloads: Offloads,
+    /// `None`: nobody says.
+    features: Option<XdpFeatures>,
+    /// Programs on it: names, where they can be seen, and numbers.
+    programs: Vec<(String, u32)>,
+}
+
+impl Facts {
+    fn gather(link: &Link) -> Self {
+        let name = &link.name;
+        Self {
+            driver: ethtool::driver(name).unwrap_or_else(|_| "unknown".to_owned()),
+            channels: ethtool::channels(name).ok(),
+            offloads: ethtool::offloads(name).unwrap_or_default(),
+            features: xdp_features(link.ifindex).ok().flatten(),
+            programs: programs_on(name).unwrap_or_default(),
+        }
+    }
+}
+
+/// What it is.
+fn summary(uplink: &Uplink, link: &Link, facts: &Facts, pollers: u32) -> Finding {
+    let check = "uplink";
+    let queues = match facts.channels {
+        Some(channels) => counted(channels.queues().into(), "queue"),
+        None => "1 queue (the driver does not say)".to_owned(),
+    };
+    let xdp = match facts.features {
+        None => {
+            "native XDP and zero-copy not tried: the kernel does not say before 6.3, and to try would disturb it"
+        }
+        Some(features) if !features.has_native() => "no native XDP",
+        Some(features) if !features.has_zero_copy() => "native XDP, no zero-copy",
+        Some(_) if uplink.mode == UplinkMode::Copy => {
+            "native XDP, zero-copy not wanted (`mode: copy`)"
+        }
+        Some(_) => "native XDP, zero-copy offered (not tried: it would reset the link)",
+    };
+    let found = format!(
+        "driver {}, {queues} for {}, MTU {}, {xdp}",
+        facts.driver,
+        counted(pollers.into(), "poller"),
+        link.mtu
+    );
+    if link.is_up() {
+        return Finding::ok(check, found);
+    }
+    let todo = format!("`ip link set {} up`, and look at the cable", link.name);
+    Finding::warn(check, format!("it is down; {found}"), todo)
+}
+
+/// Whether packets fit frames, and what drivers take.
+fn mtu(link: &Link, frame: u32) -> Option<Finding> {
+    let check = "uplink-mtu";
+    if let Err(error) = ports::check_mtu(link, frame) {
+        return Some(Finding::refused(check, &error));
+    }
+    let found = format!(
+        "MTU {}: with more than {WHOLE_MTU} a packet is in pieces, and drivers refuse XDP (not tried)",
+        link.mtu
+    );
+    let todo = format!("lower it to {WHOLE_MTU} or less, here and on the network");
+    (link.mtu > WHOLE_MTU).then(|| Finding::warn(check, found, todo))
+}
+
+/// Whether the driver does what the configuration wants.
+fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
+    let ifname = uplink.interface.value.clone();
+    let mut findings = Vec::new();
+    if facts.offloads.lro {
+        findings.push(Finding::warn(
+            "uplink-offloads",
+            "LRO is on, and drivers refuse native XDP with it",
+            format!("`ethtool -K {ifname} lro off`"),
+        ));
+    }
+    let Some(features) = facts.features else {
+        return findings;
+    };
+    match uplink.mode {
+        UplinkMode::Generic if !features.has_native() => findings.push(Finding::warn(
+            "uplink-xdp",
+            "generic XDP: about ten times slower than native",
+            "another NIC, if that is too slow",
+        )),
+        UplinkMode::Generic => {}
+        _ if !features.has_native() => {
+            let error = AttachError::NoNativeXdp { ifname };
+            findings.push(Finding::refused("uplink-xdp", &error));
+        }
+        UplinkMode::ZeroCopy if !features.has_zero_copy() => findings.push(Finding::missing(
+            "uplink-zero-copy",
+            format!(
+                "`mode: zero-copy`, and its driver ({}) has none",
+                facts.driver
+            ),
+            "`mode: auto` or `copy` in caracal.yaml",
+        )),
+        _ => {}
+    }
+    findings
+}
+
+/// Whether another program is there.
+fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
+    let check = "uplink-program";
+    let (name, id) = facts.programs.first()?;
+    if name == OURS {
+        return Some(Finding::ok(check, "the daemon's own is attached"));
+    }
+    let holder = format!(" {name:?} (id {id})");
+    let ifname = ifname.to_owned();
+    Some(Finding::refused(
+        check,
+        &AttachError::Held { ifname, holder },
+    ))
+}
+
+/// Bonds, bridges and VLANs.
+fn place(link: &Link, mirror: &Mirror) -> Vec<Finding> {
+    let check = "uplink-place";
+    let mut findings = Vec::new();
+    if let Some(kind @ ("bond" | "team" | "vlan" | "bridge" | "macvlan" | "ipvlan")) =
+        link.kind.as_deref()
+    {
+        findings.push(Finding::warn(
+            check,
+            format!("it is a {kind}: not tested as an uplink"),
+            "take the physical interface, if its packets have no tags and the addresses can be there",
+        ));
+    }
+    if let Some(master) = link.master.and_then(|index| mirror.link(index)) {
+        let kind = master.kind.as_deref().unwrap_or("device");
+        let what = format!("it is part of the {kind} {}", master.name);
+        let (found, todo) = match kind {
+            "vrf" => (
+                "whose routes are not in table main, which is the one that is read",
+                "take it out of the VRF",
+            ),
+            _ => (
+                "which has the addresses, and by which routes lead: no packet of a pod would leave here",
+                "give it the addresses itself, outside of that, and try on a node that carries nothing you need",
+            ),
+        };
+        findings.push(Finding::warn(check, format!("{what}, {found}"), todo));
+    }
+    findings
+}
+
+/// VLANs on top of an uplink whose tags the NIC takes off: XDP would not see whose packet it is.
+fn tags(link: &Link, mirror: &Mirror, offloads: Offloads) -> Option<Finding> {
+    let on_top = |other: &&Link| {
+        other.kind.as_deref() == Some("vlan")
+            && other.peer == Some(link.ifindex)
+            && other.peer_netns.is_none()
+    };
+    let vlan = mirror.links().find(on_top).filter(|_| offloads.rx_vlan)?;
+    Some(Finding::warn(
+        "uplink-vlan",
+        format!(
+            "{} is on top of it, and it takes tags off before XDP sees them: packets of that VLAN may be taken for the uplink's own",
+            vlan.name
+        ),
+        format!("`ethtool -K {} rxvlan off`", link.name),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+    use crate::config::{Located, Source, Span};
+
+    fn facts(features: Option<u64>) -> Facts {
+        Facts {
+            driver: "ice".to_owned(),
+            channels: None,
+            offloads: Offloads::default(),
+            features: features.map(XdpFeatures::from_bits),
+            programs: Vec::new(),
+        }
+    }
+
+    fn uplink(mode: UplinkMode) -> Uplink {
+        let at = Span {
+            source: Source::new("caracal.yaml", ""),
+            start: 0,
+            len: 0,
+        };
+        let value = "ens1f0".to_owned();
+        Uplink {
+            interface: Located { value, at },
+            queues: None,
+            mode,
+        }
+    }
+
+    const NONE: Option<u64> = Some(0);
+    const NATIVE: Option<u64> = Some(0b11);
+    const ZERO_COPY: Option<u64> = Some(0b1011);
+
+    #[test]
+    fn what_the_driver_lacks_is_missing_only_if_it_is_wanted() {
+        use UplinkMode::{Auto, Copy, Generic, ZeroCopy};
+        let said = |mode, features| {
+            let all = driver(&uplink(mode), &facts(features));
+            all.first().map(|finding| finding.state)
+        };
+        for mode in [Auto, Copy, ZeroCopy, Generic] {
+            assert_eq!(said(mode, ZERO_COPY), None);
+            assert_eq!(said(mode, None), None, "nobody says");
+        }
+        assert_eq!(said(Auto, NATIVE), None);
+        assert_eq!(said(ZeroCopy, NATIVE), Some(State::Missing));
+        assert_eq!(said(Auto, NONE), Some(State::Missing));
+        assert_eq!(said(Copy, NONE), Some(State::Missing));
+        assert_eq!(said(Generic, NONE), Some(State::Warn));
+    }
+
+    #[test]
+    fn what_was_not_tried_is_said() {
+        let link = Link {
+            admin_up: true,
+            mtu: 1500,
+            ..Link::default()
+        };
+        let said = |features| summary(&uplink(UplinkMode::Auto), &link, &facts(features), 2).found;
+        assert!(said(None).contains("not tried"), "{}", said(None));
+        assert!(said(ZERO_COPY).contains("zero-copy offered (not tried"));
+        assert!(said(NATIVE).ends_with("native XDP, no zero-copy"));
+        let down = Link::default();
+        let finding = summary(&uplink(UplinkMode::Auto), &down, &facts(NATIVE), 2);
+        assert_eq!(finding.state, State::Warn);
+    }
+
+    #[test]
+    fn lro_is_in_the_way() {
+        let mut facts = facts(NATIVE);
+        facts.offloads.lro = true;
+        let all = driver(&uplink(UplinkMode::Auto), &facts);
+        assert_eq!(all[0].check, "uplink-offloads");
+        assert_eq!(all[0].todo.as_deref(), Some("`ethtool -K ens1f0 lro off`"));
+    }
+
+    #[test]
+    fn our_own_program_is_no_strangers() {
+        let mut facts = facts(NATIVE);
+        assert_eq!(program("ens1f0", &facts), None);
+        facts.programs = vec![(OURS.to_owned(), 7)];
+        assert_eq!(program("ens1f0", &facts).unwrap().state, State::Ok);
+        facts.programs = vec![("cil_xdp_entry".to_owned(), 8)];
+        let finding = program("ens1f0", &facts).unwrap();
+        assert_eq!(finding.state, State::Missing);
+        assert!(
+            finding.found.contains("\"cil_xdp_entry\" (id 8)"),
+            "{finding:?}"
+        );
+    }
+}

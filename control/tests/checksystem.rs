@@ -1,0 +1,552 @@
+//! `caracal node checksystem` on nodes that are bad in one way each: in network namespaces, as root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use control::netlink::NetNs;
+use control::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
+use fastpath::io::xsk::test_support::{reap_at_end, skip, skipped_without};
+use serde_json::Value;
+
+const RESOURCES: &str = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: node}\nspec: {bgp: {ipv4Address: 192.0.2.1/24}}\n\
+                         ---\napiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: pods}\n\
+                         spec: {cidr: 10.65.0.0/16, vxlanMode: Always}\n";
+const CONFIG: &str =
+    "nodeName: node\nuplinks: [{interface: eth0}]\nmaxPods: 8\nmetrics: off\nhealth: off\n";
+
+/// A node with an uplink and nothing wrong with it.
+struct Lab {
+    name: String,
+    dir: PathBuf,
+}
+
+/// What is said of one check: of what, its state, what was found and what to do.
+#[derive(Debug)]
+struct Said {
+    of: String,
+    state: String,
+    found: String,
+    todo: String,
+}
+
+impl Lab {
+    /// `None`: the test is skipped, aloud.
+    fn new(test: &str) -> Option<Self> {
+        if skipped_without(test, &["ip"]) {
+            return None;
+        }
+        reap_at_end();
+        let name = format!("car-{}-{test}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        NetNs::create(&name).unwrap();
+        let lab = Self { name, dir };
+        fs::create_dir_all(lab.dir.join("conf.d")).unwrap();
+        lab.resources(RESOURCES);
+        lab.config(CONFIG);
+        lab.ip("link set lo up");
+        lab.ip("link add eth0 numrxqueues 1 numtxqueues 1 type veth peer name wire numrxqueues 1 numtxqueues 1");
+        lab.ip("link set wire up");
+        lab.ip("link set eth0 up");
+        lab.ip("addr add 192.0.2.1/24 dev eth0");
+        Some(lab)
+    }
+
+    fn config(&self, text: &str) {
+        let socket = self.dir.join("control.sock");
+        let text = format!("{text}controlSocket: {}\n", socket.display());
+        fs::write(self.dir.join("caracal.yaml"), text).unwrap();
+    }
+
+    fn resources(&self, text: &str) {
+        fs::write(self.dir.join("conf.d/all.yaml"), text).unwrap();
+    }
+
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        NetNs::named(&self.name).unwrap().run(work).unwrap()
+    }
+
+    fn ip(&self, arguments: &str) {
+        assert!(self.may_ip(arguments), "ip {arguments}");
+    }
+
+    fn may_ip(&self, arguments: &str) -> bool {
+        let mut command = Command::new("ip");
+        command.args(["-n", &self.name]).args(arguments.split(' '));
+        command.output().unwrap().status.success()
+    }
+
+    fn caracal(&self, words: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+        command.args(words.split(' ')).arg("--config");
+        command.arg(self.dir.join("caracal.yaml"));
+        self.within(|| command.output()).unwrap()
+    }
+
+    /// All that is said, by check; of a check with several lines the last.
+    fn check(&self) -> (BTreeMap<String, Said>, Value, Option<i32>) {
+        let output = self.caracal("node checksystem -o json");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut all = BTreeMap::new();
+        for it in answer["checks"].as_array().unwrap() {
+            let said = Said {
+                of: text(&it["of"]),
+                state: text(&it["state"]),
+                found: text(&it["found"]),
+                todo: text(&it["todo"]),
+            };
+            assert_eq!(said.todo.is_empty(), said.state == "ok", "{said:?}");
+            all.insert(text(&it["check"]), said);
+        }
+        (all, answer, output.status.code())
+    }
+
+    /// One check's line.
+    #[track_caller]
+    fn says(&self, check: &str, state: &str, words: &[&str]) {
+        let (all, answer, _) = self.check();
+        let said = all.get(check);
+        let said = said.unwrap_or_else(|| panic!("no {check}: {answer:#}"));
+        assert_eq!(said.state, state, "{said:?}");
+        for word in words {
+            let line = format!("{} {} -> {}", said.of, said.found, said.todo);
+            assert!(line.contains(word), "{word:?} is missing in: {line}");
+        }
+    }
+
+    /// What the daemon says when it does not start.
+    fn refusal(&self) -> String {
+        let output = self.caracal("run");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The line says what the daemon says.
+    #[track_caller]
+    fn agrees(&self, check: &str) {
+        let (mut all, answer, code) = self.check();
+        let said = all.remove(check);
+        let said = said.unwrap_or_else(|| panic!("no {check}: {answer:#}"));
+        assert_eq!(
+            (said.state.as_str(), code),
+            ("missing", Some(1)),
+            "{said:?}"
+        );
+        assert_eq!(answer["usable"], false);
+        let refusal = self.refusal();
+        assert!(refusal.contains(&said.found), "{said:?} and {refusal}");
+        assert!(refusal.contains(&said.todo), "{said:?} and {refusal}");
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = NetNs::delete(&self.name);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Every check that the sources name is in the documentation.
+#[test]
+fn every_check_is_documented() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let documented = fs::read_to_string(format!("{root}/docs/operator.md")).unwrap();
+    let mut checks = 0;
+    for file in fs::read_dir(format!("{root}/control/src/node/checksystem")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let calls = [
+            "::ok(",
+            "::warn(",
+            "::missing(",
+            "::refused(",
+            "check = ",
+            "socket(",
+            "[(",
+        ];
+        for call in calls {
+            for after in text.split(call).skip(1) {
+                let word = after
+                    .trim_start()
+                    .strip_prefix('"')
+                    .and_then(|it| it.split_once('"'));
+                let Some((word, _)) =
+                    word.filter(|(word, _)| word.starts_with(|c: char| c.is_ascii_lowercase()))
+                else {
+                    continue;
+                };
+                checks += 1;
+                assert!(
+                    documented.contains(&format!("`{word}`")),
+                    "{word} is not in docs/operator.md"
+                );
+            }
+        }
+    }
+    assert!(checks > 40, "{checks}");
+}
+
+#[test]
+fn a_good_node_lacks_nothing() {
+    let Some(lab) = Lab::new("cs-good") else {
+        return;
+    };
+    let (all, answer, code) = lab.check();
+    assert_eq!(answer["schema"], "caracal.checksystem/v1");
+    assert_eq!(
+        (answer["missing"].as_u64(), answer["usable"].as_bool()),
+        (Some(0), Some(true)),
+        "{answer:#}"
+    );
+    let warnings = answer["warnings"].as_u64().unwrap();
+    assert_eq!(code, Some(if warnings == 0 { 0 } else { 5 }));
+    for check in [
+        "kernel",
+        "af-xdp",
+        "xdp-programs",
+        "config",
+        "resources",
+        "uplink",
+        "cores",
+        "memory",
+        "pods",
+        "host-port",
+        "vxlan",
+    ] {
+        assert_eq!(all[check].state, "ok", "{check}: {:?}", all[check]);
+    }
+    assert!(
+        all["resources"].found.starts_with("2 resources in "),
+        "{all:?}"
+    );
+    assert!(
+        all["uplink"]
+            .found
+            .contains("driver veth, 1 queue for 1 poller, MTU 1500"),
+        "{all:?}"
+    );
+    // Nothing stays behind.
+    let links = lab
+        .within(|| Command::new("ip").args(["-br", "link"]).output())
+        .unwrap();
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    assert_eq!(links.lines().count(), 3, "{links}");
+    assert!(!lab.dir.join("control.sock").exists());
+}
+
+#[test]
+fn what_the_daemon_refuses_is_missing_in_its_own_words() {
+    let Some(lab) = Lab::new("cs-refused") else {
+        return;
+    };
+    lab.config("nodeName: node\nuplinks: [{interface: eth7}]\n");
+    lab.agrees("uplink");
+    lab.config(&format!("{CONFIG}pollers: {{cores: [4000]}}\n"));
+    lab.agrees("cores");
+    lab.config(CONFIG);
+    lab.ip("link set eth0 mtu 3499");
+    lab.says("uplink-mtu", "warn", &["MTU 3499", "drivers refuse"]);
+    lab.ip("link set eth0 mtu 9000");
+    lab.agrees("uplink-mtu");
+    lab.ip("link set eth0 mtu 1500");
+    lab.config("nodeName: node\nuplinks: [{interface: eth0, queues: 3}]\n");
+    lab.agrees("uplink-queues");
+    lab.config(CONFIG);
+    if lab.may_ip("link add dummy9 type dummy") {
+        lab.ip("link set dummy9 up");
+        lab.config("nodeName: node\nmetrics: off\nhealth: off\nuplinks: [{interface: dummy9}]\n");
+        let (all, _, _) = lab.check();
+        if all.contains_key("uplink-xdp") {
+            lab.agrees("uplink-xdp");
+        } else {
+            skip("uplink-xdp", "the kernel does not say what drivers can do");
+        }
+    }
+}
+
+#[test]
+fn a_strangers_program_is_in_the_way() {
+    let Some(lab) = Lab::new("cs-stranger") else {
+        return;
+    };
+    let hold = || {
+        let config = EndpointConfig {
+            fail_mode: FailMode::Open,
+            max_endpoints: 1,
+            queues: 1,
+        };
+        let mut program = EndpointProgram::load(&config).unwrap();
+        let pins = PinDir::open().unwrap();
+        let attached = program.attach("eth0", &pins).unwrap();
+        lab.says(
+            "uplink-program",
+            "missing",
+            &[
+                "eth0",
+                "held by another XDP program",
+                "caracal_pod",
+                "detach it",
+            ],
+        );
+        lab.agrees("uplink-program");
+        program.detach(attached).unwrap();
+        pins.remove_if_empty();
+    };
+    lab.within(hold);
+    assert!(!lab.check().0.contains_key("uplink-program"));
+}
+
+#[test]
+fn uplinks_in_strange_places_are_warned_about() {
+    let Some(lab) = Lab::new("cs-places") else {
+        return;
+    };
+    lab.ip("link set eth0 down");
+    lab.says("uplink", "warn", &["it is down", "`ip link set eth0 up`"]);
+    lab.ip("link set eth0 up");
+    if lab.may_ip("link add br0 type bridge") {
+        lab.ip("link set eth0 master br0");
+        lab.says("uplink-place", "warn", &["eth0", "part of the bridge br0"]);
+        lab.ip("link delete br0");
+        assert!(!lab.check().0.contains_key("uplink-place"));
+    }
+    if lab.may_ip("link add link eth0 name eth0.7 type vlan id 7") {
+        let (all, _, _) = lab.check();
+        // Where the device takes tags off.
+        if all.contains_key("uplink-vlan") {
+            lab.says(
+                "uplink-vlan",
+                "warn",
+                &["eth0.7 is on top of it", "`ethtool -K eth0 rxvlan off`"],
+            );
+        }
+        lab.ip("link delete eth0.7");
+        assert!(!lab.check().0.contains_key("uplink-vlan"));
+    }
+    if lab.may_ip("link add bond7 type bond") {
+        lab.config("nodeName: node\nuplinks: [{interface: bond7}]\n");
+        lab.says("uplink-place", "warn", &["it is a bond: not tested"]);
+        lab.config(CONFIG);
+    }
+    let output = lab.caracal("node checksystem -i wire -i eth0 -o json");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let uplinks = answer["checks"].as_array().unwrap().iter();
+    let uplinks = uplinks.filter(|it| it["check"] == "uplink");
+    let names: Vec<_> = uplinks.map(|it| it["of"].as_str().unwrap()).collect();
+    assert_eq!(names, ["wire", "eth0"]);
+    lab.config("nodeName: node\n");
+    lab.says("uplink", "warn", &["none is named", "--interface"]);
+}
+
+#[test]
+fn others_that_move_packets_are_warned_about() {
+    let Some(lab) = Lab::new("cs-others") else {
+        return;
+    };
+    if lab.may_ip("link add vxlan.calico type vxlan id 4096 dstport 4789") {
+        lab.ip("link set vxlan.calico up");
+        lab.says(
+            "vxlan",
+            "warn",
+            &[
+                "the kernel's vxlan.calico has UDP port 4789",
+                "`ip link delete vxlan.calico`",
+            ],
+        );
+        lab.ip("link delete vxlan.calico");
+    }
+    let socket = lab
+        .within(|| std::net::UdpSocket::bind("0.0.0.0:4789"))
+        .unwrap();
+    lab.says("vxlan", "warn", &["somebody has UDP port 4789", "ss -lunp"]);
+    drop(socket);
+    lab.says("vxlan", "ok", &[]);
+    if lab.may_ip("link add bpfin.cali type dummy") {
+        lab.says("calico", "warn", &["BPF dataplane was here (bpfin.cali)"]);
+        lab.ip("link delete bpfin.cali");
+        lab.ip("link add cilium_host type dummy");
+        lab.says("cilium", "warn", &["cilium_host"]);
+        lab.ip("link add caracal0 type dummy");
+        lab.says("host-port", "missing", &["caracal0 is there", "rename it"]);
+    }
+}
+
+#[test]
+fn rules_of_calico_and_of_kube_proxy_are_seen() {
+    let test = "cs-rules";
+    if skipped_without(test, &["nft"]) {
+        return;
+    }
+    let Some(lab) = Lab::new(test) else { return };
+    lab.says("calico", "ok", &[]);
+    lab.says("kube-proxy", "ok", &[]);
+    let nft = |line: &str| {
+        let output = lab.within(|| Command::new("nft").args(line.split(' ')).output());
+        assert!(output.unwrap().status.success(), "nft {line}");
+    };
+    nft("add table ip filter");
+    nft("add chain ip filter cali-INPUT");
+    lab.says(
+        "calico",
+        "warn",
+        &["chains `cali-…`", "boot, or remove them"],
+    );
+    lab.config(&format!(
+        "{CONFIG}source: felix\nfelixSocket: {0}/felix.sock\nmtuFile: {0}/mtu\n",
+        lab.dir.display()
+    ));
+    lab.says("resources", "ok", &["from Felix"]);
+    lab.says("calico", "warn", &["cali-…"]);
+    lab.says("mtu-file", "ok", &[]);
+    lab.config(CONFIG);
+    nft("delete table ip filter");
+    nft("add table ip kube-proxy");
+    nft("add chain ip kube-proxy services");
+    lab.says("kube-proxy", "warn", &["reach no service", "cluster DNS"]);
+}
+
+#[test]
+fn pods_that_would_be_cut_off_are_named() {
+    let Some(lab) = Lab::new("cs-pods") else {
+        return;
+    };
+    for pod in ["cali1", "cali2"] {
+        lab.ip(&format!("link add {pod} numrxqueues 1 numtxqueues 1 type veth peer name {pod}-pod numrxqueues 1 numtxqueues 1"));
+    }
+    lab.ip("link set cali1-pod name pod1");
+    lab.ip("link set cali2-pod name pod2");
+    lab.says(
+        "pods",
+        "warn",
+        &[
+            "closed from the start",
+            "cali1, cali2",
+            "export the endpoints",
+        ],
+    );
+    let endpoint = |pod: u8| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {{name: node-k8s-p{pod}-eth0, namespace: x}}\n\
+             spec: {{node: node, orchestrator: k8s, pod: p{pod}, endpoint: eth0, interfaceName: cali{pod}, ipNetworks: \
+             [10.65.0.{pod}/32]}}\n"
+        )
+    };
+    lab.resources(&format!("{RESOURCES}{}{}", endpoint(1), endpoint(2)));
+    lab.says("pods", "ok", &["2 interfaces here"]);
+    lab.config("nodeName: node\npollers: {cores: [0, 1]}\n");
+    lab.says(
+        "pod-queues",
+        "warn",
+        &[
+            "fewer queues than 2 pollers",
+            "cali1, cali2",
+            "\"num_queues\": 2",
+        ],
+    );
+    lab.config(CONFIG);
+    lab.ip("link set cali2 mtu 9000");
+    lab.says("pod-mtu", "warn", &["closed: cali2", "lower the MTU"]);
+    lab.config(&format!("{CONFIG}failMode: open\n"));
+    lab.within(|| fs::write("/proc/sys/net/ipv4/ip_forward", "0"))
+        .unwrap();
+    lab.says(
+        "forwarding",
+        "warn",
+        &["the kernel does not forward", "net.ipv4.ip_forward=1"],
+    );
+    lab.within(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+        .unwrap();
+    lab.says(
+        "forwarding",
+        "warn",
+        &["does not answer ARP", "cali1, cali2", "proxy_arp=1"],
+    );
+}
+
+#[test]
+fn bad_files_and_places_are_named() {
+    let Some(lab) = Lab::new("cs-files") else {
+        return;
+    };
+    let taken = lab.within(|| TcpListener::bind("127.0.0.1:9191")).unwrap();
+    lab.config("nodeName: node\nuplinks: [{interface: eth0}]\n");
+    lab.says("metrics", "warn", &["127.0.0.1:9191", "ss -ltnp"]);
+    lab.says("health", "ok", &["127.0.0.1:9199 is free"]);
+    drop(taken);
+    lab.resources(&RESOURCES.replace("10.65.0.0/16", "10.65.0.0/99"));
+    lab.says(
+        "resources",
+        "missing",
+        &["1 error; the first: ", "all.yaml:9:", "caracal validate -f"],
+    );
+    lab.resources(&RESOURCES.replace("name: node", "name: other"));
+    lab.says(
+        "resources",
+        "missing",
+        &["no Node resource is called `node`", "--node node"],
+    );
+    lab.resources(&RESOURCES.replace("10.65.0.0/16, vxlanMode: Always", "fd00:65::/64"));
+    lab.within(|| fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"))
+        .unwrap();
+    lab.says("ipv6", "warn", &["switched off"]);
+    lab.config("nodeNam: node\n");
+    lab.says("config", "missing", &["caracal.yaml:1:1: "]);
+    assert!(!lab.check().0.contains_key("resources"));
+    fs::remove_file(lab.dir.join("caracal.yaml")).unwrap();
+    lab.says("config", "missing", &["No such file"]);
+}
+
+#[test]
+fn a_host_endpoint_needs_nft() {
+    let Some(lab) = Lab::new("cs-nft") else {
+        return;
+    };
+    lab.says("nftables", "ok", &["not needed"]);
+    let host = "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: node-eth0}\n\
+                spec: {node: node, interfaceName: eth0}\n";
+    lab.resources(&format!("{RESOURCES}{host}"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    command
+        .args(["node", "checksystem", "--config"])
+        .arg(lab.dir.join("caracal.yaml"));
+    let text = String::from_utf8(lab.within(|| command.output()).unwrap().stdout).unwrap();
+    let line = text.lines().find(|line| {
+        line.contains("nftables ") || line.contains("a host endpoint of this node: no program")
+    });
+    assert!(line.is_some(), "{text}");
+    lab.config(&format!("{CONFIG}hostEndpoints: forwarded-only\n"));
+    lab.says("nftables", "ok", &["not needed"]);
+}
+
+#[test]
+fn without_privileges_that_is_said_first() {
+    let Some(lab) = Lab::new("cs-user") else {
+        return;
+    };
+    if skipped_without("without_privileges_that_is_said_first", &["setpriv"]) {
+        return;
+    }
+    let copy = lab.dir.join("caracal");
+    fs::copy(env!("CARGO_BIN_EXE_caracal"), &copy).unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&copy);
+    command
+        .args(["node", "checksystem", "--config"])
+        .arg(lab.dir.join("caracal.yaml"));
+    let output = lab.within(|| command.output()).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for line in [
+        "MISSING  capabilities",
+        "MISSING  af-xdp",
+        "MISSING  xdp-programs",
+    ] {
+        assert!(text.contains(line), "{line} is missing in: {text}");
+    }
+    assert!(text.contains("this process lacks CAP_NET_ADMIN"), "{text}");
+}
