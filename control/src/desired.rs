@@ -390,6 +390,16 @@ pub enum EndpointToHost {
     Reject,
 }
 
+impl EndpointToHost {
+    /// As Calico writes them.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("Drop", Self::Drop),
+        ("Accept", Self::Accept),
+        ("Return", Self::Return),
+        ("Reject", Self::Reject),
+    ];
+}
+
 /// What becomes of packets to service prefixes that were not translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum ServiceLoopPrevention {
@@ -402,6 +412,15 @@ pub enum ServiceLoopPrevention {
     Disabled,
 }
 
+impl ServiceLoopPrevention {
+    /// As Calico writes them.
+    pub const WORDS: [(&'static str, Self); 3] = [
+        ("Drop", Self::Drop),
+        ("Reject", Self::Reject),
+        ("Disabled", Self::Disabled),
+    ];
+}
+
 /// Which destinations natOutgoing leaves alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum NatExclusions {
@@ -410,6 +429,14 @@ pub enum NatExclusions {
     IpPoolsOnly,
     /// All pools and all nodes' addresses.
     IpPoolsAndHostIps,
+}
+
+impl NatExclusions {
+    /// As Calico writes them.
+    pub const WORDS: [(&'static str, Self); 2] = [
+        ("IPPoolsOnly", Self::IpPoolsOnly),
+        ("IPPoolsAndHostIPs", Self::IpPoolsAndHostIps),
+    ];
 }
 
 /// Felix settings that the dataplane acts on, with Calico's defaults filled in.

@@ -33,6 +33,11 @@ fn commands(out: &Path) -> Vec<(Vec<String>, i32)> {
         (texts("explain --list -o json"), 0),
         (texts(&format!("validate -f {CASE}/pool.yaml")), 0),
         (texts(&format!("validate -f {CASE}/pool.yaml -o json")), 0),
+        (texts("config show --config examples/caracal.yaml"), 0),
+        (
+            texts("config show --config examples/caracal.yaml --effective -o json"),
+            0,
+        ),
         (texts("policy validate -f examples/policy"), 0),
         (texts("policy validate -f examples/policy -o json"), 0),
         (texts("policy test examples/policy/shop.test.yaml"), 0),

@@ -3,6 +3,7 @@
 mod ask;
 mod capture;
 mod cleanup;
+mod config;
 mod drops;
 mod explain;
 mod felix_proxy;
@@ -112,6 +113,8 @@ pub enum Command {
     Cleanup,
     /// Look at this machine before the daemon runs on it.
     Node(node::Args),
+    /// Show settings, and where they are written.
+    Config(config::Args),
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
     /// Say what would become of a packet, step by step, with the dataplane's own tables. Nothing is sent.
@@ -161,6 +164,7 @@ impl Cli {
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(&self),
             Command::Node(args) => node::run(args, &self),
+            Command::Config(args) => config::run(args, &self),
             Command::Validate(args) => validate::run(args, &self),
             Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),

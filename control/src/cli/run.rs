@@ -9,7 +9,7 @@ use crate::node::{self, RunError};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The daemon's own file; resources are in `conf.d` beside it, unless it says otherwise.
-    #[arg(long, value_name = "FILE", default_value = "/etc/caracal/caracal.yaml")]
+    #[arg(long, value_name = "FILE", default_value = node::DEFAULT_CONFIG)]
     config: PathBuf,
     /// How much is logged: error, warn, info, debug or trace.
     #[arg(

@@ -133,7 +133,8 @@ pub(crate) fn felix(resources: &Resources, node_name: &str) -> FelixSettings {
     settings
 }
 
-fn services(resources: &Resources) -> ServiceCidrs {
+/// Prefixes of services.
+pub(super) fn services(resources: &Resources) -> ServiceCidrs {
     let mut services = ServiceCidrs::default();
     // Service prefixes are the cluster's: Calico reads them from `default` alone.
     for bgp in resources

@@ -63,6 +63,11 @@ pub enum UpdateSource {
     Felix,
 }
 
+impl UpdateSource {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 2] = [("files", Self::Files), ("felix", Self::Felix)];
+}
+
 /// An interface to other nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Uplink {
@@ -88,6 +93,16 @@ pub enum UplinkMode {
     Generic,
 }
 
+impl UplinkMode {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("copy", Self::Copy),
+        ("zero-copy", Self::ZeroCopy),
+        ("generic", Self::Generic),
+    ];
+}
+
 /// What pollers do when no packet comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PollMode {
@@ -100,6 +115,15 @@ pub enum PollMode {
     Interrupt,
 }
 
+impl PollMode {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 3] = [
+        ("adaptive", Self::Adaptive),
+        ("busy", Self::Busy),
+        ("interrupt", Self::Interrupt),
+    ];
+}
+
 /// What happens to pods' packets while no daemon serves them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FailMode {
@@ -108,6 +132,11 @@ pub enum FailMode {
     Closed,
     /// `open`: the kernel forwards them, without policy.
     Open,
+}
+
+impl FailMode {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 2] = [("closed", Self::Closed), ("open", Self::Open)];
 }
 
 /// The table of connections. Its memory is taken at start: 65 bytes an IPv4 entry, 129 an IPv6 entry.
@@ -277,11 +306,8 @@ impl DaemonConfig {
         if let Some(path) = fields.get("resources", cx, decode::name) {
             self.resources = PathBuf::from(path.value);
         }
-        let sources = [
-            ("files", UpdateSource::Files),
-            ("felix", UpdateSource::Felix),
-        ];
-        if let Some(source) = fields.get("source", cx, decode::choice(&sources, true)) {
+        let sources = decode::choice(&UpdateSource::WORDS, true);
+        if let Some(source) = fields.get("source", cx, sources) {
             self.source = source.value;
         }
         if let Some(path) = fields.get("felixSocket", cx, absolute_path) {
@@ -308,16 +334,12 @@ impl DaemonConfig {
             }
             pollers.finish(cx);
         }
-        let poll_modes = [
-            ("adaptive", PollMode::Adaptive),
-            ("busy", PollMode::Busy),
-            ("interrupt", PollMode::Interrupt),
-        ];
-        if let Some(mode) = fields.get("pollMode", cx, decode::choice(&poll_modes, true)) {
+        let poll_modes = decode::choice(&PollMode::WORDS, true);
+        if let Some(mode) = fields.get("pollMode", cx, poll_modes) {
             self.poll_mode = mode.value;
         }
-        let fail_modes = [("closed", FailMode::Closed), ("open", FailMode::Open)];
-        if let Some(mode) = fields.get("failMode", cx, decode::choice(&fail_modes, true)) {
+        let fail_modes = decode::choice(&FailMode::WORDS, true);
+        if let Some(mode) = fields.get("failMode", cx, fail_modes) {
             self.fail_mode = mode.value;
         }
         if let Some(pods) = fields.get("maxPods", cx, decode::number(1..=4096u16)) {
@@ -391,15 +413,9 @@ impl Frames {
 
 fn uplink(node: &Node, cx: &mut Context<'_>) -> Option<Uplink> {
     let mut fields = Fields::open(node, "an uplink", cx)?;
-    let modes = [
-        ("auto", UplinkMode::Auto),
-        ("copy", UplinkMode::Copy),
-        ("zero-copy", UplinkMode::ZeroCopy),
-        ("generic", UplinkMode::Generic),
-    ];
     let interface = fields.require("interface", cx, decode::foreign_interface);
     let queues = fields.get("queues", cx, decode::number(1..=1024u16));
-    let mode = fields.get("mode", cx, decode::choice(&modes, true));
+    let mode = fields.get("mode", cx, decode::choice(&UplinkMode::WORDS, true));
     fields.finish(cx);
     Some(Uplink {
         interface: interface?,

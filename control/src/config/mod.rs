@@ -8,6 +8,7 @@ pub mod compute;
 pub mod daemon;
 pub mod decode;
 pub mod diagnostic;
+pub mod effective;
 mod files;
 mod given;
 mod glance;

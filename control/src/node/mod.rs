@@ -70,6 +70,9 @@ use ports::Served;
 use source::Source;
 use telemetry::Telemetry;
 
+/// Where the daemon's own file is unless somebody says another.
+pub const DEFAULT_CONFIG: &str = "/etc/caracal/caracal.yaml";
+
 /// After a failure to serve a port it is tried again this much later.
 const RETRY: Duration = Duration::from_secs(1);
 

@@ -7,11 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::table::one_line;
 use super::super::{Cli, Exit, Output, ask, output};
-use crate::node::{Asked, Finding, State, checksystem};
+use crate::node::{Asked, DEFAULT_CONFIG, Finding, State, checksystem};
 use crate::words::counted;
-
-/// Where the daemon's own file is unless somebody says another.
-const CONFIG: &str = "/etc/caracal/caracal.yaml";
 
 /// Arguments of `caracal node checksystem`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +23,7 @@ pub(super) struct Args {
 
 pub(in super::super) fn run(args: &Args, cli: &Cli) -> Exit {
     let findings = checksystem(&Asked {
-        config: args.config.as_deref().unwrap_or(Path::new(CONFIG)),
+        config: args.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)),
         by_name: args.config.is_some(),
         interfaces: &args.interfaces,
     });

@@ -53,24 +53,6 @@ pub struct FelixConfiguration {
     pub failsafe_outbound: Option<Vec<Failsafe>>,
 }
 
-const TO_HOST: [(&str, EndpointToHost); 4] = [
-    ("Drop", EndpointToHost::Drop),
-    ("Accept", EndpointToHost::Accept),
-    ("Return", EndpointToHost::Return),
-    ("Reject", EndpointToHost::Reject),
-];
-
-const LOOPS: [(&str, ServiceLoopPrevention); 3] = [
-    ("Drop", ServiceLoopPrevention::Drop),
-    ("Reject", ServiceLoopPrevention::Reject),
-    ("Disabled", ServiceLoopPrevention::Disabled),
-];
-
-const EXCLUSIONS: [(&str, NatExclusions); 2] = [
-    ("IPPoolsOnly", NatExclusions::IpPoolsOnly),
-    ("IPPoolsAndHostIPs", NatExclusions::IpPoolsAndHostIps),
-];
-
 impl FelixConfiguration {
     pub(crate) fn decode(meta: Meta, spec: &mut Fields<'_>, cx: &mut Context<'_>) -> Self {
         fn value<T>(located: Option<Located<T>>) -> Option<T> {
@@ -116,12 +98,12 @@ impl FelixConfiguration {
             nat_exclusions: value(spec.get(
                 "natOutgoingExclusions",
                 cx,
-                decode::choice(&EXCLUSIONS, false),
+                decode::choice(&NatExclusions::WORDS, false),
             )),
             endpoint_to_host: value(spec.get(
                 "defaultEndpointToHostAction",
                 cx,
-                decode::choice(&TO_HOST, false),
+                decode::choice(&EndpointToHost::WORDS, false),
             )),
             workload_source_spoofing: value(spec.get(
                 "workloadSourceSpoofing",
@@ -145,7 +127,7 @@ impl FelixConfiguration {
                 spec,
                 "serviceLoopPrevention",
                 cx,
-                decode::choice(&LOOPS, false),
+                decode::choice(&ServiceLoopPrevention::WORDS, false),
             ),
             ipv6_support: without_effect(spec, "ipv6Support", cx, decode::boolean),
             disable_conntrack_invalid_check: value(spec.get(
