@@ -67,6 +67,7 @@ llvm            llvm-strip                      the same
 libbpf-dev      /usr/include/bpf/bpf_helpers.h  the same
 make            make                            the feature afxdp
 libelf-dev      /usr/include/libelf.h           the feature afxdp
+groff-base      groff                           manual pages, read for mistakes
 iputils-ping    ping                            traffic of pods in namespaces
 zlib1g-dev      /usr/include/zlib.h             the feature afxdp
 pkg-config      pkg-config                      the feature afxdp

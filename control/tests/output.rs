@@ -30,6 +30,8 @@ fn commands(out: &Path) -> Vec<(Vec<String>, i32)> {
         (texts("--version"), 0),
         (texts("help flows"), 0),
         (texts("explain policy-deny"), 0),
+        (texts("completion bash"), 0),
+        (texts("man"), 0),
         (texts("explain --list -o json"), 0),
         (texts(&format!("validate -f {CASE}/pool.yaml")), 0),
         (texts(&format!("validate -f {CASE}/pool.yaml -o json")), 0),

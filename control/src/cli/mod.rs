@@ -3,6 +3,7 @@
 mod ask;
 mod capture;
 mod cleanup;
+mod completion;
 mod config;
 mod drops;
 mod explain;
@@ -10,6 +11,7 @@ mod felix_proxy;
 mod flows;
 #[cfg(test)]
 mod golden;
+mod man;
 mod node;
 mod observe;
 pub(crate) mod output;
@@ -53,9 +55,13 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
+/// What [`Exit`] means, for people.
+const EXIT_CODES: &str = "EXIT CODES\n  0  all went well\n  1  it failed\n  2  the command line is wrong\n  3  files are not valid\n  \
+                          4  the daemon can not be reached\n  5  it runs, or would, but not all is well";
+
 /// A userspace dataplane that speaks Calico.
 #[derive(Debug, Parser)]
-#[command(name = "caracal", version, about, arg_required_else_help = true)]
+#[command(name = "caracal", version, about, arg_required_else_help = true, after_long_help = EXIT_CODES)]
 pub struct Cli {
     /// How results are written.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
@@ -127,6 +133,10 @@ pub enum Command {
     Replay(replay::Args),
     /// Show Caracal at work, in network namespaces of its own.
     Demo(crate::demo::DemoArgs),
+    /// Write what a shell needs to complete commands.
+    Completion(completion::Args),
+    /// Write manual pages.
+    Man(man::Args),
     /// Show the version of this program and, if one answers, of the daemon.
     Version,
 }
@@ -171,6 +181,8 @@ impl Cli {
             Command::FelixProxy(args) => felix_proxy::run(args),
             Command::Replay(args) => replay::run(args, &self),
             Command::Demo(args) => crate::demo::run(args, self.output),
+            Command::Completion(args) => completion::run(args),
+            Command::Man(args) => man::run(args),
             Command::Version => version::run(&self),
         }
     }
