@@ -479,3 +479,39 @@ fn devices_that_are_no_longer_pods_are_opened_at_start() {
         serde_json::json!(["calib"])
     );
 }
+
+#[test]
+fn a_daemon_that_runs_is_not_in_its_own_way() {
+    let test = "a_daemon_that_runs_is_not_in_its_own_way";
+    if skipped(test) {
+        return;
+    }
+    let mut lab = Lab::new("self");
+    let check = |lab: &Lab| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+        command.args(["node", "checksystem", "-o", "json", "--config"]);
+        command.arg(lab.dir.join("caracal.yaml"));
+        let output = lab.within("node", || command.output()).unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let of = |answer: &Value, check: &str| -> Vec<(String, String)> {
+        let all = answer["checks"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let all = all.filter(|it| it["check"] == check);
+        all.map(|it| (text(&it["state"]), text(&it["found"])))
+            .collect()
+    };
+    let before = check(&lab);
+    assert_eq!(before["missing"], 0, "{before:#}");
+    lab.start();
+    let during = check(&lab);
+    assert_eq!(during["missing"], 0, "{during:#}");
+    assert_eq!(during["warnings"], before["warnings"], "{during:#}");
+    let own = ("ok".to_owned(), "the daemon's own is attached".to_owned());
+    assert_eq!(of(&during, "uplink-program"), [own.clone(), own]);
+    let metrics = of(&during, "metrics");
+    assert!(metrics[0].1.ends_with("the daemon's"), "{metrics:?}");
+    // It was not disturbed.
+    assert_eq!(lab.ping("a", "10.65.0.1"), 5);
+    assert_eq!(lab.text(&["status", "--brief"]), "OK\n");
+}

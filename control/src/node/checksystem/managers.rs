@@ -18,26 +18,24 @@ fn network_manager(machine: &Machine) -> Finding {
     if machine.process(&["NetworkManager"]).is_none() {
         return Finding::ok(check, "does not run");
     }
-    let directories = [
-        "etc/NetworkManager/conf.d",
-        "run/NetworkManager/conf.d",
-        "usr/lib/NetworkManager/conf.d",
-    ];
-    let main = machine.read("etc/NetworkManager/NetworkManager.conf");
-    let drop_ins = machine.drop_ins(&directories, ".conf");
-    let texts = drop_ins
-        .iter()
-        .map(|(_, text)| text.as_str())
-        .chain(main.as_deref());
-    let values: Vec<_> = texts
-        .flat_map(str::lines)
-        .filter_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key.trim_end_matches('+').trim() == "unmanaged-devices").then_some(value)
-        })
-        .flat_map(|value| value.split([';', ',']))
-        .filter_map(|part| part.trim().strip_prefix("interface-name:"))
-        .collect();
+    let mut values: Vec<String> = Vec::new();
+    for text in network_manager_files(machine) {
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once('=') else {
+                continue;
+            };
+            let appended = key.strip_suffix('+');
+            if appended.unwrap_or(key).trim() != "unmanaged-devices" {
+                continue;
+            }
+            if appended.is_none() {
+                values.clear();
+            }
+            let names = value.split([';', ',']);
+            let names = names.filter_map(|part| part.trim().strip_prefix("interface-name:"));
+            values.extend(names.map(str::to_owned));
+        }
+    }
     let free = OURS
         .iter()
         .all(|name| values.iter().any(|pattern| matches(pattern, name)));
@@ -49,6 +47,29 @@ fn network_manager(machine: &Machine) -> Finding {
         "runs, and may take addresses and routes off cali* and caracal0",
         "write /etc/NetworkManager/conf.d/90-caracal.conf (docs/real-node.md), and `nmcli general reload`",
     )
+}
+
+/// What NetworkManager reads, in its order: the vendor's, the boot's, the main file, the administrator's. A file hides those of its
+/// name before it.
+fn network_manager_files(machine: &Machine) -> Vec<String> {
+    let directories = ["usr/lib", "run", "etc"].map(|it| format!("{it}/NetworkManager/conf.d"));
+    let names = directories.each_ref().map(|it| machine.names(it, ".conf"));
+    let mut texts = Vec::new();
+    for (at, directory) in directories.iter().enumerate() {
+        if at + 1 == directories.len() {
+            texts.extend(machine.read("etc/NetworkManager/NetworkManager.conf"));
+        }
+        for name in names.get(at).into_iter().flatten() {
+            let hidden = names
+                .iter()
+                .skip(at + 1)
+                .flatten()
+                .any(|other| other == name);
+            let text = machine.read(&format!("{directory}/{name}"));
+            texts.extend(text.filter(|_| !hidden));
+        }
+    }
+    texts
 }
 
 fn networkd(machine: &Machine) -> Vec<Finding> {
@@ -193,6 +214,16 @@ mod tests {
         let half = "[keyfile]\nunmanaged-devices=interface-name:cali*\n";
         let half = states("half", &[NM, (file, half)]);
         assert_eq!(half[0], ("network-manager", State::Warn));
+        // The main file is read after the vendor's, and the administrator's after it.
+        let main = "etc/NetworkManager/NetworkManager.conf";
+        let other = "[keyfile]\nunmanaged-devices=interface-name:wlan0\n";
+        let vendors = ("usr/lib/NetworkManager/conf.d/90-caracal.conf", snippet);
+        let over = states("over", &[NM, vendors, (main, other)]);
+        assert_eq!(over[0], ("network-manager", State::Warn));
+        let under = states("under", &[NM, (file, snippet), (main, other)]);
+        assert_eq!(under[0], ("network-manager", State::Ok));
+        let hidden = states("hidden", &[NM, vendors, (file, "")]);
+        assert_eq!(hidden[0], ("network-manager", State::Warn));
         let most = "[keyfile]\nunmanaged-devices+=mac:00:11:22:33:44:55;interface-name:ca*\n";
         let most = states("most", &[NM, (file, most)]);
         assert_eq!(most[0], ("network-manager", State::Ok));
