@@ -52,7 +52,9 @@ fn manual_pages_are_without_mistakes() {
     pages.sort();
     assert!(pages.len() > 20, "{pages:?}");
     let mut groff = Command::new("groff");
-    groff.args(["-k", "-man", "-Tutf8", "-ww", "-z"]).args(&pages);
+    groff
+        .args(["-k", "-man", "-Tutf8", "-ww", "-z"])
+        .args(&pages);
     match groff.output() {
         Ok(output) => assert!(
             output.status.success() && output.stderr.is_empty(),
