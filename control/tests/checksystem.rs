@@ -488,6 +488,12 @@ fn bad_files_and_places_are_named() {
         "missing",
         &["no Node resource is called `node`", "--node node"],
     );
+    lab.resources(&RESOURCES.replace("192.0.2.1/24", "192.0.2.7/24"));
+    lab.says(
+        "node-address",
+        "warn",
+        &["192.0.2.7, and no interface here has it", "see nodeName"],
+    );
     lab.resources(&RESOURCES.replace("10.65.0.0/16, vxlanMode: Always", "fd00:65::/64"));
     lab.within(|| fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"))
         .unwrap();

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tally::{self, Tally};
-use super::{Node, ports::Served};
+use super::{Node, kernel, ports::Served};
 use crate::api::report::{
     Connections, Datastore, DropCount, Drops, KernelDrops, NatPorts, Neighbour, Neighbours, Part,
     Poller, Port, Ports, Problem, ReasonCount, RouteCounts, Routes, Status, TableUse, Tunnel,
@@ -169,26 +169,18 @@ impl Node {
         error.map(problem).into_iter().chain(refused).collect()
     }
 
-    /// The addresses by which other nodes know this one, and that are not here: another machine's files, or its name.
     fn misplaced_node(&self) -> Vec<Problem> {
-        let is_here = |address: &IpAddr| self.mirror.all_addresses().any(|it| it.ip == *address);
-        let node = self.compiler.desired().local_node();
         // Without an uplink no other node is reached.
-        let node = node.filter(|_| !self.config.uplinks.is_empty());
-        let addresses = node.into_iter().flat_map(crate::desired::Node::addresses);
-        let problem = |address| Problem {
+        if self.config.uplinks.is_empty() {
+            return Vec::new();
+        }
+        let problem = |message| Problem {
             part: Part::Datastore,
             interface: None,
-            message: format!(
-                "Node {} has the address {address}, and no interface here has it: tunnels to this node end nowhere; see \
-                 nodeName in caracal.yaml",
-                self.name
-            ),
+            message,
         };
-        addresses
-            .filter(|address| !is_here(address))
-            .map(problem)
-            .collect()
+        let all = kernel::misplaced(self.compiler.desired(), &self.mirror);
+        all.map(problem).collect()
     }
 
     /// What should be served and is not, with the reason where there is one.

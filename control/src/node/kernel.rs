@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::compile::KernelHop;
+use crate::desired::{Desired, Node};
 use crate::netlink::Mirror;
 
 /// Whether an address is one that packets are routed to: not loopback, not link-local.
@@ -36,6 +37,21 @@ pub(super) fn underlay_addresses(mirror: &Mirror, host_port: u32) -> BTreeSet<Ip
         .map(|address| address.ip)
         .filter(|&ip| is_global(ip))
         .collect()
+}
+
+/// What is to be said of the addresses by which other nodes know this one, and that no interface here has: another machine's files,
+/// or its name.
+pub(super) fn misplaced(desired: &Desired, mirror: &Mirror) -> impl Iterator<Item = String> {
+    let is_here = |address: &IpAddr| mirror.all_addresses().any(|it| it.ip == *address);
+    let addresses = desired.local_node().into_iter().flat_map(Node::addresses);
+    let missing = addresses.filter(move |address| !is_here(address));
+    missing.map(|address| {
+        format!(
+            "Node {} has the address {address}, and no interface here has it: tunnels to this node end nowhere; see \
+             nodeName in caracal.yaml",
+            desired.node_name
+        )
+    })
 }
 
 /// Neighbours on one of these interfaces that lie on a network connected there and whose MAC address is known.

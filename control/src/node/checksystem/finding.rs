@@ -79,8 +79,14 @@ impl Finding {
         let text = error.to_string();
         let (found, todo) = text
             .split_once("; ")
-            .unwrap_or((&text, "the daemon would say the same, and end"));
+            .unwrap_or((&text, "the daemon would say the same"));
         Self::missing(check, found, todo)
+    }
+
+    /// The daemon would go on.
+    pub(super) fn only_a_warning(mut self) -> Self {
+        self.state = State::Warn;
+        self
     }
 
     /// Of one of several.

@@ -10,7 +10,7 @@ use crate::desired::{Desired, PoolType};
 use crate::netlink::nftables::Nftables;
 use crate::netlink::{Link, Mirror};
 use crate::nft::Nft;
-use crate::node::{host_ports, start};
+use crate::node::{host_ports, kernel, start};
 
 /// What was seen of the machine.
 pub(super) struct Seen<'s> {
@@ -27,6 +27,7 @@ impl Seen<'_> {
     /// Looks at each.
     pub(super) fn look(&self) -> Vec<Finding> {
         let mut findings = vec![self.nft()];
+        findings.extend(self.misplaced());
         findings.extend(self.vxlan());
         findings.extend(self.ipip());
         findings.push(self.calico());
@@ -69,14 +70,21 @@ impl Seen<'_> {
             (Err(error), true) if hosts == Some(true) => Finding::refused(check, &error),
             // From Felix, or with bad files: there may be some.
             (Err(error), true) => {
-                let Finding { found, todo, .. } = Finding::refused(check, &error);
-                Finding::warn(
-                    check,
-                    format!("{found}; needed if there is a host endpoint"),
-                    todo.unwrap_or_default(),
-                )
+                let finding = Finding::refused(check, &error).only_a_warning();
+                let found = format!("{}; needed if there is a host endpoint", finding.found);
+                Finding { found, ..finding }
             }
         }
+    }
+
+    /// An address of our node that is not here: as `caracal status` says it.
+    fn misplaced(&self) -> Vec<Finding> {
+        let desired = self.desired.filter(|_| !self.config.uplinks.is_empty());
+        let Some(desired) = desired else {
+            return Vec::new();
+        };
+        let found = |text| Finding::refused("node-address", &text).only_a_warning();
+        kernel::misplaced(desired, self.mirror).map(found).collect()
     }
 
     /// VXLAN addressed to this node comes to us, whoever else wants it.

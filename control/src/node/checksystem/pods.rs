@@ -103,13 +103,9 @@ fn mtus(pods: &[&Link], config: &DaemonConfig) -> Option<Finding> {
     let first = pods
         .iter()
         .find_map(|link| ports::check_mtu(link, frame).err())?;
-    let finding = Finding::refused("pod-mtu", &first);
-    let todo = finding.todo.unwrap_or_default();
-    Some(Finding::warn(
-        "pod-mtu",
-        format!("too large for frames, and so closed: {}", some(&large)),
-        todo,
-    ))
+    let finding = Finding::refused("pod-mtu", &first).only_a_warning();
+    let found = format!("too large for frames, and so closed: {}", some(&large));
+    Some(Finding { found, ..finding })
 }
 
 /// With `failMode: open` the kernel forwards while no daemon runs; otherwise it need not.
