@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -488,6 +489,12 @@ fn bad_files_and_places_are_named() {
         "missing",
         &["no Node resource is called `node`", "--node node"],
     );
+    let file = lab.dir.join("conf.d/all.yaml");
+    std::os::unix::fs::chown(&file, Some(4711), Some(4711)).unwrap();
+    lab.says("file-modes", "ok", &[]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    lab.says("file-modes", "warn", &["all.yaml", "`chown root "]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     lab.resources(&RESOURCES.replace("192.0.2.1/24", "192.0.2.7/24"));
     lab.says(
         "node-address",

@@ -1,5 +1,6 @@
 //! The daemon's own file, the resources, and the places that it writes to.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -108,6 +109,42 @@ pub(super) fn resources(config: &DaemonConfig, node: &str) -> (Option<Desired>, 
     }
 }
 
+/// Files that root can not read by their mode: the unit leaves the daemon no right to read them all the same.
+pub(super) fn modes(path: &Path, config: &DaemonConfig) -> Finding {
+    let check = "file-modes";
+    let entries = fs::read_dir(&config.resources).into_iter().flatten();
+    let entries = entries.flatten().map(|entry| entry.path());
+    let files = entries.filter(|path| path.is_file());
+    let all = [path.to_owned(), config.resources.clone()];
+    let hidden = all.into_iter().chain(files).find(|path| {
+        let metadata = path.metadata();
+        metadata.is_ok_and(|it| !root_may_read(it.uid(), it.gid(), it.mode(), it.is_dir()))
+    });
+    let Some(hidden) = hidden else {
+        return Finding::ok(check, "root may read the files without CAP_DAC_OVERRIDE");
+    };
+    let hidden = hidden.display();
+    Finding::warn(
+        check,
+        format!(
+            "{hidden}: root may not read it by its mode, and has no CAP_DAC_OVERRIDE under deploy/caracal.service"
+        ),
+        format!("`chown root {hidden}`, or let all read it"),
+    )
+}
+
+/// By the class of users that root belongs to, as the kernel has it.
+fn root_may_read(owner: u32, group: u32, mode: u32, is_directory: bool) -> bool {
+    let shift = match (owner, group) {
+        (0, _) => 6,
+        (_, 0) => 3,
+        _ => 0,
+    };
+    // A directory is searched, too.
+    let needed = if is_directory { 0o5 } else { 0o4 };
+    mode >> shift & needed == needed
+}
+
 /// Places to write to.
 pub(super) fn places(config: &DaemonConfig) -> Vec<Finding> {
     let mut all = vec![socket(
@@ -201,6 +238,23 @@ mod tests {
         assert_eq!(listens("metrics", address).state, State::Warn);
         drop(held);
         assert_eq!(listens("metrics", address).state, State::Ok);
+    }
+
+    #[test]
+    fn root_reads_as_others_do() {
+        assert!(root_may_read(0, 1, 0o600, false));
+        assert!(root_may_read(1000, 0, 0o640, false));
+        assert!(root_may_read(1000, 1000, 0o644, false));
+        assert!(!root_may_read(1000, 1000, 0o600, false));
+        assert!(
+            !root_may_read(0, 0, 0o044, false),
+            "the owner is its own class"
+        );
+        assert!(root_may_read(0, 0, 0o700, true));
+        assert!(
+            !root_may_read(1000, 1000, 0o754, true),
+            "not to be searched"
+        );
     }
 
     #[test]

@@ -67,6 +67,7 @@ fn daemon(
     let mut findings = Vec::new();
     let mut desired = None;
     if is_known {
+        findings.push(files::modes(asked.config, config));
         match config.node_name_or_host() {
             Ok(node) => {
                 let (known, finding) = files::resources(config, &node);
