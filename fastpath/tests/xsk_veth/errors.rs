@@ -265,6 +265,13 @@ fn the_device_tells_its_driver_queues_and_mtu() {
         assert!(!ethtool::tx_checksum("r0").expect("a feature"));
         ethtool::set_tx_checksum("r0", true).expect("on");
         assert!(ethtool::tx_checksum("r0").expect("a feature"));
+        for word in ["off", "on"] {
+            let mut program = std::process::Command::new("ethtool");
+            program.args(["-K", "r0", "rxvlan", word]);
+            assert!(program.status().expect("ethtool").success());
+            let offloads = ethtool::offloads("r0").expect("offloads");
+            assert_eq!((offloads.rx_vlan, offloads.lro), (word == "on", false));
+        }
         let error = ethtool::driver("nosuch0").expect_err("unknown");
         assert_eq!(error.raw_os_error(), Some(19), "ENODEV");
     });
