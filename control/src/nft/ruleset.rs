@@ -122,6 +122,7 @@ impl Ruleset {
     /// How many members all sets have together.
     pub fn members(&self) -> usize {
         let len = |set: &Set| match &set.members {
+            Members::Addresses(addresses) => addresses.len(),
             Members::Nets(nets) => nets.len(),
             Members::Ports(ports) => ports.len(),
         };
