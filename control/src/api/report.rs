@@ -50,6 +50,9 @@ pub struct Status {
     pub ports: Vec<Port>,
     /// Pods' interfaces that no WorkloadEndpoint names: nothing passes there.
     pub closed: Vec<String>,
+    /// Whether the kernel is still to be given the table by which the host's own traffic is judged, as it is to be now.
+    #[serde(default)]
+    pub host_table_pending: bool,
     /// The tunnels in use.
     pub tunnels: Vec<Tunnel>,
     /// Where packets went.

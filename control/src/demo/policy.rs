@@ -149,7 +149,7 @@ pub(super) fn clear(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Changes the files of both nodes, whose resources become `more`, and waits until pollers use them.
+/// Changes the files of both nodes, whose resources become `more`, and waits until pollers and the kernel use them.
 fn change(
     lab: &Lab,
     cancel: &Cancel,
@@ -162,7 +162,9 @@ fn change(
         act(node).map_err(DemoError::io("changing a policy's file".to_owned()))?;
         let in_force = |status: &Status| {
             let used = |poller: &crate::api::report::Poller| poller.generation >= status.generation;
-            status.datastore.resources == wanted && status.pollers.iter().all(used)
+            status.datastore.resources == wanted
+                && status.pollers.iter().all(used)
+                && !status.host_table_pending
         };
         let done = cancel.wait_until(LIMIT, || {
             status(lab, node).is_ok_and(|status| in_force(&status))

@@ -32,6 +32,10 @@ const NO_METRICS: &[(&str, &str)] = &[
         "felix_connections says whether something changed",
     ),
     ("status.felix.sequence", "felix_messages follows it"),
+    (
+        "status.host_table_pending",
+        "true for a moment behind a change; what keeps it so is a problem",
+    ),
     ("status.tunnels[].vni", "does not change"),
     ("status.tunnels[].port", "does not change"),
     ("status.tunnels[].peers", "config_resources follows it"),

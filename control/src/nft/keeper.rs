@@ -1,6 +1,7 @@
 //! Keeps the kernel's table what it should be, in a thread of its own: nft may take its time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -21,7 +22,11 @@ const RETRY: u32 = 10;
 #[derive(Debug)]
 pub struct Keeper {
     nftables: Option<Nftables>,
-    wishes: Option<Sender<Ruleset>>,
+    wishes: Option<Sender<(u64, Ruleset)>>,
+    /// The number of the last wish.
+    wished: u64,
+    /// The number of the last that was tried. Written by the thread.
+    tried: Arc<AtomicU64>,
     /// Why the table is not as wished. Written by the thread, read by whoever asks for the status.
     problem: Arc<Mutex<Option<String>>>,
     thread: Option<JoinHandle<()>>,
@@ -48,6 +53,7 @@ impl Keeper {
     /// `is_new`: it is yet to be put in force.
     fn keep(nft: Nft, ruleset: Ruleset, is_new: bool) -> Result<Self, NftError> {
         let problem = Arc::new(Mutex::new(None));
+        let tried = Arc::new(AtomicU64::new(0));
         let (wishes, wished) = mpsc::channel();
         let mut work = Work {
             handles: None,
@@ -55,6 +61,7 @@ impl Keeper {
             nftables: Nftables::open().ok(),
             generation: None,
             problem: Arc::clone(&problem),
+            tried: Arc::clone(&tried),
             broken: is_new,
             nft,
             in_force: ruleset.clone(),
@@ -69,17 +76,25 @@ impl Keeper {
         Ok(Self {
             nftables: Nftables::open().ok(),
             wishes: Some(wishes),
+            wished: u64::from(is_new),
+            tried,
             problem,
             thread: Some(thread),
         })
     }
 
     /// Has another table put in force, soon. Of several only the last is.
-    pub fn wish(&self, ruleset: Ruleset) {
+    pub fn wish(&mut self, ruleset: Ruleset) {
+        self.wished += 1;
         if let Some(wishes) = &self.wishes {
             // The thread lives as long as we do.
-            let _ = wishes.send(ruleset);
+            let _ = wishes.send((self.wished, ruleset));
         }
+    }
+
+    /// Whether the table that was wished for last is still to be tried.
+    pub fn is_pending(&self) -> bool {
+        self.tried.load(Ordering::Acquire) < self.wished
     }
 
     /// Packets and bytes by counter of the table in force; none if the kernel does not say.
@@ -118,21 +133,24 @@ struct Work {
     /// Its count of everybody's transactions when the table was looked at last.
     generation: Option<u32>,
     problem: Arc<Mutex<Option<String>>>,
+    tried: Arc<AtomicU64>,
     /// The table is made anew: it was never made, or somebody else changed it.
     broken: bool,
 }
 
 impl Work {
-    fn run(&mut self, wished: &Receiver<Ruleset>) {
-        let mut looks = 0;
+    fn run(&mut self, wished: &Receiver<(u64, Ruleset)>) {
+        let (mut looks, mut number) = (0, 0);
         if self.broken {
+            number = 1;
             self.work();
         }
         loop {
+            self.tried.store(number, Ordering::Release);
             let is_due = match wished.recv_timeout(LOOK) {
                 Ok(wish) => {
                     // Only the last counts.
-                    self.wish = wished.try_iter().last().unwrap_or(wish);
+                    (number, self.wish) = wished.try_iter().last().unwrap_or(wish);
                     looks = 0;
                     true
                 }

@@ -107,6 +107,7 @@ impl Node {
             generation: self.compiler.generation(),
             problems,
             pollers: self.poller_reports(),
+            host_table_pending: self.host_policy_is_pending(),
             fail_mode: match self.config.fail_mode {
                 FailMode::Closed => "closed",
                 FailMode::Open => "open",

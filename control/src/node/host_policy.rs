@@ -180,7 +180,7 @@ impl Node {
             return Ok(());
         }
         let policy = &mut self.host_policy;
-        match &policy.keeper {
+        match &mut policy.keeper {
             Some(keeper) => keeper.wish(ruleset),
             None => policy.keeper = Some(Keeper::start_soon(Nft::find()?, ruleset)?),
         }
@@ -198,6 +198,12 @@ impl Node {
         let policy = &self.host_policy;
         let failed = policy.failed.as_ref().map(|(error, _)| error.clone());
         failed.or_else(|| policy.keeper.as_ref()?.problem())
+    }
+
+    /// Whether the kernel still has another table than it is to have.
+    pub(super) fn host_policy_is_pending(&self) -> bool {
+        let keeper = self.host_policy.keeper.as_ref();
+        keeper.is_some_and(Keeper::is_pending)
     }
 
     /// The interface by which the kernel's route to an address leads.

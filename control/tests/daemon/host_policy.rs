@@ -376,9 +376,18 @@ fn nobody_waits_for_the_first_table() {
     for _ in 0..10 {
         assert_eq!(daemon.state()["problems"].to_string(), "[]");
     }
+    assert_eq!(daemon.state()["host_table_pending"], true);
     assert!(connects(&lab.wire, node, 9090));
     fs::remove_file(&hold).expect("remove");
     wait_until(false, &lab.wire, node, 9090);
+    let is_pending = || daemon.state()["host_table_pending"] != false;
+    for _ in 0..100 {
+        if !is_pending() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!is_pending());
     assert!(connects(&lab.wire, node, 8080));
     daemon.finish();
 }
