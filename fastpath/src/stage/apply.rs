@@ -15,8 +15,7 @@ use crate::stage::fragment::{self, Outbox};
 use crate::tables::{Adjacency, NextHop, Tables};
 
 /// What is looked at to know whether the short way does: of these an ordinary packet has only the one that says so.
-const CAREFUL: u8 =
-    flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL | flag::COMPLETE;
+const CAREFUL: u8 = flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL;
 
 /// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
 /// leave their other fragments in `outbox`.
@@ -29,13 +28,11 @@ pub fn run<I: PacketIo>(
 ) {
     let key = &tables.hash_key;
     for packet in batch.packets() {
-        if !matches!(packet.fate, Fate::Transmit(_)) {
+        if !matches!(packet.fate, Fate::Transmit(_)) || packet.has(flag::COMPLETE) {
             continue;
         }
         let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
-            if !packet.has(flag::COMPLETE) {
-                packet.drop(DropReason::NoRoute);
-            }
+            packet.drop(DropReason::NoRoute);
             continue;
         };
         let is_ordinary = packet.flags & CAREFUL == flag::ORDINARY;
@@ -60,9 +57,6 @@ fn careful<I: PacketIo>(
     outbox: &mut Outbox,
     counters: &Counters,
 ) -> Result<(), DropReason> {
-    if packet.has(flag::COMPLETE) {
-        return Ok(());
-    }
     if packet.has(flag::MAYBE_PARTIAL) {
         complete(packet, l3_of(packet, io.chunk(&packet.frame)), counters);
     }

@@ -16,7 +16,7 @@ use crate::tables::Tunnels;
 /// Headers that are looked at: Ethernet, IPv4 without options, ports.
 const HEADERS4: usize = eth::HEADER_LEN + ipv4::MIN_HEADER_LEN + l4::UDP_HEADER_LEN;
 /// The first byte of IPv4 without options: version and header length.
-const VERSION_4: u8 = 0x45;
+pub(in crate::stage) const VERSION_4: u8 = 0x45;
 /// Ethernet, IPv6, ports.
 const HEADERS6: usize = eth::HEADER_LEN + ipv6::HEADER_LEN + l4::UDP_HEADER_LEN;
 
@@ -270,7 +270,7 @@ const fn look_for_partial(packet: &mut Packet, pseudo: u64, field: u16) {
 }
 
 /// An address as it is read in the low bits of a little-endian number.
-fn number(mac: MacAddr) -> u64 {
+pub(in crate::stage) fn number(mac: MacAddr) -> u64 {
     let bytes = mac.0.iter().rev();
     bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
