@@ -50,7 +50,8 @@ pub struct Status {
     pub ports: Vec<Port>,
     /// Pods' interfaces that no WorkloadEndpoint names: nothing passes there.
     pub closed: Vec<String>,
-    /// Whether the kernel is still to be given the table by which the host's own traffic is judged, as it is to be now.
+    /// Whether the kernel is still to be given the table by which the host's own traffic is judged, as it is to be now. False where a
+    /// problem says that it was refused.
     #[serde(default)]
     pub host_table_pending: bool,
     /// The tunnels in use.

@@ -12,7 +12,7 @@ use super::plan::{Node, POD_NAMESPACE, WEB};
 use super::resources::control_socket;
 use super::scenario::Family;
 use super::topology::ETH;
-use crate::api::report::{Drops, Status};
+use crate::api::report::{Drops, Part, Status};
 use crate::api::{Client, ClientError, Method};
 use crate::trace::{Ask, Trace};
 
@@ -165,6 +165,7 @@ fn change(
             status.datastore.resources == wanted
                 && status.pollers.iter().all(used)
                 && !status.host_table_pending
+                && !status.problems.iter().any(|it| it.part == Part::HostPolicy)
         };
         let done = cancel.wait_until(LIMIT, || {
             status(lab, node).is_ok_and(|status| in_force(&status))

@@ -34,7 +34,7 @@ const NO_METRICS: &[(&str, &str)] = &[
     ("status.felix.sequence", "felix_messages follows it"),
     (
         "status.host_table_pending",
-        "true for a moment behind a change; what keeps it so is a problem",
+        "true for a moment behind a change; if for longer, it is a problem",
     ),
     ("status.tunnels[].vni", "does not change"),
     ("status.tunnels[].port", "does not change"),

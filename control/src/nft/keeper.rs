@@ -1,11 +1,10 @@
 //! Keeps the kernel's table what it should be, in a thread of its own: nft may take its time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::program::{Nft, NftError};
 use super::ruleset::{NAME, Ruleset, TABLE};
@@ -17,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOKED_AT: usize = 10_000;
 /// What was refused is tried again after so many looks.
 const RETRY: u32 = 10;
+/// nft that takes so long is told.
+const LONG: Duration = Duration::from_secs(10);
 
 /// The table in force, and whoever keeps it. When it is dropped the table stays.
 #[derive(Debug)]
@@ -25,11 +26,34 @@ pub struct Keeper {
     wishes: Option<Sender<(u64, Ruleset)>>,
     /// The number of the last wish.
     wished: u64,
-    /// The number of the last that was tried. Written by the thread.
-    tried: Arc<AtomicU64>,
-    /// Why the table is not as wished. Written by the thread, read by whoever asks for the status.
-    problem: Arc<Mutex<Option<String>>>,
+    progress: Arc<Mutex<Progress>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How far the thread is, for whoever asks for the status. Written by the thread, but for `stops`.
+#[derive(Debug)]
+struct Progress {
+    /// The number of the last wish that was tried.
+    tried: u64,
+    /// Since when nft is at work.
+    at_work: Option<Instant>,
+    /// Why the last try failed.
+    refused: Option<String>,
+    /// A table of ours is in the kernel, as far as we know.
+    has_table: bool,
+    /// Nothing new is begun.
+    stops: bool,
+}
+
+/// How it stands with the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// The kernel is still to be given the table that was wished for last, or another one in the place of what somebody changed.
+    pub is_pending: bool,
+    /// Some table of ours is in force; if not, host endpoints guard nothing of the host's own traffic.
+    pub has_table: bool,
+    /// Why it is not the one that was wished for. `None`: it is, or will be in a moment.
+    pub problem: Option<String>,
 }
 
 impl Keeper {
@@ -42,7 +66,7 @@ impl Keeper {
         Self::keep(nft, ruleset, false)
     }
 
-    /// The same, soon: nobody waits for it, and what refuses it is a [`problem`](Self::problem).
+    /// The same, soon: nobody waits for it, and what refuses it is a problem of its [`condition`](Self::condition).
     ///
     /// # Errors
     /// There is no thread to be had.
@@ -52,16 +76,21 @@ impl Keeper {
 
     /// `is_new`: it is yet to be put in force.
     fn keep(nft: Nft, ruleset: Ruleset, is_new: bool) -> Result<Self, NftError> {
-        let problem = Arc::new(Mutex::new(None));
-        let tried = Arc::new(AtomicU64::new(0));
+        let progress = Arc::new(Mutex::new(Progress {
+            tried: 0,
+            at_work: None,
+            refused: None,
+            has_table: !is_new,
+            stops: false,
+        }));
         let (wishes, wished) = mpsc::channel();
         let mut work = Work {
             handles: None,
             // Without it nobody's changes are noticed.
             nftables: Nftables::open().ok(),
             generation: None,
-            problem: Arc::clone(&problem),
-            tried: Arc::clone(&tried),
+            progress: Arc::clone(&progress),
+            is_new,
             broken: is_new,
             nft,
             in_force: ruleset.clone(),
@@ -77,8 +106,7 @@ impl Keeper {
             nftables: Nftables::open().ok(),
             wishes: Some(wishes),
             wished: u64::from(is_new),
-            tried,
-            problem,
+            progress,
             thread: Some(thread),
         })
     }
@@ -92,11 +120,6 @@ impl Keeper {
         }
     }
 
-    /// Whether the table that was wished for last is still to be tried.
-    pub fn is_pending(&self) -> bool {
-        self.tried.load(Ordering::Acquire) < self.wished
-    }
-
     /// Packets and bytes by counter of the table in force; none if the kernel does not say.
     pub fn counters(&self) -> BTreeMap<String, (u64, u64)> {
         let counters = self.nftables.as_ref();
@@ -104,20 +127,38 @@ impl Keeper {
         counters.unwrap_or_default()
     }
 
-    /// Why the table in force is not the one that was wished for last. `None`: it is, or will be in a moment.
-    pub fn problem(&self) -> Option<String> {
-        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.clone()
+    /// How it stands with the table.
+    pub fn condition(&self) -> Condition {
+        let progress = lock(&self.progress);
+        let took = progress.at_work.map(|since| since.elapsed());
+        let is_long = |took: Duration| format!("nft is at work since {} s", took.as_secs());
+        let long = took.filter(|took| *took >= LONG).map(is_long);
+        Condition {
+            is_pending: progress.tried < self.wished || took.is_some(),
+            has_table: progress.has_table,
+            problem: progress.refused.clone().or(long),
+        }
     }
 }
 
 impl Drop for Keeper {
+    /// Waits for nothing that nft does now: the table stays, and whoever comes next makes it anew.
     fn drop(&mut self) {
         self.wishes = None;
-        if let Some(thread) = self.thread.take() {
+        let is_at_work = {
+            let mut progress = lock(&self.progress);
+            progress.stops = true;
+            progress.at_work.is_some()
+        };
+        if let Some(thread) = self.thread.take().filter(|_| !is_at_work) {
             let _ = thread.join();
         }
     }
+}
+
+/// The lock is held for a few assignments, which do not panic.
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the thread has.
@@ -132,8 +173,9 @@ struct Work {
     nftables: Option<Nftables>,
     /// Its count of everybody's transactions when the table was looked at last.
     generation: Option<u32>,
-    problem: Arc<Mutex<Option<String>>>,
-    tried: Arc<AtomicU64>,
+    progress: Arc<Mutex<Progress>>,
+    /// There was no table yet.
+    is_new: bool,
     /// The table is made anew: it was never made, or somebody else changed it.
     broken: bool,
 }
@@ -146,7 +188,7 @@ impl Work {
             self.work();
         }
         loop {
-            self.tried.store(number, Ordering::Release);
+            lock(&self.progress).tried = number;
             let is_due = match wished.recv_timeout(LOOK) {
                 Ok(wish) => {
                     // Only the last counts.
@@ -156,7 +198,7 @@ impl Work {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     looks += 1;
-                    self.look() || self.said().is_some() && looks % RETRY == 0
+                    self.look() || self.refused().is_some() && looks % RETRY == 0
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -177,6 +219,11 @@ impl Work {
             self.generation = None;
             return false;
         }
+        // What was there could not be told when the table was made; now it can.
+        if self.handles.is_none() {
+            self.handles = handles;
+            return false;
+        }
         if handles == self.handles {
             return false;
         }
@@ -185,46 +232,58 @@ impl Work {
         true
     }
 
-    /// Makes the kernel's table what is wished for.
+    /// Makes the kernel's table what is wished for, unless nobody waits for it any more.
     fn work(&mut self) {
+        {
+            let mut progress = lock(&self.progress);
+            if progress.stops {
+                return;
+            }
+            progress.at_work = Some(Instant::now());
+            progress.has_table = !self.broken;
+        }
+        let was_new = self.is_new;
+        let refused = self.apply().err().map(|error| error.to_string());
+        let mut progress = lock(&self.progress);
+        progress.at_work = None;
+        progress.has_table = !self.broken;
+        let before = std::mem::replace(&mut progress.refused, refused);
+        match &progress.refused {
+            None if before.is_some() && !was_new => {
+                tracing::info!("host endpoints' policy is in force again")
+            }
+            Some(error) if before.as_ref() != Some(error) => {
+                let rules = what_holds(progress.has_table);
+                tracing::error!(%error, "host endpoints' policy for the host's own traffic is refused; {rules}");
+            }
+            _ => {}
+        }
+    }
+
+    fn apply(&mut self) -> Result<(), NftError> {
         let script = if self.broken {
             self.wish.replace()
         } else {
             self.wish.change(&self.in_force)
         };
         if script.is_empty() {
-            self.say(None);
-            return;
+            return Ok(());
         }
-        let changed = self.nft.apply(&script).or_else(|error| {
-            if self.broken {
+        self.nft.apply(&script).or_else(|error| {
+            if self.broken || lock(&self.progress).stops {
                 return Err(error);
             }
             // Somebody may have changed the table since we looked, or nft can not do this in steps.
             tracing::debug!(%error, "the table of nftables is made anew");
             self.nft.apply(&self.wish.replace())
-        });
-        match changed {
-            Ok(()) => {
-                self.in_force = self.wish.clone();
-                self.broken = false;
-                self.remember();
-                if self.said().is_some() {
-                    tracing::info!("host endpoints' policy is in force again");
-                }
-                self.say(None);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.said().as_ref() != Some(&error) {
-                    tracing::error!(
-                        %error,
-                        "host endpoints' policy for the host's own traffic is refused; the rules before stay in force"
-                    );
-                }
-                self.say(Some(error));
-            }
+        })?;
+        self.in_force = self.wish.clone();
+        self.broken = false;
+        self.remember();
+        if std::mem::take(&mut self.is_new) {
+            tracing::info!("{ENFORCED}");
         }
+        Ok(())
     }
 
     /// Notes what the kernel has now.
@@ -253,13 +312,19 @@ impl Work {
         Some(all)
     }
 
-    fn said(&self) -> Option<String> {
-        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.clone()
+    fn refused(&self) -> Option<String> {
+        lock(&self.progress).refused.clone()
     }
+}
 
-    fn say(&self, problem: Option<String>) {
-        let mut said = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        *said = problem;
+/// What is said once the first table is in force.
+pub const ENFORCED: &str = "host endpoints are enforced on the host's own traffic";
+
+/// What judges the host's own traffic while a table is refused.
+pub const fn what_holds(has_table: bool) -> &'static str {
+    if has_table {
+        "the rules before are in force"
+    } else {
+        "there are no rules, and everything passes"
     }
 }

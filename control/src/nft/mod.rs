@@ -12,7 +12,7 @@ mod render;
 mod ruleset;
 mod sets;
 
-pub use keeper::Keeper;
+pub use keeper::{Condition, ENFORCED, Keeper, what_holds};
 pub use program::{Nft, NftError};
 pub use render::{Counters, Counting, KnownSets, MARK, Rendered, Unspeakable, View, render};
 pub use ruleset::{Chain, Members, Ruleset, Set, TABLE};

@@ -25,6 +25,7 @@ use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
 use crate::netlink::Link;
+use crate::nft::what_holds;
 use crate::trace;
 
 /// Above this part of its capacity a table makes the node degraded.
@@ -47,7 +48,7 @@ impl Node {
             Method::Trace(ask) => {
                 let tables = self.publisher.latest();
                 let route = |address| self.interface_towards(address);
-                let table = self.host_policy.table_in_force(&route);
+                let table = self.host_policy.table(&route);
                 let connections = Some(&*self.connections);
                 let trace = trace::trace(&self.compiler, tables, connections, table, ask);
                 let trace = trace.map_err(|message| ApiError::new(ErrorCode::BadParams, message));
@@ -74,11 +75,13 @@ impl Node {
         problems.extend(self.felix_problems());
         problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
-        problems.extend(self.host_policy_problem().map(|error| Problem {
+        let host_table = self.host_policy_condition();
+        let holds = what_holds(host_table.has_table);
+        problems.extend(host_table.problem.map(|error| Problem {
             part: Part::HostPolicy,
             interface: None,
             message: format!(
-                "host endpoints are not enforced on the host's own traffic as they should be; the rules before are in force\n{error}"
+                "host endpoints are not enforced on the host's own traffic as they should be; {holds}\n{error}"
             ),
         }));
         if !accounting.balanced {
@@ -107,7 +110,7 @@ impl Node {
             generation: self.compiler.generation(),
             problems,
             pollers: self.poller_reports(),
-            host_table_pending: self.host_policy_is_pending(),
+            host_table_pending: host_table.is_pending,
             fail_mode: match self.config.fail_mode {
                 FailMode::Closed => "closed",
                 FailMode::Open => "open",

@@ -14,7 +14,9 @@ use crate::config::HostEndpoints;
 use crate::desired::{Desired, Endpoint};
 use crate::netlink::Mirror;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_END};
-use crate::nft::{Counters, Keeper, KnownSets, Nft, NftError, Rendered, View, render};
+use crate::nft::{
+    Condition, Counters, ENFORCED, Keeper, KnownSets, Nft, NftError, Rendered, View, render,
+};
 use crate::policy::Model;
 use crate::policy::legs::{host_endpoint, wildcard};
 use crate::trace::HostTable;
@@ -46,8 +48,8 @@ impl HostPolicy {
         own.map(|(interface, _)| interface.clone()).collect()
     }
 
-    /// The table, for who asks what it says of a packet; `route` has the interface by which the kernel's route to an address leads.
-    pub(super) fn table_in_force<'a>(
+    /// The table as it is to be, for who asks what it says of a packet; `route` has the interface by which the kernel's route to an address leads.
+    pub(super) fn table<'a>(
         &'a self,
         route: &'a dyn Fn(IpAddr) -> Option<String>,
     ) -> Option<HostTable<'a>> {
@@ -57,6 +59,12 @@ impl HostPolicy {
             interfaces: &made_of.interfaces,
             peers: &made_of.peers,
             vxlan: made_of.vxlan,
+            is_in_force: self.keeper.as_ref().map(Keeper::condition)
+                == Some(Condition {
+                    has_table: true,
+                    ..Condition::default()
+                })
+                && self.failed.is_none(),
             route,
         })
     }
@@ -123,7 +131,7 @@ impl Node {
             return Ok(());
         }
         let keeper = Keeper::start(Nft::find()?, rendered.ruleset)?;
-        tracing::info!("host endpoints are enforced on the host's own traffic");
+        tracing::info!("{ENFORCED}");
         self.host_policy.keeper = Some(keeper);
         self.host_policy.counters = rendered.counters;
         Ok(())
@@ -193,17 +201,16 @@ impl Node {
         self.host_policy.failed.as_ref().map(|(_, at)| *at)
     }
 
-    /// Why the kernel's table is not what it should be.
-    pub(super) fn host_policy_problem(&self) -> Option<String> {
+    /// How it stands with the kernel's table.
+    pub(super) fn host_policy_condition(&self) -> Condition {
         let policy = &self.host_policy;
+        let kept = policy.keeper.as_ref().map(Keeper::condition);
+        let kept = kept.unwrap_or_default();
         let failed = policy.failed.as_ref().map(|(error, _)| error.clone());
-        failed.or_else(|| policy.keeper.as_ref()?.problem())
-    }
-
-    /// Whether the kernel still has another table than it is to have.
-    pub(super) fn host_policy_is_pending(&self) -> bool {
-        let keeper = self.host_policy.keeper.as_ref();
-        keeper.is_some_and(Keeper::is_pending)
+        Condition {
+            problem: failed.or(kept.problem),
+            ..kept
+        }
     }
 
     /// The interface by which the kernel's route to an address leads.

@@ -19,7 +19,7 @@ use crate::policy::packet::Packet;
 use crate::policy::rule::Protocol;
 use crate::policy::verdict::Outcome;
 
-/// The table in force, as far as it matters where a packet comes from.
+/// The table, as far as it matters where a packet comes from.
 #[derive(Clone, Copy)]
 pub struct HostTable<'a> {
     /// Host endpoints by interface: of interfaces that have one of their own.
@@ -28,6 +28,8 @@ pub struct HostTable<'a> {
     pub peers: &'a BTreeSet<IpNet>,
     /// The UDP port of VXLAN, where it is used.
     pub vxlan: Option<u16>,
+    /// Whether the kernel has it.
+    pub is_in_force: bool,
     /// The interface by which the kernel's route to an address leads.
     pub route: &'a dyn Fn(IpAddr) -> Option<String>,
 }
@@ -101,6 +103,11 @@ impl Tracer<'_> {
     /// Says what the table says. False if it drops the packet.
     pub(super) fn ask_host_table(&mut self, packet: &Packet, way: &HostsOwn) -> bool {
         let interfaces = way.interfaces();
+        if self.host_table.is_some_and(|table| !table.is_in_force) {
+            let said =
+                "not what the kernel has now: `caracal status` says why; what it is to say follows";
+            self.step("kernel's table", said.to_owned());
+        }
         if self.is_tunnels(packet, &way.from) {
             let said = format!("{interfaces}: tunnels of known nodes are let through");
             self.step("kernel's table", said);

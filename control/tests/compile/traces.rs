@@ -250,6 +250,7 @@ spec: {selector: at == 'all', types: [Egress], egress: [{action: Deny, protocol:
         interfaces: &interfaces,
         peers: &peers,
         vxlan: Some(4789),
+        is_in_force: true,
         route: &route,
     };
     let (mut text, mut json) = (String::new(), String::new());

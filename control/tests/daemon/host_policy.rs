@@ -380,15 +380,54 @@ fn nobody_waits_for_the_first_table() {
     assert!(connects(&lab.wire, node, 9090));
     fs::remove_file(&hold).expect("remove");
     wait_until(false, &lab.wire, node, 9090);
-    let is_pending = || daemon.state()["host_table_pending"] != false;
-    for _ in 0..100 {
-        if !is_pending() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(!is_pending());
+    let becomes = |pending: bool| {
+        (0..100).any(|_| {
+            let is = daemon.state()["host_table_pending"] == pending;
+            if !is {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            is
+        })
+    };
+    assert!(becomes(false));
     assert!(connects(&lab.wire, node, 8080));
+    // Nor does a stop wait for it.
+    fs::write(&hold, "").expect("write");
+    resources(&lab, "eth0", &ingress("9090"));
+    assert!(becomes(true));
+    daemon.finish();
+    fs::remove_file(&hold).expect("remove");
+}
+
+#[test]
+fn a_first_table_that_is_refused_leaves_the_host_open_and_says_so() {
+    let test = "host_policy::a_first_table_that_is_refused_leaves_the_host_open_and_says_so";
+    let Some(lab) = Lab::new(test) else {
+        return;
+    };
+    let node = addr(NODE4);
+    listen(&lab.node, node, &[9090]);
+    let refuse = lab.dir.join("refuse");
+    let refused = refuse.display();
+    let path = wrap_nft(
+        &lab,
+        &format!(
+            "if [ -e {refused} ] && [ \"$1\" = -f ]; then echo 'Error: not today' >&2; exit 1; fi"
+        ),
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+    let mut daemon = Daemon::spawn_by(&lab, command.env("PATH", &path));
+    daemon.wait_for("ready");
+    fs::write(&refuse, "").expect("write");
+    resources(&lab, "eth0", &ingress("8080"));
+    daemon.wait_for("there are no rules, and everything passes");
+    let problems = daemon.state()["problems"].to_string();
+    assert!(problems.contains("there are no rules"), "{problems}");
+    assert!(problems.contains("not today"), "{problems}");
+    assert!(connects(&lab.wire, node, 9090));
+    fs::remove_file(&refuse).expect("remove");
+    daemon.wait_for("host endpoints are enforced on the host's own traffic");
+    wait_until(false, &lab.wire, node, 9090);
     daemon.finish();
 }
 
@@ -449,7 +488,7 @@ fn the_table_stays_and_is_kept() {
     // A change that is refused leaves the table before, and says so.
     fs::write(&refuse, "").expect("write");
     resources(&lab, "eth0", &ingress("9090"));
-    daemon.wait_for("the rules before stay in force");
+    daemon.wait_for("the rules before are in force");
     assert!(connects(&lab.wire, node, 8080));
     assert!(connect(&lab.wire, node, 9090).is_none());
     let problems = daemon.state()["problems"].to_string();

@@ -13,11 +13,12 @@ use super::Found;
 use super::connect::{Context, Onward, is_translated};
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
-use crate::batch::{Family, Packet, PeerId, flag};
+use crate::batch::{Family, Packet, flag};
 use crate::connections::Tracker;
 use crate::counters::Counters;
 use crate::io::PacketIo;
-use crate::policy::{End, Judgement, Untracked};
+use crate::policy::{Judgement, Untracked};
+use crate::port::PortKind;
 use crate::reason::DropReason;
 use crate::tables::{Tables, Way};
 
@@ -57,6 +58,11 @@ fn one<N: Net, I: PacketIo>(
     now: Tick,
     counters: &Counters,
 ) -> bool {
+    // Only an uplink's packets come from without, those of tunnels among them.
+    let port = tables.port(packet.in_port);
+    if !port.is_some_and(|port| matches!(port.kind, PortKind::Uplink)) {
+        return false;
+    }
     let l3 = l3_of(packet, io);
     if packet.has(flag::TRANSLATE) {
         N::restore(packet, l3);
@@ -83,10 +89,6 @@ impl Context<'_> {
             return false;
         }
         let subject = self.subject::<N>(packet, l3);
-        let comes_in = matches!(subject.from, End::Uplink(_)) || packet.peer != PeerId::NONE;
-        if !comes_in {
-            return false;
-        }
         let policies = &self.tables.policies;
         let said = policies.untracked(&subject.tuple, subject.from, |logs| {
             self.log::<N>(packet, &subject, logs);
