@@ -250,7 +250,7 @@ impl Work {
         let before = std::mem::replace(&mut progress.refused, refused);
         match &progress.refused {
             None if before.is_some() && !was_new => {
-                tracing::info!("host endpoints' policy is in force again")
+                tracing::info!("host endpoints' policy is in force again");
             }
             Some(error) if before.as_ref() != Some(error) => {
                 let rules = what_holds(progress.has_table);
