@@ -35,11 +35,11 @@ pub(super) fn run(args: &Args) -> Exit {
     }
 }
 
-/// The command line as it is meant: under the name that Calico's operator uses this is `caracal felix-proxy`.
+/// The command line as it is meant: under the name that Calico's operator uses, and without arguments, this is `caracal felix-proxy`.
 pub(super) fn as_called(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<_> = words.into_iter().collect();
     let name = words.first().map(Path::new).and_then(Path::file_name);
-    if name == Some(OsStr::new(CALLED)) {
+    if name == Some(OsStr::new(CALLED)) && words.len() == 1 {
         words.insert(1, "felix-proxy".into());
     }
     words
@@ -60,6 +60,7 @@ mod tests {
         };
         let plugin = "/usr/local/bin/felix-plugins/felix-api-proxy";
         assert_eq!(called(&[plugin]), [plugin, "felix-proxy"]);
+        assert_eq!(called(&[plugin, "cleanup"]), [plugin, "cleanup"]);
         assert_eq!(called(&["caracal", "status"]), ["caracal", "status"]);
         assert!(called(&[]).is_empty());
     }
