@@ -27,5 +27,5 @@ pub(crate) use error::programs_on;
 pub use error::{AttachError, LoadError, PinError, UpdateError};
 pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram, no_ports};
 pub use object::Verdict;
-pub(crate) use pins::{BPFFS, Bpffs, bpffs};
+pub(crate) use pins::{BPFFS, Bpffs, INITS_PID_NAMESPACE, bpffs};
 pub use pins::{PinDir, PinnedDevice};

@@ -17,6 +17,8 @@ use super::link::Link;
 
 /// Where the system has its BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+/// The PID namespace of the machine's init (`PROC_PID_INIT_INO`, linux/proc_ns.h), in which all processes can be seen.
+pub(crate) const INITS_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// The directory of this network namespace's pinned links.
 #[derive(Debug, Clone)]
@@ -251,6 +253,7 @@ pub(crate) fn bpffs() -> Bpffs {
 fn mounts_outlive_us() -> bool {
     let namespace_of = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
     outlives_us(
+        fs::read_link("/proc/self/ns/pid").ok().as_deref(),
         namespace_of("self").as_deref(),
         namespace_of("1").as_deref(),
     )
@@ -260,9 +263,10 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Whether what is mounted in our mount namespace is there without us: in that of init it is. Who may not look can not know.
-fn outlives_us(own: Option<&Path>, of_init: Option<&Path>) -> bool {
-    own.is_some() && own == of_init
+/// Whether what is mounted in our mount namespace is there without us: in that of init it is. Who may not look can not know, and
+/// in another PID namespace `of_init` is of the container's own first process.
+fn outlives_us(pids: Option<&Path>, own: Option<&Path>, of_init: Option<&Path>) -> bool {
+    pids == Some(Path::new(INITS_PID_NAMESPACE)) && own.is_some() && own == of_init
 }
 
 fn make_dir(path: &Path) -> Result<(), PinError> {
@@ -288,10 +292,14 @@ mod tests {
     #[test]
     fn only_a_mount_in_the_namespace_of_init_is_known_to_stay() {
         let [one, two] = ["mnt:[1]", "mnt:[2]"].map(|namespace| Some(Path::new(namespace)));
-        assert!(outlives_us(one, one));
-        assert!(!outlives_us(two, one));
-        assert!(!outlives_us(one, None));
-        assert!(!outlives_us(None, None));
+        let pids = Some(Path::new("pid:[4026531836]"));
+        assert!(outlives_us(pids, one, one));
+        assert!(!outlives_us(pids, two, one));
+        assert!(!outlives_us(pids, one, None));
+        assert!(!outlives_us(pids, None, None));
+        let of_a_container = Some(Path::new("pid:[4026532178]"));
+        assert!(!outlives_us(of_a_container, one, one));
+        assert!(!outlives_us(None, one, one));
     }
 
     #[test]
