@@ -88,7 +88,10 @@ impl Lab {
 
     /// All that is said, by check; of a check with several lines the last.
     fn check(&self) -> (BTreeMap<String, Said>, Value, Option<i32>) {
-        let output = self.caracal("node checksystem -o json");
+        Self::said(&self.caracal("node checksystem -o json"))
+    }
+
+    fn said(output: &Output) -> (BTreeMap<String, Said>, Value, Option<i32>) {
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut all = BTreeMap::new();
@@ -407,6 +410,37 @@ fn rules_of_calico_and_of_kube_proxy_are_seen() {
     nft("add table ip kube-proxy");
     nft("add chain ip kube-proxy services");
     lab.says("kube-proxy", "warn", &["reach no service", "cluster DNS"]);
+}
+
+/// Process 1 is the container's own, and its mounts end with it.
+#[test]
+fn what_a_container_can_not_see_is_not_said_to_be_well() {
+    let test = "cs-container";
+    if skipped_without(test, &["nft", "unshare"]) {
+        return;
+    }
+    let Some(lab) = Lab::new(test) else { return };
+    let mut nft = Command::new("nft");
+    nft.arg("add table ip filter; add chain ip filter cali-INPUT");
+    assert!(lab.within(|| nft.status()).unwrap().success());
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c"]);
+    command
+        .arg("mount -t tmpfs none /sys/fs/bpf && \"$0\" node checksystem -o json --config \"$1\"");
+    command.arg(env!("CARGO_BIN_EXE_caracal"));
+    command.arg(lab.dir.join("caracal.yaml"));
+    let (all, answer, _) = Lab::said(&lab.within(|| command.output()).unwrap());
+    for (check, words) in [
+        ("bpffs", "pods are OPEN"),
+        ("network-manager", "not seen from a container"),
+        ("systemd-networkd", "not seen from a container"),
+        ("calico", "whether it runs is not seen from a container"),
+    ] {
+        let said = &all[check];
+        assert_eq!(said.state, "warn", "{said:?}");
+        assert!(said.found.contains(words), "{said:?}");
+    }
+    assert!(!all["calico"].todo.contains("remove"), "{answer:#}");
 }
 
 #[test]

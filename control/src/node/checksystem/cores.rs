@@ -81,6 +81,11 @@ fn judge(machine: &Machine, cores: &[u16]) -> Vec<Finding> {
                 format!("isolate them, or set IRQBALANCE_BANNED_CPULIST={all} in /etc/default/irqbalance"),
             )
         });
+    } else if machine.is_container() && !shared.is_empty() {
+        findings.push(Finding::unseen(
+            "irqbalance",
+            "it moves interrupts to the pollers' cores",
+        ));
     }
     findings
 }
@@ -120,6 +125,20 @@ mod tests {
         assert_eq!(states("\n", true, &[]), ok);
         let warn = [("cores", State::Warn), ("irqbalance", State::Warn)];
         assert_eq!(states("\n", true, &[2, 3]), warn);
+    }
+
+    #[test]
+    fn from_a_container_the_balancer_is_not_seen() {
+        let isolated = [("sys/devices/system/cpu/isolated", "2")];
+        let machine = Played::container("cores-container", &isolated);
+        let said = |cores: &[u16]| judge(&machine.0, cores).pop().unwrap();
+        assert_eq!(
+            (said(&[3]).check, said(&[3]).state),
+            ("irqbalance", State::Warn)
+        );
+        assert!(said(&[3]).found.starts_with("not seen from a container"));
+        assert_eq!(said(&[2]).check, "cores", "it leaves isolated cores alone");
+        assert_eq!(said(&[]).check, "cores");
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl Finding {
         }
     }
 
+    /// A process that may run outside of this container. `then`: what it would do.
+    pub(super) fn unseen(check: &'static str, then: &str) -> Self {
+        Self::warn(
+            check,
+            format!("not seen from a container: where it runs on the node, {then}"),
+            "run this on the node itself, too",
+        )
+    }
+
     /// What the daemon would say, and end. Errors say what is wrong, and after a semicolon what to do.
     pub(super) fn refused(check: &'static str, error: &impl ToString) -> Self {
         let text = error.to_string();

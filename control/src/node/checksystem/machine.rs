@@ -1,7 +1,9 @@
 //! The machine's files: below `/`, or in tests below a directory that plays it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::xdp::INITS_PID_NAMESPACE;
 
 /// Where to read.
 #[derive(Clone, Debug)]
@@ -54,6 +56,12 @@ impl Machine {
         all
     }
 
+    /// Whether processes outside of a container can not be seen.
+    pub(super) fn is_container(&self) -> bool {
+        let namespace = fs::read_link(self.0.join("proc/self/ns/pid"));
+        namespace.map_or(true, |it| it != Path::new(INITS_PID_NAMESPACE))
+    }
+
     /// A process of one of these names that runs, and its number.
     pub(super) fn process(&self, names: &[&str]) -> Option<(String, u32)> {
         let mut numbers: Vec<u32> = self
@@ -88,7 +96,9 @@ pub(super) fn numbers(text: &str) -> Vec<u16> {
 /// A machine of files, for tests.
 #[cfg(test)]
 pub(super) mod played {
-    use super::{Machine, fs};
+    use std::os::unix::fs::symlink;
+
+    use super::{INITS_PID_NAMESPACE, Machine, fs};
 
     /// Goes with this.
     pub(in super::super) struct Played(pub(in super::super) Machine);
@@ -96,6 +106,15 @@ pub(super) mod played {
     impl Played {
         /// A machine with these files.
         pub(in super::super) fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            Self::with_pids(INITS_PID_NAMESPACE, name, files)
+        }
+
+        /// A container with these files.
+        pub(in super::super) fn container(name: &str, files: &[(&str, &str)]) -> Self {
+            Self::with_pids("pid:[4026532178]", name, files)
+        }
+
+        fn with_pids(pids: &str, name: &str, files: &[(&str, &str)]) -> Self {
             let root = format!("caracal-machine-{}-{name}", std::process::id());
             let root = std::env::temp_dir().join(root);
             fs::create_dir_all(&root).expect("a directory");
@@ -104,6 +123,8 @@ pub(super) mod played {
                 fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
                 fs::write(path, text).expect("a file");
             }
+            fs::create_dir_all(root.join("proc/self/ns")).expect("a directory");
+            symlink(pids, root.join("proc/self/ns/pid")).expect("a link");
             Self(Machine(root))
         }
     }
@@ -148,5 +169,11 @@ mod tests {
         let found = machine.0.process(&["irqbalance", "x"]);
         assert_eq!(found, Some(("irqbalance".to_owned(), 7)));
         assert_eq!(machine.0.process(&["sshd-x"]), None);
+        assert!(!machine.0.is_container());
+        assert!(
+            played::Played::container("contained", &files)
+                .0
+                .is_container()
+        );
     }
 }

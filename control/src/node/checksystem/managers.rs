@@ -15,6 +15,12 @@ pub(super) fn look(machine: &Machine) -> Vec<Finding> {
 
 fn network_manager(machine: &Machine) -> Finding {
     let check = "network-manager";
+    if machine.is_container() {
+        return Finding::unseen(
+            check,
+            "it may take addresses and routes off cali* and caracal0",
+        );
+    }
     if machine.process(&["NetworkManager"]).is_none() {
         return Finding::ok(check, "does not run");
     }
@@ -74,6 +80,10 @@ fn network_manager_files(machine: &Machine) -> Vec<String> {
 
 fn networkd(machine: &Machine) -> Vec<Finding> {
     let check = "systemd-networkd";
+    if machine.is_container() {
+        let then = "it may manage cali* and caracal0, and delete the daemon's rules and routes";
+        return vec![Finding::unseen(check, then)];
+    }
     if machine
         .process(&["systemd-network", "systemd-networkd"])
         .is_none()
@@ -227,6 +237,21 @@ mod tests {
         let most = "[keyfile]\nunmanaged-devices+=mac:00:11:22:33:44:55;interface-name:ca*\n";
         let most = states("most", &[NM, (file, most)]);
         assert_eq!(most[0], ("network-manager", State::Ok));
+    }
+
+    #[test]
+    fn from_a_container_they_are_not_seen() {
+        // Its files are the container's, too.
+        let machine = Played::container("managers-container", &[NM, NETWORKD]);
+        let all = look(&machine.0);
+        let said: Vec<_> = all.iter().map(|it| (it.check, it.state)).collect();
+        let warned = ["network-manager", "systemd-networkd"].map(|check| (check, State::Warn));
+        assert_eq!(said, warned);
+        assert!(
+            all.iter()
+                .all(|it| it.found.starts_with("not seen from a container")),
+            "{all:?}"
+        );
     }
 
     #[test]

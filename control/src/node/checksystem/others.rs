@@ -167,6 +167,15 @@ impl Seen<'_> {
                 ),
                 "have it drive this daemon (`source: felix`, docs/felix.md); or `hostEndpoints: forwarded-only` in caracal.yaml",
             ),
+            (None, true) if self.machine.is_container() => Finding::warn(
+                check,
+                "rules of Calico (chains `cali-…`) are in force; whether it runs is not seen from a container",
+                "run this on the node itself: while it runs they are its own",
+            ),
+            (None, false) if self.machine.is_container() => {
+                let then = "pods' packets no longer meet its rules, unless it drives this daemon";
+                Finding::unseen(check, then)
+            }
             (None, true) => Finding::warn(
                 check,
                 "rules of Calico (chains `cali-…`) are in force though it does not run: they judge the host's own traffic still",
@@ -174,10 +183,10 @@ impl Seen<'_> {
             ),
             (Some(_), true) => Finding::warn(
                 check,
-                "Felix drives this daemon, and rules of its own dataplane (chains `cali-…`) are in force still",
-                "boot, or remove them: `nft list ruleset` shows them, `iptables-save | grep cali-` with iptables",
+                "Felix runs, and is to drive this daemon; rules of its own dataplane (chains `cali-…`) are in force still",
+                "once Felix drives this daemon, boot or remove them: `nft list ruleset` shows them, `iptables-save | grep cali-` with iptables",
             ),
-            (Some(_), false) => Finding::ok(check, "Felix runs, and drives this daemon"),
+            (Some(_), false) => Finding::ok(check, "Felix runs, and is to drive this daemon"),
             (None, false) => Finding::ok(check, "no dataplane of Calico's is in force"),
         }
     }
@@ -188,7 +197,13 @@ impl Seen<'_> {
         let process = self.machine.process(&["kube-proxy"]);
         let ipvs = self.link(|link| link.name == "kube-ipvs0");
         if process.is_none() && ipvs.is_none() && !self.has_rules("kube-proxy", "KUBE-SERVICES") {
-            return Finding::ok(check, "does not run");
+            // Its rules would be seen from a container, too.
+            let found = if self.machine.is_container() {
+                "none of its rules are here"
+            } else {
+                "does not run"
+            };
+            return Finding::ok(check, found);
         }
         Finding::warn(
             check,
