@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 };
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 /// A socket's purpose.
@@ -98,7 +98,7 @@ impl Bound {
     /// # Errors
     /// As [`Bound::bind`].
     pub fn bind_for(path: &Path, purpose: Purpose) -> Result<Self, BindError> {
-        let Purpose { setting, mode } = purpose;
+        check_place(path, purpose)?;
         let failed = |what| {
             move |source: io::Error| BindError::System {
                 path: path.to_owned(),
@@ -106,13 +106,6 @@ impl Bound {
                 source,
             }
         };
-        // It is bound under another name: nobody else would notice before the first client.
-        if SocketAddr::from_pathname(path).is_err() {
-            return Err(BindError::TooLong {
-                path: path.to_owned(),
-                setting,
-            });
-        }
         let dir = path.parent().unwrap_or(Path::new("/"));
         if !dir.exists() {
             let mut builder = fs::DirBuilder::new();
@@ -121,14 +114,6 @@ impl Bound {
                 .create(dir)
                 .map_err(failed("make the socket's directory"))?;
         }
-        let of_dir = fs::metadata(dir).map_err(failed("look at the directory"))?;
-        if of_dir.mode() & 0o1002 == 0o0002 {
-            return Err(BindError::OpenDirectory {
-                path: dir.to_owned(),
-                setting,
-            });
-        }
-        make_way(path, setting)?;
         // Bound under a name of its own, then renamed: nobody ever meets it with other rights.
         let fresh = dir.join(format!(".{}", std::process::id()));
         let listener = match UnixListener::bind(&fresh) {
@@ -141,7 +126,7 @@ impl Bound {
         let listener = listener.map_err(failed("create the socket"))?;
         let placed = || {
             listener.set_nonblocking(true)?;
-            fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(purpose.mode))?;
             let meta = fs::symlink_metadata(&fresh)?;
             fs::rename(&fresh, path)?;
             Ok((meta.dev(), meta.ino()))
@@ -178,6 +163,37 @@ impl Drop for Bound {
     }
 }
 
+/// What [`Bound::bind_for`] refuses before it makes anything. A directory that is not there will be made.
+///
+/// # Errors
+/// As [`Bound::bind_for`].
+pub(crate) fn check_place(path: &Path, purpose: Purpose) -> Result<(), BindError> {
+    let setting = purpose.setting;
+    // It is bound under another name: nobody else would notice before the first client.
+    if SocketAddr::from_pathname(path).is_err() {
+        return Err(BindError::TooLong {
+            path: path.to_owned(),
+            setting,
+        });
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    if !dir.exists() {
+        return Ok(());
+    }
+    let of_dir = fs::metadata(dir).map_err(|source| BindError::System {
+        path: path.to_owned(),
+        what: "look at the directory",
+        source,
+    })?;
+    if of_dir.mode() & 0o1002 == 0o0002 {
+        return Err(BindError::OpenDirectory {
+            path: dir.to_owned(),
+            setting,
+        });
+    }
+    make_way(path, setting)
+}
+
 /// Looks whether the name is free, or a dead socket's.
 fn make_way(path: &Path, setting: &'static str) -> Result<(), BindError> {
     let at = || path.to_owned();
@@ -192,9 +208,10 @@ fn make_way(path: &Path, setting: &'static str) -> Result<(), BindError> {
             path: at(),
             setting,
         }),
-        Ok(_) => match super::client::connect(path) {
+        // A socket of another type is refused in another way by one that lives, which does not notice: a connection would
+        // take the place of Felix's.
+        Ok(_) => match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
             Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => Ok(()),
-            // Answers, or has more to answer than it can.
             _ => Err(BindError::InUse {
                 path: at(),
                 setting,
@@ -249,6 +266,11 @@ mod tests {
         let bound = Bound::bind(&path).unwrap();
         assert!(matches!(Bound::bind(&path), Err(BindError::InUse { .. })));
         assert!(super::super::client::connect(&path).is_ok(), "still there");
+        let live = scratch.0.join("live");
+        let listener = UnixListener::bind(&live).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(matches!(Bound::bind(&live), Err(BindError::InUse { .. })));
+        assert!(listener.accept().is_err(), "it was not disturbed");
         drop(bound);
     }
 

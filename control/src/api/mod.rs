@@ -21,6 +21,7 @@ mod message;
 pub mod report;
 mod server;
 
+pub(crate) use bind::check_place;
 pub use bind::{BindError, Bound, Purpose};
 pub use client::{Client, ClientError};
 pub use message::{

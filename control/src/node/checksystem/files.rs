@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 
 use super::finding::Finding;
+use crate::api::{Purpose, check_place};
 use crate::config::daemon::UpdateSource;
 use crate::config::watch::Changed;
 use crate::config::{DaemonConfig, Diagnostics, Loader, Severity};
 use crate::desired::Desired;
+use crate::felix::link;
 use crate::node::Node;
 use crate::words::counted;
 
@@ -146,41 +148,74 @@ fn root_may_read(owner: u32, group: u32, mode: u32, is_directory: bool) -> bool 
 }
 
 /// Places to write to.
-pub(super) fn places(config: &DaemonConfig) -> Vec<Finding> {
+pub(super) fn places(config: &DaemonConfig, daemon_runs: bool) -> Vec<Finding> {
+    let socket = |check, purpose, path: &Path| {
+        let is_socket = path.metadata().is_ok_and(|it| it.file_type().is_socket());
+        if daemon_runs && is_socket {
+            return Finding::ok(check, format!("{}, the daemon's", path.display()));
+        }
+        socket_at(check, purpose, path)
+    };
     let mut all = vec![socket(
         "control-socket",
-        "controlSocket",
+        Purpose::CONTROL,
         &config.control_socket,
     )];
     if config.source == UpdateSource::Felix {
-        all.push(socket("felix-socket", "felixSocket", &config.felix_socket));
-        all.push(socket("mtu-file", "mtuFile", &config.mtu_file));
+        all.push(socket("felix-socket", link::PURPOSE, &config.felix_socket));
+        all.push(mtu_file(&config.mtu_file));
     }
     all
 }
 
+/// Whether the daemon would listen there.
+fn socket_at(check: &'static str, purpose: Purpose, path: &Path) -> Finding {
+    if let Err(error) = check_place(path, purpose) {
+        return Finding::refused(check, &error);
+    }
+    let setting = purpose.setting;
+    match writable(path) {
+        Ok(()) => Finding::ok(check, format!("{} can be made", path.display())),
+        Err(found) => Finding::missing(
+            check,
+            found,
+            format!("run as root, or set another `{setting}` in caracal.yaml"),
+        ),
+    }
+}
+
+/// The daemon goes on without.
+fn mtu_file(path: &Path) -> Finding {
+    let check = "mtu-file";
+    let name = path.display();
+    let outcome = if path.is_dir() {
+        Err(format!("{name} is a directory"))
+    } else {
+        writable(path)
+    };
+    match outcome {
+        Ok(()) => Finding::ok(check, format!("{name} can be made")),
+        Err(found) => Finding::warn(
+            check,
+            format!("{found}: Calico's CNI plugin is told no MTU of pods"),
+            "run as root, or set another `mtuFile` in caracal.yaml",
+        ),
+    }
+}
+
 /// Whether a file can be made there: its directory, or the first that there is above it, can be written to.
-fn socket(check: &'static str, setting: &str, path: &Path) -> Finding {
+fn writable(path: &Path) -> Result<(), String> {
     let above = path
         .ancestors()
         .skip(1)
         .find(|directory| directory.exists());
     let directory = above.unwrap_or(Path::new("/"));
-    let name = path.display();
-    if access(directory, AccessFlags::W_OK).is_err() {
-        let found = format!("{name}: {} can not be written to", directory.display());
-        let todo = format!("run as root, or set another `{setting}` in caracal.yaml");
-        return Finding::missing(check, found, todo);
+    let (name, above) = (path.display(), directory.display());
+    if !directory.is_dir() {
+        return Err(format!("{name}: {above} is no directory"));
     }
-    let open = directory
-        .metadata()
-        .is_ok_and(|it| it.mode() & 0o1002 == 0o002);
-    if open {
-        let found = format!("{name}: anybody may write to {}", directory.display());
-        let todo = format!("`chmod o-w {}`", directory.display());
-        return Finding::missing(check, found, todo);
-    }
-    Finding::ok(check, format!("{name} can be made"))
+    let may = AccessFlags::W_OK | AccessFlags::X_OK;
+    access(directory, may).map_err(|_| format!("{name}: {above} can not be written to"))
 }
 
 /// Whether the addresses for metrics and probes are free, by listening there for a moment.
@@ -258,20 +293,36 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_needs_a_directory_that_is_ours() {
-        let state = |path: &str| socket("control-socket", "controlSocket", Path::new(path)).state;
-        let open = std::env::temp_dir().join(format!("caracal-open-{}", std::process::id()));
-        std::fs::create_dir_all(&open).unwrap();
-        let mode = |mode| std::fs::set_permissions(&open, PermissionsExt::from_mode(mode));
-        mode(0o777).unwrap();
-        let inside = open.join("a/socket");
-        assert_eq!(state(inside.to_str().unwrap()), State::Missing);
-        mode(0o755).unwrap();
-        assert_eq!(state(inside.to_str().unwrap()), State::Ok);
-        std::fs::remove_dir(&open).unwrap();
-        assert_eq!(
-            state(concat!(env!("CARGO_MANIFEST_DIR"), "/a/b/socket")),
-            State::Ok
-        );
+    fn a_place_for_a_socket_is_judged_as_by_the_daemon() {
+        let dir = std::env::temp_dir().join(format!("caracal-places-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("file"), "").unwrap();
+        let at = |name: &str| socket_at("control-socket", Purpose::CONTROL, &dir.join(name));
+        let mode = |mode| fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert!(at("socket").found.contains("anybody may write"));
+        assert_eq!(at("a/socket").state, State::Ok, "it makes the directory");
+        mode(0o755);
+        assert_eq!(at("socket").state, State::Ok);
+        for (name, words) in [
+            ("file", "something that is not a socket is there"),
+            ("file/socket", "look for an old socket"),
+            ("file/a/socket", "file is no directory"),
+            (&"s".repeat(108), "a socket's path may have 107"),
+        ] {
+            let finding = at(name);
+            assert_eq!(finding.state, State::Missing, "{finding:?}");
+            assert!(finding.found.contains(words), "{finding:?}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn without_the_mtu_file_the_daemon_runs() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(mtu_file(&root.join("a/mtu")).state, State::Ok);
+        for bad in ["src", "Cargo.toml/a/mtu"] {
+            assert_eq!(mtu_file(&root.join(bad)).state, State::Warn, "{bad}");
+        }
     }
 }

@@ -80,7 +80,7 @@ fn daemon(
             }
         }
     }
-    findings.extend(files::places(config));
+    findings.extend(files::places(config, runs));
     findings.extend(files::addresses(config, runs));
     let mirror = match Mirror::new() {
         Ok(mirror) => mirror,
