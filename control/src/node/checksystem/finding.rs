@@ -1,5 +1,7 @@
 //! One line of the answer.
 
+use std::fmt::Display;
+
 /// How it is with what was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
@@ -80,6 +82,15 @@ impl Finding {
             check,
             format!("not seen from a container: where it runs on the node, {then}"),
             "run this on the node itself, too",
+        )
+    }
+
+    /// It could not be looked at.
+    pub(super) fn unknown(check: &'static str, error: &impl Display) -> Self {
+        Self::warn(
+            check,
+            format!("could not be looked at: {error}"),
+            "run this as root; what is there is not known",
         )
     }
 

@@ -105,13 +105,12 @@ fn daemon(
     }
     findings.extend(pods::look(machine, config, desired.as_ref(), &mirror));
     findings.extend(managers::look(machine));
-    let chains = Nftables::open().and_then(|nftables| nftables.chains());
     let others = others::Seen {
         machine,
         config,
         desired: desired.as_ref(),
         mirror: &mirror,
-        chains: chains.unwrap_or_default(),
+        chains: Nftables::open().and_then(|nftables| nftables.chains()),
     };
     findings.extend(others.look());
     findings

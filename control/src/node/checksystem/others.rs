@@ -1,6 +1,7 @@
 //! Who else moves pods' packets here, or has a hand in the host's.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use super::finding::Finding;
 use super::machine::Machine;
@@ -12,6 +13,9 @@ use crate::netlink::{Link, Mirror};
 use crate::nft::Nft;
 use crate::node::{host_ports, kernel, start};
 
+/// Names of chains' tables, and their own.
+type Chains = BTreeSet<(String, String)>;
+
 /// What was seen of the machine.
 pub(super) struct Seen<'s> {
     pub(super) machine: &'s Machine,
@@ -19,8 +23,8 @@ pub(super) struct Seen<'s> {
     /// `None` where the resources are not known.
     pub(super) desired: Option<&'s Desired>,
     pub(super) mirror: &'s Mirror,
-    /// Chains of nftables, iptables' among them: their tables' names, and their own.
-    pub(super) chains: BTreeSet<(String, String)>,
+    /// Chains of nftables, iptables' among them.
+    pub(super) chains: io::Result<Chains>,
 }
 
 impl Seen<'_> {
@@ -39,12 +43,6 @@ impl Seen<'_> {
 
     fn link(&self, is_it: impl Fn(&Link) -> bool) -> Option<&Link> {
         self.mirror.links().find(|link| is_it(link))
-    }
-
-    /// Whether there is a table of that name, or a chain that begins so.
-    fn has_rules(&self, table: &str, prefix: &str) -> bool {
-        let mut all = self.chains.iter();
-        all.any(|(of, chain)| of == table || chain.starts_with(prefix))
     }
 
     /// nft is needed where host endpoints are enforced.
@@ -156,9 +154,14 @@ impl Seen<'_> {
                 "set `bpfEnabled: false` and let calico-node clean up before the daemon starts",
             );
         }
-        let chains = self.has_rules("calico", "cali-");
         let felix = self.machine.process(&["calico-node", "calico-felix"]);
         let ours = self.config.source == UpdateSource::Felix;
+        let chains = match &self.chains {
+            Ok(chains) => has_rules(chains, "calico", "cali-"),
+            // Its process says more.
+            Err(_) if felix.is_some() && !ours => false,
+            Err(error) => return Finding::unknown(check, error),
+        };
         match (felix, chains) {
             (Some((name, process)), _) if !ours => Finding::warn(
                 check,
@@ -196,7 +199,13 @@ impl Seen<'_> {
         let check = "kube-proxy";
         let process = self.machine.process(&["kube-proxy"]);
         let ipvs = self.link(|link| link.name == "kube-ipvs0");
-        if process.is_none() && ipvs.is_none() && !self.has_rules("kube-proxy", "KUBE-SERVICES") {
+        let runs = process.is_some() || ipvs.is_some();
+        let rules = match &self.chains {
+            Ok(chains) => has_rules(chains, "kube-proxy", "KUBE-SERVICES"),
+            Err(error) if !runs => return Finding::unknown(check, error),
+            Err(_) => false,
+        };
+        if !runs && !rules {
             // Its rules would be seen from a container, too.
             let found = if self.machine.is_container() {
                 "none of its rules are here"
@@ -241,5 +250,42 @@ impl Seen<'_> {
             "a pool is IPv6, and the host has IPv6 switched off: it does not reach those pods, nor find next hops",
             "`sysctl -w net.ipv6.conf.all.disable_ipv6=0`, or boot without ipv6.disable=1",
         ))
+    }
+}
+
+/// Whether there is a table of that name, or a chain that begins so.
+fn has_rules(chains: &Chains, table: &str, prefix: &str) -> bool {
+    let mut all = chains.iter();
+    all.any(|(of, chain)| of == table || chain.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::machine::played::Played;
+    use super::*;
+
+    #[test]
+    fn rules_that_can_not_be_read_are_not_said_to_be_absent() {
+        let machine = Played::new("others-rules", &[]);
+        let config = DaemonConfig::default();
+        let mirror = Mirror::new().unwrap();
+        let said = |chains| {
+            let seen = Seen {
+                machine: &machine.0,
+                config: &config,
+                desired: None,
+                mirror: &mirror,
+                chains,
+            };
+            [seen.calico(), seen.services()]
+        };
+        for finding in said(Err(io::Error::from_raw_os_error(libc::EPERM))) {
+            assert_eq!(finding.state, State::Warn, "{finding:?}");
+            assert!(finding.found.contains("not permitted"), "{finding:?}");
+        }
+        for finding in said(Ok(Chains::new())) {
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
+        }
     }
 }

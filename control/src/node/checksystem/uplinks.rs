@@ -1,5 +1,6 @@
 //! The uplinks: what the daemon asks of them, and what of it can be seen without touching them.
 
+use std::io;
 use std::path::Path;
 
 use fastpath::io::xsk::ethtool::{self, Channels, Offloads};
@@ -65,7 +66,7 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
         findings.extend(driver(uplink, &facts));
         findings.extend(program(name, &facts));
         findings.extend(place(link, mirror));
-        findings.extend(tags(link, mirror, facts.offloads));
+        findings.extend(tags(link, mirror.links(), facts.offloads));
         seen.findings
             .extend(findings.into_iter().map(|it| it.of(name)));
     }
@@ -78,9 +79,9 @@ struct Facts {
     channels: Option<Channels>,
     offloads: Offloads,
     /// `None`: nobody says.
-    features: Option<XdpFeatures>,
+    features: io::Result<Option<XdpFeatures>>,
     /// Programs on it: names, where they can be seen, and numbers.
-    programs: Vec<(String, u32)>,
+    programs: io::Result<Vec<(String, u32)>>,
 }
 
 impl Facts {
@@ -90,8 +91,8 @@ impl Facts {
             driver: ethtool::driver(name).unwrap_or_else(|_| "unknown".to_owned()),
             channels: ethtool::channels(name).ok(),
             offloads: ethtool::offloads(name).unwrap_or_default(),
-            features: xdp_features(link.ifindex).ok().flatten(),
-            programs: programs_on(name).unwrap_or_default(),
+            features: xdp_features(link.ifindex),
+            programs: programs_on(name),
         }
     }
 }
@@ -103,16 +104,17 @@ fn summary(uplink: &Uplink, link: &Link, facts: &Facts, pollers: u32) -> Finding
         Some(channels) => counted(channels.queues().into(), "queue"),
         None => "1 queue (the driver does not say)".to_owned(),
     };
-    let xdp = match facts.features {
-        None => {
+    let xdp = match &facts.features {
+        Err(_) => "native XDP and zero-copy not known",
+        Ok(None) => {
             "native XDP and zero-copy not tried: the kernel does not say before 6.3, and to try would disturb it"
         }
-        Some(features) if !features.has_native() => "no native XDP",
-        Some(features) if !features.has_zero_copy() => "native XDP, no zero-copy",
-        Some(_) if uplink.mode == UplinkMode::Copy => {
+        Ok(Some(features)) if !features.has_native() => "no native XDP",
+        Ok(Some(features)) if !features.has_zero_copy() => "native XDP, no zero-copy",
+        Ok(Some(_)) if uplink.mode == UplinkMode::Copy => {
             "native XDP, zero-copy not wanted (`mode: copy`)"
         }
-        Some(_) => "native XDP, zero-copy offered (not tried: it would reset the link)",
+        Ok(Some(_)) => "native XDP, zero-copy offered (not tried: it would reset the link)",
     };
     let found = format!(
         "driver {}, {queues} for {}, MTU {}, {xdp}",
@@ -145,15 +147,20 @@ fn mtu(link: &Link, frame: u32) -> Option<Finding> {
 fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
     let ifname = uplink.interface.value.clone();
     let mut findings = Vec::new();
-    if facts.offloads.lro {
+    if facts.offloads.lro && uplink.mode != UplinkMode::Generic {
         findings.push(Finding::warn(
             "uplink-offloads",
             "LRO is on, and drivers refuse native XDP with it",
             format!("`ethtool -K {ifname} lro off`"),
         ));
     }
-    let Some(features) = facts.features else {
-        return findings;
+    let features = match &facts.features {
+        Ok(Some(features)) => features,
+        Ok(None) => return findings,
+        Err(error) => {
+            findings.push(Finding::unknown("uplink-xdp", error));
+            return findings;
+        }
     };
     match uplink.mode {
         UplinkMode::Generic if !features.has_native() => findings.push(Finding::warn(
@@ -182,7 +189,10 @@ fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
 /// Whether another program is there.
 fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
     let check = "uplink-program";
-    let (name, id) = facts.programs.first()?;
+    let (name, id) = match &facts.programs {
+        Ok(programs) => programs.first()?,
+        Err(error) => return Some(Finding::unknown(check, error)),
+    };
     if name == OURS {
         return Some(Finding::ok(check, "the daemon's own is attached"));
     }
@@ -226,13 +236,20 @@ fn place(link: &Link, mirror: &Mirror) -> Vec<Finding> {
 }
 
 /// VLANs on top of an uplink whose tags the NIC takes off: XDP would not see whose packet it is.
-fn tags(link: &Link, mirror: &Mirror, offloads: Offloads) -> Option<Finding> {
+fn tags<'l>(
+    link: &Link,
+    others: impl IntoIterator<Item = &'l Link>,
+    offloads: Offloads,
+) -> Option<Finding> {
     let on_top = |other: &&Link| {
         other.kind.as_deref() == Some("vlan")
             && other.peer == Some(link.ifindex)
             && other.peer_netns.is_none()
     };
-    let vlan = mirror.links().find(on_top).filter(|_| offloads.rx_vlan)?;
+    let vlan = others
+        .into_iter()
+        .find(on_top)
+        .filter(|_| offloads.rx_vlan)?;
     Some(Finding::warn(
         "uplink-vlan",
         format!(
@@ -254,8 +271,8 @@ mod tests {
             driver: "ice".to_owned(),
             channels: None,
             offloads: Offloads::default(),
-            features: features.map(XdpFeatures::from_bits),
-            programs: Vec::new(),
+            features: Ok(features.map(XdpFeatures::from_bits)),
+            programs: Ok(Vec::new()),
         }
     }
 
@@ -318,15 +335,78 @@ mod tests {
         let all = driver(&uplink(UplinkMode::Auto), &facts);
         assert_eq!(all[0].check, "uplink-offloads");
         assert_eq!(all[0].todo.as_deref(), Some("`ethtool -K ens1f0 lro off`"));
+        assert_eq!(driver(&uplink(UplinkMode::Generic), &facts), []);
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_said() {
+        let denied = || io::Error::from_raw_os_error(libc::EPERM);
+        let mut facts = facts(NATIVE);
+        facts.features = Err(denied());
+        facts.programs = Err(denied());
+        let mut all = driver(&uplink(UplinkMode::Auto), &facts);
+        all.extend(program("ens1f0", &facts));
+        let checks: Vec<_> = all.iter().map(|it| (it.check, it.state)).collect();
+        let warned = ["uplink-xdp", "uplink-program"].map(|check| (check, State::Warn));
+        assert_eq!(checks, warned);
+        assert!(
+            all.iter().all(|it| it.found.contains("not permitted")),
+            "{all:?}"
+        );
+    }
+
+    #[test]
+    fn vlans_on_top_matter_where_tags_are_taken_off() {
+        let uplink = Link {
+            ifindex: 7,
+            name: "ens1f0".to_owned(),
+            ..Link::default()
+        };
+        let vlan = Link {
+            ifindex: 8,
+            name: "ens1f0.7".to_owned(),
+            kind: Some("vlan".to_owned()),
+            peer: Some(7),
+            ..Link::default()
+        };
+        let others = [
+            Link {
+                kind: Some("macvlan".to_owned()),
+                ..vlan.clone()
+            },
+            Link {
+                peer: Some(9),
+                ..vlan.clone()
+            },
+            Link {
+                peer_netns: Some(0),
+                ..vlan.clone()
+            },
+        ];
+        let taken_off = Offloads {
+            rx_vlan: true,
+            ..Offloads::default()
+        };
+        let finding = tags(&uplink, [&vlan], taken_off).unwrap();
+        assert!(
+            finding.found.starts_with("ens1f0.7 is on top"),
+            "{finding:?}"
+        );
+        assert_eq!(
+            finding.todo.as_deref(),
+            Some("`ethtool -K ens1f0 rxvlan off`")
+        );
+        assert_eq!(tags(&uplink, [&vlan], Offloads::default()), None);
+        assert_eq!(tags(&uplink, &others, taken_off), None);
     }
 
     #[test]
     fn our_own_program_is_no_strangers() {
         let mut facts = facts(NATIVE);
         assert_eq!(program("ens1f0", &facts), None);
-        facts.programs = vec![(OURS.to_owned(), 7)];
+        facts.programs = Ok(vec![(OURS.to_owned(), 7)]);
         assert_eq!(program("ens1f0", &facts).unwrap().state, State::Ok);
-        facts.programs = vec![("cil_xdp_entry".to_owned(), 8)];
+        facts.programs = Ok(vec![("cil_xdp_entry".to_owned(), 8)]);
         let finding = program("ens1f0", &facts).unwrap();
         assert_eq!(finding.state, State::Missing);
         assert!(
