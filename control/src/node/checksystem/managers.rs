@@ -98,7 +98,7 @@ fn networkd(machine: &Machine) -> Vec<Finding> {
     let files = machine.drop_ins(&directories, ".network");
     let managed = OURS.iter().find_map(|name| {
         let (path, text) = files.iter().find(|(_, text)| is_for(text, name))?;
-        (!says(text, "Link", "Unmanaged", YES)).then_some((name, path))
+        (!says([text.as_str()], "Link", "Unmanaged", YES)).then_some((name, path))
     });
     let mut findings = vec![match managed {
         None => Finding::ok(check, "runs, and leaves cali* and caracal0 alone"),
@@ -117,12 +117,10 @@ fn networkd(machine: &Machine) -> Vec<Finding> {
     let main = machine
         .read("etc/systemd/networkd.conf")
         .unwrap_or_default();
-    let texts: Vec<_> = drop_ins
-        .iter()
-        .map(|(_, text)| text.as_str())
-        .chain([main.as_str()])
-        .collect();
-    let kept = |key: &str| texts.iter().any(|text| says(text, "Network", key, NO));
+    let kept = |key: &str| {
+        let texts = drop_ins.iter().map(|(_, text)| text.as_str());
+        says([main.as_str()].into_iter().chain(texts), "Network", key, NO)
+    };
     if !(kept("ManageForeignRoutes") && kept("ManageForeignRoutingPolicyRules")) {
         findings.push(Finding::warn(
             "networkd-foreign-routes",
@@ -133,24 +131,27 @@ fn networkd(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-/// Whether a .network file is for an interface, by the names that it says. One that goes by other things, as a type, is for none of
-/// ours, as far as can be known; one that says nothing is for all.
+/// Whether a .network file is for an interface of ours, which is a veth. One that goes by other things than names and types, as a MAC
+/// address, is for none, as far as can be known; one that says nothing is for all.
 fn is_for(text: &str, name: &str) -> bool {
-    let mut settings = settings(text, "Match").peekable();
-    if settings.peek().is_none() {
-        return true;
-    }
-    let Some((_, names)) = settings.find(|(key, _)| *key == "Name") else {
-        return false;
+    let all = || settings(text, "Match");
+    let meant = |key: &str, own: &str| {
+        let values = all().filter(|(it, _)| *it == key);
+        let values: Vec<_> = values.map(|(_, value)| value).collect();
+        values.is_empty() || lists(&values.join(" "), own)
     };
-    // `!` in front of the first inverts the list.
-    let (inverted, names) = names
+    let is_named = all().any(|(key, _)| key == "Name");
+    let is_known = all().all(|(key, _)| ["Type", "Kind"].contains(&key));
+    (is_named || is_known) && meant("Name", name) && meant("Type", "ether") && meant("Kind", "veth")
+}
+
+/// Whether a list of patterns has a name. `!` in front of the first inverts it.
+fn lists(patterns: &str, name: &str) -> bool {
+    let (inverted, patterns) = patterns
         .strip_prefix('!')
-        .map_or((false, names), |names| (true, names));
-    inverted
-        != names
-            .split_whitespace()
-            .any(|pattern| matches(pattern, name))
+        .map_or((false, patterns), |patterns| (true, patterns));
+    let mut patterns = patterns.split_whitespace();
+    inverted != patterns.any(|pattern| matches(pattern, name))
 }
 
 /// The settings of a section, as systemd writes them.
@@ -168,8 +169,16 @@ fn settings<'t>(text: &'t str, wanted: &'static str) -> impl Iterator<Item = (&'
     })
 }
 
-fn says(text: &str, section: &'static str, key: &str, words: [&str; 4]) -> bool {
-    let value = settings(text, section)
+/// Whether a setting is one of these: what is said last counts.
+fn says<'t>(
+    texts: impl IntoIterator<Item = &'t str>,
+    section: &'static str,
+    key: &str,
+    words: [&str; 4],
+) -> bool {
+    let value = texts
+        .into_iter()
+        .flat_map(|text| settings(text, section))
         .filter(|(name, _)| *name == key)
         .last();
     value.is_some_and(|(_, value)| words.contains(&value))
@@ -287,11 +296,26 @@ mod tests {
             [State::Ok, State::Warn]
         );
         assert_eq!(said("both", &[NETWORKD, all, ours, routes]), [State::Ok]);
+        // Of what networkd itself is told the last counts.
+        let later = (
+            "etc/systemd/networkd.conf.d/20-x.conf",
+            "[Network]\nManageForeignRoutes=yes\n",
+        );
+        let main = ("etc/systemd/networkd.conf", later.1);
+        let over = said("over", &[NETWORKD, all, ours, routes, later]);
+        assert_eq!(over, [State::Ok, State::Warn]);
+        let under = said("under", &[NETWORKD, all, ours, routes, main]);
+        assert_eq!(under, [State::Ok]);
         // The first file that is for it counts.
         let late = ("etc/systemd/network/90-caracal.network", ours.1);
         assert_eq!(said("late", &[NETWORKD, all, late, routes]), [State::Warn]);
         let wired = (all.0, "[Match]\nType=ether\nKind=!*\n[Network]\nDHCP=yes\n");
         assert_eq!(said("wired", &[NETWORKD, wired, routes]), [State::Ok]);
+        // Veths have this type, too.
+        let ether = (all.0, "[Match]\nType=ether\n[Network]\nDHCP=yes\n");
+        assert_eq!(said("ether", &[NETWORKD, ether, routes]), [State::Warn]);
+        let wlan = (all.0, "[Match]\nType=wlan\n[Network]\nDHCP=yes\n");
+        assert_eq!(said("wlan", &[NETWORKD, wlan, routes]), [State::Ok]);
         let others = (
             all.0,
             "[Match]\nName=!cali* caracal*\n[Network]\nDHCP=yes\n",
