@@ -341,6 +341,19 @@ fn uplinks_in_strange_places_are_warned_about() {
     let uplinks = uplinks.filter(|it| it["check"] == "uplink");
     let names: Vec<_> = uplinks.map(|it| it["of"].as_str().unwrap()).collect();
     assert_eq!(names, ["wire", "eth0"]);
+    let of_interface = |name: &str| {
+        let output = lab.caracal(&format!("node checksystem -i {name} -o json"));
+        Lab::said(&output).0
+    };
+    let strange = of_interface("nosuch").remove("uplink").unwrap();
+    assert!(
+        strange.found.starts_with("--interface: uplink nosuch"),
+        "{strange:?}"
+    );
+    // What the file says of it holds.
+    lab.config("nodeName: node\nuplinks: [{interface: eth0, queues: 3}]\n");
+    assert!(of_interface("eth0").contains_key("uplink-queues"));
+    assert!(!of_interface("wire").contains_key("uplink-queues"));
     lab.config("nodeName: node\n");
     lab.says("uplink", "warn", &["none is named", "--interface"]);
 }

@@ -47,9 +47,6 @@ fn free(machine: &Machine, config: &DaemonConfig, budget: &Budget) -> Finding {
         return Finding::ok(check, said);
     };
     let found = format!("{said}; {} MiB are available", available >> 20);
-    if at_start > available {
-        return Finding::missing(check, found, FEWER);
-    }
     if at_start + with_pods > available {
         return Finding::warn(check, found, FEWER);
     }
@@ -132,11 +129,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_missing_and_what_will_not_fit_is_a_warning() {
+    fn what_does_not_fit_what_is_free_is_a_warning() {
         for (available, state) in [
             ("8000000", State::Ok),
             ("700000", State::Warn),
-            ("100000", State::Missing),
+            ("100000", State::Warn),
         ] {
             let meminfo = format!("MemTotal: 9000000 kB\nMemAvailable:  {available} kB\n");
             let found = finding(&[("proc/meminfo", &meminfo)], true, "memory").unwrap();

@@ -1,7 +1,7 @@
 //! What a node is like before the daemon starts there: `caracal node checksystem`.
 //!
-//! Nothing is changed. What the daemon itself would refuse at its start is asked of the code that would refuse it; sockets and
-//! programs are tried, since that leaves nothing behind; nothing is tried on an interface.
+//! Nothing is changed. What the daemon itself would refuse at its start is asked of the code that would refuse it, where that code
+//! only looks; sockets and programs are tried, since that leaves nothing behind; nothing is tried on an interface.
 
 mod cores;
 mod files;
@@ -25,6 +25,9 @@ use crate::netlink::Mirror;
 use crate::netlink::nftables::Nftables;
 use machine::Machine;
 
+/// Where uplinks are from that the command line names.
+const INTERFACE: &str = "--interface";
+
 /// What is to be looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -45,7 +48,9 @@ pub fn checksystem(asked: &Asked<'_>) -> Vec<Finding> {
         finding,
     } = files::config(asked.config, asked.by_name);
     if !asked.interfaces.is_empty() {
-        config.uplinks = asked.interfaces.iter().map(|name| named(name)).collect();
+        let known = std::mem::take(&mut config.uplinks);
+        let interfaces = asked.interfaces.iter();
+        config.uplinks = interfaces.map(|name| named(name, &known)).collect();
     }
     let mut findings = kernel::look(&machine, &config);
     findings.push(finding);
@@ -89,7 +94,12 @@ fn daemon(
             return findings;
         }
     };
-    let seen = uplinks::look(asked.config, config, &mirror);
+    let named_in = if asked.interfaces.is_empty() {
+        asked.config
+    } else {
+        Path::new(INTERFACE)
+    };
+    let seen = uplinks::look(named_in, config, &mirror);
     findings.extend(seen.findings);
     findings.extend(cores::look(machine, config));
     // What a daemon that runs has taken is not free for it.
@@ -116,10 +126,13 @@ fn daemon(
     findings
 }
 
-/// An uplink that the command line names.
-fn named(name: &str) -> Uplink {
+/// An uplink that the command line names: as the file has it, if it does.
+fn named(name: &str, known: &[Uplink]) -> Uplink {
+    if let Some(uplink) = known.iter().find(|it| it.interface.value == name) {
+        return uplink.clone();
+    }
     let at = Span {
-        source: Source::new("--interface", name),
+        source: Source::new(INTERFACE, name),
         start: 0,
         len: name.len(),
     };
