@@ -101,6 +101,32 @@ fn the_scripts_of_the_debian_package_are_scripts() {
     assert!(after.contains("caracal cleanup"), "{prerm}");
 }
 
+#[test]
+fn the_package_advises_a_restart_only_of_what_runs() {
+    let dir = std::env::temp_dir().join(format!("caracal-postinst-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let program = |name: &str, code: u8| {
+        let path = dir.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\nexit {code}\n")).expect("a program");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("a program");
+    };
+    program("mkdir", 0);
+    // What `systemctl is-active` answers, and the version that was there before.
+    for (active, before, restart) in [(0, "0.1.0", true), (3, "0.1.0", false), (3, "", false)] {
+        program("systemctl", active);
+        let script = root().join("deploy/debian/postinst");
+        let mut command = Command::new("/bin/sh");
+        command.arg(script).args(["configure", before]);
+        let output = command.env("PATH", &dir).output().expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text.contains("systemctl restart"), restart, "{text}");
+        assert_eq!(text.contains("enable --now"), !restart, "{text}");
+    }
+    std::fs::remove_dir_all(&dir).expect("gone");
+}
+
 /// It was never run in a cluster; that it fits the daemon's defaults can be seen.
 #[test]
 fn the_daemon_set_is_of_this_daemon() {
