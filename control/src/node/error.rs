@@ -112,9 +112,12 @@ pub enum RunError {
     PollerDied(usize),
 }
 
+/// The largest MTU that XDP takes in one piece, whatever the driver: a page of 4,096 bytes less what the kernel keeps of it.
+pub(super) const WHOLE_MTU: u32 = 3498;
+
 /// What to do about an MTU that does not fit frames.
 fn mtu_help(mtu: u32) -> &'static str {
-    if mtu <= 3498 {
+    if mtu <= WHOLE_MTU {
         "lower the MTU, or set `frames.size: 4096` in caracal.yaml"
     } else {
         "lower the MTU to 3498 or less, which is what XDP takes in one piece"

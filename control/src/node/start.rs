@@ -15,7 +15,7 @@ use super::neighbours::Neighbours;
 use super::{Budget, Node, RunError, connections, kernel, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
-use crate::config::DaemonConfig;
+use crate::config::{DaemonConfig, daemon};
 use crate::desired::{Desired, PoolType};
 use crate::netlink::host_port::HOST_END;
 use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
@@ -85,30 +85,20 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         what: "read what the host uses ports for",
         source,
     })?;
-    let max_ports = usize::from(config.max_pods) + config.uplinks.len() + 1;
-    let connections = connections::connections(&config, 2 * max_ports)?;
+    let port_numbers = port_numbers(&config);
+    let connections = connections::connections(&config, port_numbers)?;
     compiler.set_pick_up(config.connections.pick_up);
     let wake = pollers::wake()?;
-    // Twice as many numbers as ports: those of ports that are gone rest for a while.
     let (pollers, planned) = pollers::plan(
         parts,
         &config,
-        2 * max_ports,
+        port_numbers,
         &mut publisher,
         &wake,
         &connections,
     )?;
 
-    let fail_mode = match config.fail_mode {
-        crate::config::daemon::FailMode::Closed => FailMode::Closed,
-        crate::config::daemon::FailMode::Open => FailMode::Open,
-    };
-    let endpoint_config = EndpointConfig {
-        fail_mode,
-        max_endpoints: 2 * max_ports as u32,
-        queues: count,
-    };
-    let endpoints = EndpointProgram::load(&endpoint_config)?;
+    let endpoints = EndpointProgram::load(&endpoint_config(&config))?;
     let writer = Writer::open()?;
     let pins = PinDir::open()?;
     let addresses = tunnel_addresses(compiler.desired());
@@ -178,6 +168,23 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         return Err(error);
     }
     Ok((node, wake))
+}
+
+/// Numbers for ports: pods', uplinks' and the host's. Twice as many as ports, since those of ports that are gone rest for a while.
+fn port_numbers(config: &DaemonConfig) -> usize {
+    2 * (usize::from(config.max_pods) + config.uplinks.len() + 1)
+}
+
+/// How the program of the pods' interfaces is loaded.
+pub(super) fn endpoint_config(config: &DaemonConfig) -> EndpointConfig {
+    EndpointConfig {
+        fail_mode: match config.fail_mode {
+            daemon::FailMode::Closed => FailMode::Closed,
+            daemon::FailMode::Open => FailMode::Open,
+        },
+        max_endpoints: port_numbers(config) as u32,
+        queues: config.pollers(),
+    }
 }
 
 impl Node {

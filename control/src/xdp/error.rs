@@ -323,11 +323,15 @@ fn is_verifier_complaint(error: &EbpfError) -> bool {
 fn has_perfmon() -> bool {
     const CAP_PERFMON: u32 = 38;
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    effective.is_some_and(|mask| mask & (1 << CAP_PERFMON) != 0)
+    effective_capabilities(&status) & 1 << CAP_PERFMON != 0
+}
+
+/// The effective capabilities that a `/proc/PID/status` tells, by their bits; none where it does not.
+pub(crate) fn effective_capabilities(status: &str) -> u64 {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or_default()
 }
 
 /// An error with its causes in one line.

@@ -23,8 +23,9 @@ mod sys;
 
 pub use counters::{EndpointCounters, NicCounters};
 pub use endpoint::{EndpointAttachment, EndpointConfig, EndpointProgram, FailMode};
-pub(crate) use error::programs_on;
 pub use error::{AttachError, LoadError, PinError, UpdateError};
+pub(crate) use error::{effective_capabilities, programs_on};
+pub(crate) use nic::NIC_PROGRAM;
 pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram, no_ports};
 pub use object::Verdict;
 pub(crate) use pins::{BPFFS, Bpffs, INITS_PID_NAMESPACE, bpffs};

@@ -15,6 +15,8 @@ use super::link::{Link, Mode};
 use super::object::{self, Loaded, Verdict};
 use super::prefixes::{AddressMap, PrefixMap, SyncedSet, prefix};
 
+/// The program, by the name that the kernel shows.
+pub(crate) const NIC_PROGRAM: &str = "caracal_nic";
 const MAX_PREFIXES: u32 = 65_536;
 const MAX_LOCAL: u32 = 1024;
 /// Room for the addresses that pods' connections leave with.
@@ -86,7 +88,7 @@ impl NicProgram {
             .map_max_entries("nat4", MAX_NAT)
             .map_max_entries("nat6", MAX_NAT)
             .map_max_entries("xsks", MAX_QUEUES);
-        let mut loaded = Loaded::load(&mut loader, object::NIC, "caracal_nic")?;
+        let mut loaded = Loaded::load(&mut loader, object::NIC, NIC_PROGRAM)?;
         let mut program = Self {
             sockets: loaded.map("xsks")?,
             vxlan_port: loaded.map("vxlan_port")?,
@@ -104,7 +106,7 @@ impl NicProgram {
         program
             .set_vxlan_port(config.vxlan_port)
             .map_err(|e| LoadError::Refused {
-                program: "caracal_nic",
+                program: NIC_PROGRAM,
                 reason: e.to_string(),
             })?;
         Ok(program)

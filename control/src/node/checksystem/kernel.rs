@@ -6,9 +6,9 @@ use nix::unistd::{AccessFlags, access};
 use super::finding::Finding;
 use super::machine::Machine;
 use crate::config::DaemonConfig;
-use crate::config::daemon::FailMode as Fails;
+use crate::node::start;
 use crate::xdp::{
-    BPFFS, Bpffs, EndpointConfig, EndpointProgram, FailMode, NicConfig, NicProgram, bpffs,
+    BPFFS, Bpffs, EndpointProgram, NicConfig, NicProgram, bpffs, effective_capabilities,
 };
 
 /// What the daemon is given: by deploy/caracal.service, too. With their bits (linux/capability.h).
@@ -95,11 +95,8 @@ fn capabilities(machine: &Machine) -> Finding {
 
 /// The capabilities of this process.
 fn capability_bits(machine: &Machine) -> u64 {
-    let status = machine.read("proc/thread-self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or_default()
+    let status = machine.read("proc/thread-self/status");
+    effective_capabilities(&status.unwrap_or_default())
 }
 
 /// Whether locked memory is counted against a limit of the process.
@@ -117,15 +114,7 @@ fn af_xdp() -> Finding {
 
 /// Has the kernel load the daemon's own programs, which go again at once.
 fn programs(config: &DaemonConfig) -> Finding {
-    let fail_mode = match config.fail_mode {
-        Fails::Closed => FailMode::Closed,
-        Fails::Open => FailMode::Open,
-    };
-    let endpoints = EndpointConfig {
-        fail_mode,
-        max_endpoints: 2 * (u32::from(config.max_pods) + 1),
-        queues: config.pollers(),
-    };
+    let endpoints = start::endpoint_config(config);
     let loaded = NicProgram::load(&NicConfig::default())
         .map(drop)
         .and_then(|()| EndpointProgram::load(&endpoints).map(drop));

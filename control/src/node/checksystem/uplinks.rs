@@ -10,14 +10,10 @@ use crate::config::DaemonConfig;
 use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::features::{XdpFeatures, xdp_features};
 use crate::netlink::{Link, Mirror};
+use crate::node::error::WHOLE_MTU;
 use crate::node::ports;
 use crate::words::counted;
-use crate::xdp::{AttachError, programs_on};
-
-/// Our program on an uplink.
-const OURS: &str = "caracal_nic";
-/// The largest MTU that XDP takes in one piece, whatever the driver.
-const WHOLE_MTU: u32 = 3498;
+use crate::xdp::{AttachError, NIC_PROGRAM, programs_on};
 
 /// What was seen of the uplinks.
 pub(super) struct Seen {
@@ -193,7 +189,7 @@ fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
         Ok(programs) => programs.first()?,
         Err(error) => return Some(Finding::unknown(check, error)),
     };
-    if name == OURS {
+    if name == NIC_PROGRAM {
         return Some(Finding::ok(check, "the daemon's own is attached"));
     }
     let holder = format!(" {name:?} (id {id})");
@@ -404,7 +400,7 @@ mod tests {
     fn our_own_program_is_no_strangers() {
         let mut facts = facts(NATIVE);
         assert_eq!(program("ens1f0", &facts), None);
-        facts.programs = Ok(vec![(OURS.to_owned(), 7)]);
+        facts.programs = Ok(vec![(NIC_PROGRAM.to_owned(), 7)]);
         assert_eq!(program("ens1f0", &facts).unwrap().state, State::Ok);
         facts.programs = Ok(vec![("cil_xdp_entry".to_owned(), 8)]);
         let finding = program("ens1f0", &facts).unwrap();
