@@ -9,7 +9,8 @@
 //! - [`netns`]: network namespaces by name or process;
 //! - `features`: what drivers can do with XDP;
 //! - `ipsec`: whether the host uses it;
-//! - `nftables`: what is in a table, and whether anybody changed it.
+//! - `nftables`: what is in a table, and whether anybody changed it;
+//! - `unix_sockets`: whose an abstract name is.
 //!
 //! Messages are written with `netlink-packet-route`, but read by our own `decode`: one attribute that a crate does
 //! not know must not cost us the message, and a million routes must not cost a million allocations.
@@ -29,6 +30,7 @@ pub mod mirror;
 pub mod netns;
 pub(crate) mod nftables;
 pub mod sysctl;
+pub(crate) mod unix_sockets;
 pub mod write;
 
 pub use host_port::{HostPort, HostPortConfig, HostRoute};

@@ -5,7 +5,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::RunError;
-use crate::netlink::{HostPort, Writer};
+use crate::netlink::{HostPort, Writer, unix_sockets};
 use crate::nft::Nft;
 use crate::xdp::PinDir;
 
@@ -13,19 +13,34 @@ use crate::xdp::PinDir;
 /// file stays behind.
 const NAME: &str = "caracal-daemon";
 
-/// Held by the one daemon of a network namespace, as long as it lives.
-pub(super) type Lock = UnixDatagram;
+/// Held by the one daemon of a network namespace, as long as it lives. Nothing, where somebody else holds the name.
+pub(super) type Lock = Option<UnixDatagram>;
 
 /// Takes the lock of the calling thread's network namespace.
+///
+/// Anybody may hold an abstract name, but no daemon is anybody's but root's: who is not does not keep one out.
 pub(super) fn lock() -> Result<Lock, RunError> {
     let held = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixDatagram::bind_addr(&name));
-    held.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => RunError::AlreadyRunning,
-        _ => RunError::System {
+    let source = match held {
+        Ok(held) => return Ok(Some(held)),
+        Err(source) => source,
+    };
+    if source.kind() != io::ErrorKind::AddrInUse {
+        return Err(RunError::System {
             what: "take the daemon's lock",
             source,
-        },
-    })
+        });
+    }
+    match unix_sockets::holder_of(NAME) {
+        Ok(Some(user)) if user != 0 => {
+            tracing::warn!(
+                "user {user}, who can not be a Caracal daemon, holds the socket name @{NAME}: nothing keeps a second daemon out of this network namespace \
+                 (`ss -xlp` names the process)"
+            );
+            Ok(None)
+        }
+        _ => Err(RunError::AlreadyRunning),
+    }
 }
 
 /// Whether a daemon holds the lock, by the sockets of a network namespace (`/proc/net/unix`).

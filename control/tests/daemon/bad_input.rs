@@ -1,10 +1,13 @@
 //! Each bad input gets one error that says what, where and what to do; nothing stays attached.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::{env, fs, thread};
 
 use control::netlink::{Neighbour, NeighbourState, Writer};
 use control::xdp::{NicConfig, NicMode, NicProgram};
+use nix::unistd::{Uid, setfsuid};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -426,6 +429,31 @@ fn a_second_daemon() {
     let echo = Echo::at(&lab.wire, crate::lab::addr(crate::lab::OUTSIDE4));
     reaches(&pod.netns, pod.v4(), echo.addr());
     first.finish();
+}
+
+/// An abstract name is anybody's who takes it first.
+#[test]
+fn a_user_who_holds_the_daemons_name() {
+    let test = "bad_input::a_user_who_holds_the_daemons_name";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let hold = || {
+        // A socket is whose files the thread would make.
+        let root = setfsuid(Uid::from_raw(65534));
+        let name = SocketAddr::from_abstract_name("caracal-daemon").unwrap();
+        let held = UnixDatagram::bind_addr(&name);
+        setfsuid(root);
+        held
+    };
+    let held = lab.node.run(hold).unwrap().unwrap();
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("user 65534, who can not be a Caracal daemon");
+    let echo = Echo::at(&lab.wire, crate::lab::addr(crate::lab::OUTSIDE4));
+    reaches(&pod.netns, pod.v4(), echo.addr());
+    daemon.finish();
+    drop(held);
 }
 
 #[test]
