@@ -41,7 +41,7 @@ pub fn v4(key: &HashKey, src: u32, dst: u32, protocol: u8, ports: (u16, u16)) ->
 }
 
 /// Hashes an IPv6 flow. Addresses in host order; give ports (0, 0) for fragments and protocols without ports.
-#[inline]
+#[inline(never)]
 #[must_use]
 pub fn v6(key: &HashKey, src: u128, dst: u128, protocol: u8, ports: (u16, u16)) -> u32 {
     let mut state = State::new(key);
@@ -105,7 +105,7 @@ const fn tail(protocol: u8, (source, destination): (u16, u16)) -> u64 {
 struct State([u64; 4]);
 
 impl State {
-    #[inline]
+    #[inline(always)]
     const fn new(&HashKey([k0, k1]): &HashKey) -> Self {
         Self([
             k0 ^ 0x736f_6d65_7073_6575,
@@ -115,7 +115,7 @@ impl State {
         ])
     }
 
-    #[inline]
+    #[inline(always)]
     const fn round(&mut self) {
         let [mut v0, mut v1, mut v2, mut v3] = self.0;
         v0 = v0.wrapping_add(v1);
@@ -131,7 +131,7 @@ impl State {
         self.0 = [v0, v1, v2, v3];
     }
 
-    #[inline]
+    #[inline(always)]
     const fn block(&mut self, word: u64) {
         let [v0, v1, v2, v3] = self.0;
         self.0 = [v0, v1, v2, v3 ^ word];
@@ -141,7 +141,7 @@ impl State {
     }
 
     /// The last block holds up to seven bytes and, on top, the message's length.
-    #[inline]
+    #[inline(always)]
     const fn last_block(mut self, word: u64, len: u64) -> u32 {
         self.block(word | len << 56);
         let [v0, v1, v2, v3] = self.0;

@@ -21,7 +21,7 @@ mod upper;
 
 pub use error4::{icmp_error4, mtu_of_error4, translate_error4};
 pub use error6::{icmp_error6, mtu_of_error6, translate_error6};
-pub use ordinary::forward_ordinary4;
+pub use ordinary::{forward_ordinary4, forward_ordinary6};
 pub use quote::{QuoteError, Quoted, Quoted4, Quoted6};
 use upper::Extent;
 

@@ -30,10 +30,12 @@ impl Difference {
     #[inline(always)]
     #[must_use]
     pub const fn u128(self, old: u128, new: u128) -> Self {
-        self.u32((old >> 96) as u32, (new >> 96) as u32)
-            .u32((old >> 64) as u32, (new >> 64) as u32)
-            .u32((old >> 32) as u32, (new >> 32) as u32)
-            .u32(old as u32, new as u32)
+        let old = !old;
+        // Four words at a time. What is carried out of them comes in again when they are cut up, which leaves room for more; nothing
+        // is left only of nothing.
+        let sum = (old >> 64) + (old as u64) as u128 + (new >> 64) + (new as u64) as u128;
+        let (high, low) = ((sum >> 32) as u32, sum as u32);
+        Self(self.0 + high as u64 + low as u64 + (sum >> 64) as u64)
     }
 
     /// The checksum (host order) of the new words, from that of the old ones.

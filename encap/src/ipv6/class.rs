@@ -53,10 +53,13 @@ pub const fn class(addr: u128) -> AddrClass {
     }
 }
 
-/// Whether `addr` is of the kind [`AddrClass::Unicast`] for sure; false decides nothing for the few such addresses in ::/16.
-#[inline]
+/// Whether `addr` is of the kind [`AddrClass::Unicast`] for sure; false decides nothing for the few such addresses in ::/16 and
+/// between fec0:: and feff::, which nobody is to have (RFC 3879). One comparison.
+#[inline(always)]
 #[must_use]
 pub const fn is_surely_unicast(addr: u128) -> bool {
-    let first = (addr >> 112) as u16;
-    first != 0 && first < 0xff00 && first & 0xffc0 != 0xfe80
+    /// The first 16 bits are neither 0 nor from fe80 on.
+    const FIRST: u64 = 1 << 48;
+    const BEHIND: u64 = 0xfe80 << 48;
+    ((addr >> 64) as u64).wrapping_sub(FIRST) < BEHIND - FIRST
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::build::{Content, PROTOCOLS, checksum_at, contents, fit, packet6, tuples};
-use crate::nat::{Tuple6, Untranslatable, translate_any6, translate6};
+use crate::nat::{Tuple6, Untranslatable, forward_ordinary6, translate_any6, translate6};
 use crate::{ipv6, l4};
 
 const POD: Tuple6 = Tuple6 {
@@ -129,6 +129,32 @@ proptest! {
         packet.resize(packet.len() + padding, 0xa5);
         let mut other = packet.clone();
         prop_assert_eq!(translate6(&mut packet, &ip, to), translate_any6(&mut other, &ip, to));
+        prop_assert_eq!(packet, other);
+    }
+
+    #[test]
+    fn forwarding_and_translating_in_one_is_one_after_the_other(
+        data in prop::collection::vec(any::<u8>(), 0..70), tcp in any::<bool>(), (from, to) in (tuples(), tuples()),
+        hop_limit in prop::sample::select(vec![0, 1, 2, 64, 255]), field in prop::option::of(any::<u16>()), cut in any::<prop::sample::Index>()
+    ) {
+        let content = Content::new(if tcp { l4::TCP } else { l4::UDP }, &data);
+        let mut packet = packet6(&content, from);
+        packet[7] = hop_limit;
+        if let Some(field) = field {
+            let at = 40 + checksum_at(content.protocol).unwrap();
+            packet[at..at + 2].copy_from_slice(&field.to_be_bytes());
+        }
+        let mut other = packet.clone();
+        let ip = ipv6::parse(&other).unwrap();
+        if hop_limit > 1 {
+            translate6(&mut other, &ip, to).unwrap();
+            ipv6::decrement_hop_limit(&mut other);
+        }
+        let mut short = packet[..cut.index(if tcp { 60 } else { 48 })].to_vec();
+        let before = short.clone();
+        prop_assert!(!forward_ordinary6(&mut short, content.protocol, to));
+        prop_assert_eq!(short, before);
+        prop_assert_eq!(forward_ordinary6(&mut packet, content.protocol, to), hop_limit > 1);
         prop_assert_eq!(packet, other);
     }
 }
