@@ -29,16 +29,24 @@ pub enum Fate {
     Drop(DropReason),
 }
 
-/// The network protocol of a packet, once it is parsed.
+/// The network protocol of a packet, once it is parsed. Each of the two is a bit, so that those of a batch are one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Family {
     /// Not known yet.
-    Unknown,
+    Unknown = 0,
     /// IPv4.
-    V4,
+    V4 = 1,
     /// IPv6.
-    V6,
+    V6 = 2,
+}
+
+impl Family {
+    /// Whether packets of this family are among those whose families make this number: all of them, or-ed.
+    #[inline(always)]
+    pub(crate) const fn is_in(self, families: u8) -> bool {
+        families & self as u8 != 0
+    }
 }
 
 /// What the stages know of one packet. The IPv4 path reads and writes only the first cache line.
@@ -92,7 +100,8 @@ pub mod flag {
     pub const TRANSLATE: u8 = 1 << 5;
     /// A fragment whose ports are those of its datagram's first.
     pub const PIECED: u8 = 1 << 6;
-    /// IPv4 without options and not fragmented, with a whole header of TCP or UDP: nearly all packets, for which stages have a shorter way.
+    /// IPv4 without options or IPv6 without extension headers, not fragmented, with a whole header of TCP or UDP: nearly all packets, for
+    /// which stages have a shorter way.
     pub const ORDINARY: u8 = 1 << 7;
 }
 

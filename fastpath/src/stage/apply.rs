@@ -36,10 +36,12 @@ pub fn run<I: PacketIo>(
             continue;
         };
         let is_ordinary = packet.flags & CAREFUL == flag::ORDINARY;
-        let done = if is_ordinary && adjacency.rewrite.kind() != Kind::Vxlan6 {
-            ordinary(packet, io.chunk(&packet.frame), adjacency, key)
-        } else {
-            careful(packet, io, adjacency, key, outbox, counters)
+        let done = match packet.family {
+            Family::V4 if is_ordinary && adjacency.rewrite.kind() != Kind::Vxlan6 => {
+                ordinary4(packet, io.chunk(&packet.frame), adjacency, key)
+            }
+            Family::V6 if is_ordinary => ordinary6(packet, io.chunk(&packet.frame), adjacency, key),
+            _ => careful(packet, io, adjacency, key, outbox, counters),
         };
         if let Err(reason) = done {
             packet.drop(reason);
@@ -68,9 +70,9 @@ fn careful<I: PacketIo>(
     }
 }
 
-/// An ordinary packet, behind outer headers of IPv4 if any.
+/// An ordinary packet of IPv4, behind outer headers of IPv4 if any.
 #[inline(always)]
-fn ordinary(
+fn ordinary4(
     packet: &mut Packet,
     chunk: &mut [u8],
     adjacency: &Adjacency,
@@ -81,17 +83,50 @@ fn ordinary(
     let Some((front, ip)) = chunk.split_at_mut_checked(l3) else {
         return Err(DropReason::NoHeadroom);
     };
-    forward_ordinary(packet, ip)?;
+    forward_ordinary4(packet, ip)?;
     let written = if rewrite.kind() == Kind::Ethernet {
         rewrite.prepend_ethernet(front, outer::Family::V4)
     } else {
-        rewrite.prepend4(front, &ordinary_inner(packet, adjacency, key))
+        rewrite.prepend4(front, &ordinary_inner4(packet, adjacency, key))
     };
     written.map_err(write_reason)?;
     let len = rewrite.len() as u16;
     // Both fit: headers and packet lie in the chunk.
     packet.frame.start = (l3 as u16).wrapping_sub(len);
     packet.frame.len = packet.ip4.total_len.wrapping_add(len);
+    Ok(())
+}
+
+/// An ordinary packet of IPv6.
+#[inline(always)]
+fn ordinary6(
+    packet: &mut Packet,
+    chunk: &mut [u8],
+    adjacency: &Adjacency,
+    key: &HashKey,
+) -> Result<(), DropReason> {
+    let rewrite = &adjacency.rewrite;
+    let l3 = usize::from(packet.frame.start) + usize::from(packet.l3);
+    let Some((front, ip)) = chunk.split_at_mut_checked(l3) else {
+        return Err(DropReason::NoHeadroom);
+    };
+    forward_ordinary6(packet, ip)?;
+    let (start, ip_len) = (l3.wrapping_sub(rewrite.len()), packet.ip6.total_len());
+    let written = if rewrite.kind() == Kind::Ethernet {
+        rewrite.prepend_ethernet(front, outer::Family::V6)
+    } else if rewrite.kind() == Kind::Vxlan6 {
+        // Its checksum covers the packet.
+        let Some(bytes) = chunk.get_mut(start..l3 + ip_len) else {
+            return Err(DropReason::NoHeadroom);
+        };
+        rewrite.write(bytes, &ordinary_inner6(packet, adjacency, key))
+    } else {
+        rewrite.prepend4(front, &ordinary_inner6(packet, adjacency, key))
+    };
+    written.map_err(write_reason)?;
+    // Both fit: headers and packet lie in the chunk.
+    packet.frame.start = start as u16;
+    packet.frame.len = (rewrite.len() + ip_len) as u16;
     Ok(())
 }
 
@@ -112,7 +147,7 @@ fn forward(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
 
 /// The same for an ordinary packet that spends its TTL.
 #[inline(always)]
-fn forward_ordinary(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+fn forward_ordinary4(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
     if !packet.has(flag::TRANSLATE) {
         ipv4::decrement_ttl(l3);
         return Ok(());
@@ -123,6 +158,25 @@ fn forward_ordinary(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         ports: packet.ports,
     };
     if nat::forward_ordinary4(l3, packet.ip4.protocol, to) {
+        Ok(())
+    } else {
+        Err(DropReason::NatProtocol)
+    }
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn forward_ordinary6(packet: &Packet, l3: &mut [u8]) -> Result<(), DropReason> {
+    if !packet.has(flag::TRANSLATE) {
+        ipv6::decrement_hop_limit(l3);
+        return Ok(());
+    }
+    let to = Tuple {
+        src: packet.ip6.src,
+        dst: packet.ip6.dst,
+        ports: packet.ports,
+    };
+    if nat::forward_ordinary6(l3, packet.ip6.upper.protocol, to) {
         Ok(())
     } else {
         Err(DropReason::NatProtocol)
@@ -232,9 +286,9 @@ fn tunnel(
     adjacency.rewrite.write(bytes, &inner).map_err(write_reason)
 }
 
-/// What the outer headers need to know of an ordinary packet: [`inner_of`], of which fewer things are asked.
+/// What the outer headers need to know of an ordinary packet of IPv4: [`inner_of`], of which fewer things are asked.
 #[inline(always)]
-fn ordinary_inner(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Inner {
+fn ordinary_inner4(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Inner {
     let ip = &packet.ip4;
     let flow_hash = if adjacency.rewrite.kind() == Kind::Ipip && ip.dont_fragment() {
         0
@@ -250,6 +304,28 @@ fn ordinary_inner(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Inne
         dont_fragment: ip.dont_fragment(),
         flow_hash,
         id: ip.id.wrapping_add((flow_hash >> 16) as u16),
+    }
+}
+
+/// The same of IPv6.
+#[inline(always)]
+fn ordinary_inner6(packet: &Packet, adjacency: &Adjacency, key: &HashKey) -> Inner {
+    let ip = &packet.ip6;
+    let flow_hash = if adjacency.rewrite.kind() == Kind::Ipip {
+        0
+    } else if packet.flow_hash != 0 {
+        packet.flow_hash
+    } else {
+        flow_hash::v6(key, ip.src, ip.dst, ip.upper.protocol, packet.ports)
+    };
+    Inner {
+        // A packet that is longer does not fit a frame.
+        len: ip.total_len() as u16,
+        family: outer::Family::V6,
+        ecn: Ecn::of(ip.traffic_class),
+        dont_fragment: true,
+        flow_hash,
+        id: (flow_hash >> 16) as u16,
     }
 }
 
@@ -377,7 +453,7 @@ mod tests {
             packet.ports = ports;
             packet.flow_hash = flow_hash.unwrap_or(0);
             let key = HashKey([1, 2]);
-            let (ordinary, others) = (ordinary_inner(packet, &adjacency, &key), inner_of(packet, &adjacency, &key));
+            let (ordinary, others) = (ordinary_inner4(packet, &adjacency, &key), inner_of(packet, &adjacency, &key));
             let others = others.expect("it is IPv4");
             let (mut before, mut frame) = ([0; 100], [0; 100]);
             let prepended = adjacency.rewrite.prepend4(&mut before, &ordinary);
@@ -387,6 +463,95 @@ mod tests {
                 prop_assert_eq!(&before[100 - len..], &frame[..len]);
                 prop_assert_eq!(before[..100 - len].iter().max(), Some(&0));
             }
+        }
+    }
+
+    /// An ordinary packet between some ends, as it lies behind its link header.
+    fn ip_packet(v6: bool, tcp: bool, hop_limit: u8, tos: u8, len: usize) -> Vec<u8> {
+        let protocol = if tcp { encap::l4::TCP } else { encap::l4::UDP };
+        let mut bytes = if v6 {
+            let mut bytes = (6 << 28 | u32::from(tos) << 20).to_be_bytes().to_vec();
+            bytes.extend((len as u16).to_be_bytes());
+            bytes.extend([protocol, hop_limit]);
+            bytes.extend([0xfd; 32]);
+            bytes
+        } else {
+            let mut bytes = vec![0x45, tos];
+            bytes.extend((20 + len as u16).to_be_bytes());
+            bytes.extend([
+                0x12, 0x34, 0x40, 0, hop_limit, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+            ]);
+            let sum = checksum::of(&bytes);
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+            bytes
+        };
+        bytes.extend((0..len).map(|it| it as u8));
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_ordinary_packet_leaves_as_any_does(
+            (v6, tcp, kind) in (any::<bool>(), any::<bool>(), 0..5_u8),
+            hop_limit in prop::sample::select(vec![0, 1, 2, 64, 255]),
+            (tos, len, room) in (any::<u8>(), 20..60_usize, prop::sample::select(vec![0_usize, 13, 14, 60, 84, 120])),
+            translated in prop::option::of((any::<u128>(), any::<u128>(), any::<(u16, u16)>())),
+            flow_hash in prop::option::of(any::<u32>()),
+        ) {
+            let macs = Macs { dst: MacAddr([4; 6]), src: MacAddr([2; 6]) };
+            let overlay = Overlay { port: vxlan::DEFAULT_PORT, vni: Vni::CALICO, macs };
+            let ends6 = Tunnel { src: 3, dst: 4 };
+            let rewrite = match kind {
+                0 => Rewrite::ethernet(macs),
+                1 => Rewrite::ipip(macs, Tunnel { src: 1, dst: 2 }, 64),
+                2 => Rewrite::vxlan4(macs, Tunnel { src: 1, dst: 2 }, overlay),
+                3 => Rewrite::vxlan6(macs, ends6, overlay, UdpChecksum::Zero),
+                _ => Rewrite::vxlan6(macs, ends6, overlay, UdpChecksum::Computed),
+            };
+            let adjacency = Adjacency { port: PortId(0), mtu: 1500, peer: PeerId::NONE, way: Way::Tunnel, rewrite };
+            let ip = ip_packet(v6, tcp, hop_limit, tos, len);
+            let ports = (u16::from_be_bytes([ip[ip.len() - len], ip[ip.len() - len + 1]]), 0x0203);
+            // What is translated has a TTL to spend: it was decided so.
+            let translated = translated.filter(|_| hop_limit > 1);
+            let mut results = Vec::new();
+            for is_ordinary in [true, false] {
+                let mut chunk = vec![0xa5; room];
+                chunk.extend(&ip);
+                chunk.extend([0x5a; 9]);
+                let mut batch = Batch::default();
+                let packet = batch.push(crate::frame::Frame::NONE, PortId(1)).expect("it is empty");
+                (packet.frame.start, packet.frame.len) = (0, (room + ip.len() + 9) as u16);
+                packet.l3 = room as u16;
+                packet.flags = flag::ORDINARY;
+                packet.ports = ports;
+                packet.flow_hash = flow_hash.unwrap_or(0);
+                if v6 {
+                    packet.family = Family::V6;
+                    packet.ip6 = ipv6::parse(&ip).expect("it is right");
+                } else {
+                    packet.family = Family::V4;
+                    packet.ip4 = ipv4::parse(&ip).expect("it is right");
+                }
+                if let Some((src, dst, ports)) = translated {
+                    packet.flags |= flag::TRANSLATE;
+                    packet.ports = ports;
+                    (packet.ip6.src, packet.ip6.dst) = (src, dst);
+                    (packet.ip4.src, packet.ip4.dst) = (src as u32, dst as u32);
+                }
+                let key = HashKey([1, 2]);
+                let done = match (is_ordinary, v6) {
+                    (true, true) => ordinary6(packet, &mut chunk, &adjacency, &key),
+                    // Of such there are so few that they go the careful way.
+                    (true, false) if kind < 3 => ordinary4(packet, &mut chunk, &adjacency, &key),
+                    _ => encapsulate(packet, &mut chunk, &adjacency, &key),
+                };
+                let (start, len) = (usize::from(packet.frame.start), usize::from(packet.frame.len));
+                // Of who is dropped nothing is sent.
+                results.push(done.map(|()| (start, len, chunk)));
+            }
+            prop_assert_eq!(&results[0], &results[1]);
         }
     }
 

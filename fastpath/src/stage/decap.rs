@@ -89,7 +89,7 @@ fn tunnel_of(packet: &Packet, tunnels: &Tunnels) -> Option<Tunnel> {
 }
 
 /// Checks the outer headers first, then the inner packet, and makes the packet the inner one.
-#[inline(always)]
+#[inline(never)]
 fn open(
     packet: &mut Packet,
     bytes: &mut [u8],
@@ -405,19 +405,77 @@ mod tests {
         packet
     }
 
+    /// An IPv6 packet.
+    fn ip6(ends: (u128, u128), protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend((payload.len() as u16).to_be_bytes());
+        packet.extend([protocol, 64]);
+        packet.extend(ends.0.to_be_bytes());
+        packet.extend(ends.1.to_be_bytes());
+        packet.extend(payload);
+        packet
+    }
+
+    const ENDS6: (u128, u128) = (0xfd00_0041_0001 << 80 | 2, 0xfd00_0041 << 96 | 2);
+
+    /// What is in a tunnel, and in which.
+    #[derive(Clone, Copy, Debug)]
+    enum In {
+        Ipip,
+        Vxlan,
+        /// IPv6 from one address to another.
+        Vxlan6(u128, u128),
+    }
+
+    impl In {
+        const fn skip(self) -> usize {
+            match self {
+                Self::Ipip => 0,
+                Self::Vxlan | Self::Vxlan6(..) => VXLAN_HEADERS,
+            }
+        }
+    }
+
+    fn ways() -> impl Strategy<Value = In> {
+        let unusual = || {
+            let all = vec![
+                0,
+                1,
+                0xffff << 32 | 1,
+                0xfe80 << 112 | 1,
+                0xff02 << 112 | 1,
+                0xfec0 << 112 | 1,
+            ];
+            prop::sample::select(all)
+        };
+        prop_oneof![
+            2 => Just(In::Ipip),
+            2 => Just(In::Vxlan),
+            3 => (prop_oneof![4 => Just(ENDS6.0), 1 => unusual()], prop_oneof![4 => Just(ENDS6.1), 1 => unusual()])
+                .prop_map(|(src, dst)| In::Vxlan6(src, dst)),
+        ]
+    }
+
     /// A frame with a packet of `protocol` in one of our tunnels.
-    fn tunnelled(by_vxlan: bool, tos: u8, protocol: u8, dst_port: u16, len: usize) -> Vec<u8> {
+    fn tunnelled(way: In, tos: u8, protocol: u8, dst_port: u16, len: usize) -> Vec<u8> {
         let mut segment = vec![0xc0, 0x01];
         segment.extend(dst_port.to_be_bytes());
         segment.resize(len, 0x50);
-        let inner = ip4((0x0a41_0102, 0x0a41_0002), (0, protocol), &segment);
+        let (ethertype, inner) = match way {
+            In::Vxlan6(src, dst) => (EtherType::IPV6, ip6((src, dst), protocol, &segment)),
+            In::Ipip | In::Vxlan => {
+                let ends = (0x0a41_0102, 0x0a41_0002);
+                (EtherType::IPV4, ip4(ends, (0, protocol), &segment))
+            }
+        };
+        let by_vxlan = !matches!(way, In::Ipip);
         let mut payload = Vec::new();
         if by_vxlan {
             payload.extend([0xc0, 0x01, 0x12, 0xb5]);
             payload.extend(((VXLAN_HEADERS + inner.len()) as u16).to_be_bytes());
             payload.extend([0, 0]);
             payload.extend(vxlan::header(END.vni));
-            payload.extend(eth::header(END.mac, MacAddr([2; 6]), EtherType::IPV4));
+            payload.extend(eth::header(END.mac, MacAddr([2; 6]), ethertype));
         }
         payload.extend(inner);
         let protocol = if by_vxlan {
@@ -446,18 +504,24 @@ mod tests {
 
         #[test]
         fn what_opens_the_quick_way_opens_the_careful_one_alike(
-            by_vxlan in any::<bool>(),
+            way in ways(),
             (tos, protocol, dst_port) in (
                 prop::sample::select(vec![0, 0, 1, 2, 3]),
-                prop::sample::select(vec![l4::UDP, l4::TCP, l4::ICMP, 4]),
+                prop::sample::select(vec![l4::UDP, l4::UDP, l4::TCP, l4::TCP, l4::ICMP, 4, 0, 43, 44, 60]),
                 prop::sample::select(vec![53, 53, vxlan::DEFAULT_PORT]),
             ),
             len in 8..40_usize,
-            changes in prop::collection::vec((14..100_usize, 0..8_u32), 0..3),
+            changes in prop::collection::vec((14..120_usize, 0..8_u32), 0..3),
+            // The inner payload length, of IPv6.
+            length in prop::option::weighted(0.3, 0..60_u16),
             seals in any::<bool>(),
             (cut, padded) in (0..40_usize, any::<bool>()),
         ) {
-            let mut frame = tunnelled(by_vxlan, tos, protocol, dst_port, len);
+            let mut frame = tunnelled(way, tos, protocol, dst_port, len);
+            if let (In::Vxlan6(..), Some(length)) = (way, length) {
+                let at = ETH_LEN + 20 + VXLAN_HEADERS + 4;
+                frame[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            }
             for (at, bit) in changes {
                 if let Some(byte) = frame.get_mut(at) {
                     *byte ^= 1 << bit;
@@ -465,7 +529,8 @@ mod tests {
             }
             if seals {
                 // A checksum that is right for what was changed, so that it is not all that is found.
-                for at in [ETH_LEN, ETH_LEN + 20 + if by_vxlan { VXLAN_HEADERS } else { 0 }] {
+                let inner = (!matches!(way, In::Vxlan6(..))).then_some(ETH_LEN + 20 + way.skip());
+                for at in [ETH_LEN].into_iter().chain(inner) {
                     frame[at + 10..at + 12].copy_from_slice(&[0, 0]);
                     let sum = checksum::of(&frame[at..at + 20]);
                     frame[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
@@ -497,10 +562,11 @@ mod tests {
 
         #[test]
         fn all_but_what_is_unusual_opens_the_quick_way(
-            by_vxlan in any::<bool>(), tcp in any::<bool>(), len in 20..40_usize,
+            way in prop::sample::select(vec![In::Ipip, In::Vxlan, In::Vxlan6(ENDS6.0, ENDS6.1)]),
+            tcp in any::<bool>(), len in 20..40_usize,
         ) {
             let protocol = if tcp { l4::TCP } else { l4::UDP };
-            let frame = tunnelled(by_vxlan, 0, protocol, 53, len);
+            let frame = tunnelled(way, 0, protocol, 53, len);
             let mut batch = Batch::default();
             let packet = parsed(&mut batch, &frame).expect("it is a packet");
             let tunnels = both_tunnels();

@@ -285,6 +285,9 @@ pub(super) fn transport6(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReaso
     if ip.upper.fragment.is_none()
         && let Some(ports) = l4::ordinary_ports(ip.upper.protocol, payload)
     {
+        if usize::from(ip.upper.offset) == ipv6::HEADER_LEN {
+            packet.flags |= flag::ORDINARY;
+        }
         packet.ports = ports;
         return Ok(());
     }

@@ -100,42 +100,48 @@ fn lookup(
     of_ip6: impl Fn(&Ipv6Info) -> u128,
     hops: &mut [NextHopId; BATCH],
 ) {
-    let (mut addrs, mut common) = ([0; BATCH], flag::ORDINARY);
+    let (mut addrs, mut families) = ([0; BATCH], 0);
     for (slot, packet) in addrs.iter_mut().zip(packets) {
         // Some old address, if this is not IPv4; what is found for it is not used.
         *slot = of_ip4(&packet.ip4);
-        common &= packet.flags;
+        families |= packet.family as u8;
     }
-    // Where all are ordinary there is one family.
-    let families = match common {
-        0 => packets.iter().fold(0, |all, it| all | 1 << it.family as u8),
-        _ => 1 << Family::V4 as u8,
-    };
-    let has = |family: Family| families & 1 << family as u8 != 0;
     let len = packets.len().min(BATCH);
-    if has(Family::V4)
+    if Family::V4.is_in(families)
         && let (Some(addrs), Some(hops)) = (addrs.get(..len), hops.get_mut(..len))
     {
         tables.fib4.lookup_batch(addrs, hops);
     }
-    if has(Family::V6) {
-        lookup6(packets, tables, of_ip6, hops);
+    if Family::V6.is_in(families) {
+        lookup6(packets, tables, of_ip6, hops, families);
     }
 }
 
 /// The same for the IPv6 packets among them.
+#[inline(never)]
 fn lookup6(
     packets: &[Packet],
     tables: &Tables,
     of_ip6: impl Fn(&Ipv6Info) -> u128,
     hops: &mut [NextHopId; BATCH],
+    families: u8,
 ) {
-    let (mut addrs, mut found) = ([0; BATCH], [NextHopId::NONE; BATCH]);
+    let mut addrs = [0; BATCH];
     for (slot, packet) in addrs.iter_mut().zip(packets) {
         *slot = of_ip6(&packet.ip6);
     }
     let len = packets.len().min(BATCH);
-    if let (Some(addrs), Some(found)) = (addrs.get(..len), found.get_mut(..len)) {
+    let Some(addrs) = addrs.get(..len) else {
+        return;
+    };
+    if !Family::V4.is_in(families) {
+        if let Some(hops) = hops.get_mut(..len) {
+            tables.fib6.lookup_batch(addrs, hops);
+        }
+        return;
+    }
+    let mut found = [NextHopId::NONE; BATCH];
+    if let Some(found) = found.get_mut(..len) {
         tables.fib6.lookup_batch(addrs, found);
     }
     for ((packet, found), hop) in packets.iter().zip(found).zip(hops) {

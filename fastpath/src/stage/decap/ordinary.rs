@@ -1,15 +1,16 @@
 //! The quick way out of a tunnel, for the packets that nearly all packets of tunnels are.
 //!
-//! TCP and UDP without options or fragments, in IPv4 without options, without a UDP checksum, with nothing that congestion did outside.
+//! TCP and UDP without options, extension headers or fragments, in IPv4 without options, without a UDP checksum, with nothing that congestion did outside.
 //! It takes such a packet with few comparisons, and refuses none, as [parsing's quick way](crate::stage::parse::ordinary) does it: a property test
 //! compares the two ways.
 
 use encap::ipv4::{self, Ipv4Info};
+use encap::ipv6::{self, Ipv6Info};
 use encap::{eth, l4, vxlan};
 
 use super::VXLAN_HEADERS;
 use crate::batch::{Family, Packet, flag};
-use crate::stage::parse::ordinary::{VERSION_4, be32, le64, number, read4};
+use crate::stage::parse::ordinary::{VERSION_4, be32, in_order, le64, number, read4, read6};
 use crate::tables::Tunnels;
 
 /// Where the outer IPv4 header of an ordinary packet is, and what is behind it.
@@ -17,6 +18,14 @@ const OUTER: usize = eth::HEADER_LEN;
 const PAYLOAD: usize = OUTER + ipv4::MIN_HEADER_LEN;
 /// What is looked at of the inner packet: IPv4 without options, ports.
 const INNER: usize = ipv4::MIN_HEADER_LEN + 4;
+/// The same of IPv6.
+const INNER6: usize = ipv6::HEADER_LEN + 4;
+/// What is in front of what is in VXLAN, from the outer IPv4 header on.
+const VXLAN_SKIP: usize = ipv4::MIN_HEADER_LEN + VXLAN_HEADERS;
+
+/// Types of what is in VXLAN, as they are read: turned.
+const IPV4: u16 = eth::EtherType::IPV4.0.swap_bytes();
+const IPV6: u16 = eth::EtherType::IPV6.0.swap_bytes();
 
 /// What ordinary packets of our tunnels have in common. Worked out once a batch.
 #[derive(Debug)]
@@ -65,10 +74,14 @@ impl Ordinary {
         }
         let len = usize::from(outer.total_len);
         let skip = if outer.protocol == l4::UDP {
-            if packet.ports.1 != self.vxlan_port || !self.is_vxlan4(bytes, len) {
+            if packet.ports.1 != self.vxlan_port {
                 return false;
             }
-            ipv4::MIN_HEADER_LEN + VXLAN_HEADERS
+            match self.vxlan(bytes, len) {
+                Some(IPV4) => VXLAN_SKIP,
+                Some(IPV6) => return self.open6(packet, bytes, len, tunnels),
+                _ => return false,
+            }
         } else {
             if outer.protocol != ipv4::PROTOCOL_IPIP || !self.takes_ipip {
                 return false;
@@ -88,8 +101,7 @@ impl Ordinary {
         if !is_ip || !ipv4::is_unicast(ip.src) {
             return false;
         }
-        let ports = be32(headers, ipv4::MIN_HEADER_LEN);
-        let ports = ((ports >> 16) as u16, ports as u16);
+        let ports = in_order(be32(headers, ipv4::MIN_HEADER_LEN));
         let least = match ip.protocol {
             // A tunnel in the tunnel is the careful way's.
             l4::UDP if ports.1 != self.vxlan_port => 8,
@@ -110,22 +122,57 @@ impl Ordinary {
         true
     }
 
-    /// Whether a frame has the headers of our VXLAN around IPv4, in an IPv4 packet of `len` bytes. Its ports were looked at.
-    #[inline(always)]
-    fn is_vxlan4(&self, bytes: &[u8], len: usize) -> bool {
-        let payload = bytes.get(PAYLOAD..).and_then(<[u8]>::first_chunk);
-        let Some(headers): Option<&[u8; VXLAN_HEADERS]> = payload else {
+    /// The same for IPv6 in VXLAN, in an IPv4 packet of `len` bytes: what is in front of it was looked at.
+    #[inline(never)]
+    fn open6(&self, packet: &mut Packet, bytes: &[u8], len: usize, tunnels: &Tunnels) -> bool {
+        let inner = bytes
+            .get(OUTER + VXLAN_SKIP..)
+            .and_then(<[u8]>::first_chunk);
+        let (Some(inner), Some(len)) = (inner, len.checked_sub(VXLAN_SKIP)) else {
             return false;
         };
-        let udp = le64(headers, 0).swap_bytes();
-        let (udp_len, checksum) = ((udp >> 16) as u16, udp as u16);
-        let is_whole = checksum == 0 && usize::from(udp_len) + ipv4::MIN_HEADER_LEN == len;
+        let headers: &[u8; INNER6] = inner;
+        let [0x60..=0x6f, ..] = headers else {
+            return false;
+        };
+        let (mut ip, header) = (Ipv6Info::default(), headers.first_chunk());
+        let is_ip = header.is_some_and(|it| read6(&mut ip, it, len));
+        if !is_ip || !ipv6::is_surely_unicast(ip.src) {
+            return false;
+        }
+        let ports = in_order(be32(headers, ipv6::HEADER_LEN));
+        let least = match ip.upper.protocol {
+            // A tunnel in the tunnel is the careful way's.
+            l4::UDP if ports.1 != self.vxlan_port => 8,
+            l4::TCP => 20,
+            _ => return false,
+        };
+        if ip.payload_len < least {
+            return false;
+        }
+        let Some(peer) = tunnels.peer4(packet.ip4.src) else {
+            return false;
+        };
+        packet.ip6 = ip;
+        packet.family = Family::V6;
+        packet.ports = ports;
+        packet.l3 += VXLAN_SKIP as u16;
+        packet.peer = peer;
+        packet.flags |= flag::ORDINARY;
+        true
+    }
+
+    /// The type of what is in our VXLAN, as it lies there, if a frame has its headers in an IPv4 packet of `len` bytes. Its ports were looked at.
+    #[inline(always)]
+    fn vxlan(&self, bytes: &[u8], len: usize) -> Option<u16> {
+        let payload = bytes.get(PAYLOAD..).and_then(<[u8]>::first_chunk);
+        let headers: &[u8; VXLAN_HEADERS] = payload?;
+        // The length of all of it, and no checksum. An IPv4 packet has at least its header.
+        let udp = be32(headers, 4);
+        let is_whole = udp == (len as u32).wrapping_sub(ipv4::MIN_HEADER_LEN as u32) << 16;
         let vxlan = le64(headers, 8) & Self::VXLAN_MASK;
         let mac = le64(headers, 16) & Self::MAC_MASK;
         let ethertype = (le64(headers, 22) >> 48) as u16;
-        is_whole
-            && vxlan == self.vxlan
-            && mac == self.mac
-            && ethertype == eth::EtherType::IPV4.0.swap_bytes()
+        (is_whole && vxlan == self.vxlan && mac == self.mac).then_some(ethertype)
     }
 }

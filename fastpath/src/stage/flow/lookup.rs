@@ -35,7 +35,7 @@ pub fn run<I: PacketIo>(
     counters: &Counters,
 ) -> Left {
     let packets = batch.packets();
-    let families = packets.iter().fold(0, |all, it| all | 1 << it.family as u8);
+    let families = packets.iter().fold(0, |all, it| all | it.family as u8);
     let mut left = Left::default();
     for (found, _) in tracker.found.iter_mut().zip(packets.iter()) {
         *found = Found::Done;
@@ -44,10 +44,10 @@ pub fn run<I: PacketIo>(
     if hosts.is_some_and(HostEndpoints::have_untracked) {
         untracked::run(packets, io, tables, tracker, now, counters);
     }
-    if families & 1 << Family::V4 as u8 != 0 {
+    if Family::V4.is_in(families) {
         family::<V4, I>(packets, io, tables, tracker, now, counters, &mut left);
     }
-    if families & 1 << Family::V6 as u8 != 0 {
+    if Family::V6.is_in(families) {
         family::<V6, I>(packets, io, tables, tracker, now, counters, &mut left);
     }
     left
@@ -189,7 +189,7 @@ impl<N: Net> Repeat<'_, N> {
         }
         let own = Dir::from_bits(entry.dir());
         if !track::is_known_datagram::<N>(packet, own)
-            && !track::note_ordinary(entry, own, packet, io.chunk(&packet.frame))
+            && !track::note_ordinary::<N>(entry, own, packet, io.chunk(&packet.frame))
         {
             let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);

@@ -2,8 +2,8 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use encap::l4;
 use encap::nat::{self, QuoteError, Tuple};
+use encap::{ipv4, ipv6, l4};
 use flowtable::acl::Address;
 use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
@@ -36,6 +36,8 @@ pub(super) trait Net: Sized {
     const FAMILY: Family;
     /// Its ICMP.
     const ICMP: u8;
+    /// Length of its header in ordinary packets, in bytes.
+    const HEADER_LEN: usize;
 
     fn ip(addr: Self::Addr) -> IpAddr;
     fn side(connections: &Connections) -> &Side<Self::Key>;
@@ -222,6 +224,7 @@ impl Net for V4 {
     type Quoted = nat::Quoted4;
     const FAMILY: Family = Family::V4;
     const ICMP: u8 = l4::ICMP;
+    const HEADER_LEN: usize = ipv4::MIN_HEADER_LEN;
 
     fn ip(addr: u32) -> IpAddr {
         Ipv4Addr::from_bits(addr).into()
@@ -379,6 +382,7 @@ impl Net for V6 {
     type Quoted = nat::Quoted6;
     const FAMILY: Family = Family::V6;
     const ICMP: u8 = l4::ICMPV6;
+    const HEADER_LEN: usize = ipv6::HEADER_LEN;
 
     fn ip(addr: u128) -> IpAddr {
         Ipv6Addr::from_bits(addr).into()

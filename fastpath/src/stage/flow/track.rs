@@ -1,8 +1,8 @@
 //! What a packet means for its connection's state.
 
-use encap::{ipv4, l4};
+use encap::l4;
 use flowtable::conn::{self, Dir, Facts, Icmp, Judgement, sctp};
-use flowtable::flow::{FlowKey, FlowRef, FlowTable, Live};
+use flowtable::flow::{FlowRef, FlowTable, Live};
 
 use super::net::Net;
 use crate::batch::{Packet, flag};
@@ -28,20 +28,20 @@ pub(super) fn is_known_datagram<N: Net>(packet: &Packet, own: Dir) -> bool {
     N::protocol(packet) == l4::UDP && !own.is_empty()
 }
 
-/// [`note`] for what nearly all segments of TCP are: ordinary packets (of IPv4 then) of a connection that is well under way. Returns whether this is one.
+/// [`note`] for what nearly all segments of TCP are: ordinary packets of a connection that is well under way. Returns whether this is one.
 #[inline(always)]
-pub(super) fn note_ordinary<K: FlowKey>(
-    entry: &Live<'_, K>,
+pub(super) fn note_ordinary<N: Net>(
+    entry: &Live<'_, N::Key>,
     own: Dir,
     packet: &Packet,
     chunk: &[u8],
 ) -> bool {
-    if !packet.has(flag::ORDINARY) || packet.ip4.protocol != l4::TCP {
+    if !packet.has(flag::ORDINARY) || N::protocol(packet) != l4::TCP {
         return false;
     }
     let start = usize::from(packet.frame.start) + usize::from(packet.l3);
-    let end = start + usize::from(packet.ip4.total_len);
-    let Some(bytes) = chunk.get(start + ipv4::MIN_HEADER_LEN..end) else {
+    let end = start + N::len(packet) as usize;
+    let Some(bytes) = chunk.get(start + N::HEADER_LEN..end) else {
         return false;
     };
     match conn::Segment::read(bytes, bytes.len()) {

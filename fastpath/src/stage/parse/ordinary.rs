@@ -29,7 +29,7 @@ pub(super) struct Ordinary<'a> {
     /// The next eight: the rest of the pod's MAC address, the type, and the first byte of IPv4 without options.
     next4: u64,
     next4_mask: u64,
-    /// The same for IPv6, of which the type is looked at.
+    /// The same for IPv6, of which the first half of a byte is the version.
     next6: u64,
     next6_mask: u64,
     /// The pod behind the port, which may use its own addresses only.
@@ -41,7 +41,7 @@ pub(super) struct Ordinary<'a> {
     looks_for_partial: bool,
     /// The UDP destination port that is refused; beyond all ports if none is.
     refused_port: u32,
-    /// [`flag`] bits of the port's packets.
+    /// [`flag`] bits of the port's ordinary packets.
     flags: u8,
 }
 
@@ -53,20 +53,21 @@ impl<'a> Ordinary<'a> {
         const REST: u64 = (1 << 32) - 1;
         const TYPE: u64 = 0xffff << 32;
         const VERSION: u64 = 0xff << 48;
+        const VERSION_6: u64 = 0xf0 << 48;
         let of_type = |it: eth::EtherType| u64::from(it.0.swap_bytes()) << 32;
         let mut ordinary = Self {
             start: number(port.mac),
             start_mask: ADDRESS,
             next4: of_type(eth::EtherType::IPV4) | u64::from(VERSION_4) << 48,
             next4_mask: TYPE | VERSION,
-            next6: of_type(eth::EtherType::IPV6),
-            next6_mask: TYPE,
+            next6: of_type(eth::EtherType::IPV6) | 0x60 << 48,
+            next6_mask: TYPE | VERSION_6,
             pod: None,
             pod4: u64::MAX,
             pod6: None,
             looks_for_partial: false,
             refused_port: u32::MAX,
-            flags: 0,
+            flags: flag::ORDINARY,
         };
         ordinary.looks_for_partial =
             port.partial_checksums && !matches!(port.kind, PortKind::Uplink);
@@ -143,14 +144,15 @@ impl<'a> Ordinary<'a> {
             l4::UDP => (8, be16(headers, eth::HEADER_LEN + l4 + 6)),
             l4::TCP => (20, be16(bytes, eth::HEADER_LEN + l4 + 16)),
             _ => {
-                self.settle(packet, Family::V4, 0, 0);
+                self.settle(packet, Family::V4, 0);
+                packet.flags &= !flag::ORDINARY;
                 return protocol == ipv4::PROTOCOL_IPIP && len >= l4 && self.pod.is_none();
             }
         };
         if len < l4 + least || (protocol == l4::UDP && ports & 0xffff == self.refused_port) {
             return false;
         }
-        self.settle(packet, Family::V4, ports, flag::ORDINARY);
+        self.settle(packet, Family::V4, ports);
         if self.looks_for_partial {
             let ends = u64::from(src) + u64::from(dst);
             let pseudo = ends + u64::from(protocol) + (len as u64 - l4 as u64);
@@ -159,54 +161,50 @@ impl<'a> Ordinary<'a> {
         true
     }
 
+    /// IPv6, by its first byte.
     #[inline(always)]
     fn take6(&self, packet: &mut Packet, bytes: &[u8]) -> bool {
+        const L4: usize = eth::HEADER_LEN + ipv6::HEADER_LEN;
         let Some(headers) = bytes.first_chunk::<HEADERS6>() else {
             return false;
         };
-        let number = |at| {
-            u64::from(be32(headers, eth::HEADER_LEN + at)) << 32
-                | u64::from(be32(headers, eth::HEADER_LEN + at + 4))
+        let (_, l3) = headers.split_at(eth::HEADER_LEN);
+        let ip = &mut packet.ip6;
+        let Some(header) = l3.first_chunk() else {
+            return false;
         };
-        let address = |at| u128::from(number(at)) << 64 | u128::from(number(at + 8));
-        let (fixed, src, dst) = (number(0), address(8), address(24));
-        let ports = be32(headers, eth::HEADER_LEN + ipv6::HEADER_LEN);
-        let (payload_len, protocol) = ((fixed >> 16) as u16, (fixed >> 8) as u8);
-        let len = usize::from(payload_len);
-        let is_ordinary = fixed >> 60 == 6
-            && len <= bytes.len() - eth::HEADER_LEN - ipv6::HEADER_LEN
-            && ipv6::is_surely_unicast(dst)
-            && (self.pod6 == Some(src) || self.may_come_from6(src));
-        let l4 = eth::HEADER_LEN + ipv6::HEADER_LEN;
-        let field = match protocol {
-            l4::UDP if len >= 8 && ports & 0xffff != self.refused_port => be16(headers, l4 + 6),
-            l4::TCP if len >= 20 => be16(bytes, l4 + 16),
+        if !read6(ip, header, bytes.len() - eth::HEADER_LEN) {
+            return false;
+        }
+        let Ipv6Info {
+            src,
+            dst,
+            payload_len,
+            upper: Upper { protocol, .. },
+            ..
+        } = *ip;
+        if self.pod6 != Some(src) && !self.may_come_from6(src) {
+            return false;
+        }
+        let ports = be32(headers, L4);
+        let (least, field) = match protocol {
+            l4::UDP => (8, be16(headers, L4 + 6)),
+            l4::TCP => (20, be16(bytes, L4 + 16)),
             _ => return false,
         };
-        if is_ordinary {
-            packet.ip6 = Ipv6Info {
-                src,
-                dst,
-                payload_len,
-                hop_limit: fixed as u8,
-                traffic_class: (fixed >> 52) as u8,
-                flow_label: (fixed >> 32) as u32 & 0x000f_ffff,
-                upper: Upper {
-                    protocol,
-                    offset: ipv6::HEADER_LEN as u16,
-                    fragment: None,
-                },
-            };
-            self.settle(packet, Family::V6, ports, 0);
-            if self.looks_for_partial {
-                // Four bytes at a time, so that nothing is carried out.
-                let sum = |at| u64::from(be32(headers, eth::HEADER_LEN + at));
-                let addresses: u64 = (8..40).step_by(4).map(sum).sum();
-                let pseudo = addresses + u64::from(protocol) + len as u64;
-                look_for_partial(packet, pseudo, field);
-            }
+        if payload_len < least || (protocol == l4::UDP && ports & 0xffff == self.refused_port) {
+            return false;
         }
-        is_ordinary
+        self.settle(packet, Family::V6, ports);
+        if self.looks_for_partial {
+            let words = [src >> 64, src, dst >> 64, dst].map(|it| u128::from(it as u64));
+            let sum: u128 = words.iter().sum();
+            // Eight bytes at a time: what is carried out comes in again (RFC 1071 section 2).
+            let folded = (sum as u32 as u64) + u64::from((sum >> 32) as u32) + (sum >> 64) as u64;
+            let pseudo = folded + u64::from(protocol) + u64::from(payload_len);
+            look_for_partial(packet, pseudo, field);
+        }
+        true
     }
 
     /// Whether the port's packets may have this source, which is not the pod's first address.
@@ -221,11 +219,11 @@ impl<'a> Ordinary<'a> {
     }
 
     #[inline(always)]
-    const fn settle(&self, packet: &mut Packet, family: Family, ports: u32, flags: u8) {
-        packet.ports = ((ports >> 16) as u16, ports as u16);
+    const fn settle(&self, packet: &mut Packet, family: Family, ports: u32) {
+        packet.ports = in_order(ports);
         packet.l3 = eth::HEADER_LEN as u16;
         packet.family = family;
-        packet.flags = self.flags | flags;
+        packet.flags = self.flags;
     }
 }
 
@@ -260,6 +258,34 @@ pub(in crate::stage) fn read4(
     is_right && !is_fragment && usize::from(total_len) <= len && ipv4::is_unicast(dst)
 }
 
+/// Reads the fixed header of an IPv6 packet, of which `len` bytes are there, as if the upper layer followed it. Whether it is whole, and sent to
+/// plain unicast; what was read is unspecified if not. That it is IPv6, what follows, and where it comes from, is for the caller to know.
+#[inline(always)]
+pub(in crate::stage) fn read6(
+    ip: &mut Ipv6Info,
+    header: &[u8; ipv6::HEADER_LEN],
+    len: usize,
+) -> bool {
+    let number = |at| le64(header, at).swap_bytes();
+    let address = |at| u128::from(number(at)) << 64 | u128::from(number(at + 8));
+    let (fixed, dst) = (number(0), address(24));
+    let payload_len = (fixed >> 16) as u16;
+    *ip = Ipv6Info {
+        src: address(8),
+        dst,
+        payload_len,
+        hop_limit: fixed as u8,
+        traffic_class: (fixed >> 52) as u8,
+        flow_label: (fixed >> 32) as u32 & 0x000f_ffff,
+        upper: Upper {
+            protocol: (fixed >> 8) as u8,
+            offset: ipv6::HEADER_LEN as u16,
+            fragment: None,
+        },
+    };
+    ipv6::HEADER_LEN + usize::from(payload_len) <= len && ipv6::is_surely_unicast(dst)
+}
+
 /// Sets the flag if the checksum `field` is the folded sum of the pseudo-header, which is to say the same by 0xffff.
 /// `pseudo` is the sum of its words in host order.
 #[inline(always)]
@@ -267,6 +293,13 @@ const fn look_for_partial(packet: &mut Packet, pseudo: u64, field: u16) {
     if checksum::is_zero(pseudo + !field as u64) {
         packet.flags |= flag::MAYBE_PARTIAL;
     }
+}
+
+/// Source and destination port out of one number, in the order in which they are stored: at once.
+#[inline(always)]
+pub(in crate::stage) const fn in_order(ports: u32) -> (u16, u16) {
+    let turned = ports.rotate_left(16);
+    (turned as u16, (turned >> 16) as u16)
 }
 
 /// An address as it is read in the low bits of a little-endian number.

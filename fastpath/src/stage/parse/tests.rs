@@ -37,13 +37,29 @@ fn packet() -> Packet {
     }
 }
 
+/// Addresses that are none of a host beyond its link: unspecified, loopback, an IPv4 address, link-local, multicast; and such that are, but
+/// not for the quick way.
+const UNUSUAL6: [u128; 8] = [
+    0,
+    1,
+    0xffff << 32 | 0x0a41_0002,
+    0xfe80 << 112 | 9,
+    0xff02 << 112 | 1,
+    u128::MAX,
+    0xfec0 << 112 | 9,
+    9,
+];
+
 fn port(kind: u8, has_mac: bool, partial_checksums: bool) -> Port {
     let pod = PodPort {
         mac: has_mac.then_some(POD_MAC),
         addrs4: vec![POD4, POD4 + 1],
         addrs6: vec![POD6, POD6 + 1],
         allowed4: vec![(0x0808_0000, 0xffff_0000)],
-        allowed6: Vec::new(),
+        allowed6: vec![
+            (0xfe80 << 112 | 9, u128::MAX),
+            (0xfd08 << 112, 0xffff << 112),
+        ],
     };
     Port {
         name: "port".into(),
@@ -85,6 +101,12 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         ]),
         prop::sample::select(vec![0x0a41_0103, 0x0808_0808, 0x7f00_0001, 0xe000_0001_u32]),
     );
+    let plain6 = vec![POD6, POD6, POD6 + 1, POD6 + 2, 0xfd08 << 112 | 1];
+    let unusual6 = || prop::sample::select(UNUSUAL6.to_vec());
+    let ends6 = (
+        prop_oneof![4 => prop::sample::select(plain6), 1 => unusual6()],
+        prop_oneof![4 => Just(0xfd00_u128 << 112 | 9), 1 => unusual6()],
+    );
     let protocol = prop::sample::select(vec![
         l4::UDP,
         l4::UDP,
@@ -93,8 +115,13 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         l4::SCTP,
         l4::ICMP,
         4,
+        0,
+        43,
         44,
+        59,
+        60,
     ]);
+    let ttl = prop::sample::select(vec![64, 64, 0, 1, 2, 255]);
     let dst_port = prop::sample::select(vec![53, vxlan::DEFAULT_PORT]);
     let checksum = prop::sample::select(vec![0_u16, 1, 2, 0xffff]);
     let payload = 0..40_usize;
@@ -105,25 +132,27 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((0..70_usize, 0..8_u32, any::<bool>()), 0..3);
     (
         any::<bool>(),
-        ends,
-        protocol,
+        (ends, ends6),
+        (protocol, ttl),
         dst_port,
         checksum,
         (payload, length),
         changes,
     )
         .prop_map(
-            |(v6, (src, dst), protocol, dst_port, checksum, (payload, length), changes)| {
+            |(
+                v6,
+                ((src, dst), (src6, dst6)),
+                (protocol, ttl),
+                dst_port,
+                checksum,
+                (payload, length),
+                changes,
+            )| {
                 let mut l4 = vec![0x12, 0x34];
                 l4.extend(dst_port.to_be_bytes());
                 l4.resize(8 + payload, 0x5a);
                 let len = l4.len();
-                let src6 = if src == 0 {
-                    0
-                } else {
-                    POD6 - u128::from(POD4) + u128::from(src)
-                };
-                let dst6 = u128::from(dst) << 96 | 1;
                 let pseudo = if v6 {
                     Sum::pseudo_v6(src6, dst6, protocol, len as u32)
                 } else {
@@ -143,13 +172,13 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
                 if v6 {
                     frame.extend([0x60, 0, 0, 0]);
                     frame.extend((len as u16).to_be_bytes());
-                    frame.extend([protocol, 64]);
+                    frame.extend([protocol, ttl]);
                     frame.extend(src6.to_be_bytes());
                     frame.extend(dst6.to_be_bytes());
                 } else {
                     frame.extend([0x45, 0]);
                     frame.extend((20 + len as u16).to_be_bytes());
-                    frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+                    frame.extend([0x12, 0x34, 0x40, 0, ttl, protocol, 0, 0]);
                     frame.extend(src.to_be_bytes());
                     frame.extend(dst.to_be_bytes());
                 }
@@ -199,9 +228,13 @@ proptest! {
         frame in frames(),
         kind in 0..4_u8,
         (has_mac, partial, pods_may_vxlan) in any::<(bool, bool, bool)>(),
+        first6 in prop::option::weighted(0.2, prop::sample::select(UNUSUAL6.to_vec())),
         cut in 0..8_usize,
     ) {
-        let (port, tunnels) = (port(kind, has_mac, partial), tunnels(pods_may_vxlan));
+        let (mut port, tunnels) = (port(kind, has_mac, partial), tunnels(pods_may_vxlan));
+        if let (PortKind::Pod(pod), Some(first)) = (&mut port.kind, first6) {
+            pod.addrs6.insert(0, first);
+        }
         let frame = &frame[..frame.len().saturating_sub(if cut < 4 { 0 } else { cut })];
         let (mut quick, mut careful) = (packet(), packet());
         (quick.frame.len, careful.frame.len) = (frame.len() as u16, frame.len() as u16);
