@@ -247,6 +247,14 @@ impl Ip6 {
         self.packet(UDP, &udp(src, dst, data))
     }
 
+    /// UDP whose checksum is left to hardware that never comes, as a pod's stack does it.
+    pub fn udp_partial(&self, src: u16, dst: u16, data: &[u8]) -> Vec<u8> {
+        let mut datagram = udp(src, dst, data);
+        let pseudo = pseudo6(self.src, self.dst, UDP, datagram.len());
+        datagram[6..8].copy_from_slice(&sum(&pseudo).to_be_bytes());
+        self.packet(UDP, &datagram)
+    }
+
     /// TCP, one segment.
     pub fn tcp(&self, src: u16, dst: u16, flags: u8, data: &[u8]) -> Vec<u8> {
         self.sealed(TCP, tcp(src, dst, flags, data), 16)

@@ -266,12 +266,13 @@ fn packet(choices: &mut Choices<'_>, v4: bool, src: &str, dst: &str) -> Vec<u8> 
     let (sport, dport) = (choices.word(), choices.of(&[80, 53, 443, 80, 4789, 8472]));
     if !v4 {
         let ip = ip6(src, dst).hop_limit(ttl).class(choices.byte());
-        return match choices.below(6) {
+        return match choices.below(7) {
             0 | 1 => ip.udp(sport, dport, &data),
             2 => ip.tcp(sport, dport, 0x10, &data),
             3 => ip.icmp(choices.of(&[128, 129, 1, 2, 3]), 0, 7, &data),
             4 => ip.packet(choices.of(&[4, 41, 47, 50, 59, 132]), &data),
-            _ => ip.udp_unchecked(sport, dport, &data),
+            5 => ip.udp_unchecked(sport, dport, &data),
+            _ => ip.udp_partial(sport, dport, &data),
         };
     }
     let fragment = choices.of(&[
