@@ -111,6 +111,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         l4::UDP,
         l4::UDP,
         l4::TCP,
+        l4::UDP,
+        l4::TCP,
         l4::TCP,
         l4::SCTP,
         l4::ICMP,
@@ -129,7 +131,9 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
         0_u16, 7, 8, 19, 20, 27, 28, 39, 40, 60, 0xffff,
     ]));
     // Where, which bit, and whether the IPv4 checksum is put right again.
-    let changes = prop::collection::vec((0..70_usize, 0..8_u32, any::<bool>()), 0..3);
+    // The more often what the IP header begins with.
+    let place = prop_oneof![2 => 0..70_usize, 1 => 14..22_usize];
+    let changes = prop::collection::vec((place, 0..8_u32, any::<bool>()), 0..3);
     (
         any::<bool>(),
         (ends, ends6),
@@ -228,12 +232,17 @@ proptest! {
         frame in frames(),
         kind in 0..4_u8,
         (has_mac, partial, pods_may_vxlan) in any::<(bool, bool, bool)>(),
-        first6 in prop::option::weighted(0.2, prop::sample::select(UNUSUAL6.to_vec())),
+        first6 in prop::option::weighted(0.5, prop::sample::select(UNUSUAL6.to_vec())),
+        from_first in any::<bool>(),
         cut in 0..8_usize,
     ) {
         let (mut port, tunnels) = (port(kind, has_mac, partial), tunnels(pods_may_vxlan));
+        let mut frame = frame;
         if let (PortKind::Pod(pod), Some(first)) = (&mut port.kind, first6) {
             pod.addrs6.insert(0, first);
+            if from_first && frame[12..14] == [0x86, 0xdd] {
+                frame[22..38].copy_from_slice(&first.to_be_bytes());
+            }
         }
         let frame = &frame[..frame.len().saturating_sub(if cut < 4 { 0 } else { cut })];
         let (mut quick, mut careful) = (packet(), packet());
@@ -254,6 +263,55 @@ proptest! {
             quick.flags |= partial;
         }
         prop_assert_eq!(format!("{quick:?}"), format!("{careful:?}"));
+    }
+
+    /// What stages with a shorter way take for granted.
+    #[test]
+    fn what_is_called_ordinary_has_its_ports_right_behind_the_ip_header(
+        (v6, protocol) in (any::<bool>(), prop::sample::select(vec![l4::UDP, l4::TCP, l4::SCTP])),
+        // Options of IPv4; of IPv6 destination options, a whole datagram's fragment header, that of a first fragment.
+        extension in prop::option::of(0..3_u8),
+        payload in 0..40_usize,
+    ) {
+        let mut l4 = vec![0x12, 0x34, 0, 53, 0, 0, 0, 0];
+        l4.resize(8 + payload / 8 * 8, 0x5a);
+        let mut frame = eth::header(PORT_MAC, POD_MAC, if v6 { EtherType::IPV6 } else { EtherType::IPV4 }).to_vec();
+        if v6 {
+            let (next, header) = match extension {
+                Some(0) => (60, vec![protocol, 0, 1, 4, 0, 0, 0, 0]),
+                Some(1) => (44, vec![protocol, 0, 0, 0, 0, 0, 0, 9]),
+                Some(_) => (44, vec![protocol, 0, 0, 1, 0, 0, 0, 9]),
+                None => (protocol, Vec::new()),
+            };
+            l4.splice(0..0, header);
+            frame.extend([0x60, 0, 0, 0]);
+            frame.extend((l4.len() as u16).to_be_bytes());
+            frame.extend([next, 64]);
+            frame.extend(POD6.to_be_bytes());
+            frame.extend((0xfd00_u128 << 112 | 9).to_be_bytes());
+        } else {
+            let (words, options) = if extension.is_some() { (6, vec![1, 1, 1, 0]) } else { (5, Vec::new()) };
+            l4.splice(0..0, options);
+            frame.extend([0x40 | words, 0]);
+            frame.extend((20 + l4.len() as u16).to_be_bytes());
+            frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+            frame.extend(POD4.to_be_bytes());
+            frame.extend(0x0a41_0103_u32.to_be_bytes());
+        }
+        frame.extend(l4);
+        if !v6 {
+            let end = 14 + usize::from(frame[14] & 15) * 4;
+            let sum = checksum::of(&frame[14..end]);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        let mut parsed = packet();
+        parsed.frame.len = frame.len() as u16;
+        let mut events = Events::new(Arc::new(ArrayQueue::new(1)));
+        let taken = ethernet(&mut parsed, &mut frame, &tunnels(true), PortId(1), &port(0, true, false), &mut events);
+        let least = if protocol == l4::TCP { 20 } else { 8 };
+        let is_whole = protocol != l4::SCTP && 8 + payload / 8 * 8 >= least;
+        let is_ordinary = taken.is_ok() && extension.is_none() && is_whole;
+        prop_assert_eq!(parsed.has(flag::ORDINARY), is_ordinary, "{:?}", taken);
     }
 
     #[test]
