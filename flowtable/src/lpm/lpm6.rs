@@ -5,6 +5,10 @@
 //! The children of a node lie side by side, one cache line each, behind one pointer. Levels that would
 //! have one child and no route are left out; a node carries its whole path to make up for that.
 //!
+//! Where there are many routes, most are not walked to from the root: the nodes of a level that suits them are in a
+//! hash table, a [`Tier`]. An address is looked up in the tiers first, from the longest level; what it finds there is longer than all that the other
+//! tiers and the root have. A lookup costs at most a try for each of two tiers, of up to eight places, and one walk of the 22 levels.
+//!
 //! Paths are 0, 3, 9, … 123 bits long, so that the lengths that Calico uses most (/122, /128, /32, /56)
 //! are the last of a level: 32 blocks of 64 addresses side by side share a node.
 
@@ -12,15 +16,16 @@ use std::sync::Arc;
 
 use fearless_simd::{Level, dispatch};
 
+use super::tier::Tier;
 use super::{BATCH, NextHopId, Prefix6};
 use crate::prefetch::prefetch;
 use crate::simd;
 
 /// The levels that a path can end at.
-const LEVELS: usize = 22;
+pub(super) const LEVELS: usize = 22;
 
 /// What a node's level says of an address. As many as five bits can number, to index without a check.
-static PATHS: [Path; 32] = {
+pub(super) static PATHS: [Path; 32] = {
     let mut paths = [Path {
         mask: 0,
         right: 125,
@@ -41,10 +46,10 @@ static PATHS: [Path; 32] = {
 
 /// The bits of an address before a node, and where the six are that it decides.
 #[derive(Clone, Copy)]
-struct Path {
-    mask: u128,
+pub(super) struct Path {
+    pub(super) mask: u128,
     /// Shifted to the right by this and then to the left by that, the six bits are the last.
-    right: u8,
+    pub(super) right: u8,
     left: u8,
 }
 
@@ -67,7 +72,8 @@ static MATCHES: [u64; 64] = {
 #[derive(Clone)]
 #[repr(align(64))]
 pub(super) struct Node {
-    /// The bits that lead here, and the level in the five last bits, which no path reaches.
+    /// The bits that lead here, and the level in the five last bits, which no path reaches. In a [`Tier`] the three bits before those
+    /// are the place's reach.
     path_and_level: u128,
     /// The routes that end in this node: bit `2^d - 1 + v` is that of the `d` bits `v` after the path.
     pub(super) routes: u64,
@@ -80,6 +86,9 @@ pub(super) struct Node {
 }
 
 const _: () = assert!(size_of::<Node>() == 64);
+
+/// How far behind its home a node of a [`Tier`] may lie: three bits.
+pub(super) const MAX_REACH: usize = 7;
 
 /// A few next hops in place, or more of them elsewhere.
 #[derive(Clone)]
@@ -153,8 +162,84 @@ impl Node {
         (self.path_and_level ^ addr) & PATHS[self.level() as usize].mask == 0
     }
 
+    /// Whether `addr` begins with the path of this node, of which `mask` says where it ends.
+    #[inline(always)]
+    pub(super) fn begins_like(&self, addr: u128, mask: u128) -> bool {
+        (self.path_and_level ^ addr) & mask == 0
+    }
+
     pub(super) fn path(&self) -> u128 {
-        self.path_and_level & !31
+        self.path_and_level & PATHS[self.level() as usize].mask
+    }
+
+    /// Whether there is neither a route nor a child.
+    pub(super) fn is_empty(&self) -> bool {
+        self.routes == 0 && self.children == 0
+    }
+
+    /// How far behind this place in a [`Tier`] nodes lie whose home it is.
+    #[inline(always)]
+    pub(super) fn reach(&self) -> usize {
+        self.path_and_level as usize >> 5 & MAX_REACH
+    }
+
+    pub(super) fn with_reach(mut self, reach: usize) -> Self {
+        self.path_and_level &= !((MAX_REACH as u128) << 5);
+        self.path_and_level |= (reach as u128) << 5;
+        self
+    }
+
+    /// The node of `level` here or below that `addr` leads to. `addr` begins with this node's path.
+    pub(super) fn find(&self, addr: u128, level: u8) -> Option<&Self> {
+        let mut node = self;
+        while node.level() < level {
+            let chunk = chunk_of(addr, node.level());
+            if !node.has_child(chunk) {
+                return None;
+            }
+            node = node.child_or_any(chunk);
+            if node.level() > level || !node.is_on_path(addr) {
+                return None;
+            }
+        }
+        Some(node)
+    }
+
+    /// Whether a node of `level` or behind is here or below that begins as `addr` does up to `level`. `addr` begins with this
+    /// node's path.
+    pub(super) fn leads_to(&self, addr: u128, level: u8) -> bool {
+        let mut node = self;
+        while node.level() < level {
+            let chunk = chunk_of(addr, node.level());
+            if !node.has_child(chunk) {
+                return false;
+            }
+            node = node.child_or_any(chunk);
+            let end = node.level().min(level);
+            if !node.begins_like(addr, PATHS[usize::from(end)].mask) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The next hop of the longest route here or below that holds `addr`, which begins with this node's path.
+    #[inline(always)]
+    fn lookup(&self, addr: u128) -> NextHopId {
+        let mut node = self;
+        let mut best = (node, 0);
+        loop {
+            let chunk = chunk_of(addr, node.level());
+            let matches = node.matches(chunk);
+            if matches != 0 {
+                best = (node, matches);
+            }
+            let child = node.child_or_any(chunk);
+            if !node.has_child(chunk) || !child.is_on_path(addr) {
+                return best.0.longest(best.1);
+            }
+            node = child;
+        }
     }
 
     /// The routes in this node that hold an address with these six bits.
@@ -195,13 +280,33 @@ impl Node {
     }
 }
 
+/// The first octets of the addresses that some tier has nodes for: most of the others are spared a try in vain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Octets([u64; 4]);
+
+impl Octets {
+    #[inline(always)]
+    fn have(self, addr: u128) -> bool {
+        let octet = (addr >> 120) as usize;
+        (self.0[octet / 64 % 4] >> (octet % 64)) & 1 == 1
+    }
+
+    pub(super) fn add(&mut self, addr: u128) {
+        let octet = (addr >> 120) as usize;
+        self.0[octet / 64 % 4] |= 1 << (octet % 64);
+    }
+}
+
 /// IPv6 routes to look up in. Never changes: [`super::Rib6`] makes it and its successors.
 ///
-/// At most 32,767 next hops and as many routes as memory holds: 64 B and less a route in most tables.
-/// Cloning copies a pointer.
+/// At most 32,767 next hops and as many routes as memory holds: 64 B and less a route in most tables; a node of a level with a short
+/// cut takes 128 B, and up to 512 B where there are fewer than 4,096. Cloning copies two pointers.
 #[derive(Clone)]
 pub struct Lpm6 {
     pub(super) root: Arc<Node>,
+    /// Short cuts, from the longest level. What is below one of a tier's nodes is in no other tier, nor below the root.
+    pub(super) tiers: Arc<[Tier]>,
+    pub(super) octets: Octets,
     /// What the processor has: counting the bits of a word takes a dozen instructions where it is not one.
     level: Level,
 }
@@ -211,6 +316,8 @@ impl Default for Lpm6 {
     fn default() -> Self {
         Self {
             root: Arc::new(Node::new(0, 0)),
+            tiers: Arc::default(),
+            octets: Octets::default(),
             level: simd::not_too_wide(),
         }
     }
@@ -227,26 +334,27 @@ impl Lpm6 {
     #[inline]
     #[must_use]
     pub fn lookup(&self, addr: u128) -> NextHopId {
-        let mut node = &*self.root;
-        let mut best = (node, 0);
-        loop {
-            let chunk = chunk_of(addr, node.level());
-            let matches = node.matches(chunk);
-            if matches != 0 {
-                best = (node, matches);
+        let tiers = if self.octets.have(addr) {
+            &*self.tiers
+        } else {
+            &[]
+        };
+        for tier in tiers {
+            let homes = tier.homes();
+            if let Some(node) = homes.node_of(homes.home(addr), addr) {
+                let hop = node.lookup(addr);
+                if !hop.is_none() {
+                    return hop;
+                }
             }
-            let child = node.child_or_any(chunk);
-            if !node.has_child(chunk) || !child.is_on_path(addr) {
-                return best.0.longest(best.1);
-            }
-            node = child;
         }
+        self.root.lookup(addr)
     }
 
     /// [`Lpm6::lookup`] of each of `addrs` into `out`, as many as the shorter of the two holds.
     ///
-    /// Goes down level by level with 64 addresses together, so that the loads of a level are under way
-    /// at once.
+    /// Goes from short cut to short cut and down level by level with 64 addresses together, so that the loads
+    /// of a step are under way at once.
     #[inline]
     pub fn lookup_batch(&self, addrs: &[u128], out: &mut [NextHopId]) {
         for (addrs, out) in addrs.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
@@ -258,38 +366,160 @@ impl Lpm6 {
     #[inline(always)]
     fn lookup_chunk(&self, addrs: &[u128], out: &mut [NextHopId]) {
         let root = &*self.root;
-        let mut best = [(root, 0u64); BATCH];
-        // The addresses that go on: their places in the batch and the nodes that they go to.
-        let mut going = [(0usize, root); BATCH];
-        let mut count = 0;
-        // The root decides three bits only: eight answers serve all addresses.
-        let starts: [_; 8] = std::array::from_fn(|chunk| {
-            let child = root.has_child(chunk).then(|| root.child_or_any(chunk));
-            (root.matches(chunk), child)
-        });
-        for (at, &addr) in addrs.iter().take(BATCH).enumerate() {
-            let (matches, child) = starts[(addr >> 125) as usize];
-            best[at] = (root, matches);
-            if let Some(child) = child {
-                going[count % BATCH] = (at, child);
+        let len = addrs.len().min(out.len()).min(BATCH);
+        // The places in the batch of those that only the root may know, and of the others.
+        let (mut left, mut going) = ([0; BATCH], [0; BATCH]);
+        let (mut count, mut others) = (0, 0);
+        let octets = self.octets;
+        for (at, &addr) in addrs.iter().enumerate().take(len) {
+            if octets.have(addr) {
+                going[others % BATCH] = at as u8;
+                others += 1;
+            } else {
+                left[count % BATCH] = at as u8;
                 count += 1;
             }
         }
-        while count > 0 {
-            let arrived = count;
-            count = 0;
-            for which in 0..arrived {
-                let (at, node) = going[which % BATCH];
-                let Some(&addr) = addrs.get(at) else { continue };
-                if node.is_on_path(addr) {
-                    step(node, addr, at, &mut best, &mut going, &mut count);
-                }
-            }
+        for tier in &*self.tiers {
+            others = descend(tier, addrs, out, &mut going, others);
         }
-        for (out, (node, matches)) in out.iter_mut().zip(best).take(addrs.len()) {
-            *out = node.longest(matches);
+        for &at in going.iter().take(others) {
+            left[count % BATCH] = at;
+            count += 1;
+        }
+        // The root decides three bits only: eight answers serve all addresses.
+        let starts: [_; 8] = std::array::from_fn(|chunk| {
+            let hop = root.longest(root.matches(chunk));
+            (hop, root.has_child(chunk), root.child_or_any(chunk))
+        });
+        let mut nodes = [root; BATCH];
+        let mut below = 0;
+        for which in 0..count.min(BATCH) {
+            let at = left[which];
+            let Some((addr, out)) = pair(addrs, out, at) else {
+                continue;
+            };
+            let (hop, has_child, child) = starts[(addr >> 125) as usize];
+            *out = hop;
+            left[below % BATCH] = at;
+            nodes[below % BATCH] = child;
+            below += usize::from(has_child);
+        }
+        if below > 0 {
+            walk(addrs, out, &nodes, &mut left, below);
         }
     }
+}
+
+/// The address and the answer at `at` in the batch.
+#[inline(always)]
+fn pair<'a>(addrs: &[u128], out: &'a mut [NextHopId], at: u8) -> Option<(u128, &'a mut NextHopId)> {
+    let at = usize::from(at);
+    Some((*addrs.get(at)?, out.get_mut(at)?))
+}
+
+/// Looks those of `addrs` up below the nodes of `tier` whose places the first `count` of `going` are. Returns how many
+/// have no route there: with their places `going` begins then.
+#[inline(always)]
+fn descend(
+    tier: &Tier,
+    addrs: &[u128],
+    out: &mut [NextHopId],
+    going: &mut [u8; BATCH],
+    count: usize,
+) -> usize {
+    // A copy, which the compiler knows that nobody changes.
+    let homes = tier.homes();
+    let mut nodes = [homes.any(); BATCH];
+    if homes.prefetches {
+        for (&at, home) in going.iter().zip(&mut nodes).take(count) {
+            if let Some(&addr) = addrs.get(usize::from(at)) {
+                *home = homes.home(addr);
+                prefetch(*home);
+            }
+        }
+    }
+    let mut parents = [0; BATCH];
+    let (mut below, mut missed) = (0, 0);
+    for which in 0..count.min(BATCH) {
+        let at = going[which];
+        let Some((addr, out)) = pair(addrs, out, at) else {
+            continue;
+        };
+        let home = if homes.prefetches {
+            nodes[which]
+        } else {
+            homes.home(addr)
+        };
+        going[missed % BATCH] = at;
+        let Some(node) = homes.node_of(home, addr) else {
+            missed += 1;
+            continue;
+        };
+        let chunk = homes.chunk_of(addr);
+        let matches = node.matches(chunk);
+        *out = node.longest(matches);
+        if node.has_child(chunk) {
+            let child = node.child_or_any(chunk);
+            prefetch(child);
+            parents[below % BATCH] = at;
+            nodes[below % BATCH] = child;
+            below += 1;
+        } else {
+            missed += usize::from(matches == 0);
+        }
+    }
+    if below > 0 {
+        for &at in walk(addrs, out, &nodes, &mut parents, below) {
+            going[missed % BATCH] = at;
+            missed += 1;
+        }
+    }
+    missed
+}
+
+/// Looks those of `addrs` up below `nodes` whose places the first `count` of `going` are, and leaves the answers of those that have no
+/// route there. Returns the places of those whose answer is none then.
+#[inline(always)]
+fn walk<'a>(
+    addrs: &[u128],
+    out: &mut [NextHopId],
+    nodes: &[&Node; BATCH],
+    places: &'a mut [u8; BATCH],
+    count: usize,
+) -> &'a [u8] {
+    let mut best = [(nodes[0], 0u64); BATCH];
+    // The addresses that go on: their places in the batch and the nodes that they go to.
+    let mut going = [(0usize, nodes[0]); BATCH];
+    for (going, (&at, &node)) in going.iter_mut().zip(places.iter().zip(nodes)).take(count) {
+        *going = (usize::from(at), node);
+    }
+    let mut arrived = count;
+    while arrived > 0 {
+        let mut count = 0;
+        for which in 0..arrived {
+            let (at, node) = going[which % BATCH];
+            let Some(&addr) = addrs.get(at) else { continue };
+            if node.is_on_path(addr) {
+                step(node, addr, at, &mut best, &mut going, &mut count);
+            }
+        }
+        arrived = count;
+    }
+    let mut missed = 0;
+    for which in 0..count.min(BATCH) {
+        let at = places[which];
+        let (node, matches) = best[usize::from(at) % BATCH];
+        let Some(out) = out.get_mut(usize::from(at)) else {
+            continue;
+        };
+        if matches != 0 {
+            *out = node.longest(matches);
+        }
+        places[missed % BATCH] = at;
+        missed += usize::from(out.is_none());
+    }
+    &places[..missed.min(BATCH)]
 }
 
 /// Visits `node` with the address at `at` in the batch: notes the routes that hold it, and if it goes

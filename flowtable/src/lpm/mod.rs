@@ -6,14 +6,17 @@
 //! A change copies the few pages or nodes that it touches and shares the rest with the snapshots.
 //!
 //! IPv4 is DIR-24-8: one load for most routes, two for those longer than /24. IPv6 is a trie of six bits
-//! a level, path-compressed, one cache line a node.
+//! a level, path-compressed, one cache line a node, and hash tables of the nodes of one or two levels as short
+//! cuts into it.
 
+mod levels;
 mod lpm4;
 mod lpm6;
 mod pages;
 mod prefix;
 mod rib4;
 mod rib6;
+mod tier;
 
 pub use lpm4::Lpm4;
 pub use lpm6::Lpm6;

@@ -1,18 +1,25 @@
-//! The IPv6 writer. The trie holds all routes as they are, so it is all that the writer needs.
+//! The IPv6 writer. The trie and its short cuts hold all routes as they are, so they are all that the writer needs.
 
 use std::sync::Arc;
 
+use super::levels::{self, MIN_ROUTES};
 use super::lpm6::{Hops, Node, chunk_of, level_of, rank, route_bit};
+use super::tier::Tier;
 use super::{Lpm6, LpmError, NextHopId, Prefix6};
 
 /// IPv6 routes to change. Limits are those of [`Lpm6`].
 ///
 /// A change copies the nodes on the way to the route, with their siblings, if a snapshot still shares
-/// them: a few KiB.
+/// them: a few KiB. Now and then one makes all anew, with short cuts for the routes that there are then: when there are half as many
+/// more than the last time, or there were four times as many changes as routes. A change bears a few insertions' time of that.
 #[derive(Clone, Debug, Default)]
 pub struct Rib6 {
     lpm: Lpm6,
     len: usize,
+    /// The routes that there were when the short cuts were chosen.
+    chosen_for: usize,
+    /// Changes since then.
+    changes: usize,
 }
 
 impl Rib6 {
@@ -28,9 +35,11 @@ impl Rib6 {
     /// As [`Rib6::insert`].
     pub fn from_routes(routes: &[(Prefix6, NextHopId)]) -> Result<Self, LpmError> {
         let mut rib = Self::new();
+        rib.lpm.tiers = levels::tiers(routes).into();
         for &(prefix, hop) in routes {
-            rib.insert(prefix, hop)?;
+            rib.put(prefix, hop)?;
         }
+        rib.chosen_for = rib.len;
         Ok(rib)
     }
 
@@ -43,37 +52,58 @@ impl Rib6 {
         prefix: Prefix6,
         hop: NextHopId,
     ) -> Result<Option<NextHopId>, LpmError> {
-        if hop.is_none() {
-            return Err(LpmError::NoNextHop);
-        }
-        let old = insert(Arc::make_mut(&mut self.lpm.root), prefix, hop);
-        self.len += usize::from(old.is_none());
+        let old = self.put(prefix, hop)?;
+        self.count_change()?;
         Ok(old)
     }
 
     /// Removes the route; returns its next hop, or `None` if there was no such route.
     pub fn remove(&mut self, prefix: Prefix6) -> Option<NextHopId> {
         let old = self.get(prefix)?;
-        remove(Arc::make_mut(&mut self.lpm.root), prefix);
         self.len -= 1;
+        let (level, addr) = (level_of(prefix.len()).0, prefix.addr());
+        let tiers = Arc::make_mut(&mut self.lpm.tiers).iter_mut();
+        if !tiers
+            .filter(|it| it.level <= level)
+            .any(|tier| tier.change(addr, |node| remove(node, prefix)))
+        {
+            remove(Arc::make_mut(&mut self.lpm.root), prefix);
+        }
+        // All have next hops.
+        let _ = self.count_change();
         Some(old)
+    }
+
+    fn put(&mut self, prefix: Prefix6, hop: NextHopId) -> Result<Option<NextHopId>, LpmError> {
+        if hop.is_none() {
+            return Err(LpmError::NoNextHop);
+        }
+        let top = top_for(&mut self.lpm, prefix.addr(), level_of(prefix.len()).0);
+        let old = insert(top, prefix, hop);
+        self.len += usize::from(old.is_none());
+        Ok(old)
+    }
+
+    /// Counts a change, and makes all anew if the short cuts may be wrong for what there is now.
+    fn count_change(&mut self) -> Result<(), LpmError> {
+        self.changes += 1;
+        if self.len > self.chosen_for + self.chosen_for / 2 + MIN_ROUTES
+            || self.changes > 4 * self.chosen_for + 8 * MIN_ROUTES
+        {
+            *self = Self::from_routes(&self.iter().collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// The next hop of exactly this route.
     #[must_use]
     pub fn get(&self, prefix: Prefix6) -> Option<NextHopId> {
-        let (level, _) = level_of(prefix.len());
-        let mut node = &*self.lpm.root;
-        while node.level() < level {
-            let chunk = chunk_of(prefix.addr(), node.level());
-            if (node.children >> chunk) & 1 == 0 {
-                return None;
-            }
-            node = node.nodes.as_ref()?.get(rank(node.children, chunk))?;
-            if node.level() > level || !node.is_on_path(prefix.addr()) {
-                return None;
-            }
-        }
+        let (level, addr) = (level_of(prefix.len()).0, prefix.addr());
+        let mut tiers = self.lpm.tiers.iter().filter(|it| it.level <= level);
+        let top = tiers
+            .find_map(|tier| tier.find(addr))
+            .unwrap_or(&self.lpm.root);
+        let node = top.find(addr, level)?;
         let bit = route_bit(prefix);
         ((node.routes >> bit) & 1 == 1).then(|| node.hop(bit as u8))
     }
@@ -81,6 +111,7 @@ impl Rib6 {
     /// All routes, in no order that means something.
     pub fn iter(&self) -> impl Iterator<Item = (Prefix6, NextHopId)> {
         let mut todo = vec![&*self.lpm.root];
+        todo.extend(self.lpm.tiers.iter().flat_map(Tier::nodes));
         std::iter::from_fn(move || {
             let node = todo.pop()?;
             todo.extend(node.nodes.iter().flat_map(|nodes| nodes.iter()));
@@ -111,6 +142,37 @@ impl Rib6 {
     #[must_use]
     pub fn snapshot(&self) -> Lpm6 {
         self.lpm.clone()
+    }
+}
+
+/// Where a route of `level` to `addr` belongs: the first tier's node that there is or can be, or else the root.
+///
+/// All routes below a path of a tier are in one place, so that a lookup that finds one there need not look elsewhere for longer ones.
+fn top_for(lpm: &mut Lpm6, addr: u128, level: u8) -> &mut Node {
+    let Lpm6 {
+        root,
+        tiers,
+        octets,
+        ..
+    } = lpm;
+    let takes = |which: &usize| {
+        let tier = &tiers[*which];
+        let behind = tiers[which + 1..].iter().filter_map(|it| it.find(addr));
+        tier.level <= level
+            && (tier.find(addr).is_some()
+                || tier.has_room(addr)
+                    && !behind
+                        .chain([&**root])
+                        .any(|it| it.leads_to(addr, tier.level)))
+    };
+    let which = (0..tiers.len()).find(takes);
+    let tier = which.and_then(|which| Arc::make_mut(tiers).get_mut(which));
+    match tier.and_then(|tier| tier.find_or_add(addr)) {
+        Some(node) => {
+            octets.add(addr);
+            node
+        }
+        None => Arc::make_mut(root),
     }
 }
 
@@ -256,6 +318,8 @@ fn remove_child(node: &mut Node, chunk: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// The nodes of the trie below `node` and itself.
@@ -309,6 +373,74 @@ mod tests {
         let routes: Vec<_> = (0..32u128)
             .map(|block| (Prefix6::new(block << 6, 122).unwrap(), NextHopId::MAX))
             .collect();
-        assert_eq!(nodes(&Rib6::from_routes(&routes).unwrap().lpm.root), 2);
+        let rib = Rib6::from_routes(&routes).unwrap();
+        let in_tiers = rib.lpm.tiers.iter().flat_map(Tier::nodes).map(nodes);
+        assert_eq!(nodes(&rib.lpm.root) + in_tiers.sum::<usize>(), 2);
+    }
+
+    /// The longest of `routes` by scanning all of them.
+    fn scan(routes: &BTreeMap<Prefix6, NextHopId>, addr: u128) -> NextHopId {
+        let holding = routes.iter().filter(|(prefix, _)| prefix.contains(addr));
+        let longest = holding.max_by_key(|(prefix, _)| prefix.len());
+        longest.map_or(NextHopId::NONE, |(_, hop)| *hop)
+    }
+
+    /// Tables that have room for a few of the nodes only: what finds none comes and goes in the other tables and in the trie.
+    #[test]
+    fn what_finds_no_room_in_a_short_cut_is_found_all_the_same() {
+        let mut rib = Rib6::new();
+        rib.lpm.tiers = [Tier::new(20, 1), Tier::new(16, 1)].into();
+        // So that they stay.
+        rib.chosen_for = 1 << 20;
+        let mut routes = BTreeMap::new();
+        // Nodes in the two tables and in the trie.
+        let mut most = [0; 3];
+        let mut state = 1u64;
+        let mut draw = move |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        let lens = [122, 122, 128, 117, 119, 116, 108, 98, 94, 93, 90, 33, 0];
+        for change in 0..3000 {
+            let len = lens[draw(lens.len() as u64) as usize];
+            let addr = (0xfd << 120)
+                | u128::from(draw(100) << 36 | draw(8) << 11 | draw(3) << 6 | draw(2));
+            let prefix = Prefix6::containing(addr, len).unwrap();
+            // It grows first, and becomes small then.
+            if draw(3) < if change < 1500 { 2 } else { 1 } {
+                let hop = NextHopId::new(draw(5) as u16 + 1).unwrap();
+                assert_eq!(rib.insert(prefix, hop), Ok(routes.insert(prefix, hop)));
+            } else {
+                assert_eq!(rib.remove(prefix), routes.remove(&prefix));
+            }
+            if change % 200 == 0 {
+                let ends = routes
+                    .keys()
+                    .flat_map(|it| [it.addr(), it.last(), it.addr().wrapping_sub(1)]);
+                let addrs: Vec<_> = ends.collect();
+                let mut found = vec![NextHopId::MAX; addrs.len()];
+                rib.lpm.lookup_batch(&addrs, &mut found);
+                for (&addr, found) in addrs.iter().zip(found) {
+                    let expected = scan(&routes, addr);
+                    assert_eq!(
+                        (found, rib.lpm.lookup(addr)),
+                        (expected, expected),
+                        "{addr:x}"
+                    );
+                }
+                assert_eq!(rib.iter().collect::<BTreeMap<_, _>>(), routes);
+                let held = |which: usize| rib.lpm.tiers[which].nodes().count();
+                let now = [held(0), held(1), nodes(&rib.lpm.root)];
+                most = std::array::from_fn(|at| most[at].max(now[at]));
+            }
+        }
+        assert!(most.iter().all(|&most| most > 40), "{most:?} nodes");
+        for prefix in routes.into_keys() {
+            rib.remove(prefix).unwrap();
+        }
+        assert_eq!(nodes(&rib.lpm.root), 1);
+        assert!(rib.lpm.tiers.iter().all(|it| it.nodes().count() == 0));
     }
 }

@@ -112,10 +112,12 @@ fn assert_table<F: Family>(lpm: &F::Lpm, routes: &Routes<F>, addrs: &[u128]) {
     }
 }
 
-fn run<F: Family>(changes: &[Change], probes: &[u128]) {
-    let (mut rib, mut routes) = (F::Rib::default(), Routes::<F>::new());
+fn run<F: Family>(start: Routes<F>, changes: &[Change], probes: &[u128]) {
+    let all: Vec<_> = start.iter().map(|(prefix, hop)| (*prefix, *hop)).collect();
+    let (mut rib, mut routes) = (F::from_routes(&all).unwrap(), start);
     let (mut snapshots, mut forks) = (Vec::new(), Vec::new());
     let mut touched: Vec<u128> = probes.to_vec();
+    touched.extend(routes.keys().flat_map(|&prefix| borders::<F>(prefix)));
     for change in changes {
         let nth = |index: &prop::sample::Index| {
             (!routes.is_empty()).then(|| *routes.keys().nth(index.index(routes.len())).unwrap())
@@ -193,12 +195,12 @@ proptest! {
 
     #[test]
     fn ipv4_tables_equal_a_scan_after_every_change(changes in changes(32), probes in vec(addrs(32), 0..80)) {
-        run::<V4>(&changes, &probes);
+        run::<V4>(Routes::<V4>::new(), &changes, &probes);
     }
 
     #[test]
     fn ipv6_tables_equal_a_scan_after_every_change(changes in changes(128), probes in vec(addrs(128), 0..80)) {
-        run::<V6>(&changes, &probes);
+        run::<V6>(Routes::<V6>::new(), &changes, &probes);
     }
 
     #[test]
@@ -228,5 +230,75 @@ proptest! {
         let borders = routes.keys().flat_map(|&prefix| borders::<V4>(prefix));
         let probes: Vec<_> = borders.chain(probes.into_iter().map(u128::from)).collect();
         assert_table::<V4>(&V4::snapshot(&V4::from_routes(&pairs).unwrap()), &routes, &probes);
+    }
+}
+
+/// Routes of a cluster, and some of the Internet's: enough of both for short cuts to each.
+fn clusters() -> impl Strategy<Value = Routes<V6>> {
+    let near = |base: u128, shift: u32, lens: Vec<u8>| {
+        (0..200u128, prop::sample::select(lens), hops())
+            .prop_map(move |(value, len, hop)| (V6::prefix(base | value << shift, len), hop))
+    };
+    let blocks = near(0xfd << 120, 6, vec![122, 122, 122, 121, 117, 128, 127]);
+    let others = near(0x20 << 120, 91, vec![32, 32, 29, 36, 48, 64]);
+    (vec(blocks, 40..100), vec(others, 0..60))
+        .prop_map(|(blocks, others)| blocks.into_iter().chain(others).collect())
+}
+
+/// Changes among the routes of [`clusters`].
+fn cluster_changes() -> impl Strategy<Value = Vec<Change>> {
+    let addr = prop_oneof![
+        (0..0x4000u128).prop_map(|value| (0xfd << 120) | value),
+        (0..0x4000u128).prop_map(|value| (0x20 << 120) | value << 85),
+    ];
+    let lens = prop::sample::select(vec![0, 3, 28, 32, 40, 48, 116, 117, 119, 122, 123, 128]);
+    let insert =
+        (addr, lens, hops()).prop_map(|(addr, len, hop)| Change::Insert { addr, len, hop });
+    let one = || any::<prop::sample::Index>();
+    let change = prop_oneof![
+        4 => insert,
+        4 => one().prop_map(Change::RemoveOne),
+        1 => (one(), hops()).prop_map(|(index, hop)| Change::Replace(index, hop)),
+        1 => Just(Change::TakeSnapshot),
+        1 => one().prop_map(Change::DropSnapshot),
+        1 => Just(Change::Fork),
+    ];
+    vec(change, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Also where they become more than short cuts were made for, and other ones are worth it.
+    #[test]
+    fn tables_with_short_cuts_equal_a_scan_after_every_change(
+        start in clusters(),
+        changes in cluster_changes(),
+        probes in vec(addrs(128), 0..40),
+    ) {
+        run::<V6>(start, &changes, &probes);
+    }
+
+    /// From nothing to many, by one and one, and back.
+    #[test]
+    fn short_cuts_come_and_go_with_the_routes(routes in clusters(), probes in vec(addrs(128), 0..40)) {
+        let (mut rib, mut so_far) = (<V6 as Family>::Rib::default(), Routes::<V6>::new());
+        let mut addrs: Vec<_> = routes.keys().flat_map(|&prefix| borders::<V6>(prefix)).collect();
+        addrs.extend(probes);
+        for (at, (&prefix, &hop)) in routes.iter().enumerate() {
+            V6::insert(&mut rib, prefix, hop).unwrap();
+            so_far.insert(prefix, hop);
+            if at % 8 == 0 {
+                assert_table::<V6>(&V6::snapshot(&rib), &so_far, &addrs);
+            }
+        }
+        let held = V6::snapshot(&rib);
+        for (at, prefix) in routes.keys().rev().enumerate() {
+            assert_eq!(V6::remove(&mut rib, *prefix), so_far.remove(prefix));
+            if at % 8 == 0 {
+                assert_table::<V6>(&V6::snapshot(&rib), &so_far, &addrs);
+            }
+        }
+        assert_table::<V6>(&held, &routes, &addrs);
     }
 }
