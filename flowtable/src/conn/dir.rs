@@ -8,7 +8,7 @@ use super::segment::Segment;
 ///
 /// Only the poller that the direction's packets come to writes the word, with a relaxed store; everybody may
 /// read it. A word that is a few packets old misleads nobody for longer than that, and an all-zero word says that
-/// no packet of the direction has counted yet.
+/// no packet of the direction has counted yet. Words are handed from one process to the next: what they mean is part of that file's version.
 ///
 /// ```text
 ///  63        49 48   45 44       40 39   32 31                             0

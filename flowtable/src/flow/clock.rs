@@ -25,6 +25,14 @@ pub const fn seen_at(now: Tick) -> u32 {
     (now.0 >> UNIT_BITS) as u32 & SEEN_MASK
 }
 
+/// What was seen so long before `now`, as an entry remembers it: also if that is before the clock began.
+#[inline]
+#[must_use]
+pub const fn seen_before(now: Tick, ago: Duration) -> u32 {
+    let units = (ago.as_nanos() >> UNIT_BITS) as u32;
+    seen_at(now).wrapping_sub(units) & SEEN_MASK
+}
+
 /// How long ago `last_seen` was, up to a unit too long or too short.
 ///
 /// Nearly all of the range is the past, [`REMEMBERED`]: what lies a little ahead was seen by a poller whose clock was read later, and
@@ -50,6 +58,16 @@ mod tests {
         let passed = idle(later, seen_at(start));
         assert!(passed <= Duration::from_mins(1));
         assert!(passed + SEEN_UNIT > Duration::from_mins(1));
+    }
+
+    #[test]
+    fn what_was_seen_before_the_clock_began_is_as_long_ago() {
+        for ago in [0, 1, 2, 100, 40_000].map(|units| SEEN_UNIT * units) {
+            let now = Tick(5);
+            assert_eq!(idle(now, seen_before(now, ago)), ago);
+            let later = now + SEEN_UNIT * 7;
+            assert_eq!(idle(later, seen_before(now, ago)), ago + SEEN_UNIT * 7);
+        }
     }
 
     #[test]

@@ -251,6 +251,13 @@ impl<K: Layout> Entry<'_, K> {
         self.bytes().store(sum, Ordering::Relaxed);
     }
 
+    /// Sets when it was last seen; its packets stay counted.
+    pub(super) fn set_seen(&self, seen: u32) {
+        let packets = self.seen().load(Ordering::Relaxed) >> PACKETS;
+        self.seen()
+            .store(packets << PACKETS | seen as u64, Ordering::Relaxed);
+    }
+
     #[inline(always)]
     pub(super) fn dir(&self) -> u64 {
         self.dir_word().load(Ordering::Relaxed)

@@ -40,7 +40,7 @@ mod view;
 pub use action::{Action, flag};
 pub use batch::{BATCH, Hit, Keys, Soon};
 pub use capacity::{Capacity, CapacityError};
-pub use clock::{REMEMBERED, SEEN_UNIT, idle, seen_at};
+pub use clock::{REMEMBERED, SEEN_UNIT, idle, seen_at, seen_before};
 pub use hash::Seed;
 pub use key::{FlowKey, Key4, Key6};
 pub use pair::InsertError;

@@ -281,6 +281,12 @@ impl<K: FlowKey> FlowTable<K> {
         self.live(flow).touch(now, bytes);
     }
 
+    /// Sets when an entry was last seen, by [`super::seen_before`]. Not checked. For who puts a connection in that is older than its entry;
+    /// a packet that its poller counts at this moment may be forgotten.
+    pub fn set_last_seen(&self, flow: FlowRef, last_seen: u32) {
+        self.entry(flow.slot as usize).set_seen(last_seen);
+    }
+
     /// 32 bits of the key's hash under the table's secret, for whoever has to spread connections too: outer source ports come of them.
     #[inline]
     pub fn flow_hash(&self, key: &K) -> u32 {
