@@ -11,7 +11,9 @@ use flowtable::snat::{PortRng, Shares};
 
 use crate::batch::{BATCH, Packet};
 use crate::record::Records;
-pub use crate::stage::flow::{Connection, Direction, Origin, Removal, Walked};
+pub use crate::stage::flow::{
+    Connection, Direction, Kept, KeptDirection, LeftOut, Origin, Removal, Walked,
+};
 use crate::stage::flow::{Found, Held, Sweep};
 
 /// The connections of a node. Written and read by all pollers, none of which ever waits for another; control reads

@@ -9,6 +9,7 @@ mod fragments;
 mod host_policy;
 mod inspect;
 mod judged;
+mod keep;
 mod node;
 mod oracle;
 mod policy;

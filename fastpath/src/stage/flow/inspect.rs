@@ -22,7 +22,7 @@ use crate::policy::{Decider, RuleCounters};
 use crate::port::PortId;
 
 /// How often a removal is tried that meets a poller at work on the connection. One change takes some nanoseconds.
-const TRIES: usize = 16;
+pub(super) const TRIES: usize = 16;
 
 /// A connection as it was at some moment of late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Direction {
 }
 
 /// Where packets of a direction come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// By a port.
     Port(PortId),
@@ -82,7 +82,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    const fn of(origin: u16) -> Self {
+    pub(super) const fn of(origin: u16) -> Self {
         if origin == NOWHERE {
             Self::Unknown
         } else if origin == PeerId::EXTERNAL.0 {
@@ -91,6 +91,15 @@ impl Origin {
             Self::Node(PeerId(origin & !BY_TUNNEL))
         } else {
             Self::Port(PortId(origin))
+        }
+    }
+
+    /// As entries have it.
+    pub(super) const fn code(self) -> u16 {
+        match self {
+            Self::Port(port) => port.0,
+            Self::Node(peer) => BY_TUNNEL | peer.0,
+            Self::Unknown => NOWHERE,
         }
     }
 }
@@ -130,13 +139,19 @@ impl Connections {
         now: Tick,
         mut visit: impl FnMut(&Connection, FlowRef),
     ) -> Walked {
-        let lines4 = self.v4.table.lines();
-        let first = lines.start.min(lines4)..lines.end.min(lines4);
-        let second = lines.start.max(lines4) - lines4..lines.end.max(lines4) - lines4;
+        let (first, second) = self.split(lines);
         let mut walked = Walked::default();
         walked.add(side::<V4>(&self.v4, first, timeouts, now, &mut visit));
         walked.add(side::<V6>(&self.v6, second, timeouts, now, &mut visit));
         walked
+    }
+
+    /// The lines of IPv4's table, and of IPv6's, that some lines are.
+    pub(super) fn split(&self, lines: Range<usize>) -> (Range<usize>, Range<usize>) {
+        let lines4 = self.v4.table.lines();
+        let first = lines.start.min(lines4)..lines.end.min(lines4);
+        let second = lines.start.max(lines4) - lines4..lines.end.max(lines4) - lines4;
+        (first, second)
     }
 
     /// Removes a connection, counts its endpoint's quota down, and adds what it carried to its rules' counts. May be called

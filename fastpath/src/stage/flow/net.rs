@@ -40,6 +40,8 @@ pub(super) trait Net: Sized {
     const HEADER_LEN: usize;
 
     fn ip(addr: Self::Addr) -> IpAddr;
+    /// The address, if it is of this family.
+    fn addr(ip: IpAddr) -> Option<Self::Addr>;
     fn side(connections: &Connections) -> &Side<Self::Key>;
     fn key(packet: &Packet) -> Self::Key;
     fn make_key(tuple: Tuple<Self::Addr>, protocol: u8) -> Self::Key;
@@ -230,6 +232,13 @@ impl Net for V4 {
         Ipv4Addr::from_bits(addr).into()
     }
 
+    fn addr(ip: IpAddr) -> Option<u32> {
+        match ip {
+            IpAddr::V4(ip) => Some(ip.to_bits()),
+            IpAddr::V6(_) => None,
+        }
+    }
+
     #[inline(always)]
     fn side(connections: &Connections) -> &Side<Key4> {
         &connections.v4
@@ -386,6 +395,13 @@ impl Net for V6 {
 
     fn ip(addr: u128) -> IpAddr {
         Ipv6Addr::from_bits(addr).into()
+    }
+
+    fn addr(ip: IpAddr) -> Option<u128> {
+        match ip {
+            IpAddr::V6(ip) => Some(ip.to_bits()),
+            IpAddr::V4(_) => None,
+        }
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@ const FULL: u32 = 4;
 const EACH: u32 = 8;
 
 /// What a protocol without ports has for one.
-const NO_PORT: u16 = 0;
+pub(super) const NO_PORT: u16 = 0;
 
 /// Draws ports until one is free for this destination: until the answers' key, which holds it, can be inserted. A port is
 /// unique to an address and port of the other side, as in the kernel's conntrack. Without ports there is nothing to draw: the
@@ -128,7 +128,8 @@ pub(super) fn first_answers<N: Net>(
     Some(answers::<N>(key, protocol, (address, port)))
 }
 
-fn answers<N: Net>(key: &N::Key, protocol: u8, (addr, port): (N::Addr, u16)) -> N::Key {
+/// The key of a connection's answers when its source is this.
+pub(super) fn answers<N: Net>(key: &N::Key, protocol: u8, (addr, port): (N::Addr, u16)) -> N::Key {
     let there = Tuple {
         src: addr,
         dst: N::destination_of(key),

@@ -8,7 +8,7 @@ use flowtable::flow::{Cursor, FlowKey, FlowTable, View};
 use super::evict::{age_of, settle};
 use super::fragments::end as end_fragments;
 use super::net::{Net, V4, V6};
-use super::{BY_TUNNEL, is_newer, policy};
+use super::{BY_TUNNEL, is_newer, policy, short};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::port::PortId;
@@ -180,9 +180,14 @@ pub(super) fn is_over<K: FlowKey>(forward: &View<K>, reply: &View<K>, tables: &T
     is_gone(tables, forward) || is_gone(tables, reply)
 }
 
-/// Whether the endpoint that an entry's packets came from is gone, or another one than when it was decided.
+/// Whether the endpoint that an entry's packets came from is gone, or another one than when it was decided. Tables that are older than
+/// the entry do not know: it was decided by a poller that has newer ones, or taken over by control, which is about to publish some.
 pub(super) fn is_gone(tables: &Tables, (origin, generation): (u16, u32)) -> bool {
-    if origin & BY_TUNNEL != 0 {
+    let is_of_newer = generation
+        .wrapping_sub(short(tables.generation))
+        .cast_signed()
+        > 0;
+    if origin & BY_TUNNEL != 0 || is_of_newer {
         return false;
     }
     match tables.port(PortId(origin)) {
