@@ -12,6 +12,7 @@ pub mod desired;
 pub mod felix;
 pub mod flows;
 pub mod http;
+pub mod keep;
 mod metrics;
 pub mod netlink;
 pub mod nft;

@@ -5,6 +5,7 @@
 
 mod felix;
 mod headers;
+mod kept;
 mod mutate;
 mod packets;
 mod seeds;
@@ -29,7 +30,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target {
         name: "ethernet",
         run: headers::ethernet,
@@ -94,6 +95,11 @@ pub const TARGETS: [Target; 13] = [
         name: "felix",
         run: felix::messages,
         seeds: felix::seeds,
+    },
+    Target {
+        name: "kept",
+        run: kept::file,
+        seeds: kept::seeds,
     },
 ];
 

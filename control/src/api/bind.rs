@@ -223,7 +223,7 @@ fn make_way(path: &Path, setting: &'static str) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::server::tests::Scratch;
+    use crate::api::Scratch;
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777

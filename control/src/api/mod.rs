@@ -20,6 +20,8 @@ mod lines;
 mod message;
 pub mod report;
 mod server;
+#[cfg(test)]
+pub(crate) use server::tests::Scratch;
 
 pub(crate) use bind::check_place;
 pub use bind::{BindError, Bound, Purpose};

@@ -10,6 +10,7 @@ mod host_policy;
 mod inspect;
 mod judged;
 mod keep;
+mod kept_file;
 mod node;
 mod oracle;
 mod policy;
