@@ -15,6 +15,10 @@
  * It errs towards the kernel: whatever is short, malformed, VLAN-tagged, sent to a group MAC or not
  * IP passes, and so does all of it while no socket is bound to the queue.
  *
+ * But for one thing, from an orderly stop until the next daemon has taken over the connections, and no longer than `away_until`
+ * says: answers to connections that are kept. The host, which knows nothing of them, would reset them; so they are lost, and
+ * sent again.
+ *
  * Left to the kernel on purpose:
  * - Later fragments of an outer VXLAN datagram. They carry no port, so nothing tells them from other UDP.
  *   The first fragment comes to us and is dropped and counted there: a VTEP must not fragment
@@ -64,6 +68,7 @@ enum class {
 	NAT_REPLY,
 	TUNNEL_ERROR,
 	NO_SOCKET,
+	AWAY,
 	CLASSES,
 };
 
@@ -161,6 +166,16 @@ struct {
 	__type(key, struct fragment);
 	__type(value, __u8);
 } fragments SEC(".maps");
+
+/*
+ * Until when nobody is there on purpose, in nanoseconds of CLOCK_BOOTTIME. Then nat_ports has what is to be lost meanwhile.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} away_until SEC(".maps");
 
 /* By receive queue. */
 struct {
@@ -450,6 +465,36 @@ static __always_inline enum class classify(const void *data, const void *end)
 	return PASSED;
 }
 
+static __always_inline int is_away(void)
+{
+	const __u32 zero = 0;
+	const __u64 *until = bpf_map_lookup_elem(&away_until, &zero);
+
+	return until && *until && bpf_ktime_get_boot_ns() < *until;
+}
+
+static __always_inline int has_answers(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+/*
+ * Whether the host would answer to an answer of our NAT: to whole datagrams and first fragments of TCP, UDP and SCTP. An
+ * ICMP message may be about the host's own pings.
+ */
+static __always_inline int would_be_refused(const void *data, const void *end)
+{
+	const struct ethhdr *eth = data;
+	const struct iphdr *ip = (const void *)(eth + 1);
+	const struct ipv6hdr *ip6 = (const void *)(eth + 1);
+
+	if ((const void *)(ip + 1) > end)
+		return 0;
+	if (eth->h_proto == bpf_htons(ETH_P_IP))
+		return !(ip->frag_off & IPV4_OFFSET_MASK) && has_answers(ip->protocol);
+	return (const void *)(ip6 + 1) <= end && has_answers(ip6->nexthdr);
+}
+
 SEC("xdp")
 int caracal_nic(struct xdp_md *ctx)
 {
@@ -459,6 +504,11 @@ int caracal_nic(struct xdp_md *ctx)
 	if (class == PASSED) {
 		COUNT(PASSED);
 		return XDP_PASS;
+	}
+	if (class == NAT_REPLY && is_away() &&
+	    would_be_refused((void *)(long)ctx->data, (void *)(long)ctx->data_end)) {
+		COUNT(AWAY);
+		return XDP_DROP;
 	}
 	verdict = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 	COUNT(verdict == XDP_REDIRECT ? class : NO_SOCKET);

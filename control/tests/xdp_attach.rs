@@ -86,6 +86,40 @@ fn the_nics_program_goes_with_its_attachment() {
 }
 
 #[test]
+fn the_nics_program_stays_where_it_is_left_until_the_next_takes_its_place() {
+    let test = "the_nics_program_stays_where_it_is_left_until_the_next_takes_its_place";
+    if skipped_without_root(test) {
+        return;
+    }
+    isolated(|| {
+        veth("cali0", "eth0");
+        let pins = PinDir::open().expect("pins");
+        let first = nic();
+        let attachment = first
+            .attach_next("cali0", NicMode::Native, &pins)
+            .expect("attach");
+        let program = xdp_program("cali0");
+        assert!(program.is_some());
+        attachment.leave("cali0", &pins).expect("pin");
+        drop(first);
+        assert_eq!(xdp_program("cali0"), program);
+        assert_eq!(pin_names(&pins), ["cali0"]);
+
+        let next = nic();
+        let attachment = next
+            .attach_next("cali0", NicMode::Native, &pins)
+            .expect("attach");
+        let second = xdp_program("cali0");
+        assert!(second.is_some() && second != program);
+        assert!(attachment.is_alive() && !attachment.is_generic());
+        assert_eq!(pin_names(&pins), [""; 0], "it goes with us again");
+        drop(attachment);
+        assert_eq!(xdp_program("cali0"), None);
+        pins.remove_if_empty();
+    });
+}
+
+#[test]
 fn the_nics_program_goes_with_a_killed_process() {
     if skipped_without_root("the_nics_program_goes_with_a_killed_process") {
         return;

@@ -4,6 +4,7 @@
 mod xdp_support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use control::xdp::{NatPorts, NicConfig, NicProgram, Verdict, no_ports};
 use fastpath::io::xsk::test_support::skipped_without_root;
@@ -114,6 +115,49 @@ fn answers_to_translated_connections_are_ours_and_the_hosts_are_not() {
             Verdict::Redirect,
             "VXLAN stays ours"
         );
+    });
+}
+
+#[test]
+fn while_nobody_is_there_on_purpose_what_the_host_would_refuse_is_lost() {
+    let test = "while_nobody_is_there_on_purpose_what_the_host_would_refuse_is_lost";
+    if skipped_without_root(test) {
+        return;
+    }
+    let now = control::keep::file::since_boot().expect("a clock");
+    with_nat(|nic| {
+        let verdicts = |nic: &NicProgram, expected: Verdict| {
+            for (protocol, port) in OURS {
+                let (ours, hosts) = (ports_of(443, port), ports_of(443, HOSTS));
+                for (ours, hosts) in [
+                    (v4(protocol, &ours), v4(protocol, &hosts)),
+                    (v6(protocol, &ours), v6(protocol, &hosts)),
+                ] {
+                    assert_eq!(verdict(nic, &ours), expected, "{protocol}");
+                    assert_eq!(verdict(nic, &hosts), Verdict::Pass, "the host's {protocol}");
+                }
+            }
+        };
+        nic.set_away(Some(now + Duration::from_mins(10)))
+            .expect("away");
+        verdicts(nic, Verdict::Drop);
+        nic.clear_socket(0).expect("clear");
+        verdicts(nic, Verdict::Drop);
+        assert_eq!(nic.counters().expect("counters").away, 12);
+        // The host may have asked itself, and refuses none of these.
+        for others in [
+            v4(ICMP, &[0, 0, 0, 0, 0, 1, 0, 1]),
+            v6(ICMP6, &[129, 0, 0, 0, 0, 1, 0, 1]),
+            error4(3, TCP, &ports_of(OURS[0].1, 443)),
+            v4(OUR_PROTOCOL, &[0; 20]),
+        ] {
+            assert_eq!(verdict(nic, &others), Verdict::Pass);
+        }
+        // It ends by itself, or when it is told to.
+        nic.set_away(Some(now)).expect("away");
+        verdicts(nic, Verdict::Pass);
+        nic.set_away(None).expect("away");
+        verdicts(nic, Verdict::Pass);
     });
 }
 

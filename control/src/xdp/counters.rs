@@ -21,6 +21,8 @@ pub struct NicCounters {
     pub tunnel_error: u64,
     /// Ours, but no socket was bound to the queue; left to the kernel.
     pub no_socket: u64,
+    /// Dropped: an answer to a connection that is kept for the next daemon.
+    pub away: u64,
 }
 
 /// Frames by what the endpoints' program did with them, all endpoints together.
@@ -47,6 +49,7 @@ impl NicCounters {
             nat_reply: sum(map, 5)?,
             tunnel_error: sum(map, 6)?,
             no_socket: sum(map, 7)?,
+            away: sum(map, 8)?,
         })
     }
 }

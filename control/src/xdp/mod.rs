@@ -1,7 +1,7 @@
 //! The XDP programs: loading, attaching, and what they are told.
 //!
 //! * [`NicProgram`]: on an uplink, passes by default, takes overlay and pod traffic. One a NIC. Its link lives as
-//!   long as its [`NicAttachment`], so nothing stays behind after `kill -9`.
+//!   long as its [`NicAttachment`], so nothing stays behind after `kill -9`. Who stops in order may leave it.
 //! * [`EndpointProgram`]: on pods' veths and the host port, takes everything. One for all endpoints. Its links are
 //!   pinned ([`PinDir`]), so that pods stay closed while no daemon runs; the next daemon takes them over in place.
 //!

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use aya::EbpfLoader;
 use aya::maps::{Array, MapData, XskMap};
@@ -13,6 +14,7 @@ use super::device::Device;
 use super::error::{AttachError, LoadError, UpdateError};
 use super::link::{Link, Mode};
 use super::object::{self, Loaded, Verdict};
+use super::pins::{self, PinDir};
 use super::prefixes::{AddressMap, PrefixMap, SyncedSet, prefix};
 
 /// The program, by the name that the kernel shows.
@@ -67,6 +69,7 @@ pub struct NicProgram {
     nat4: SyncedSet<AddressMap<4>>,
     nat6: SyncedSet<AddressMap<16>>,
     nat_ports: Array<MapData, u64>,
+    away_until: Array<MapData, u64>,
     /// What `nat_ports` holds: the kernel's arrays start as zeros.
     ports_held: Box<NatPorts>,
     counters: CounterMap,
@@ -99,6 +102,7 @@ impl NicProgram {
             nat4: SyncedSet::take(&mut loaded, "nat4", "IPv4 NAT addresses", MAX_NAT)?,
             nat6: SyncedSet::take(&mut loaded, "nat6", "IPv6 NAT addresses", MAX_NAT)?,
             nat_ports: loaded.map("nat_ports")?,
+            away_until: loaded.map("away_until")?,
             ports_held: no_ports(),
             counters: loaded.map("counters")?,
             loaded,
@@ -130,7 +134,52 @@ impl NicProgram {
             link,
             ifindex: device.index,
             generic,
+            stays: false,
         })
+    }
+
+    /// As [`attach`](Self::attach), in place of what an earlier daemon [left](NicAttachment::leave) there: the NIC is never without a
+    /// program then.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`]; nothing stays attached.
+    pub fn attach_next(
+        &self,
+        ifname: &str,
+        mode: NicMode,
+        pins: &PinDir,
+    ) -> Result<NicAttachment, AttachError> {
+        let device = find(ifname)?;
+        let pin_failed = |source| AttachError::Pin {
+            ifname: device.name.clone(),
+            source,
+        };
+        let Some(link) = pins.take_over(&device).map_err(pin_failed)? else {
+            return self.attach(ifname, mode);
+        };
+        let exchanged = link.update(fd(&self.loaded, ifname)?);
+        // From here on it goes with us.
+        pins::remove(&pins.path(&device)).map_err(pin_failed)?;
+        if exchanged.is_err() {
+            let _ = link.detach();
+            return self.attach(ifname, mode);
+        }
+        Ok(NicAttachment {
+            link,
+            ifindex: device.index,
+            generic: false,
+            stays: false,
+        })
+    }
+
+    /// Until this time after the machine's start (`CLOCK_BOOTTIME`) nobody is there for answers of
+    /// [`sync_nat`](Self::sync_nat)'s ports, and they are dropped: the host would reset what they belong to. `None`: they are taken.
+    pub fn set_away(&mut self, until: Option<Duration>) -> Result<(), UpdateError> {
+        let until = until.map_or(0, |until| until.as_nanos() as u64);
+        self.away_until
+            .set(0, until, 0)
+            .map_err(|e| UpdateError::of("times", 1, &e))
     }
 
     /// Changes the UDP port of VXLAN; packets see the old or the new one.
@@ -235,12 +284,14 @@ fn by_family(addrs: impl IntoIterator<Item = IpAddr>) -> (BTreeSet<[u8; 4]>, BTr
     (v4, v6)
 }
 
-/// The program on a NIC. Dropping it, or the end of the process, takes it off.
+/// The program on a NIC. Dropping it, or the end of the process, takes it off; but not what was [left](Self::leave).
 #[derive(Debug)]
 pub struct NicAttachment {
     link: Link,
     ifindex: u32,
     generic: bool,
+    /// It is pinned.
+    stays: bool,
 }
 
 impl NicAttachment {
@@ -254,6 +305,24 @@ impl NicAttachment {
         self.generic
     }
 
+    /// Ends without taking the program off: it stays, without sockets, until the next daemon attaches its own in its place
+    /// ([`NicProgram::attach_next`]). Not where it runs in the kernel's stack; then it goes.
+    ///
+    /// # Errors
+    ///
+    /// It can not be pinned; then it goes, too.
+    pub fn leave(mut self, ifname: &str, pins: &PinDir) -> Result<(), AttachError> {
+        if !self.generic {
+            let pinned = pins.pin(&self.link, &find(ifname)?);
+            pinned.map_err(|source| AttachError::Pin {
+                ifname: ifname.into(),
+                source,
+            })?;
+            self.stays = true;
+        }
+        Ok(())
+    }
+
     /// Whether the program is still on the NIC: false when the NIC is gone or somebody detached the link.
     pub fn is_alive(&self) -> bool {
         self.link.is_on(self.ifindex)
@@ -263,7 +332,9 @@ impl NicAttachment {
 impl Drop for NicAttachment {
     fn drop(&mut self) {
         // Closing the descriptor detaches too; this one is done when it returns.
-        let _ = self.link.detach();
+        if !self.stays {
+            let _ = self.link.detach();
+        }
     }
 }
 
