@@ -410,6 +410,12 @@ pub struct Connections {
     pub ended: u64,
     /// Were removed early for new ones.
     pub evicted: u64,
+    /// Were taken over from the run before.
+    #[serde(default)]
+    pub taken_over: u64,
+    /// Of the run before, were not taken over.
+    #[serde(default)]
+    pub left_out: u64,
     /// Were forwarded without being remembered, because pollers met.
     pub untracked: u64,
     /// How many source ports there are for translated connections to one destination.

@@ -269,6 +269,7 @@ fn connections(connections: &Connections) -> String {
     };
     let counts = [
         ("made", connections.made),
+        ("taken over", connections.taken_over),
         ("expired", connections.expired),
         ("ended", connections.ended),
         ("evicted", connections.evicted),

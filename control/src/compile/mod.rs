@@ -8,6 +8,7 @@ mod incarnation;
 mod inspect;
 mod kernel;
 mod nat;
+mod places;
 mod policy;
 mod ports;
 mod render;

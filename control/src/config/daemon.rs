@@ -151,6 +151,8 @@ pub struct Connections {
     /// `connections.pickUp`: whether connections that are met in their middle are taken for established, as after a
     /// restart. Default: true.
     pub pick_up: bool,
+    /// `connections.keep`: whether they are kept over an orderly stop for the next start. Default: true.
+    pub keep: bool,
 }
 
 impl Default for Connections {
@@ -160,6 +162,7 @@ impl Default for Connections {
             entries_v6: 1 << 18,
             per_endpoint_percent: 25,
             pick_up: true,
+            keep: true,
         }
     }
 }
@@ -187,6 +190,9 @@ impl Connections {
         }
         if let Some(given) = fields.get("pickUp", cx, decode::boolean) {
             self.pick_up = given.value;
+        }
+        if let Some(given) = fields.get("keep", cx, decode::boolean) {
+            self.keep = given.value;
         }
     }
 }
@@ -524,7 +530,7 @@ mod tests {
             "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: zero-copy}]\n\
              pollers: {cores: [2, 3]}\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
              frames: {total: 4096, size: 4096, uplinkRing: 512, podRing: 64}\n\
-             connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false}\n\
+             connections: {entries: 4096, entriesV6: 1024, perEndpointPercent: 50, pickUp: false, keep: false}\n\
              hostEndpoints: forwarded-only\ncontrolSocket: /s\nsource: felix\nfelixSocket: /f\nmtuFile: /m\n\
              metrics: off\nruleMetrics: true\n",
         )
@@ -558,6 +564,7 @@ mod tests {
             entries_v6: 1024,
             per_endpoint_percent: 50,
             pick_up: false,
+            keep: false,
         };
         assert_eq!(config.connections, connections);
         assert_eq!(config.host_endpoints, HostEndpoints::ForwardedOnly);

@@ -207,6 +207,9 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("flow_cache_capacity", "status.connections.ipv4.capacity", "Connections that the table may hold.").labelled(V4),
     gauge("flow_cache_capacity", "status.connections.ipv6.capacity", "Connections that the table may hold.").labelled(V6),
     counter("flow_cache_inserts", "status.connections.made", "Connections that were made."),
+    counter("flow_cache_takeovers", "status.connections.taken_over", "Connections that the daemon before kept, by whether they were taken over.")
+        .labelled(&[("outcome", "=taken-over")]),
+    counter("flow_cache_takeovers", "status.connections.left_out", "").labelled(&[("outcome", "=left-out")]),
     counter("flow_cache_insert_failures", "status.connections.untracked", "First packets that went without a connection being remembered, because pollers met. Those refused for want of room are drops: `flow-table-full`, `flow-quota`."),
     counter("flow_cache_removals", "status.connections.expired", "Connections that were removed: nothing was sent for too long, their endpoint is gone, or early for new ones.")
         .labelled(&[("cause", "=expired")]),

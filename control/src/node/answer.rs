@@ -151,6 +151,8 @@ impl Node {
                 tcp: nat_ports.tcp.len(),
                 udp: nat_ports.udp.len(),
             },
+            taken_over: self.inherited.taken,
+            left_out: self.inherited.left_out,
             ..tally::connections(self.pollers.counters())
         }
     }

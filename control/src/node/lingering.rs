@@ -6,7 +6,7 @@
 //! the host's may be to the same.
 
 use encap::l4;
-use fastpath::connections::Connections;
+use fastpath::connections::{Connections, Kept};
 use flowtable::flow::flag;
 
 use crate::xdp::{NatPorts, no_ports};
@@ -42,10 +42,27 @@ impl Lingering {
         }
     }
 
+    /// Adds that of a connection that is kept.
+    pub(super) fn note_kept(&mut self, kept: &Kept) {
+        if let Some((_, port)) = kept.snat {
+            self.note(flag::NAT_SRC, kept.protocol, port);
+        }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_flattened().iter().all(|word| *word == 0)
+    }
+
+    /// The ports, a bit each.
+    pub(super) const fn ports(&self) -> &NatPorts {
+        &self.0
+    }
+
     /// Lets go of those that no connection has; says whether there were any. Reads the whole table, and only while there
     /// is something to let go of.
     pub(super) fn release(&mut self, connections: &Connections) -> bool {
-        if self.0.as_flattened().iter().all(|word| *word == 0) {
+        if self.is_empty() {
             return false;
         }
         let mut used = Self::default();

@@ -20,6 +20,7 @@ mod host_counts;
 mod host_policy;
 mod host_ports;
 mod host_protocols;
+mod keep;
 mod kernel;
 mod leftovers;
 mod lingering;
@@ -128,6 +129,8 @@ pub struct Node {
     /// Ports of connections from before those were chosen that are given now.
     lingering: Lingering,
     connections: Arc<Connections>,
+    /// Those of the run before.
+    inherited: keep::Inherited,
     /// When each tunnel was last told that its path is narrower than the uplink; by node, and whether it is over IPv6.
     path_mtus: HashMap<(PeerId, bool), Instant>,
     /// What was told of connections.
@@ -196,7 +199,7 @@ pub fn run(config: &Path) -> Result<(), RunError> {
     node.tell_ready();
     tracing::info!(node = node.name, "ready");
     let outcome = node.serve(&signals, &wake);
-    node.stop();
+    node.stop(outcome.is_ok());
     outcome
 }
 
@@ -320,6 +323,11 @@ impl Node {
         if !is_all_policy {
             self.choose_nat_ports();
             self.reconcile_ports();
+            if self.inherited.is_waiting() {
+                // Of Felix's first state. Before anything else leads packets to these ports.
+                self.take_over_connections();
+                self.publish();
+            }
             self.sync_host();
             self.sync_taken();
         }
@@ -366,9 +374,16 @@ impl Node {
         let nat = self.compiler.nat_addresses(&self.mirror);
         let mut nat_ports = host_ports::bits(self.compiler.nat_ports());
         self.lingering.add_to(&mut nat_ports);
+        let away = self.inherited.away();
         for (name, served) in &mut self.served {
             let done = served.sync_taken(&taken, &local, port);
-            if let Err(error) = done.and_then(|()| served.sync_nat(&nat, &nat_ports)) {
+            let done = done.and_then(|()| match &away {
+                Some(away) => served.set_away(Some(away)),
+                None => served
+                    .sync_nat(&nat, &nat_ports)
+                    .and_then(|()| served.set_away(None)),
+            });
+            if let Err(error) = done {
                 tracing::error!(%error, interface = name, "the XDP program's addresses");
             }
         }
@@ -424,11 +439,18 @@ impl Node {
         }
     }
 
-    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed, unless they are to be open.
-    fn stop(self) {
+    /// Ends: pollers first, then the NIC's programs; pods and the host's port stay closed, unless they are to be open. After an
+    /// `orderly` end the connections are kept for the next start.
+    fn stop(self, orderly: bool) {
         let Self {
+            name,
+            mut compiler,
+            mirror,
+            connections,
+            inherited,
             mut pollers,
-            served,
+            pins,
+            mut served,
             closed,
             mut host,
             config,
@@ -439,12 +461,32 @@ impl Node {
         telemetry.stopping();
         // Nobody is to be told that all is well, or that pollers stand.
         drop(telemetry);
+        // Their sockets go with them.
+        if orderly && let Some(until) = keep::away_until(&config) {
+            for served in served.values_mut() {
+                // Should the kernel refuse, the host resets what it sees.
+                let _ = served.set_away_until(Some(until));
+            }
+        }
         pollers.stop();
+        let mut away = None;
+        if orderly {
+            let keeper = keep::Keeper {
+                config: &config,
+                node: &name,
+                tables: &compiler.tables(&mirror),
+                compiler: &compiler,
+                connections: &connections,
+                inherited: &inherited,
+                now: pollers.now().unwrap_or_default(),
+            };
+            away = keeper.keep();
+        }
         if let Err(error) = neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
-        for (_, served) in served {
-            served.leave();
+        for (name, served) in served {
+            served.leave(&name, away.as_ref(), &pins);
         }
         for (_, attachment) in closed {
             attachment.leave_pinned();

@@ -12,6 +12,7 @@ use fastpath::io::xsk::{
 use fastpath::port::PortId;
 use ipnet::IpNet;
 
+use super::keep::Away;
 use super::tally::Tally;
 use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
 use crate::compile::{PortRole, PortSpec};
@@ -20,6 +21,7 @@ use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
 use crate::netlink::{Link, Mirror};
 use crate::xdp::{
     EndpointAttachment, EndpointProgram, NatPorts, NicAttachment, NicConfig, NicMode, NicProgram,
+    PinDir,
 };
 
 /// How long the control thread waits for a queue that an earlier process has not let go of.
@@ -124,6 +126,28 @@ impl Served {
         }
     }
 
+    /// Has the answers to connections that are kept lost meanwhile, or taken again.
+    pub(super) fn set_away(&mut self, away: Option<&Away>) -> Result<(), crate::xdp::UpdateError> {
+        let Program::Uplink { program, .. } = &mut self.program else {
+            return Ok(());
+        };
+        if let Some(away) = away {
+            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
+        }
+        self.set_away_until(away.map(|away| away.until))
+    }
+
+    /// The same for those of all connections of natOutgoing.
+    pub(super) fn set_away_until(
+        &mut self,
+        until: Option<Duration>,
+    ) -> Result<(), crate::xdp::UpdateError> {
+        match &mut self.program {
+            Program::Uplink { program, .. } => program.set_away(until),
+            Program::Endpoint(_) => Ok(()),
+        }
+    }
+
     /// Undoes a start that failed.
     pub(super) fn undo(self, endpoints: &mut EndpointProgram) {
         match self.program {
@@ -132,9 +156,15 @@ impl Served {
         }
     }
 
-    /// Ends with the process: an uplink is the kernel's again, a pod stays closed.
-    pub(super) fn leave(self) {
+    /// Ends with the process: an uplink is the kernel's again, but for answers to the connections that are kept; a pod stays closed.
+    pub(super) fn leave(mut self, name: &str, away: Option<&Away>, pins: &PinDir) {
+        let is_away = away.is_some() && self.set_away(away).is_ok();
         match self.program {
+            Program::Uplink { attachment, .. } if is_away => {
+                if let Err(error) = attachment.leave(name, pins) {
+                    tracing::warn!(%error, "the host will reset connections of natOutgoing");
+                }
+            }
             Program::Uplink { attachment, .. } => drop(attachment),
             Program::Endpoint(attachment) => attachment.leave_pinned(),
         }
@@ -250,7 +280,12 @@ impl Node {
         } else {
             NicMode::Native
         };
-        let attachment = program.attach(&link.name, mode)?;
+        // What the daemon before has left keeps them from the host until the new one knows them.
+        if let Some(away) = self.inherited.away() {
+            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
+            program.set_away(Some(away.until))?;
+        }
+        let attachment = program.attach_next(&link.name, mode, &self.pins)?;
         if attachment.is_generic() {
             tracing::warn!(
                 interface = link.name,

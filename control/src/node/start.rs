@@ -148,6 +148,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         host_ports_due: Instant::now() + super::PORTS_EVERY,
         lingering: super::lingering::Lingering::default(),
         connections,
+        inherited: super::keep::Inherited::default(),
         path_mtus: HashMap::new(),
         observation: super::Observation::default(),
         capture: super::Capture::default(),
@@ -192,6 +193,7 @@ impl Node {
     fn begin(&mut self, planned: Vec<pollers::Planned>) -> Result<(), RunError> {
         // The host's port may be new. Whatever else changed is taken in with all the rest below.
         self.mirror.drain()?;
+        self.inherited = super::keep::Inherited::open(&self.config, &self.name);
         self.serve_first()?;
         self.reconcile_ports();
         // Which interfaces are pods' Felix says later.
@@ -208,6 +210,9 @@ impl Node {
             .kernel_routes(routes.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
         self.follow_addresses()?;
         self.choose_nat_ports();
+        if !self.source.is_felix() {
+            self.take_over_connections();
+        }
         self.sync_taken();
         self.stale = false;
         self.try_publish()?;
@@ -221,6 +226,8 @@ impl Node {
     /// host's port stays.
     fn abandon(self, inherited: bool) {
         let Self {
+            config,
+            inherited: connections,
             mut pollers,
             served,
             closed,
@@ -231,6 +238,9 @@ impl Node {
             ..
         } = self;
         pollers.stop();
+        if let Err(error) = connections.put_back(&config) {
+            tracing::warn!(%error, "connections of the run before are not kept");
+        }
         if let Err(error) = super::neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }

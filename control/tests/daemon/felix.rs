@@ -13,7 +13,8 @@ use control::felix::proto::{self, FromPayload, Payload};
 
 use crate::felix_encoder::{self as encoder, Generation};
 use crate::felix_process::Felix;
-use crate::lab::{Lab, NODE4, Pod, WIRE4, addr, ip, run};
+use crate::keep::{AWAY, Transfer, file};
+use crate::lab::{Lab, NODE4, OUTSIDE4, Pod, WIRE4, addr, ip, run};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::{Echo, Stream, answered, reaches};
 
@@ -416,5 +417,49 @@ fn felixs_host_endpoints_judge_the_hosts_own_traffic() {
     felix.say(&[encoder::in_sync()]);
     until("it is allowed", is_answered);
     felix.end();
+    daemon.finish();
+}
+
+#[test]
+fn connections_wait_until_felix_has_said_all() {
+    let test = "felix::connections_wait_until_felix_has_said_all";
+    let Some(mut lab) = lab(test) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let speak = |daemon: &mut Daemon, first: bool| {
+        let mut felix = felix(&lab);
+        felix.say(&snapshot(&lab));
+        if !first {
+            // Pollers are at work, and sweep, all the while.
+            std::thread::sleep(AWAY);
+            assert!(!daemon.log().contains("took over"), "{}", daemon.log());
+        }
+        felix.say(&[encoder::in_sync()]);
+        daemon.wait_for("Felix's state taken");
+        felix
+    };
+    let mut daemon = Daemon::start(&lab);
+    let talker = speak(&mut daemon, true);
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    reaches(&pod.netns, pod.v4(), outside.addr());
+    let transfer = Transfer::start((&pod.netns, pod.v4()), (&lab.wire, addr(OUTSIDE4)));
+    transfer.goes_on(transfer.received());
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    drop(talker);
+    // One that is stopped before it has taken them over hands them on.
+    let mut daemon = Daemon::start(&lab);
+    assert!(!file(&lab).exists(), "they are in memory");
+    std::thread::sleep(AWAY);
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    daemon.wait_for("for the next start");
+
+    let before = transfer.received();
+    let mut daemon = Daemon::start(&lab);
+    let _felix = speak(&mut daemon, false);
+    daemon.wait_for("took over");
+    transfer.goes_on(before);
+    transfer.finish();
     daemon.finish();
 }

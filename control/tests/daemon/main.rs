@@ -11,6 +11,7 @@ mod flows;
 mod host;
 mod host_endpoints;
 mod host_policy;
+mod keep;
 mod kernel_state;
 mod lab;
 mod observe;

@@ -44,6 +44,7 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
         entries_v6,
         per_endpoint_percent,
         pick_up,
+        keep,
     } = connections;
     let Listen { metrics, health } = listen;
     let path = |path: &std::path::Path| json!(path.display().to_string());
@@ -77,6 +78,7 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
             json!(per_endpoint_percent),
         ),
         ("connections.pickUp", json!(pick_up)),
+        ("connections.keep", json!(keep)),
         ("reevaluateEstablished", json!(reevaluate_established)),
         ("hostEndpoints", word(&HostEndpoints::WORDS, host_endpoints)),
         ("controlSocket", path(control_socket)),
