@@ -148,10 +148,16 @@ impl Served {
         }
     }
 
-    /// Undoes a start that failed.
-    pub(super) fn undo(self, endpoints: &mut EndpointProgram) {
+    /// Undoes a start that failed. With answers that are still to be kept from the host the uplink's program stays for the next start.
+    pub(super) fn undo(
+        self,
+        name: &str,
+        away: Option<&Away>,
+        endpoints: &mut EndpointProgram,
+        pins: &PinDir,
+    ) {
         match self.program {
-            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Uplink { .. } => self.leave(name, away, pins),
             Program::Endpoint(attachment) => undo(attachment, endpoints),
         }
     }
@@ -160,11 +166,7 @@ impl Served {
     pub(super) fn leave(mut self, name: &str, away: Option<&Away>, pins: &PinDir) {
         let is_away = away.is_some() && self.set_away(away).is_ok();
         match self.program {
-            Program::Uplink { attachment, .. } if is_away => {
-                if let Err(error) = attachment.leave(name, pins) {
-                    tracing::warn!(%error, "the host will reset connections of natOutgoing");
-                }
-            }
+            Program::Uplink { attachment, .. } if is_away => leave(attachment, name, pins),
             Program::Uplink { attachment, .. } => drop(attachment),
             Program::Endpoint(attachment) => attachment.leave_pinned(),
         }
@@ -292,27 +294,15 @@ impl Node {
                 "generic XDP: about ten times slower than native"
             );
         }
-        let xsk_mode = match uplink.mode {
-            UplinkMode::Auto => Mode::PreferZeroCopy,
-            UplinkMode::ZeroCopy => Mode::ZeroCopy,
-            UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
+        let sockets = match self.uplink_sockets(link, uplink, queues, vxlan_port, &mut program) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                if self.inherited.is_waiting() {
+                    leave(attachment, &link.name, &self.pins);
+                }
+                return Err(error);
+            }
         };
-        let ring = RingLen::new(self.config.frames.uplink_ring)?;
-        let rings = SocketOptions {
-            mode: xsk_mode,
-            ..SocketOptions::both_ways(ring)
-        };
-        let sockets = self.open(&link.name, queues, rings)?;
-        for (queue, socket) in (0..).zip(&sockets) {
-            program.set_socket(queue, &socket.descriptor())?;
-        }
-        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
-        sync_program(
-            &mut program,
-            &self.compiler.taken_prefixes(),
-            &local,
-            vxlan_port,
-        )?;
         let mode = sockets.first().map_or(ModeInForce::Copy, XskSocket::mode);
         // Last: from here on the sockets are the pollers'.
         let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
@@ -329,6 +319,35 @@ impl Node {
                 attachment,
             },
         })
+    }
+
+    /// The sockets of an uplink whose program is attached, and in its program, which is told what is ours.
+    fn uplink_sockets(
+        &self,
+        link: &Link,
+        uplink: &Uplink,
+        queues: u32,
+        vxlan_port: Option<u16>,
+        program: &mut NicProgram,
+    ) -> Result<Vec<XskSocket>, RunError> {
+        let xsk_mode = match uplink.mode {
+            UplinkMode::Auto => Mode::PreferZeroCopy,
+            UplinkMode::ZeroCopy => Mode::ZeroCopy,
+            UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
+        };
+        let ring = RingLen::new(self.config.frames.uplink_ring)?;
+        let rings = SocketOptions {
+            mode: xsk_mode,
+            ..SocketOptions::both_ways(ring)
+        };
+        let sockets = self.open(&link.name, queues, rings)?;
+        for (queue, socket) in (0..).zip(&sockets) {
+            program.set_socket(queue, &socket.descriptor())?;
+        }
+        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
+        let taken = self.compiler.taken_prefixes();
+        sync_program(program, &taken, &local, vxlan_port)?;
+        Ok(sockets)
     }
 
     fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
@@ -595,6 +614,13 @@ pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgr
         attachment.leave_pinned();
     } else if let Err(error) = endpoints.detach(attachment) {
         tracing::warn!(%error, "the XDP program stays");
+    }
+}
+
+/// Leaves an uplink's program there for the next start.
+fn leave(attachment: NicAttachment, name: &str, pins: &PinDir) {
+    if let Err(error) = attachment.leave(name, pins) {
+        tracing::warn!(%error, "the host will reset connections of natOutgoing");
     }
 }
 

@@ -222,8 +222,8 @@ impl Node {
         self.begin_host_policy()
     }
 
-    /// Undoes a start that failed: the uplinks' programs go, pods that were closed before stay closed, and an inherited
-    /// host's port stays.
+    /// Undoes a start that failed: the uplinks' programs go, but for answers to connections that still wait to be taken over; pods that were
+    /// closed before stay closed, and an inherited host's port stays.
     fn abandon(self, inherited: bool) {
         let Self {
             config,
@@ -244,8 +244,9 @@ impl Node {
         if let Err(error) = super::neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
-        for (_, served) in served {
-            served.undo(&mut endpoints);
+        let away = connections.away();
+        for (name, served) in served {
+            served.undo(&name, away.as_ref(), &mut endpoints, &pins);
         }
         for (_, attachment) in closed {
             super::ports::undo(attachment, &mut endpoints);

@@ -12,6 +12,7 @@ mod host;
 mod host_endpoints;
 mod host_policy;
 mod keep;
+mod keep_bad_luck;
 mod kernel_state;
 mod lab;
 mod observe;

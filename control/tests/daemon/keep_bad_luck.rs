@@ -1,0 +1,88 @@
+//! Connections are kept, and then something goes wrong, or another way than it usually does.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::keep::{AWAY, Transfer, file};
+use crate::lab::{Lab, NODE4, OUTSIDE4, Options, addr, batch, run};
+use crate::process::{Daemon, PATIENCE};
+use crate::traffic::connect;
+
+/// Whether somebody outside reaches a service of the node's host.
+fn reaches_host(lab: &Lab, at: SocketAddr) -> bool {
+    run(&lab.wire, || {
+        TcpStream::connect_timeout(&at, Duration::from_secs(3)).is_ok()
+    })
+}
+
+#[test]
+fn a_start_that_fails_costs_no_connection() {
+    let test = "keep_bad_luck::a_start_that_fails_costs_no_connection";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    let transfer = Transfer::start((&pod.netns, pod.v4()), (&lab.wire, addr(OUTSIDE4)));
+    transfer.goes_on(transfer.received());
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let good = fs::read_to_string(lab.config()).expect("configuration");
+    let bad = good.replace(
+        "interface: eth0\n",
+        "interface: eth0\n    mode: zero-copy\n",
+    );
+    assert_ne!(bad, good);
+    fs::write(lab.config(), bad).expect("write");
+    for _ in 0..2 {
+        let mut daemon = Daemon::spawn(&lab);
+        assert_ne!(daemon.wait().code(), Some(0), "no veth has zero-copy");
+        assert!(file(&lab).exists(), "put back: {}", daemon.log());
+        thread::sleep(AWAY);
+    }
+    fs::write(lab.config(), good).expect("write");
+    let before = transfer.received();
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("took over 1 connections");
+    transfer.goes_on(before);
+    assert!(
+        !lab.pins().iter().any(|pin| pin.starts_with("eth0")),
+        "the program goes with the daemon again"
+    );
+    transfer.finish();
+    daemon.finish();
+}
+
+#[test]
+fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
+    let test = "keep_bad_luck::an_uplink_that_is_one_no_more_is_the_kernels_again";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
+    let at = listener.local_addr().expect("bound");
+    let mut daemon = Daemon::start(&lab);
+    let _ends = (
+        connect(&pod.netns, pod.v4(), at),
+        listener.accept().expect("accept"),
+    );
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let text = fs::read_to_string(lab.config()).expect("configuration");
+    fs::write(lab.config(), text.replace("eth0", "eth9")).expect("write");
+    run(&lab.node, || {
+        batch("link add eth9 type veth peer name eth8\n")
+    });
+    let mut daemon = Daemon::start(&lab);
+    let attached = lab.attached();
+    assert!(
+        !attached.iter().any(|what| what.contains("eth0")),
+        "{attached:?}\n{}",
+        daemon.log()
+    );
+    println!("{}", daemon.log());
+    daemon.finish();
+}
