@@ -196,7 +196,7 @@ impl Drop for Lab {
             let _ = daemon.wait();
         }
         if let Ok(netns) = NetNs::named(&self.netns("node")) {
-            let _ = netns.run(control::node::cleanup);
+            let _ = netns.run(|| control::node::cleanup(&self.socket()));
         }
         for part in ["node", "a", "b", "wire"] {
             let _ = NetNs::delete(&self.netns(part));

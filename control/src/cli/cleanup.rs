@@ -7,7 +7,7 @@ use crate::node::{self, Cleaned};
 use crate::words::counted;
 
 pub(super) fn run(cli: &Cli) -> Exit {
-    match node::cleanup() {
+    match node::cleanup(&cli.socket) {
         Ok(cleaned) => output::print(&render(cleaned, cli.output), Exit::Ok),
         Err(error) => {
             output::complain(&error);

@@ -278,12 +278,12 @@ fn is_zombie(pid: u32) -> bool {
         .unwrap_or(true)
 }
 
-/// Takes away what the daemon of a node left there on purpose: closed pods, the host's port.
+/// Takes away what the daemon of a node, with this control socket, left there on purpose: closed pods, the host's port, connections.
 ///
 /// # Errors
 /// When the namespace can not be entered, or a daemon still runs there.
-pub fn cleanup(netns: &str) -> Result<()> {
-    netns::within(netns, crate::node::cleanup)?
+pub fn cleanup(netns: &str, control_socket: &Path) -> Result<()> {
+    netns::within(netns, || crate::node::cleanup(control_socket))?
         .map(drop)
         .map_err(|error| DemoError::Daemon(format!("cleaning up in {netns}: {error}")))
 }

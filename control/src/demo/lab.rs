@@ -16,6 +16,7 @@ use super::ip::Shell;
 use super::plan::{End, LabId, Node, PODS};
 use super::preflight::{self, Machine};
 use super::progress::tell;
+use super::resources::control_socket;
 use super::scenario::Scenario;
 use super::{daemon, netns, topology};
 
@@ -281,7 +282,7 @@ fn remove(id: &LabId, shell: Shell) -> Result<bool> {
     for node in Node::ALL {
         let netns = id.netns(&End::Host(node).netns_part());
         if namespaces.contains(&netns) {
-            note(daemon::cleanup(&netns));
+            note(daemon::cleanup(&netns, &control_socket(&dir, node)));
         }
     }
     for name in &namespaces {

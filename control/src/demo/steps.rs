@@ -476,7 +476,8 @@ impl<'a> Nodes<'a> {
         for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
             // Pods stay closed behind a daemon that ended; the next step may do without one.
             if matches!(dataplane, Dataplane::Caracal) {
-                daemon::cleanup(&self.lab.netns(End::Host(node)))?;
+                let socket = resources::control_socket(self.lab.dir(), node);
+                daemon::cleanup(&self.lab.netns(End::Host(node)), &socket)?;
             }
         }
         for node in &self.kernel {

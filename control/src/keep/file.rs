@@ -99,6 +99,21 @@ pub fn take(path: &Path, node: &str) -> Result<Option<Saved>, Unusable> {
     take_at(path, Head::now(node))
 }
 
+/// Takes the file away, unread, of the daemon with this control socket. None there is fine.
+///
+/// # Errors
+/// The system's.
+pub fn remove(control_socket: &Path) -> io::Result<()> {
+    let path = path(control_socket);
+    for path in [fresh(&path), path] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn take_at(path: &Path, now: io::Result<Head>) -> Result<Option<Saved>, Unusable> {
     // Of one that was killed while it wrote.
     let _ = fs::remove_file(fresh(path));

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 
 use super::RunError;
+use crate::keep::file;
 use crate::netlink::{HostPort, Writer, unix_sockets};
 use crate::nft::Nft;
 use crate::xdp::PinDir;
@@ -61,12 +63,12 @@ pub struct Cleaned {
 }
 
 /// Takes away what a daemon that is gone left in this network namespace: the programs that keep pods closed, the host's
-/// port, its routes and its rules, the rules of host endpoints, and neighbours that the kernel was asked for. Pods' traffic is
-/// the kernel's afterwards.
+/// port, its routes and its rules, the rules of host endpoints, neighbours that the kernel was asked for, and the connections that were kept beside
+/// `control_socket`. Pods' traffic is the kernel's afterwards.
 ///
 /// # Errors
 /// A daemon is running here, or the kernel refuses.
-pub fn cleanup() -> Result<Cleaned, RunError> {
+pub fn cleanup(control_socket: &Path) -> Result<Cleaned, RunError> {
     let _lock = lock()?;
     let pins = PinDir::open()?;
     let mut released = 0;
@@ -82,6 +84,11 @@ pub fn cleanup() -> Result<Cleaned, RunError> {
         Err(_) => false,
     };
     super::neighbours::forget_all(&mut Writer::open()?)?;
+    // Where they get to by the kernel the next daemon does not know.
+    file::remove(control_socket).map_err(|source| RunError::System {
+        what: "remove the connections that were kept",
+        source,
+    })?;
     Ok(Cleaned {
         opened: released,
         host_policy,

@@ -56,6 +56,29 @@ fn a_start_that_fails_costs_no_connection() {
 }
 
 #[test]
+fn cleanup_takes_what_was_kept_away() {
+    let test = "keep_bad_luck::cleanup_takes_what_was_kept_away";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
+    let at = listener.local_addr().expect("bound");
+    let mut daemon = Daemon::start(&lab);
+    let _ends = (
+        connect(&pod.netns, pod.v4(), at),
+        listener.accept().expect("accept"),
+    );
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    assert!(file(&lab).exists());
+    // The kernel forwards from here on, and what it did to these connections nobody knows.
+    assert_eq!(lab.cleanup().status.code(), Some(0));
+    assert_eq!(lab.pins(), Vec::<String>::new());
+    assert!(!file(&lab).exists(), "nothing stays");
+}
+
+#[test]
 fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
     let test = "keep_bad_luck::an_uplink_that_is_one_no_more_is_the_kernels_again";
     let Some(mut lab) = Lab::new(test) else {

@@ -415,7 +415,8 @@ impl Lab {
     pub(crate) fn cleanup(&self) -> std::process::Output {
         run(&self.node, || {
             Command::new(env!("CARGO_BIN_EXE_caracal"))
-                .args(["cleanup", "-o", "json"])
+                .args(["cleanup", "-o", "json", "--socket"])
+                .arg(self.dir.join("control.sock"))
                 .output()
                 .expect("caracal cleanup")
         })
