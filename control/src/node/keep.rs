@@ -260,8 +260,12 @@ impl Keeper<'_> {
             self.connections.keep(lines, self.tables, self.now, |kept| {
                 let ends = [kept.original, kept.reply].map(|it| number(it.origin));
                 if let [Some(there), Some(back)] = ends {
-                    if file.push(kept, [there, back]) {
-                        away.add(kept);
+                    let mut kept = *kept;
+                    if self.config.fail_mode == FailMode::Open {
+                        kept.miss();
+                    }
+                    if file.push(&kept, [there, back]) {
+                        away.add(&kept);
                     } else {
                         all = false;
                     }

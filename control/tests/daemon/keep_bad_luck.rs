@@ -17,6 +17,44 @@ fn reaches_host(lab: &Lab, at: SocketAddr) -> bool {
     })
 }
 
+/// A service of the host came to listen on the port of a connection while the daemon ran: it is reached then, and must be when the daemon
+/// has stopped.
+#[test]
+fn a_service_of_the_host_on_the_port_of_a_kept_connection_is_reached() {
+    let test = "keep_bad_luck::a_service_of_the_host_on_the_port_of_a_kept_connection_is_reached";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
+    let at = listener.local_addr().expect("bound");
+    let mut daemon = Daemon::start(&lab);
+    let both = [(); 2].map(|()| {
+        let client = connect(&pod.netns, pod.v4(), at);
+        let (server, seen) = listener.accept().expect("accept");
+        (client, server, seen)
+    });
+    let ports = |daemon: &Daemon| daemon.state()["connections"]["nat_ports"]["tcp"].as_u64();
+    let before = ports(&daemon);
+    let seen = both[0].2;
+    assert_eq!(seen.ip(), addr(NODE4));
+    let _service = run(&lab.node, || TcpListener::bind(seen)).expect("listen");
+    let start = Instant::now();
+    while ports(&daemon) == before {
+        assert!(start.elapsed() < PATIENCE, "the daemon does not see it");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(reaches_host(&lab, seen), "while the daemon runs");
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    daemon.wait_for("kept 1 connections");
+    assert!(
+        lab.pins().iter().any(|pin| pin.starts_with("eth0")),
+        "answers to the other one are lost meanwhile"
+    );
+    assert!(reaches_host(&lab, seen), "while no daemon runs");
+}
+
 #[test]
 fn a_start_that_fails_costs_no_connection() {
     let test = "keep_bad_luck::a_start_that_fails_costs_no_connection";
@@ -52,6 +90,46 @@ fn a_start_that_fails_costs_no_connection() {
         "the program goes with the daemon again"
     );
     transfer.finish();
+    daemon.finish();
+}
+
+/// What the kernel forwarded meanwhile is not known; the end of the connection must be seen all the same.
+#[test]
+fn the_end_is_seen_of_what_the_kernel_forwarded_meanwhile() {
+    let test = "keep_bad_luck::the_end_is_seen_of_what_the_kernel_forwarded_meanwhile";
+    let options = Options {
+        settings: "failMode: open\n".to_owned(),
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    let (first, second) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    let transfer = Transfer::start((&first.netns, first.v4()), (&second.netns, second.v4()));
+    transfer.goes_on(transfer.received());
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    // Further than any window that was announced.
+    let before = transfer.received();
+    while transfer
+        .received()
+        .iter()
+        .zip(before)
+        .any(|(now, before)| *now < before + (12 << 20))
+    {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("took over");
+    transfer.goes_on(transfer.received());
+    transfer.finish();
+    let output = daemon.caracal(&["flows", "-o", "json", "--match", "tcp"]);
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let states: Vec<_> = all["flows"].as_array().into_iter().flatten().collect();
+    assert!(
+        states.iter().all(|flow| flow["state"] != "ESTABLISHED"),
+        "{all:#}"
+    );
     daemon.finish();
 }
 

@@ -42,7 +42,7 @@ pub use dir::Dir;
 pub use icmp::Icmp;
 pub use segment::{Flags, Segment};
 pub use state::{State, state};
-pub use tcp::{is_quick, is_under_way};
+pub use tcp::{is_quick, is_under_way, missed};
 pub use timeouts::{Timeouts, idle_time};
 
 /// The kinds of protocols that the tracker tells apart.

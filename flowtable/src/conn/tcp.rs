@@ -3,7 +3,7 @@
 use super::dir::{Dir, Seen};
 use super::segment::{Flags, Segment};
 use super::state::{State, tcp_state};
-use super::{Invalid, Next};
+use super::{Invalid, Next, Protocol};
 
 /// Whether a segment of this direction needs no judging: the connection is assured, the sender has not closed
 /// it, and the segment only acknowledges or carries data. Then it passes, [`Dir::note`] is all there is to do, and
@@ -184,6 +184,16 @@ fn judge_rst(own: Dir, partner: Dir, segment: &Segment) -> Dir {
         answers_syn || is_next_after_syn(own, segment.seq)
     };
     if counts { own.with(Seen::RST) } else { own }
+}
+
+/// The word of a direction that packets of went another way, unseen: its TCP sender may be anywhere by now, as if it had been picked up here.
+#[must_use]
+pub fn missed(protocol: Protocol, dir: Dir) -> Dir {
+    if protocol == Protocol::Tcp && dir.has(Seen::ACKED) {
+        dir.with(Seen::PICKED_UP)
+    } else {
+        dir
+    }
 }
 
 /// Whether an ICMP error that quotes a segment of this direction, with this sequence number, may be about one that is under

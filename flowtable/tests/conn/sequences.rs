@@ -4,7 +4,7 @@ use flowtable::conn::State::{
     Close, CloseWait, Established, FinWait, LastAck, SynReceived, SynSent, SynSent2, TimeWait,
     Unreplied,
 };
-use flowtable::conn::{Invalid, is_quick};
+use flowtable::conn::{self, Invalid, Protocol, is_quick};
 
 use crate::talk::{Fate, Side, Talk, established, segment};
 
@@ -358,4 +358,23 @@ fn who_opens_waits_for_the_answer() {
         talk.tcp(Side::Server, segment("F.", 301, 101, 0)),
         Fate::Invalid(Invalid::Handshake)
     );
+}
+
+#[test]
+fn the_end_is_seen_of_what_was_missed_in_the_middle() {
+    for missed in [false, true] {
+        let mut talk = established();
+        if missed {
+            talk.words = talk.words.map(|dir| conn::missed(Protocol::Tcp, dir));
+        }
+        // A megabyte each way that nobody here has seen.
+        let at = |state| if missed { state } else { Established };
+        talk.play(&[
+            ('>', "P.", 1_000_101, 1_000_301, 10, Established),
+            ('<', ".", 1_000_301, 1_000_111, 0, Established),
+            ('<', "F.", 1_000_301, 1_000_111, 0, at(FinWait)),
+            ('>', "F.", 1_000_111, 1_000_302, 0, at(LastAck)),
+            ('<', ".", 1_000_302, 1_000_112, 0, at(TimeWait)),
+        ]);
+    }
 }

@@ -191,6 +191,13 @@ fn what_does_not_hold_is_left_out() {
     let taken: Ports = Ports::new(1024..=1024, [], []);
     let hosts = with(&|tables| tables.nat.ports = Arc::new(taken.clone()));
     assert_eq!(hosts, Err(LeftOut::Port));
+    let mut given_others = table.clone();
+    given_others.nat.ports = Arc::new(taken);
+    assert_eq!(
+        told(rig.connections(), &given_others, now),
+        [],
+        "the host's by now"
+    );
     let mut old = kept;
     old.original.idle += Timeouts::DEFAULT.tcp_established;
     assert_eq!(attempt(&old, &table), Ok(()), "its reply is young");

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use encap::nat::Tuple;
 use flowtable::Tick;
-use flowtable::conn::{Dir, Protocol, Timeouts, idle_time, quota::Denied, state};
+use flowtable::conn::{Dir, Protocol, Timeouts, idle_time, missed, quota::Denied, state};
 use flowtable::flow::{Action, FlowKey as _, InsertError, View, flag as action, idle, seen_before};
 
 use super::connect::{NOBODY, OWNED_BY_REPLY};
@@ -41,6 +41,16 @@ pub struct Kept {
     pub original: KeptDirection,
     /// The other direction.
     pub reply: KeptDirection,
+}
+
+impl Kept {
+    /// The kernel forwards until the next process has it: packets that nobody here sees.
+    pub fn miss(&mut self) {
+        let protocol = Protocol::from_number(self.protocol);
+        for direction in [&mut self.original, &mut self.reply] {
+            direction.word = missed(protocol, Dir::from_bits(direction.word)).to_bits();
+        }
+    }
 }
 
 /// One direction of a [`Kept`].
@@ -100,8 +110,8 @@ impl LeftOut {
 }
 
 impl Connections {
-    /// Tells those connections of some lines ([`lines`](Self::lines)) that the next process is to have: none of an endpoint that, by
-    /// `tables`, is gone. `now` is by the pollers' clock. Exact when no poller runs.
+    /// Tells those connections of some lines ([`lines`](Self::lines)) that the next process is to have: by `tables`, none of an endpoint
+    /// that is gone, nor with a port that is not natOutgoing's any more. `now` is by the pollers' clock. Exact when no poller runs.
     pub fn keep(
         &self,
         lines: core::ops::Range<usize>,
@@ -144,6 +154,12 @@ fn keep_of<N: Net>(
             || !is_answered()
             || sweep::is_over(forward, reply, tables)
         {
+            return;
+        }
+        // The host's, by now: it is not to miss what comes there.
+        let is_translated = forward.action.flags & action::NAT_SRC != 0;
+        let protocol = N::protocol_of(&forward.key);
+        if is_translated && !is_given::<N>(tables, protocol, forward.action.nat_port) {
             return;
         }
         let (age, timeout) = age_of::<N>(forward, reply, &tables.tracking.timeouts, now);
@@ -281,12 +297,7 @@ impl<N: Net> Taking<N> {
             return Err(LeftOut::Address);
         }
         let protocol = N::protocol_of(&self.key);
-        let is_ours = match tables.nat.mapping_of(protocol, N::ICMP) {
-            Some(Mapping::Port(ports)) => ports.contains(port),
-            Some(Mapping::Address) => port == snat::NO_PORT,
-            None => false,
-        };
-        if !is_ours {
+        if !is_given::<N>(tables, protocol, port) {
             return Err(LeftOut::Port);
         }
         Ok(snat::answers::<N>(&self.key, protocol, (address, port)))
@@ -319,6 +330,15 @@ impl<N: Net> Taking<N> {
             reply.flags |= action::NAT_DST;
         }
         (forward, reply)
+    }
+}
+
+/// Whether natOutgoing gives this port to connections of this protocol.
+fn is_given<N: Net>(tables: &Tables, protocol: u8, port: u16) -> bool {
+    match tables.nat.mapping_of(protocol, N::ICMP) {
+        Some(Mapping::Port(ports)) => ports.contains(port),
+        Some(Mapping::Address) => port == snat::NO_PORT,
+        None => false,
     }
 }
 
