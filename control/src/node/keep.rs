@@ -15,6 +15,7 @@ use flowtable::Tick;
 
 use super::Node;
 use super::lingering::Lingering;
+use super::ports::Served;
 use crate::compile::Compiler;
 use crate::config::DaemonConfig;
 use crate::config::daemon::FailMode;
@@ -108,6 +109,11 @@ impl Inherited {
         self.waiting.is_some()
     }
 
+    /// Whether a start that fails has some to keep, be they taken over or not.
+    pub(super) const fn is_any(&self) -> bool {
+        self.is_waiting() || self.taken > 0
+    }
+
     /// Puts those that wait back for the next start, as they came. How many there are; none: none wait.
     pub(super) fn put_back(&self, config: &DaemonConfig) -> std::io::Result<Option<u32>> {
         let Some(saved) = &self.waiting else {
@@ -190,13 +196,20 @@ impl Node {
     }
 }
 
-/// Until when answers to translated connections are kept from the host by a daemon that stops now; `None`: they are not. Not where the kernel
+/// Keeps answers to translated connections from the host, since the pollers are about to end. Not where the kernel
 /// forwards meanwhile: they may be to what it has translated.
-pub(super) fn away_until(config: &DaemonConfig) -> Option<Duration> {
+pub(super) fn lose_answers<'a>(
+    config: &DaemonConfig,
+    served: impl IntoIterator<Item = &'a mut Served>,
+) {
     if !config.connections.keep || config.fail_mode == FailMode::Open {
-        return None;
+        return;
     }
-    file::since_boot().ok().map(|now| now + AWAY)
+    let until = file::since_boot().ok().map(|now| now + AWAY);
+    for served in served {
+        // Should the kernel refuse, the host resets what it sees.
+        let _ = served.set_away_until(until);
+    }
 }
 
 /// What connections are kept of.

@@ -462,11 +462,8 @@ impl Node {
         // Nobody is to be told that all is well, or that pollers stand.
         drop(telemetry);
         // Their sockets go with them.
-        if orderly && let Some(until) = keep::away_until(&config) {
-            for served in served.values_mut() {
-                // Should the kernel refuse, the host resets what it sees.
-                let _ = served.set_away_until(Some(until));
-            }
+        if orderly {
+            keep::lose_answers(&config, served.values_mut());
         }
         pollers.stop();
         let mut away = None;

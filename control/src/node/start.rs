@@ -222,14 +222,18 @@ impl Node {
         self.begin_host_policy()
     }
 
-    /// Undoes a start that failed: the uplinks' programs go, but for answers to connections that still wait to be taken over; pods that were
+    /// Undoes a start that failed: the uplinks' programs go, but for answers to connections of the run before, which are kept on; pods that were
     /// closed before stay closed, and an inherited host's port stays.
     fn abandon(self, inherited: bool) {
         let Self {
+            name,
             config,
-            inherited: connections,
+            mut compiler,
+            mirror,
+            connections,
+            inherited: kept,
             mut pollers,
-            served,
+            mut served,
             closed,
             mut endpoints,
             pins,
@@ -237,14 +241,26 @@ impl Node {
             mut writer,
             ..
         } = self;
+        if kept.is_any() {
+            super::keep::lose_answers(&config, served.values_mut());
+        }
         pollers.stop();
-        if let Err(error) = connections.put_back(&config) {
-            tracing::warn!(%error, "connections of the run before are not kept");
+        let mut away = None;
+        if kept.is_any() {
+            let keeper = super::keep::Keeper {
+                config: &config,
+                node: &name,
+                tables: &compiler.tables(&mirror),
+                compiler: &compiler,
+                connections: &connections,
+                inherited: &kept,
+                now: pollers.now().unwrap_or_default(),
+            };
+            away = keeper.keep();
         }
         if let Err(error) = super::neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
-        let away = connections.away();
         for (name, served) in served {
             served.undo(&name, away.as_ref(), &mut endpoints, &pins);
         }

@@ -345,7 +345,7 @@ fn what_the_kernel_forwards_or_translates_is_judged_where_it_comes_in_and_leaves
 }
 
 /// Puts a program `nft` in front of the true one, which does this first. What PATH finds it by.
-fn wrap_nft(lab: &Lab, first: &str) -> String {
+pub(crate) fn wrap_nft(lab: &Lab, first: &str) -> String {
     let wrapper = lab.dir.join("nft");
     let text = format!("#!/bin/sh\n{first}\nPATH=${{PATH#*:}}\nexec nft \"$@\"\n");
     fs::write(&wrapper, text).expect("write");

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::host_policy::wrap_nft;
 use crate::keep::{AWAY, Transfer, file};
 use crate::lab::{Lab, NODE4, OUTSIDE4, Options, addr, batch, run};
 use crate::process::{Daemon, PATIENCE};
@@ -185,5 +187,40 @@ fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
         daemon.log()
     );
     println!("{}", daemon.log());
+    daemon.finish();
+}
+
+/// The same when they have been taken over already.
+#[test]
+fn a_start_that_fails_late_costs_no_connection() {
+    let test = "keep_bad_luck::a_start_that_fails_late_costs_no_connection";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    lab.masquerade();
+    lab.resource(
+        "edge.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: edge}\n\
+         spec: {node: node1, interfaceName: eth0, profiles: [projectcalico-default-allow]}\n",
+    );
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    let transfer = Transfer::start((&pod.netns, pod.v4()), (&lab.wire, addr(OUTSIDE4)));
+    transfer.goes_on(transfer.received());
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let path = wrap_nft(&lab, "echo 'Error: not today' >&2; exit 1");
+    for _ in 0..2 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
+        let mut daemon = Daemon::spawn_by(&lab, command.env("PATH", &path));
+        daemon.wait_for("took over 1 connections");
+        assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
+        assert!(file(&lab).exists(), "kept again: {}", daemon.log());
+        thread::sleep(AWAY);
+    }
+    let before = transfer.received();
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("took over 1 connections");
+    transfer.goes_on(before);
+    transfer.finish();
     daemon.finish();
 }
