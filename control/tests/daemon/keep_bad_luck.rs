@@ -177,7 +177,7 @@ fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
     let text = fs::read_to_string(lab.config()).expect("configuration");
     fs::write(lab.config(), text.replace("eth0", "eth9")).expect("write");
     run(&lab.node, || {
-        batch("link add eth9 type veth peer name eth8\n")
+        batch("link add eth9 type veth peer name eth8\n");
     });
     let mut daemon = Daemon::start(&lab);
     let attached = lab.attached();
@@ -186,7 +186,6 @@ fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
         "{attached:?}\n{}",
         daemon.log()
     );
-    println!("{}", daemon.log());
     daemon.finish();
 }
 
