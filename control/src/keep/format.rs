@@ -122,7 +122,8 @@ pub struct Writer {
 impl Writer {
     /// A file with this head and these places, which connections name by their index, and room for so many connections.
     pub fn new(head: &Head, places: &[Place], connections: usize) -> Self {
-        let mut out = Vec::with_capacity(4096 + connections * RECORD_V4);
+        let room = connections.min(MOST as usize) * RECORD_V4;
+        let mut out = Vec::with_capacity(4096 + room);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
         out.extend([0; 16]);
