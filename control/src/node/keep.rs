@@ -99,8 +99,12 @@ impl Inherited {
         }
     }
 
-    /// The answers of those that wait, if there are any.
-    pub(super) fn away(&self) -> Option<Away> {
+    /// The answers of those that wait, if there are any and the host is not to see them: where the kernel forwards, they may be to what it has
+    /// translated.
+    pub(super) fn away(&self, config: &DaemonConfig) -> Option<Away> {
+        if config.fail_mode == FailMode::Open {
+            return None;
+        }
         Away::of(self.waiting.as_ref()?).some()
     }
 
@@ -234,7 +238,7 @@ impl Keeper<'_> {
         let path = file::path(&self.config.control_socket);
         let kept = match self.inherited.put_back(self.config) {
             // They are still to be taken over, and there are no others: no pod was known.
-            Ok(Some(count)) => Ok((count, true, self.inherited.away())),
+            Ok(Some(count)) => Ok((count, true, self.inherited.away(self.config))),
             Ok(None) => self.write(&path),
             Err(error) => Err(error),
         };

@@ -374,7 +374,7 @@ impl Node {
         let nat = self.compiler.nat_addresses(&self.mirror);
         let mut nat_ports = host_ports::bits(self.compiler.nat_ports());
         self.lingering.add_to(&mut nat_ports);
-        let away = self.inherited.away();
+        let away = self.inherited.away(&self.config);
         for (name, served) in &mut self.served {
             let done = served.sync_taken(&taken, &local, port);
             let done = done.and_then(|()| match &away {

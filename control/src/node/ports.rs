@@ -283,7 +283,8 @@ impl Node {
             NicMode::Native
         };
         // What the daemon before has left keeps them from the host until the new one knows them.
-        if let Some(away) = self.inherited.away() {
+        let away = self.inherited.away(&self.config);
+        if let Some(away) = &away {
             program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
             program.set_away(Some(away.until))?;
         }
@@ -297,7 +298,7 @@ impl Node {
         let sockets = match self.uplink_sockets(link, uplink, queues, vxlan_port, &mut program) {
             Ok(sockets) => sockets,
             Err(error) => {
-                if self.inherited.is_waiting() {
+                if away.is_some() {
                     leave(attachment, &link.name, &self.pins);
                 }
                 return Err(error);

@@ -12,6 +12,12 @@ use crate::lab::{Lab, NODE4, OUTSIDE4, Options, addr, batch, run};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::connect;
 
+/// What makes a start fail when the uplink's program is attached: no veth has it.
+const ZERO_COPY: (&str, &str) = (
+    "interface: eth0\n",
+    "interface: eth0\n    mode: zero-copy\n",
+);
+
 /// Whether somebody outside reaches a service of the node's host.
 fn reaches_host(lab: &Lab, at: SocketAddr) -> bool {
     run(&lab.wire, || {
@@ -70,10 +76,7 @@ fn a_start_that_fails_costs_no_connection() {
     transfer.goes_on(transfer.received());
     assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
     let good = fs::read_to_string(lab.config()).expect("configuration");
-    let bad = good.replace(
-        "interface: eth0\n",
-        "interface: eth0\n    mode: zero-copy\n",
-    );
+    let bad = good.replace(ZERO_COPY.0, ZERO_COPY.1);
     assert_ne!(bad, good);
     fs::write(lab.config(), bad).expect("write");
     for _ in 0..2 {
@@ -189,7 +192,38 @@ fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
     daemon.finish();
 }
 
-/// The same when they have been taken over already.
+/// What the kernel has translated meanwhile may have their ports.
+#[test]
+fn a_start_that_fails_keeps_nothing_from_a_kernel_that_forwards() {
+    let test = "keep_bad_luck::a_start_that_fails_keeps_nothing_from_a_kernel_that_forwards";
+    let options = Options {
+        settings: "failMode: open\n".to_owned(),
+        ..Options::default()
+    };
+    let Some(mut lab) = Lab::with(test, options) else {
+        return;
+    };
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
+    let at = listener.local_addr().expect("bound");
+    let mut daemon = Daemon::start(&lab);
+    let _ends = (
+        connect(&pod.netns, pod.v4(), at),
+        listener.accept().expect("accept"),
+    );
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let good = fs::read_to_string(lab.config()).expect("configuration");
+    let bad = good.replace(ZERO_COPY.0, ZERO_COPY.1);
+    fs::write(lab.config(), bad).expect("write");
+    let mut daemon = Daemon::spawn(&lab);
+    assert_ne!(daemon.wait().code(), Some(0), "no veth has zero-copy");
+    assert!(file(&lab).exists(), "put back: {}", daemon.log());
+    let pins = lab.pins();
+    assert!(!pins.iter().any(|pin| pin.starts_with("eth0")), "{pins:?}");
+}
+
+/// The connections have been taken over already.
 #[test]
 fn a_start_that_fails_late_costs_no_connection() {
     let test = "keep_bad_luck::a_start_that_fails_late_costs_no_connection";
