@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use control::netlink::NetNs;
@@ -281,6 +281,11 @@ fn a_strangers_program_is_in_the_way() {
         let mut program = EndpointProgram::load(&config).unwrap();
         let pins = PinDir::open().unwrap();
         let attached = program.attach("eth0", &pins).unwrap();
+        // What is pinned there is a former daemon's, and the next one's to take.
+        let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
+        for pin in fs::read_dir(format!("/sys/fs/bpf/caracal/{netns}")).unwrap() {
+            fs::remove_file(pin.unwrap().path()).unwrap();
+        }
         lab.says(
             "uplink-program",
             "missing",
@@ -567,7 +572,10 @@ fn without_privileges_that_is_said_first() {
         return;
     }
     let copy = lab.dir.join("caracal");
-    fs::copy(env!("CARGO_BIN_EXE_caracal"), &copy).unwrap();
+    // By another process: a program that is open to be written, here or in what another test has just forked, can not be started.
+    let words = [Path::new(env!("CARGO_BIN_EXE_caracal")), &copy];
+    let copied = Command::new("cp").args(words).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -311,7 +311,10 @@ fn others_are_not_answered() {
     let mut lab = Lab::new("nobody");
     lab.start();
     let binary = lab.dir.join("caracal");
-    fs::copy(env!("CARGO_BIN_EXE_caracal"), &binary).unwrap();
+    // By another process: a program that is open to be written, here or in what another test has just forked, can not be started.
+    let words = [Path::new(env!("CARGO_BIN_EXE_caracal")), &binary];
+    let copied = Command::new("cp").args(words).status();
+    assert!(copied.unwrap().success());
     let as_nobody = || {
         let mut command = Command::new(&binary);
         command.uid(65534).gid(65534).arg("status");
