@@ -21,6 +21,7 @@ use crate::config::DaemonConfig;
 use crate::config::daemon::FailMode;
 use crate::keep::file;
 use crate::keep::format::{Head, Place, Saved, Writer};
+use crate::words::counted;
 
 /// A stop writes connections no longer than this; what it has not come to is left out.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -171,8 +172,8 @@ impl Inherited {
         };
         tracing::info!(
             took = ?begun.elapsed(),
-            "took over {} connections of the run before; left out: {why}",
-            self.taken
+            "took over {} of the run before; left out: {why}",
+            counted(self.taken, "connection")
         );
     }
 }
@@ -247,7 +248,8 @@ impl Keeper<'_> {
             Ok((count, all, away)) => {
                 let rest = if all { "" } else { ", and no more: too many" };
                 let path = path.display();
-                tracing::info!("kept {count} connections for the next start: {path}{rest}");
+                let count = counted(count.into(), "connection");
+                tracing::info!("kept {count} for the next start: {path}{rest}");
                 away.filter(|_| self.config.fail_mode == FailMode::Closed)
             }
             Err(error) => {

@@ -32,6 +32,18 @@ pub(crate) struct Transfer {
     seen: SocketAddr,
 }
 
+/// A daemon that masquerades is started, a pod connects to somebody outside, and the daemon is stopped in order. The ends of the connection.
+pub(crate) fn stopped_with_one(lab: &mut Lab) -> [TcpStream; 2] {
+    lab.masquerade();
+    let pod = lab.pod(0);
+    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
+    let mut daemon = Daemon::start(lab);
+    let client = connect(&pod.netns, pod.v4(), listener.local_addr().expect("bound"));
+    let (server, _) = listener.accept().expect("accept");
+    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    [client, server]
+}
+
 fn pattern(at: u64) -> u8 {
     (at * 31 + at / 251) as u8
 }
@@ -208,7 +220,7 @@ fn what_has_become_another_one_is_not_taken_over() {
     assert_ne!(moved, endpoint);
     lab.resource("pod-2.yaml", &moved);
     let mut daemon = Daemon::start(&lab);
-    let said = daemon.wait_for("took over 1 connections");
+    let said = daemon.wait_for("took over 1 connection ");
     assert!(said.contains("endpoint gone or another 3"), "{said}");
     let connections = daemon.state()["connections"].clone();
     let counts = (&connections["taken_over"], &connections["left_out"]);
@@ -280,16 +292,7 @@ fn none_are_kept_where_none_are_to_be() {
     let Some(mut lab) = Lab::with(test, options) else {
         return;
     };
-    lab.masquerade();
-    let pod = lab.pod(0);
-    let mut daemon = Daemon::start(&lab);
-    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
-    let at = listener.local_addr().expect("bound");
-    let _ends = (
-        connect(&pod.netns, pod.v4(), at),
-        listener.accept().expect("accept"),
-    );
-    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let _ends = stopped_with_one(&mut lab);
     assert!(!file(&lab).exists());
     assert!(
         !lab.pins().iter().any(|pin| pin.starts_with("eth0")),

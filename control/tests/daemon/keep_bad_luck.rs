@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::host_policy::wrap_nft;
-use crate::keep::{AWAY, Transfer, file};
+use crate::keep::{AWAY, Transfer, file, stopped_with_one};
 use crate::lab::{Lab, NODE4, OUTSIDE4, Options, addr, batch, run};
 use crate::process::{Daemon, PATIENCE};
 use crate::traffic::connect;
@@ -55,7 +55,7 @@ fn a_service_of_the_host_on_the_port_of_a_kept_connection_is_reached() {
     }
     assert!(reaches_host(&lab, seen), "while the daemon runs");
     assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
-    daemon.wait_for("kept 1 connections");
+    daemon.wait_for("kept 1 connection ");
     assert!(
         lab.pins().iter().any(|pin| pin.starts_with("eth0")),
         "answers to the other one are lost meanwhile"
@@ -88,7 +88,7 @@ fn a_start_that_fails_costs_no_connection() {
     fs::write(lab.config(), good).expect("write");
     let before = transfer.received();
     let mut daemon = Daemon::start(&lab);
-    daemon.wait_for("took over 1 connections");
+    daemon.wait_for("took over 1 connection ");
     transfer.goes_on(before);
     assert!(
         !lab.pins().iter().any(|pin| pin.starts_with("eth0")),
@@ -144,16 +144,7 @@ fn cleanup_takes_what_was_kept_away() {
     let Some(mut lab) = Lab::new(test) else {
         return;
     };
-    lab.masquerade();
-    let pod = lab.pod(0);
-    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
-    let at = listener.local_addr().expect("bound");
-    let mut daemon = Daemon::start(&lab);
-    let _ends = (
-        connect(&pod.netns, pod.v4(), at),
-        listener.accept().expect("accept"),
-    );
-    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let _ends = stopped_with_one(&mut lab);
     assert!(file(&lab).exists());
     // The kernel forwards from here on, and what it did to these connections nobody knows.
     assert_eq!(lab.cleanup().status.code(), Some(0));
@@ -167,16 +158,7 @@ fn an_uplink_that_is_one_no_more_is_the_kernels_again() {
     let Some(mut lab) = Lab::new(test) else {
         return;
     };
-    lab.masquerade();
-    let pod = lab.pod(0);
-    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
-    let at = listener.local_addr().expect("bound");
-    let mut daemon = Daemon::start(&lab);
-    let _ends = (
-        connect(&pod.netns, pod.v4(), at),
-        listener.accept().expect("accept"),
-    );
-    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let _ends = stopped_with_one(&mut lab);
     let text = fs::read_to_string(lab.config()).expect("configuration");
     fs::write(lab.config(), text.replace("eth0", "eth9")).expect("write");
     run(&lab.node, || {
@@ -203,16 +185,7 @@ fn a_start_that_fails_keeps_nothing_from_a_kernel_that_forwards() {
     let Some(mut lab) = Lab::with(test, options) else {
         return;
     };
-    lab.masquerade();
-    let pod = lab.pod(0);
-    let listener = run(&lab.wire, || TcpListener::bind((addr(OUTSIDE4), 0))).expect("listen");
-    let at = listener.local_addr().expect("bound");
-    let mut daemon = Daemon::start(&lab);
-    let _ends = (
-        connect(&pod.netns, pod.v4(), at),
-        listener.accept().expect("accept"),
-    );
-    assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+    let _ends = stopped_with_one(&mut lab);
     let good = fs::read_to_string(lab.config()).expect("configuration");
     let bad = good.replace(ZERO_COPY.0, ZERO_COPY.1);
     fs::write(lab.config(), bad).expect("write");
@@ -245,14 +218,14 @@ fn a_start_that_fails_late_costs_no_connection() {
     for _ in 0..2 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
         let mut daemon = Daemon::spawn_by(&lab, command.env("PATH", &path));
-        daemon.wait_for("took over 1 connections");
+        daemon.wait_for("took over 1 connection ");
         assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
         assert!(file(&lab).exists(), "kept again: {}", daemon.log());
         thread::sleep(AWAY);
     }
     let before = transfer.received();
     let mut daemon = Daemon::start(&lab);
-    daemon.wait_for("took over 1 connections");
+    daemon.wait_for("took over 1 connection ");
     transfer.goes_on(before);
     transfer.finish();
     daemon.finish();
