@@ -282,6 +282,7 @@ fn a_strangers_program_is_in_the_way() {
         let pins = PinDir::open().unwrap();
         let attached = program.attach("eth0", &pins).unwrap();
         // What is pinned there is a former daemon's, and the next one's to take.
+        lab.says("uplink-program", "ok", &["the daemon's own"]);
         let netns = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
         for pin in fs::read_dir(format!("/sys/fs/bpf/caracal/{netns}")).unwrap() {
             fs::remove_file(pin.unwrap().path()).unwrap();

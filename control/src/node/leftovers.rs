@@ -20,7 +20,7 @@ pub(super) type Lock = Option<UnixDatagram>;
 
 /// Takes the lock of the calling thread's network namespace.
 ///
-/// Anybody may hold an abstract name, but no daemon is anybody's but root's: who is not does not keep one out.
+/// Anybody may hold an abstract name, but no daemon is anybody's but root's or ours: who is not does not keep one out.
 pub(super) fn lock() -> Result<Lock, RunError> {
     let held = SocketAddr::from_abstract_name(NAME).and_then(|name| UnixDatagram::bind_addr(&name));
     let source = match held {
@@ -34,7 +34,7 @@ pub(super) fn lock() -> Result<Lock, RunError> {
         });
     }
     match unix_sockets::holder_of(NAME) {
-        Ok(Some(user)) if user != 0 => {
+        Ok(Some(user)) if !may_be_a_daemons(user) => {
             tracing::warn!(
                 "user {user}, who can not be a Caracal daemon, holds the socket name @{NAME}: nothing keeps a second daemon out of this network namespace \
                  (`ss -xlp` names the process)"
@@ -45,12 +45,13 @@ pub(super) fn lock() -> Result<Lock, RunError> {
     }
 }
 
-/// Whether a daemon holds the lock, by the sockets of a network namespace (`/proc/net/unix`).
-pub(super) fn is_held(sockets: &str) -> bool {
-    let abstract_name = format!("@{NAME}");
-    sockets
-        .lines()
-        .any(|line| line.split_whitespace().next_back() == Some(&abstract_name))
+/// Whether a daemon holds the lock of the calling thread's network namespace. Where the kernel does not say, none does.
+pub(super) fn is_held() -> bool {
+    unix_sockets::holder_of(NAME).is_ok_and(|holder| holder.is_some_and(may_be_a_daemons))
+}
+
+fn may_be_a_daemons(user: u32) -> bool {
+    user == 0 || user == nix::unistd::geteuid().as_raw()
 }
 
 /// What was taken away.

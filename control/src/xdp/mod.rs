@@ -28,5 +28,5 @@ pub(crate) use error::{effective_capabilities, programs_on};
 pub(crate) use nic::NIC_PROGRAM;
 pub use nic::{NatPorts, NicAttachment, NicConfig, NicMode, NicProgram, no_ports};
 pub use object::Verdict;
-pub(crate) use pins::{BPFFS, Bpffs, INITS_PID_NAMESPACE, bpffs};
+pub(crate) use pins::{BPFFS, Bpffs, INITS_PID_NAMESPACE, bpffs, is_left_on};
 pub use pins::{PinDir, PinnedDevice};

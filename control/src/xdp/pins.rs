@@ -17,6 +17,8 @@ use super::link::Link;
 
 /// Where the system has its BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
+/// The directory there of all of ours, by network namespace.
+const ALL: &str = "caracal";
 /// The PID namespace of the machine's init (`PROC_PID_INIT_INO`, linux/proc_ns.h), in which all processes can be seen.
 pub(crate) const INITS_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -52,13 +54,9 @@ impl PinDir {
     /// As [`PinDir::open`], on a bpffs somewhere else.
     pub fn open_on(bpffs: &Path) -> Result<Self, PinError> {
         ensure_bpffs(bpffs)?;
-        let netns = "/proc/thread-self/ns/net";
-        let inode = fs::metadata(netns)
-            .map_err(|e| io_error("read the network namespace of", netns, e))?
-            .ino();
-        let all = bpffs.join("caracal");
+        let all = bpffs.join(ALL);
         let dir = Self {
-            namespace: all.join(inode.to_string()),
+            namespace: all.join(own_name()?),
         };
         make_dir(&dir.namespace)?;
         sweep(&all, &dir.namespace);
@@ -143,6 +141,27 @@ pub(super) fn remove(path: &Path) -> Result<(), PinError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, e)),
         _ => Ok(()),
     }
+}
+
+/// The name of the directory of the calling thread's network namespace.
+fn own_name() -> Result<String, PinError> {
+    let netns = "/proc/thread-self/ns/net";
+    let meta =
+        fs::metadata(netns).map_err(|e| io_error("read the network namespace of", netns, e))?;
+    Ok(meta.ino().to_string())
+}
+
+/// Whether what runs on an interface is a former daemon's, which the next one takes over: pinned in the directory of the calling thread's
+/// network namespace. Makes nothing, not even the directory.
+pub(crate) fn is_left_on(ifname: &str) -> bool {
+    let (Ok(Some(device)), Ok(own)) = (Device::find(ifname), own_name()) else {
+        return false;
+    };
+    let pins = names_in(&Path::new(BPFFS).join(ALL).join(own));
+    let mut pins = pins
+        .iter()
+        .filter(|(_, ifindex, _)| *ifindex == device.index);
+    pins.any(|(_, _, pin)| open_if_on(pin, &device).is_some())
 }
 
 /// The kernel keeps dots in bpffs names for itself, and no interface's name has a colon.

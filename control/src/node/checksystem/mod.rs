@@ -65,10 +65,7 @@ fn daemon(
     config: &DaemonConfig,
     is_known: bool,
 ) -> Vec<Finding> {
-    let sockets = machine
-        .read("proc/thread-self/net/unix")
-        .unwrap_or_default();
-    let runs = leftovers::is_held(&sockets);
+    let runs = leftovers::is_held();
     let mut findings = Vec::new();
     let mut desired = None;
     if is_known {

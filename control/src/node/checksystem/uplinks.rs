@@ -13,7 +13,7 @@ use crate::netlink::{Link, Mirror};
 use crate::node::error::WHOLE_MTU;
 use crate::node::ports;
 use crate::words::counted;
-use crate::xdp::{AttachError, NIC_PROGRAM, programs_on};
+use crate::xdp::{AttachError, NIC_PROGRAM, is_left_on, programs_on};
 
 /// What was seen of the uplinks.
 pub(super) struct Seen {
@@ -78,6 +78,8 @@ struct Facts {
     features: io::Result<Option<XdpFeatures>>,
     /// Programs on it: names, where they can be seen, and numbers.
     programs: io::Result<Vec<(String, u32)>>,
+    /// Whether a former daemon left it there.
+    is_left: bool,
 }
 
 impl Facts {
@@ -89,6 +91,7 @@ impl Facts {
             offloads: ethtool::offloads(name).unwrap_or_default(),
             features: xdp_features(link.ifindex),
             programs: programs_on(name),
+            is_left: is_left_on(name),
         }
     }
 }
@@ -189,7 +192,7 @@ fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
         Ok(programs) => programs.first()?,
         Err(error) => return Some(Finding::unknown(check, error)),
     };
-    if name == NIC_PROGRAM {
+    if name == NIC_PROGRAM || facts.is_left {
         return Some(Finding::ok(check, "the daemon's own is attached"));
     }
     let holder = format!(" {name:?} (id {id})");
@@ -269,6 +272,7 @@ mod tests {
             offloads: Offloads::default(),
             features: Ok(features.map(XdpFeatures::from_bits)),
             programs: Ok(Vec::new()),
+            is_left: false,
         }
     }
 
@@ -409,5 +413,7 @@ mod tests {
             finding.found.contains("\"cil_xdp_entry\" (id 8)"),
             "{finding:?}"
         );
+        facts.is_left = true;
+        assert_eq!(program("ens1f0", &facts).unwrap().state, State::Ok);
     }
 }
