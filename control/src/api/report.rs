@@ -253,7 +253,10 @@ pub struct Port {
     pub kind: String,
     /// The interface's driver.
     pub driver: Option<String>,
-    /// `copy` or `zero-copy`.
+    /// The devices that a bond's packets come in by; of others none.
+    #[serde(default)]
+    pub members: Vec<String>,
+    /// `copy` or `zero-copy`; a bond sends in copy mode, whatever its members receive in.
     pub mode: String,
     /// Whether XDP runs in the kernel's stack instead of the driver.
     pub generic: bool,

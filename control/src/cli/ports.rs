@@ -6,7 +6,7 @@ use super::table::{Align, Table, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
-use crate::api::report::Ports;
+use crate::api::report::{Port, Ports};
 use crate::words::number;
 
 /// Arguments of `caracal ports`.
@@ -50,7 +50,7 @@ fn render(ports: &Ports) -> String {
         table.push(&[
             port.name.clone(),
             port.kind.clone(),
-            or_dash(port.driver.as_ref()),
+            driver(port),
             format!("{}{generic}", port.mode),
             port.queues.to_string(),
             port.mtu.to_string(),
@@ -76,6 +76,15 @@ fn render(ports: &Ports) -> String {
         let _ = writeln!(out, "! {}: {}", one_line(name), one_line(&problem.message));
     }
     out
+}
+
+/// The driver, and the members of a bond.
+fn driver(port: &Port) -> String {
+    let driver = or_dash(port.driver.as_ref());
+    if port.members.is_empty() {
+        return driver;
+    }
+    format!("{driver}: {}", port.members.join(" "))
 }
 
 #[cfg(test)]

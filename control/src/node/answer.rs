@@ -283,6 +283,7 @@ impl Node {
             name: spec.name.clone(),
             kind: kind.to_owned(),
             driver: served.driver.clone(),
+            members: served.members(),
             mode: served.mode.to_string(),
             generic: served.is_generic(),
             queues: served.queues,
@@ -460,7 +461,12 @@ impl Node {
     }
 
     /// Keeps what the kernel counts on a socket.
-    pub(super) fn keep_statistics(&mut self, port: PortId, queue: u32, statistics: Statistics) {
+    pub(super) fn keep_statistics(
+        &mut self,
+        port: PortId,
+        queue: (u32, u32),
+        statistics: Statistics,
+    ) {
         let mut served = self.served.values_mut();
         if let Some(served) = served.find(|served| served.id == port) {
             served.statistics.insert(queue, statistics);

@@ -25,6 +25,14 @@ pub enum RunError {
         /// The interface.
         interface: String,
     },
+    /// A bond without members.
+    #[error(
+        "{interface}: the bond has no members; `ip link set NIC master {interface}` makes one, and it is served then"
+    )]
+    NoMembers {
+        /// The bond.
+        interface: String,
+    },
     /// A packet of the interface does not fit a frame.
     #[error("{interface}: MTU {mtu} does not fit frames of {frame} bytes; {help}", help = mtu_help(*mtu))]
     MtuTooBig {

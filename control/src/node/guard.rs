@@ -47,7 +47,7 @@ impl Node {
             let Some(served) = self.served.get_mut(&name) else {
                 continue;
             };
-            match served.attach_again(&name) {
+            match served.attach_again() {
                 Ok(true) => tracing::info!(interface = name, "attached again"),
                 // Anew with everything, or the reason why not.
                 Ok(false) | Err(_) => anew = true,

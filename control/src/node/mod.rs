@@ -8,6 +8,7 @@ mod budget;
 mod capture;
 mod checksystem;
 mod connections;
+mod devices;
 mod error;
 mod events;
 mod felix;
@@ -102,7 +103,7 @@ pub struct Node {
     /// Pods' interfaces without sockets, and so closed, by index: no endpoint is known for them, or sockets are not to be had.
     closed: BTreeMap<u32, EndpointAttachment>,
     /// Numbers of ports that are gone, and how many pollers have yet to let go.
-    retiring: HashMap<PortId, usize>,
+    retiring: HashMap<PortId, ports::Retiring>,
     /// Numbers that all pollers have let go, and that tables in force may name.
     withheld: Vec<PortId>,
     mirror: Mirror,
@@ -361,13 +362,14 @@ impl Node {
         self.publisher.publish(tables);
         self.pollers.wake();
         for port in std::mem::take(&mut self.withheld) {
-            self.retire(port);
+            // Their sockets are gone.
+            self.retire(port, None);
         }
         Ok(())
     }
 
     /// Tells the uplinks' XDP programs what is ours.
-    fn sync_taken(&mut self) {
+    pub(super) fn sync_taken(&mut self) {
         let taken = self.compiler.taken_prefixes();
         let local = kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
         let port = start::vxlan_port(self.compiler.desired());
@@ -482,8 +484,8 @@ impl Node {
         if let Err(error) = neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
-        for (name, served) in served {
-            served.leave(&name, away.as_ref(), &pins);
+        for served in served.into_values() {
+            served.leave(away.as_ref(), &pins);
         }
         for (_, attachment) in closed {
             attachment.leave_pinned();

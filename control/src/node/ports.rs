@@ -12,6 +12,7 @@ use fastpath::io::xsk::{
 use fastpath::port::PortId;
 use ipnet::IpNet;
 
+use super::devices;
 use super::keep::Away;
 use super::tally::Tally;
 use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
@@ -38,17 +39,40 @@ pub(super) struct Served {
     pub(super) driver: Option<String>,
     /// What earlier ports of the same number had counted.
     pub(super) base: Tally,
-    /// What the kernel counts on its sockets, by queue.
-    pub(super) statistics: BTreeMap<u32, Statistics>,
+    /// What the kernel counts on its sockets, by interface index and queue.
+    pub(super) statistics: BTreeMap<(u32, u32), Statistics>,
     program: Program,
 }
 
 enum Program {
-    Uplink {
-        program: Box<NicProgram>,
-        attachment: NicAttachment,
-    },
+    /// On each device that its packets come in by.
+    Uplink(Vec<Nic>),
     Endpoint(EndpointAttachment),
+}
+
+/// An uplink's program on one device.
+struct Nic {
+    name: String,
+    program: Box<NicProgram>,
+    attachment: NicAttachment,
+}
+
+/// A port whose number is nobody's until pollers let go of it.
+pub(super) struct Retiring {
+    /// How many have not.
+    pollers: usize,
+    /// Whose sockets they have.
+    interface: Option<String>,
+}
+
+/// The sockets of an uplink.
+struct Sockets {
+    /// The first of a port that a poller is given sends.
+    all: Vec<XskSocket>,
+    /// Queues that are received from.
+    queues: u32,
+    /// How received packets are moved.
+    mode: ModeInForce,
 }
 
 /// An interface that should be served.
@@ -62,7 +86,7 @@ impl Served {
     /// Whether its XDP program is still attached.
     pub(super) fn is_alive(&self) -> bool {
         match &self.program {
-            Program::Uplink { attachment, .. } => attachment.is_alive(),
+            Program::Uplink(nics) => nics.iter().all(|nic| nic.attachment.is_alive()),
             Program::Endpoint(attachment) => attachment.is_alive(),
         }
     }
@@ -70,35 +94,62 @@ impl Served {
     /// What keeps it closed without sockets; an uplink is not.
     pub(super) const fn endpoint(&self) -> Option<&EndpointAttachment> {
         match &self.program {
-            Program::Uplink { .. } => None,
+            Program::Uplink(_) => None,
             Program::Endpoint(attachment) => Some(attachment),
         }
     }
 
     /// Whether XDP runs in the kernel's stack instead of the driver.
     pub(super) fn is_generic(&self) -> bool {
-        matches!(&self.program, Program::Uplink { attachment, .. } if attachment.is_generic())
+        self.nics().iter().any(|nic| nic.attachment.is_generic())
+    }
+
+    /// The devices of an uplink; of an endpoint none.
+    fn nics(&self) -> &[Nic] {
+        match &self.program {
+            Program::Uplink(nics) => nics,
+            Program::Endpoint(_) => &[],
+        }
+    }
+
+    fn nics_mut(&mut self) -> &mut [Nic] {
+        match &mut self.program {
+            Program::Uplink(nics) => nics,
+            Program::Endpoint(_) => &mut [],
+        }
+    }
+
+    /// The members of the bond that it is.
+    pub(super) fn members(&self) -> Vec<String> {
+        let members = self.nics().iter();
+        let others = members.filter(|nic| nic.attachment.ifindex() != self.ifindex);
+        others.map(|nic| nic.name.clone()).collect()
+    }
+
+    /// Whether it is served by the devices that it has now.
+    fn has_devices_of(&self, link: &Link, mirror: &Mirror) -> bool {
+        let nics = self.nics().iter();
+        let served: BTreeSet<_> = nics.map(|nic| nic.attachment.ifindex()).collect();
+        self.endpoint().is_some() || served == devices::indexes(link, mirror)
     }
 
     /// Attaches an uplink's program again, with all that it knows: sockets, addresses. False: this is no uplink.
     ///
     /// # Errors
-    /// The kernel refuses; then nothing is attached.
-    pub(super) fn attach_again(&mut self, name: &str) -> Result<bool, crate::xdp::AttachError> {
-        let Program::Uplink {
-            program,
-            attachment,
-        } = &mut self.program
-        else {
-            return Ok(false);
-        };
-        let mode = if attachment.is_generic() {
-            NicMode::NativeOrGeneric
-        } else {
-            NicMode::Native
-        };
-        *attachment = program.attach(name, mode)?;
-        Ok(true)
+    /// The kernel refuses; then nothing is attached there.
+    pub(super) fn attach_again(&mut self) -> Result<bool, crate::xdp::AttachError> {
+        for nic in self.nics_mut() {
+            if nic.attachment.is_alive() {
+                continue;
+            }
+            let mode = if nic.attachment.is_generic() {
+                NicMode::NativeOrGeneric
+            } else {
+                NicMode::Native
+            };
+            nic.attachment = nic.program.attach(&nic.name, mode)?;
+        }
+        Ok(matches!(self.program, Program::Uplink(_)))
     }
 
     /// Tells an uplink's program what is ours.
@@ -108,10 +159,9 @@ impl Served {
         local: &BTreeSet<IpAddr>,
         vxlan_port: Option<u16>,
     ) -> Result<(), crate::xdp::UpdateError> {
-        match &mut self.program {
-            Program::Uplink { program, .. } => sync_program(program, taken, local, vxlan_port),
-            Program::Endpoint(_) => Ok(()),
-        }
+        self.nics_mut()
+            .iter_mut()
+            .try_for_each(|nic| sync_program(&mut nic.program, taken, local, vxlan_port))
     }
 
     /// Takes the answers to translated connections.
@@ -120,19 +170,15 @@ impl Served {
         addresses: &BTreeSet<IpAddr>,
         ports: &NatPorts,
     ) -> Result<(), crate::xdp::UpdateError> {
-        match &mut self.program {
-            Program::Uplink { program, .. } => program.sync_nat(addresses.iter().copied(), ports),
-            Program::Endpoint(_) => Ok(()),
-        }
+        self.nics_mut()
+            .iter_mut()
+            .try_for_each(|nic| nic.program.sync_nat(addresses.iter().copied(), ports))
     }
 
     /// Has the answers to connections that are kept lost meanwhile, or taken again.
     pub(super) fn set_away(&mut self, away: Option<&Away>) -> Result<(), crate::xdp::UpdateError> {
-        let Program::Uplink { program, .. } = &mut self.program else {
-            return Ok(());
-        };
         if let Some(away) = away {
-            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
+            self.sync_nat(&away.addresses, away.ports.ports())?;
         }
         self.set_away_until(away.map(|away| away.until))
     }
@@ -142,32 +188,25 @@ impl Served {
         &mut self,
         until: Option<Duration>,
     ) -> Result<(), crate::xdp::UpdateError> {
-        match &mut self.program {
-            Program::Uplink { program, .. } => program.set_away(until),
-            Program::Endpoint(_) => Ok(()),
-        }
+        self.nics_mut()
+            .iter_mut()
+            .try_for_each(|nic| nic.program.set_away(until))
     }
 
     /// Undoes a start that failed. With answers that are still to be kept from the host the uplink's program stays for the next start.
-    pub(super) fn undo(
-        self,
-        name: &str,
-        away: Option<&Away>,
-        endpoints: &mut EndpointProgram,
-        pins: &PinDir,
-    ) {
+    pub(super) fn undo(self, away: Option<&Away>, endpoints: &mut EndpointProgram, pins: &PinDir) {
         match self.program {
-            Program::Uplink { .. } => self.leave(name, away, pins),
+            Program::Uplink(_) => self.leave(away, pins),
             Program::Endpoint(attachment) => undo(attachment, endpoints),
         }
     }
 
     /// Ends with the process: an uplink is the kernel's again, but for answers to the connections that are kept; a pod stays closed.
-    pub(super) fn leave(mut self, name: &str, away: Option<&Away>, pins: &PinDir) {
+    pub(super) fn leave(mut self, away: Option<&Away>, pins: &PinDir) {
         let is_away = away.is_some() && self.set_away(away).is_ok();
         match self.program {
-            Program::Uplink { attachment, .. } if is_away => leave(attachment, name, pins),
-            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Uplink(nics) if is_away => leave(nics, pins),
+            Program::Uplink(nics) => drop(nics),
             Program::Endpoint(attachment) => attachment.leave_pinned(),
         }
     }
@@ -185,23 +224,34 @@ impl Node {
             .served
             .iter()
             .filter(|(name, served)| {
-                let ifindex = self.mirror.link_by_name(name).map(|link| link.ifindex);
-                ifindex != Some(served.ifindex) || !wanted.contains_key(*name) || !served.is_alive()
+                let link = self.mirror.link_by_name(name);
+                let is_there = link.is_some_and(|link| {
+                    link.ifindex == served.ifindex && served.has_devices_of(link, &self.mirror)
+                });
+                !is_there || !wanted.contains_key(*name) || !served.is_alive()
             })
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
             self.unserve(&name);
         }
+        let mut has_new_uplink = false;
         for (name, kind) in wanted {
             let Some(link) = self.mirror.link_by_name(&name).cloned() else {
                 continue;
             };
+            let is_uplink = matches!(kind, Wanted::Uplink(_));
+            if is_uplink && self.is_leaving(&name) {
+                self.retry_at = Some(Instant::now() + RETRY);
+                continue;
+            }
             let outcome = if self.served.contains_key(&name) {
                 self.refresh(&link, &kind);
                 Ok(())
             } else {
-                self.serve_port(&link, &kind)
+                let outcome = self.serve_port(&link, &kind);
+                has_new_uplink |= is_uplink && outcome.is_ok();
+                outcome
             };
             match outcome {
                 Ok(()) => drop(self.complaints.remove(&name)),
@@ -209,6 +259,17 @@ impl Node {
             }
         }
         self.close_unknown();
+        if has_new_uplink {
+            // Its program knows of no answers to translated connections.
+            self.sync_taken();
+        }
+    }
+
+    /// Whether pollers have yet to let go of an interface's sockets, as a bond's, which is served anew with other members: its queues are not
+    /// free until then.
+    fn is_leaving(&self, interface: &str) -> bool {
+        let mut retiring = self.retiring.values();
+        retiring.any(|it| it.interface.as_deref() == Some(interface))
     }
 
     pub(super) fn complain(&mut self, name: &str, error: &RunError) {
@@ -274,39 +335,31 @@ impl Node {
     }
 
     fn serve_uplink(&mut self, link: &Link, uplink: &Uplink) -> Result<Served, RunError> {
-        let queues = uplink_queues(uplink, self.pollers.len() as u32)?;
         let vxlan_port = super::start::vxlan_port(self.compiler.desired());
-        let mut program = Box::new(NicProgram::load(&NicConfig { vxlan_port })?);
-        let mode = if uplink.mode == UplinkMode::Generic {
-            NicMode::NativeOrGeneric
-        } else {
-            NicMode::Native
-        };
         // What the daemon before has left keeps them from the host until the new one knows them.
         let away = self.inherited.away(&self.config);
-        if let Some(away) = &away {
-            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
-            program.set_away(Some(away.until))?;
+        let devices = devices::of(link, &self.mirror);
+        if devices.is_empty() {
+            let interface = link.name.clone();
+            return Err(RunError::NoMembers { interface });
         }
-        let attachment = program.attach_next(&link.name, mode, &self.pins)?;
-        if attachment.is_generic() {
-            tracing::warn!(
-                interface = link.name,
-                "generic XDP: about ten times slower than native"
-            );
-        }
-        let sockets = match self.uplink_sockets(link, uplink, queues, vxlan_port, &mut program) {
+        let mut nics = Vec::new();
+        let opened = devices.iter().try_for_each(|device| {
+            nics.push(self.attach_uplink(&device.name, uplink.mode, vxlan_port, away.as_ref())?);
+            Ok(())
+        });
+        let opened = opened.and_then(|()| self.uplink_sockets(link, uplink, vxlan_port, &mut nics));
+        let Sockets { all, queues, mode } = match opened {
             Ok(sockets) => sockets,
             Err(error) => {
                 if away.is_some() {
-                    leave(attachment, &link.name, &self.pins);
+                    leave(nics, &self.pins);
                 }
                 return Err(error);
             }
         };
-        let mode = sockets.first().map_or(ModeInForce::Copy, XskSocket::mode);
         // Last: from here on the sockets are the pollers'.
-        let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
+        let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), all);
         Ok(Served {
             id,
             ifindex: link.ifindex,
@@ -315,40 +368,87 @@ impl Node {
             driver: ethtool::driver(&link.name).ok(),
             base,
             statistics: BTreeMap::new(),
-            program: Program::Uplink {
-                program,
-                attachment,
-            },
+            program: Program::Uplink(nics),
         })
     }
 
-    /// The sockets of an uplink whose program is attached, and in its program, which is told what is ours.
+    /// Puts the program on one device of an uplink.
+    fn attach_uplink(
+        &self,
+        name: &str,
+        mode: UplinkMode,
+        vxlan_port: Option<u16>,
+        away: Option<&Away>,
+    ) -> Result<Nic, RunError> {
+        let mut program = Box::new(NicProgram::load(&NicConfig { vxlan_port })?);
+        if let Some(away) = away {
+            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
+            program.set_away(Some(away.until))?;
+        }
+        let mode = if mode == UplinkMode::Generic {
+            NicMode::NativeOrGeneric
+        } else {
+            NicMode::Native
+        };
+        let attachment = program.attach_next(name, mode, &self.pins)?;
+        if attachment.is_generic() {
+            tracing::warn!(
+                interface = name,
+                "generic XDP: about ten times slower than native"
+            );
+        }
+        Ok(Nic {
+            name: name.to_owned(),
+            program,
+            attachment,
+        })
+    }
+
+    /// The sockets of an uplink whose programs are attached, and in its programs, which are told what is ours.
     fn uplink_sockets(
         &self,
         link: &Link,
         uplink: &Uplink,
-        queues: u32,
         vxlan_port: Option<u16>,
-        program: &mut NicProgram,
-    ) -> Result<Vec<XskSocket>, RunError> {
+        nics: &mut [Nic],
+    ) -> Result<Sockets, RunError> {
+        let pollers = self.pollers.len() as u32;
         let xsk_mode = match uplink.mode {
             UplinkMode::Auto => Mode::PreferZeroCopy,
             UplinkMode::ZeroCopy => Mode::ZeroCopy,
             UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
         };
         let ring = RingLen::new(self.config.frames.uplink_ring)?;
+        let is_bond = devices::is_bond(link);
         let rings = SocketOptions {
             mode: xsk_mode,
-            ..SocketOptions::both_ways(ring)
+            ..if is_bond {
+                SocketOptions::receive_only(ring)
+            } else {
+                SocketOptions::both_ways(ring)
+            }
         };
-        let sockets = self.open(&link.name, queues, rings)?;
-        for (queue, socket) in (0..).zip(&sockets) {
-            program.set_socket(queue, &socket.descriptor())?;
-        }
         let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
         let taken = self.compiler.taken_prefixes();
-        sync_program(program, &taken, &local, vxlan_port)?;
-        Ok(sockets)
+        // A poller's first socket of a port sends.
+        let mut all = if is_bond {
+            self.open(&link.name, pollers, SocketOptions::send_only(ring))?
+        } else {
+            Vec::new()
+        };
+        let (senders, mut mode) = (all.len(), ModeInForce::Copy);
+        for nic in nics {
+            let queues = uplink_queues(&nic.name, uplink, pollers)?;
+            let sockets = self.open(&nic.name, queues, rings)?;
+            for (queue, socket) in (0..).zip(&sockets) {
+                nic.program.set_socket(queue, &socket.descriptor())?;
+                mode = socket.mode();
+            }
+            sync_program(&mut nic.program, &taken, &local, vxlan_port)?;
+            all.extend(sockets);
+        }
+        let queues = (all.len() - senders) as u32;
+        Ok(Sockets { all, queues, mode })
     }
 
     fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
@@ -428,7 +528,10 @@ impl Node {
 
     /// Gives a port a number and its sockets to the pollers. Tables that name it are published afterwards.
     fn add_port(&mut self, link: &Link, kind: &Wanted, sockets: Vec<XskSocket>) -> (PortId, Tally) {
-        let id = self.compiler.ports_mut().insert(spec(link, kind));
+        let id = self
+            .compiler
+            .ports_mut()
+            .insert(spec(link, kind, &self.mirror));
         // No poller serves the number now.
         let base = Tally::of(&self.pollers.counters(), id);
         for (queue, socket) in sockets.into_iter().enumerate() {
@@ -443,7 +546,7 @@ impl Node {
 
     /// Takes over what changed about a link that is served: its MAC address, its MTU. It stays served if that is too big now.
     fn refresh(&mut self, link: &Link, kind: &Wanted) {
-        let spec = spec(link, kind);
+        let spec = spec(link, kind, &self.mirror);
         let ports = self.compiler.ports_mut();
         if ports.by_name(&link.name).and_then(|id| ports.get(id)) != Some(&spec) {
             ports.insert(spec);
@@ -469,7 +572,7 @@ impl Node {
         self.stale = true;
         self.publish();
         match served.program {
-            Program::Uplink { attachment, .. } => drop(attachment),
+            Program::Uplink(nics) => drop(nics),
             Program::Endpoint(attachment) => {
                 for queue in 0..served.queues {
                     // A device that is gone has taken its entries with it.
@@ -482,7 +585,7 @@ impl Node {
                 }
             }
         }
-        self.retire(served.id);
+        self.retire(served.id, Some(name));
         // Said when it is true: nothing more comes in; what the pollers hold still goes its way.
         tracing::info!(
             interface = name,
@@ -492,8 +595,12 @@ impl Node {
     }
 
     /// Has the pollers let go of a port; its number may go to another when all have, and when no table in force names it.
-    pub(super) fn retire(&mut self, port: PortId) {
-        self.retiring.insert(port, self.pollers.len());
+    pub(super) fn retire(&mut self, port: PortId, interface: Option<&str>) {
+        let retiring = Retiring {
+            pollers: self.pollers.len(),
+            interface: interface.map(str::to_owned),
+        };
+        self.retiring.insert(port, retiring);
         for index in 0..self.pollers.len() {
             self.pollers.send(index, Command::Detach { port });
         }
@@ -545,10 +652,12 @@ impl Node {
                     self.pollers.send(index, Command::Closed(closed));
                 }
                 Reply::Gone { port } => {
-                    if let Some(left) = self.retiring.get_mut(&port) {
-                        *left -= 1;
-                        if *left == 0 {
+                    if let Some(retiring) = self.retiring.get_mut(&port) {
+                        retiring.pollers -= 1;
+                        if retiring.pollers == 0 {
                             self.retiring.remove(&port);
+                            // Who waited for its queues.
+                            self.retry_at = self.retry_at.map(|at| at.min(Instant::now()));
                             if self.refused.is_some() {
                                 self.withheld.push(port);
                             } else {
@@ -561,7 +670,7 @@ impl Node {
                     port,
                     queue,
                     statistics,
-                } => self.keep_statistics(port, queue, statistics),
+                } => self.keep_statistics(port, (queue.ifindex, queue.queue), statistics),
             }
         }
     }
@@ -593,15 +702,18 @@ pub(super) fn check_mtu(link: &Link, frame: u32) -> Result<(), RunError> {
     })
 }
 
-/// How many queues of an uplink are served: all that it has, or as many as are configured, at least one a poller.
-pub(super) fn uplink_queues(uplink: &Uplink, pollers: u32) -> Result<u32, RunError> {
-    let interface = &uplink.interface.value;
+/// How many queues of a device of an uplink are served: all that it has, or as many as are configured, at least one a poller.
+pub(super) fn uplink_queues(
+    interface: &str,
+    uplink: &Uplink,
+    pollers: u32,
+) -> Result<u32, RunError> {
     let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));
     let queues = uplink.queues.as_ref();
     let queues = queues.map_or(available, |queues| u32::from(queues.value));
     if queues > available || queues < pollers {
         return Err(RunError::TooFewQueues {
-            interface: interface.clone(),
+            interface: interface.to_owned(),
             wanted: queues.max(pollers),
             available,
         });
@@ -618,10 +730,12 @@ pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgr
     }
 }
 
-/// Leaves an uplink's program there for the next start.
-fn leave(attachment: NicAttachment, name: &str, pins: &PinDir) {
-    if let Err(error) = attachment.leave(name, pins) {
-        tracing::warn!(%error, "the host will reset connections of natOutgoing");
+/// Leaves an uplink's programs there for the next start.
+fn leave(nics: Vec<Nic>, pins: &PinDir) {
+    for nic in nics {
+        if let Err(error) = nic.attachment.leave(&nic.name, pins) {
+            tracing::warn!(%error, "the host will reset connections of natOutgoing");
+        }
     }
 }
 
@@ -656,7 +770,7 @@ fn endpoint_rings(at_rest: u32) -> Result<SocketOptions, RunError> {
 }
 
 /// A port as its link is now.
-fn spec(link: &Link, kind: &Wanted) -> PortSpec {
+fn spec(link: &Link, kind: &Wanted, mirror: &Mirror) -> PortSpec {
     let role = match kind {
         Wanted::Uplink(_) => PortRole::Uplink,
         Wanted::Host => PortRole::Host(MacAddr(HOST_MAC)),
@@ -664,8 +778,10 @@ fn spec(link: &Link, kind: &Wanted) -> PortSpec {
     };
     let partial_checksums = match role {
         // Virtual devices hand on what a stack of this machine left to hardware.
-        PortRole::Uplink => ethtool::driver(&link.name).is_ok_and(|driver| {
-            matches!(driver.as_str(), "veth" | "virtio_net" | "tun" | "bridge")
+        PortRole::Uplink => devices::of(link, mirror).iter().any(|device| {
+            ethtool::driver(&device.name).is_ok_and(|driver| {
+                matches!(driver.as_str(), "veth" | "virtio_net" | "tun" | "bridge")
+            })
         }),
         PortRole::Pod | PortRole::Host(_) => true,
     };

@@ -12,7 +12,7 @@ use fastpath::tables::Tables;
 
 use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, connections, kernel, pollers, ports};
+use super::{Budget, Node, RunError, connections, devices, kernel, pollers, ports};
 use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, daemon};
@@ -62,7 +62,9 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         let link = ports::uplink_link(path, uplink, &mirror)?;
         ports::check_mtu(link, config.frames.largest())?;
         mtu = mtu.max(link.mtu);
-        queues += ports::uplink_queues(uplink, count)?;
+        for device in devices::of(link, &mirror) {
+            queues += ports::uplink_queues(&device.name, uplink, count)?;
+        }
     }
     if mtu == 0 {
         mtu = DEFAULT_MTU;
@@ -261,8 +263,8 @@ impl Node {
         if let Err(error) = super::neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
-        for (name, served) in served {
-            served.undo(&name, away.as_ref(), &mut endpoints, &pins);
+        for served in served.into_values() {
+            served.undo(away.as_ref(), &mut endpoints, &pins);
         }
         for (_, attachment) in closed {
             super::ports::undo(attachment, &mut endpoints);

@@ -10,8 +10,8 @@ use crate::config::DaemonConfig;
 use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::features::{XdpFeatures, xdp_features};
 use crate::netlink::{Link, Mirror};
-use crate::node::error::WHOLE_MTU;
-use crate::node::ports;
+use crate::node::error::{RunError, WHOLE_MTU};
+use crate::node::{devices, ports};
 use crate::words::counted;
 use crate::xdp::{AttachError, NIC_PROGRAM, is_left_on, programs_on};
 
@@ -49,24 +49,62 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
             }
         };
         seen.mtu = seen.mtu.max(link.mtu);
-        let queues = ports::uplink_queues(uplink, config.pollers());
-        seen.queues += queues.as_ref().map_or(1, |queues| *queues);
-        let facts = Facts::gather(link);
-        let mut findings = vec![summary(uplink, link, &facts, config.pollers())];
-        findings.extend(
-            queues
-                .err()
-                .map(|error| Finding::refused("uplink-queues", &error)),
-        );
-        findings.extend(mtu(link, config.frames.largest()));
-        findings.extend(driver(uplink, &facts));
-        findings.extend(program(name, &facts));
-        findings.extend(place(link, mirror));
-        findings.extend(tags(link, mirror.links(), facts.offloads));
-        seen.findings
-            .extend(findings.into_iter().map(|it| it.of(name)));
+        let mut of_link: Vec<_> = mtu(link, config.frames.largest()).into_iter().collect();
+        of_link.extend(place(uplink, link, mirror));
+        let devices = devices::of(link, mirror);
+        if devices::is_bond(link) {
+            of_link.insert(0, bond(link, &devices));
+            seen.add(name, std::mem::take(&mut of_link));
+        }
+        for device in devices {
+            let (queues, findings) = look_at(device, uplink, config.pollers(), mirror);
+            seen.queues += queues;
+            seen.add(&device.name, findings);
+        }
+        seen.add(name, of_link);
     }
     seen
+}
+
+/// Looks at a device that packets of an uplink come in by. How many queues of it are served.
+fn look_at(device: &Link, uplink: &Uplink, pollers: u32, mirror: &Mirror) -> (u32, Vec<Finding>) {
+    let facts = Facts::gather(device);
+    let queues = ports::uplink_queues(&device.name, uplink, pollers);
+    let mut findings = vec![summary(uplink, device, &facts, pollers)];
+    let served = queues.unwrap_or_else(|error| {
+        findings.push(Finding::refused("uplink-queues", &error));
+        1
+    });
+    findings.extend(driver(&device.name, uplink.mode, &facts));
+    findings.extend(program(&device.name, &facts));
+    findings.extend(tags(device, mirror.links(), facts.offloads));
+    (served, findings)
+}
+
+/// A bond, whose members are looked at one by one.
+fn bond(link: &Link, members: &[&Link]) -> Finding {
+    let check = "uplink";
+    if members.is_empty() {
+        let interface = link.name.clone();
+        return Finding::refused(check, &RunError::NoMembers { interface });
+    }
+    let names: Vec<_> = members.iter().map(|it| it.name.as_str()).collect();
+    let found = format!(
+        "a bond of {}: packets come in by them, and leave by it, in copy mode",
+        names.join(" and ")
+    );
+    if link.is_up() {
+        return Finding::ok(check, found);
+    }
+    let todo = format!("`ip link set {} up`, and look at the cables", link.name);
+    Finding::warn(check, format!("it is down; {found}"), todo)
+}
+
+impl Seen {
+    fn add(&mut self, name: &str, findings: Vec<Finding>) {
+        self.findings
+            .extend(findings.into_iter().map(|it| it.of(name)));
+    }
 }
 
 /// What the kernel and the driver say.
@@ -143,10 +181,9 @@ fn mtu(link: &Link, frame: u32) -> Option<Finding> {
 }
 
 /// Whether the driver does what the configuration wants.
-fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
-    let ifname = uplink.interface.value.clone();
+fn driver(ifname: &str, mode: UplinkMode, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if facts.offloads.lro && uplink.mode != UplinkMode::Generic {
+    if facts.offloads.lro && mode != UplinkMode::Generic {
         findings.push(Finding::warn(
             "uplink-offloads",
             "LRO is on, and drivers refuse native XDP with it",
@@ -161,7 +198,7 @@ fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
             return findings;
         }
     };
-    match uplink.mode {
+    match mode {
         UplinkMode::Generic if !features.has_native() => findings.push(Finding::warn(
             "uplink-xdp",
             "generic XDP: about ten times slower than native",
@@ -169,6 +206,7 @@ fn driver(uplink: &Uplink, facts: &Facts) -> Vec<Finding> {
         )),
         UplinkMode::Generic => {}
         _ if !features.has_native() => {
+            let ifname = ifname.to_owned();
             let error = AttachError::NoNativeXdp { ifname };
             findings.push(Finding::refused("uplink-xdp", &error));
         }
@@ -203,30 +241,37 @@ fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
     ))
 }
 
-/// Bonds, bridges and VLANs.
-fn place(link: &Link, mirror: &Mirror) -> Vec<Finding> {
+/// Devices that are made of others, or parts of others.
+fn place(uplink: &Uplink, link: &Link, mirror: &Mirror) -> Vec<Finding> {
     let check = "uplink-place";
     let mut findings = Vec::new();
-    if let Some(kind @ ("bond" | "team" | "vlan" | "bridge" | "macvlan" | "ipvlan")) =
-        link.kind.as_deref()
-    {
-        findings.push(Finding::warn(
+    match link.kind.as_deref() {
+        Some("vlan") if uplink.mode != UplinkMode::Generic => findings.push(Finding::warn(
+            check,
+            "it is a VLAN device, which has no native XDP",
+            "`mode: generic` in caracal.yaml, several times slower; or take the NIC, with that VLAN for its untagged one",
+        )),
+        Some(kind @ ("bridge" | "macvlan" | "ipvlan")) => findings.push(Finding::warn(
             check,
             format!("it is a {kind}: not tested as an uplink"),
             "take the physical interface, if its packets have no tags and the addresses can be there",
-        ));
+        )),
+        _ => {}
     }
     if let Some(master) = link.master.and_then(|index| mirror.link(index)) {
         let kind = master.kind.as_deref().unwrap_or("device");
         let what = format!("it is part of the {kind} {}", master.name);
+        let away = "which has the addresses, and by which routes lead: no packet of a pod would leave here";
         let (found, todo) = match kind {
             "vrf" => (
                 "whose routes are not in table main, which is the one that is read",
-                "take it out of the VRF",
+                "take it out of the VRF".to_owned(),
             ),
+            "bond" | "team" => (away, format!("name {} in `uplinks` instead", master.name)),
             _ => (
-                "which has the addresses, and by which routes lead: no packet of a pod would leave here",
-                "give it the addresses itself, outside of that, and try on a node that carries nothing you need",
+                away,
+                "give it the addresses itself, outside of that, and try on a node that carries nothing you need"
+                    .to_owned(),
             ),
         };
         findings.push(Finding::warn(check, format!("{what}, {found}"), todo));
@@ -298,7 +343,7 @@ mod tests {
     fn what_the_driver_lacks_is_missing_only_if_it_is_wanted() {
         use UplinkMode::{Auto, Copy, Generic, ZeroCopy};
         let said = |mode, features| {
-            let all = driver(&uplink(mode), &facts(features));
+            let all = driver("ens1f0", mode, &facts(features));
             all.first().map(|finding| finding.state)
         };
         for mode in [Auto, Copy, ZeroCopy, Generic] {
@@ -332,10 +377,10 @@ mod tests {
     fn lro_is_in_the_way() {
         let mut facts = facts(NATIVE);
         facts.offloads.lro = true;
-        let all = driver(&uplink(UplinkMode::Auto), &facts);
+        let all = driver("ens1f0", UplinkMode::Auto, &facts);
         assert_eq!(all[0].check, "uplink-offloads");
         assert_eq!(all[0].todo.as_deref(), Some("`ethtool -K ens1f0 lro off`"));
-        assert_eq!(driver(&uplink(UplinkMode::Generic), &facts), []);
+        assert_eq!(driver("ens1f0", UplinkMode::Generic, &facts), []);
     }
 
     #[test]
@@ -344,7 +389,7 @@ mod tests {
         let mut facts = facts(NATIVE);
         facts.features = Err(denied());
         facts.programs = Err(denied());
-        let mut all = driver(&uplink(UplinkMode::Auto), &facts);
+        let mut all = driver("ens1f0", UplinkMode::Auto, &facts);
         all.extend(program("ens1f0", &facts));
         let checks: Vec<_> = all.iter().map(|it| (it.check, it.state)).collect();
         let warned = ["uplink-xdp", "uplink-program"].map(|check| (check, State::Warn));

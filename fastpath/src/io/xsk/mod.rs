@@ -41,4 +41,6 @@ pub use arena::{Accounting, Anomalies, ArenaPart, FrameSpan, Share, UmemArea};
 pub use error::XskError;
 pub use packet_io::{Command, Reply, XskControl, XskIo};
 pub use port::{Flushed, PortError, QueuePort, SendError};
-pub use socket::{ClosedSocket, Mode, ModeInForce, RingLen, SocketOptions, Statistics, XskSocket};
+pub use socket::{
+    ClosedSocket, Mode, ModeInForce, QueueKey, RingLen, SocketOptions, Statistics, XskSocket,
+};

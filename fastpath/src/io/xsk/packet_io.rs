@@ -8,7 +8,9 @@ use flowtable::Tick;
 
 use super::allowance::Allowance;
 use super::wait::{WaitSet, Waker};
-use super::{ArenaPart, ClosedSocket, FrameSpan, PortError, QueuePort, Statistics, XskSocket};
+use super::{
+    ArenaPart, ClosedSocket, FrameSpan, PortError, QueueKey, QueuePort, Statistics, XskSocket,
+};
 use crate::batch::{BATCH, Batch};
 use crate::frame::Frame;
 use crate::io::{HEADROOM, PacketIo};
@@ -58,7 +60,7 @@ pub enum Reply {
         /// The port.
         port: PortId,
         /// The queue.
-        queue: u32,
+        queue: QueueKey,
         /// The counters.
         statistics: Statistics,
     },
@@ -288,10 +290,10 @@ impl XskIo {
             if self.replies.len() < self.replies.capacity() / 2
                 && let Ok(statistics) = queue.socket.statistics()
             {
-                let number = queue.socket.socket().key().queue;
+                let key = queue.socket.socket().key();
                 let _ = self.replies.push(Reply::Statistics {
                     port: queue.port,
-                    queue: number,
+                    queue: key,
                     statistics,
                 });
             }
