@@ -18,6 +18,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::stage::egress::Observe;
+use fastpath::stopwatch::{Stage, Stopwatch, Until};
 use fastpath::tap::{Copied, Switch, Tap, Wanted};
 use flowtable::Tick;
 use flowtable::flow::Capacity;
@@ -129,6 +130,30 @@ fn the_steady_state_allocates_nothing() {
     of_protocols_without_ports();
     at_a_share();
     while_somebody_captures();
+    while_somebody_measures();
+}
+
+/// Every stage is timed, in rounds as a poller has them.
+fn while_somebody_measures() {
+    let scenario = Scenario::new(Chain::Vxlan4, 64);
+    let packets: Vec<_> = scenario.packets(0, 64).map(<[u8]>::to_vec).collect();
+    let (until, counters) = (Arc::new(Until::default()), Arc::new(Counters::new(0)));
+    until.extend(Tick(u64::MAX));
+    let mut stopwatch = Stopwatch::new(until, Arc::clone(&counters));
+    assert!(stopwatch.look(Tick(0)));
+    let (name, proof) = ("while somebody measures", Proof::Forwarded);
+    let nothing = ArrayQueue::new(1);
+    check_observed((name, proof), &scenario, &packets, &mut stopwatch, &nothing);
+    let ((), footprint) = alloc::measure(|| {
+        stopwatch.finish();
+        assert!(stopwatch.look(Tick(1)));
+        stopwatch.finish();
+    });
+    assert_eq!(footprint.allocations, 0, "{name}");
+    let parsed = &counters.measured.stages[Stage::Parse as usize];
+    let count = WARM_UP + BATCHES;
+    let expected = (count, count * TOGETHER as u64);
+    assert_eq!((parsed.calls.get(), parsed.packets.get()), expected);
 }
 
 /// Everything is copied, and taken.

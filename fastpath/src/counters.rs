@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::port::PortId;
 use crate::reason::DropReason;
+use crate::stopwatch::Stage;
 
 /// A counter with one writer. Adding is a load and a store, no locked instruction.
 #[derive(Debug, Default)]
@@ -43,6 +44,28 @@ pub struct PortCounters {
     pub tx_packets: Counter,
     /// Bytes sent.
     pub tx_bytes: Counter,
+}
+
+/// One stage, in the rounds that were measured.
+#[derive(Debug, Default)]
+pub struct StageCounters {
+    /// Times that it had its turn.
+    pub calls: Counter,
+    /// Packets that it had before it.
+    pub packets: Counter,
+    /// What it took, in nanoseconds.
+    pub nanoseconds: Counter,
+}
+
+/// Where time went while somebody measured ([`Stopwatch`](crate::stopwatch::Stopwatch)).
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// By stage, in the order of [`Stage::ALL`]: rounds in which one had packets.
+    pub stages: [StageCounters; Stage::COUNT],
+    /// What the other rounds took, in nanoseconds.
+    pub empty: Counter,
+    /// How long reading the clock takes, in nanoseconds; it is in none of the others.
+    pub clock: Counter,
 }
 
 /// All that one poller counts. Shared by `Arc`; the poller writes, control reads.
@@ -100,6 +123,8 @@ pub struct Counters {
     pub copies_lost: Counter,
     /// Generation of the tables in force.
     pub generation: Counter,
+    /// Where time went while somebody measured.
+    pub measured: Box<Measured>,
 }
 
 impl Counters {
@@ -134,6 +159,7 @@ impl Counters {
             logs_limited: Counter::default(),
             copies_lost: Counter::default(),
             generation: Counter::default(),
+            measured: Box::default(),
         }
     }
 

@@ -29,5 +29,6 @@ pub mod reason;
 pub mod record;
 pub mod snapshot;
 pub mod stage;
+pub mod stopwatch;
 pub mod tables;
 pub mod tap;

@@ -16,6 +16,7 @@ use crate::reason::DropReason;
 use crate::stage::egress::Observe;
 use crate::stage::fragment::Outbox;
 use crate::stage::{apply, decap, egress, flow, icmp, parse, resolve, tunnel_error};
+use crate::stopwatch::{Stage, Stopwatch};
 use crate::tables::{NextHop, Tables};
 use crate::tap::Tap;
 
@@ -43,6 +44,8 @@ pub struct Pipeline {
     tracker: Option<Tracker>,
     /// For who captures. Not here while it is at work.
     tap: Option<Box<Tap>>,
+    /// For who measures. Not here while it is at work.
+    stopwatch: Option<Box<Stopwatch>>,
 }
 
 impl Pipeline {
@@ -60,6 +63,7 @@ impl Pipeline {
             reminded: Tick(0),
             tracker: None,
             tap: None,
+            stopwatch: None,
         }
     }
 
@@ -88,6 +92,25 @@ impl Pipeline {
     /// Gives the tap back.
     pub(crate) fn give_back(&mut self, tap: Box<Tap>) {
         self.tap = Some(tap);
+    }
+
+    /// The same pipeline, which measures where time goes for who asks.
+    #[must_use]
+    pub fn with_stopwatch(mut self, stopwatch: Stopwatch) -> Self {
+        self.stopwatch = Some(Box::new(stopwatch));
+        self
+    }
+
+    /// The stopwatch, if the round that begins is to be measured: it is to observe it, and to be
+    /// [put back](Self::put_back).
+    #[inline]
+    pub(crate) fn take_stopwatch(&mut self, now: Tick) -> Option<Box<Stopwatch>> {
+        self.stopwatch.take_if(|stopwatch| stopwatch.look(now))
+    }
+
+    /// Puts the stopwatch back.
+    pub(crate) fn put_back(&mut self, stopwatch: Box<Stopwatch>) {
+        self.stopwatch = Some(stopwatch);
     }
 
     /// Whether it has more to do at once, packets or not.
@@ -139,9 +162,12 @@ impl Pipeline {
             for packet in batch.packets() {
                 packet.drop(DropReason::PortDown);
             }
+            observer.enter(Stage::Egress, || batch.len());
             return egress::run(batch, io, &self.counters, observer);
         };
+        observer.enter(Stage::Parse, || batch.len());
         parse::run(batch, io, tables, id, port, &mut self.events);
+        observer.enter(Stage::Decap, || undecided(batch));
         let is_told = decap::run(batch, io, tables, port);
         if let Some(tracker) = &mut self.tracker {
             if is_told {
@@ -156,6 +182,7 @@ impl Pipeline {
                     (&mut self.events, &self.counters),
                 );
             }
+            observer.enter(Stage::Fragments, || undecided(batch));
             flow::fragments(batch, io, tracker, now);
         }
         if decide(
@@ -166,7 +193,9 @@ impl Pipeline {
             Some(port),
             now,
             &self.counters,
+            observer,
         ) {
+            observer.enter(Stage::Icmp, || not_sent(batch));
             hold_back(batch, tables, &mut self.hold, &mut self.events, None, now);
             icmp::run(
                 batch,
@@ -178,7 +207,9 @@ impl Pipeline {
                 &self.counters,
             );
         }
+        observer.enter(Stage::Apply, || batch.len() - not_sent(batch));
         apply::run(batch, io, tables, &mut self.outbox, &self.counters);
+        observer.enter(Stage::Egress, || batch.len());
         egress::run(batch, io, &self.counters, observer);
         self.outbox.send(io, &self.counters, observer);
         self.send_own(io, tables, observer);
@@ -290,7 +321,8 @@ impl Pipeline {
             tracker,
             ..
         } = self;
-        decide(tracker, retry, io, tables, None, now, counters);
+        decide(tracker, retry, io, tables, None, now, counters, observer);
+        observer.enter(Stage::Icmp, || not_sent(retry));
         for (packet, terms) in retry.packets().iter_mut().zip(terms.into_iter().flatten()) {
             if packet.fate == Fate::Held && now >= terms.deadline {
                 packet.drop(DropReason::NeighbourUnresolved);
@@ -298,7 +330,9 @@ impl Pipeline {
         }
         hold_back(retry, tables, hold, events, terms, now);
         icmp::run(retry, io, tables, limiter, now, own, counters);
+        observer.enter(Stage::Apply, || retry.len() - not_sent(retry));
         apply::run(retry, io, tables, outbox, counters);
+        observer.enter(Stage::Egress, || retry.len());
         egress::run(retry, io, counters, observer);
         outbox.send(io, counters, observer);
         self.send_own(io, tables, observer);
@@ -331,6 +365,7 @@ impl Pipeline {
         if own.is_empty() {
             return;
         }
+        observer.enter(Stage::Resolve, || own.len());
         resolve::run(own, tables, None);
         for packet in own.packets() {
             // Not worth waiting for; the next one will find the neighbour known.
@@ -341,7 +376,9 @@ impl Pipeline {
                 packet.drop(DropReason::NeighbourUnresolved);
             }
         }
+        observer.enter(Stage::Apply, || own.len() - not_sent(own));
         apply::run(own, io, tables, outbox, counters);
+        observer.enter(Stage::Egress, || own.len());
         egress::run(own, io, counters, observer);
         outbox.send(io, counters, observer);
     }
@@ -356,7 +393,8 @@ fn held(hold: &Hold, tracker: Option<&Tracker>) -> usize {
 /// Decides each packet's fate: as its connection's was decided, or by the routes. Returns whether any needs more than being
 /// sent.
 #[inline(always)]
-fn decide<I: PacketIo>(
+#[expect(clippy::too_many_arguments, reason = "the stages' own")]
+fn decide<I: PacketIo, O: Observe>(
     tracker: &mut Option<Tracker>,
     batch: &mut Batch,
     io: &mut I,
@@ -364,17 +402,35 @@ fn decide<I: PacketIo>(
     port: Option<&Port>,
     now: Tick,
     counters: &Counters,
+    observer: &mut O,
 ) -> bool {
     let Some(tracker) = tracker else {
+        observer.enter(Stage::Resolve, || undecided(batch));
         return resolve::run(batch, tables, port);
     };
+    observer.enter(Stage::Lookup, || undecided(batch));
     let left = flow::lookup(batch, io, tables, tracker, now, counters);
     let mut exceptional = left.exceptional;
     if left.undecided {
+        let packets = observer.enter(Stage::Resolve, || undecided(batch));
         exceptional |= resolve::run(batch, tables, port);
+        observer.enter(Stage::Connect, || packets);
         exceptional |= flow::connect(batch, io, tables, tracker, now, counters);
     }
     exceptional
+}
+
+/// How many packets' fates are to be decided.
+fn undecided(batch: &mut Batch) -> usize {
+    let packets = batch.packets().iter();
+    packets.filter(|packet| packet.is_undecided()).count()
+}
+
+/// How many packets are not to be sent.
+fn not_sent(batch: &mut Batch) -> usize {
+    let packets = batch.packets().iter();
+    let is_sent = |packet: &&Packet| matches!(packet.fate, Fate::Transmit(_));
+    packets.filter(|packet| !is_sent(packet)).count()
 }
 
 /// Lets packets wait whose next hop has no MAC address yet, and asks control for it.

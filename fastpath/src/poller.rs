@@ -11,7 +11,9 @@ use crate::io::PacketIo;
 use crate::pipeline::Pipeline;
 use crate::snapshot::Subscriber;
 use crate::stage::egress::Observe;
+use crate::stopwatch::{Both, Stage, Stopwatch};
 use crate::tables::Tables;
+use crate::tap::Tap;
 
 /// When a poller that finds no packets goes to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,14 +120,45 @@ impl<I: PacketIo> Poller<I> {
         self.io.maintain(now);
         let generation = self.tables.refresh().generation;
         self.pipeline.counters().generation.set(generation);
-        // Who captures sees every packet of a round; nobody pays for it otherwise.
-        if let Some(mut tap) = self.pipeline.take_tap(now, generation) {
-            let received = self.observed_round(batch, now, &mut *tap);
-            self.pipeline.give_back(tap);
-            received
-        } else {
+        // Who captures or measures sees every packet of a round; nobody pays for it otherwise.
+        let tap = self.pipeline.take_tap(now, generation);
+        let stopwatch = self.pipeline.take_stopwatch(now);
+        let received = if tap.is_none() && stopwatch.is_none() {
             self.observed_round(batch, now, &mut ())
+        } else {
+            self.watched_round(batch, now, tap, stopwatch)
+        };
+        if self.pipeline.take_pending() {
+            (self.notify.0)();
         }
+        received
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn watched_round(
+        &mut self,
+        batch: &mut Batch,
+        now: Tick,
+        mut tap: Option<Box<Tap>>,
+        mut stopwatch: Option<Box<Stopwatch>>,
+    ) -> usize {
+        let received = match (tap.as_deref_mut(), stopwatch.as_deref_mut()) {
+            (Some(tap), Some(stopwatch)) => {
+                self.observed_round(batch, now, &mut Both(tap, stopwatch))
+            }
+            (Some(tap), None) => self.observed_round(batch, now, tap),
+            (None, Some(stopwatch)) => self.observed_round(batch, now, stopwatch),
+            (None, None) => self.observed_round(batch, now, &mut ()),
+        };
+        if let Some(mut stopwatch) = stopwatch {
+            stopwatch.finish();
+            self.pipeline.put_back(stopwatch);
+        }
+        if let Some(tap) = tap {
+            self.pipeline.give_back(tap);
+        }
+        received
     }
 
     fn observed_round<O: Observe>(
@@ -135,6 +168,7 @@ impl<I: PacketIo> Poller<I> {
         observer: &mut O,
     ) -> usize {
         let tables = self.tables.current();
+        observer.enter(Stage::Timers, || 0);
         // Before what comes in now, so that packets that waited stay in front of those that did not have to.
         self.pipeline
             .run_timers(&mut self.io, tables, now, observer);
@@ -142,6 +176,7 @@ impl<I: PacketIo> Poller<I> {
         let queues = self.io.rx_queues();
         let first = self.pipeline.counters().rounds.get() as usize % queues.max(1);
         for queue in (first..queues).chain(0..first) {
+            observer.enter(Stage::Recv, || 0);
             let Some(port) = self.io.recv(queue, batch) else {
                 continue;
             };
@@ -152,11 +187,9 @@ impl<I: PacketIo> Poller<I> {
             self.pipeline
                 .run(batch, &mut self.io, tables, port, now, observer);
         }
+        observer.enter(Stage::Flush, || received);
         self.io.flush();
         self.pipeline.counters().rounds.add(1);
-        if self.pipeline.take_pending() {
-            (self.notify.0)();
-        }
         received
     }
 }

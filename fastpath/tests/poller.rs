@@ -17,6 +17,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::snapshot::Publisher;
+use fastpath::stopwatch::{Stage, Stopwatch, Until};
 use fastpath::tables::{Adjacency, NextHop, Tables, Unresolved, Way};
 use flowtable::Tick;
 use flowtable::lpm::{NextHopId, Prefix4, Rib4};
@@ -359,6 +360,160 @@ fn who_captures_gets_copies_of_what_comes_in_goes_out_and_is_dropped() {
     );
     assert_eq!(round(None, &spoofed, 7), []);
     assert!(poller.pipeline.counters().is_balanced());
+}
+
+#[test]
+fn control_is_woken_when_copies_fill_their_ring() {
+    use fastpath::tap::{Switch, Tap, Wanted};
+
+    let mut publisher = Publisher::new(tables(1, true));
+    let woken = Arc::new(AtomicBool::new(false));
+    let mut poller = poller(&mut publisher, 64);
+    poller.notify = Notify(Arc::new({
+        let woken = Arc::clone(&woken);
+        move || woken.store(true, Ordering::Relaxed)
+    }));
+    let switch = Arc::new(Switch::default());
+    switch.set(Some(Wanted {
+        drops_only: false,
+        port: Some(POD),
+    }));
+    let tap = Tap::new(
+        Arc::new(ArrayQueue::new(4)),
+        switch,
+        Arc::clone(poller.pipeline.counters()),
+    );
+    poller.pipeline = poller.pipeline.with_tap(tap);
+    let mut batch = Batch::default();
+    for expected in [false, true] {
+        assert!(poller.io.inject(POD, &datagram(POD_ADDR, 1)));
+        poller.round(&mut batch, Tick(1));
+        assert_eq!(woken.load(Ordering::Relaxed), expected);
+    }
+}
+
+/// Calls and packets of each stage that had any, in order.
+fn measured(counters: &Counters) -> Vec<(&'static str, u64, u64)> {
+    let stages = Stage::ALL.iter().zip(&counters.measured.stages);
+    stages
+        .map(|(stage, it)| (stage.name(), it.calls.get(), it.packets.get()))
+        .filter(|(_, calls, _)| *calls > 0)
+        .collect()
+}
+
+#[test]
+fn stages_are_measured_until_the_time_that_was_said_and_no_longer() {
+    let mut publisher = Publisher::new(tables(1, true));
+    let mut poller = poller(&mut publisher, 64);
+    let (until, counters) = (
+        Arc::new(Until::default()),
+        Arc::clone(poller.pipeline.counters()),
+    );
+    let stopwatch = Stopwatch::new(Arc::clone(&until), Arc::clone(&counters));
+    poller.pipeline = poller.pipeline.with_stopwatch(stopwatch);
+    let mut batch = Batch::default();
+    let mut round = |packets: &[Vec<u8>], at| {
+        for packet in packets {
+            assert!(poller.io.inject(POD, packet));
+        }
+        poller.round(&mut batch, Tick(at));
+        poller.io.take_sent(UPLINK, source_port)
+    };
+    let good = datagram(POD_ADDR, 1);
+    let mut broken = good.clone();
+    broken[24] ^= 1;
+    assert_eq!(round(std::slice::from_ref(&good), 1), [1]);
+    assert_eq!(measured(&counters), []);
+    until.extend(Tick(10));
+    until.extend(Tick(5));
+    assert_eq!(round(&[good.clone(), broken, good.clone()], 9), [1, 1]);
+    // Three queues are looked at, of which one has packets; one of them is dropped at once.
+    let expected = [
+        ("recv", 3, 3),
+        ("parse", 1, 3),
+        ("decap", 1, 2),
+        ("resolve", 1, 2),
+        ("apply", 1, 2),
+        ("egress", 1, 3),
+        ("flush", 1, 3),
+        ("timers", 1, 0),
+    ];
+    assert_eq!(measured(&counters), expected);
+    let took: u64 = counters
+        .measured
+        .stages
+        .iter()
+        .map(|it| it.nanoseconds.get())
+        .sum();
+    assert!(took > 0);
+    assert_eq!(counters.measured.empty.get(), 0);
+    // A round without packets says nothing of stages, and when the time is over nothing is measured.
+    assert_eq!(round(&[], 9), []);
+    assert_eq!(round(&[good], 10), [1]);
+    assert_eq!(measured(&counters), expected);
+    assert!(counters.is_balanced());
+}
+
+#[test]
+fn packets_that_waited_and_errors_are_in_the_stages_that_they_pass() {
+    let mut publisher = Publisher::new(tables(1, false));
+    let mut poller = poller(&mut publisher, 64);
+    let (until, counters) = (
+        Arc::new(Until::default()),
+        Arc::clone(poller.pipeline.counters()),
+    );
+    until.extend(Tick(10));
+    let stopwatch = Stopwatch::new(until, Arc::clone(&counters));
+    poller.pipeline = poller.pipeline.with_stopwatch(stopwatch);
+    let mut batch = Batch::default();
+    assert!(poller.io.inject(POD, &datagram(POD_ADDR, 1)));
+    poller.round(&mut batch, Tick(1));
+    publisher.publish(tables(2, true));
+    poller.round(&mut batch, Tick(2));
+    assert_eq!(poller.io.take_sent(UPLINK, source_port), [1]);
+    let expected = [
+        ("recv", 6, 1),
+        ("parse", 1, 1),
+        ("decap", 1, 1),
+        ("resolve", 2, 2),
+        ("icmp", 2, 1),
+        ("apply", 2, 1),
+        ("egress", 2, 2),
+        ("flush", 2, 1),
+        ("timers", 2, 0),
+    ];
+    assert_eq!(measured(&counters), expected);
+}
+
+#[test]
+fn who_captures_and_who_measures_see_the_same_packets() {
+    use fastpath::tap::{Switch, Tap, Wanted};
+
+    let mut publisher = Publisher::new(tables(1, true));
+    let mut poller = poller(&mut publisher, 64);
+    let counters = Arc::clone(poller.pipeline.counters());
+    let (ring, switch) = (Arc::new(ArrayQueue::new(64)), Arc::new(Switch::default()));
+    switch.set(Some(Wanted {
+        drops_only: false,
+        port: None,
+    }));
+    let until = Arc::new(Until::default());
+    until.extend(Tick(2));
+    let tap = Tap::new(Arc::clone(&ring), switch, Arc::clone(&counters));
+    let stopwatch = Stopwatch::new(until, Arc::clone(&counters));
+    poller.pipeline = poller.pipeline.with_tap(tap).with_stopwatch(stopwatch);
+    let mut batch = Batch::default();
+    for at in 1..=2 {
+        assert!(poller.io.inject(POD, &datagram(POD_ADDR, 1)));
+        poller.round(&mut batch, Tick(at));
+    }
+    assert_eq!(ring.len(), 4, "as they came in and went out");
+    let parsed = measured(&counters)[1];
+    assert_eq!(
+        parsed,
+        ("parse", 1, 1),
+        "the second came when time was over"
+    );
 }
 
 #[test]

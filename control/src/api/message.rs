@@ -48,6 +48,8 @@ pub enum Method {
     Observe(ObserveParams),
     /// [`Captured`](super::report::Captured).
     Capture(CaptureParams),
+    /// [`Perf`](super::report::Perf).
+    Perf(PerfParams),
 }
 
 /// Which endpoint.
@@ -178,6 +180,16 @@ pub struct CaptureParams {
     /// Only those that are meant by this [`Filter`](crate::flows::Filter).
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
+}
+
+/// For how long pollers are to measure where their time goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerfParams {
+    /// From now on, in milliseconds; maximum [`MAX_MEASURED`](super::MAX_MEASURED). With 0 what was measured is only read. Who asked for longer
+    /// before gets it.
+    #[serde(default)]
+    pub milliseconds: u64,
 }
 
 /// Why there is no result.
@@ -328,8 +340,9 @@ impl Method {
                     .map(Self::Capture)
                     .map_err(bad);
             }
+            "perf" => return serde_json::from_value(given).map(Self::Perf).map_err(bad),
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe, capture";
+                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe, capture, perf";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }
@@ -425,6 +438,7 @@ mod tests {
                 drops: true,
                 filter: Some("udp".to_owned()),
             }),
+            Method::Perf(PerfParams { milliseconds: 500 }),
         ] {
             let request = Request { id: 9, method };
             let line = request.to_line();

@@ -28,9 +28,11 @@ pub use bind::{BindError, Bound, Purpose};
 pub use client::{Client, ClientError};
 pub use message::{
     ApiError, CaptureParams, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method,
-    ObserveParams, PageParams, Request, Response, RoutesParams,
+    ObserveParams, PageParams, PerfParams, Request, Response, RoutesParams,
 };
 pub use server::{Limits, Server, Ticket};
+
+use std::time::Duration;
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -49,3 +51,6 @@ pub const MAX_FLOWS: usize = 4096;
 
 /// The most records of one answer.
 pub const MAX_RECORDS: usize = 1000;
+
+/// The longest that pollers measure without being asked again.
+pub const MAX_MEASURED: Duration = Duration::from_secs(3);

@@ -10,11 +10,13 @@ mod captured;
 mod changes;
 mod flows;
 mod observed;
+mod perf;
 
 pub use captured::{Captured, CapturedPacket, Moment};
 pub use changes::Changes;
 pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
 pub use observed::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
+pub use perf::{Perf, PollerPerf, StagePerf};
 
 pub use crate::compile::RouteView as Route;
 

@@ -15,6 +15,7 @@ mod man;
 mod node;
 mod observe;
 pub(crate) mod output;
+mod perf;
 mod policy;
 mod ports;
 mod replay;
@@ -113,6 +114,8 @@ pub enum Command {
     Observe(observe::Args),
     /// Write packets to a file for Wireshark, those that are dropped with the reason.
     Capture(capture::Args),
+    /// Measure where a packet's time goes, stage by stage.
+    Perf(perf::Args),
     /// Explain a reason for drops.
     Explain(explain::Args),
     /// Take away what a stopped daemon leaves on purpose: closed pods, the host's port.
@@ -171,6 +174,7 @@ impl Cli {
             Command::Flows(args) => flows::run(args, &self),
             Command::Observe(args) => observe::run(args, &self),
             Command::Capture(args) => capture::run(args, &self),
+            Command::Perf(args) => perf::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(&self),
             Command::Node(args) => node::run(args, &self),

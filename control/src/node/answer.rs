@@ -60,6 +60,7 @@ impl Node {
             }
             Method::Observe(params) => self.observed(params),
             Method::Capture(params) => self.captured(params),
+            Method::Perf(params) => self.perf(params).and_then(|perf| value(&perf)),
         };
         Response {
             id: Some(request.id),
@@ -240,9 +241,13 @@ impl Node {
         problems
     }
 
-    fn poller_reports(&self) -> Vec<Poller> {
+    /// The core of each poller, if it has one; without end.
+    pub(super) fn cores(&self) -> impl Iterator<Item = Option<u16>> {
         let cores = self.config.cores.iter().map(|core| Some(core.value));
-        let cores = cores.chain(std::iter::repeat(None));
+        cores.chain(std::iter::repeat(None))
+    }
+
+    fn poller_reports(&self) -> Vec<Poller> {
         let report =
             |(counters, core): (&std::sync::Arc<fastpath::counters::Counters>, _)| Poller {
                 core,
@@ -256,7 +261,11 @@ impl Node {
                 busy_nanoseconds: counters.busy.get(),
                 idle_nanoseconds: counters.idle.get(),
             };
-        self.pollers.counters().zip(cores).map(report).collect()
+        self.pollers
+            .counters()
+            .zip(self.cores())
+            .map(report)
+            .collect()
     }
 
     fn port_reports(&self) -> Vec<Port> {

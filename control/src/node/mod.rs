@@ -27,6 +27,7 @@ mod leftovers;
 mod lingering;
 mod neighbours;
 mod observe;
+mod perf;
 mod pollers;
 mod ports;
 mod rules;

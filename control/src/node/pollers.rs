@@ -14,6 +14,7 @@ use fastpath::pipeline::Pipeline;
 use fastpath::poller::{Notify, PollMode, Poller};
 use fastpath::record::{Record, Records};
 use fastpath::snapshot::Publisher;
+use fastpath::stopwatch::{Stopwatch, Until};
 use fastpath::tables::Tables;
 use fastpath::tap::{Copied, Switch, Tap, Wanted};
 use flowtable::Tick;
@@ -40,6 +41,8 @@ pub(super) struct Pollers {
     observed: Arc<AtomicBool>,
     /// What packets pollers copy.
     switch: Arc<Switch>,
+    /// Until when pollers measure.
+    measured: Arc<Until>,
     /// When they were started: where their clocks begin, some milliseconds more or less.
     started: Option<Instant>,
 }
@@ -71,6 +74,7 @@ pub(super) fn plan(
     let stop = Arc::new(AtomicBool::new(false));
     let observed = Arc::new(AtomicBool::new(false));
     let switch = Arc::new(Switch::default());
+    let measured = Arc::new(Until::default());
     let mode = match config.poll_mode {
         daemon::PollMode::Adaptive => PollMode::DEFAULT,
         daemon::PollMode::Busy => PollMode::Busy,
@@ -102,7 +106,8 @@ pub(super) fn plan(
                 Arc::clone(&copies),
                 Arc::clone(&switch),
                 Arc::clone(&counters),
-            ));
+            ))
+            .with_stopwatch(Stopwatch::new(Arc::clone(&measured), Arc::clone(&counters)));
         let notify = {
             let wake = Arc::clone(wake);
             // Only a counter at its limit refuses, and then control is awake.
@@ -137,6 +142,7 @@ pub(super) fn plan(
         stop,
         observed,
         switch,
+        measured,
         started: None,
     };
     Ok((pollers, planned))
@@ -237,6 +243,11 @@ impl Pollers {
     /// Has pollers copy these packets, or none.
     pub(super) fn set_captured(&self, wanted: Option<Wanted>) {
         self.switch.set(wanted);
+    }
+
+    /// Has pollers measure where their time goes, until then at least.
+    pub(super) fn measure_until(&self, until: Tick) {
+        self.measured.extend(until);
     }
 
     /// What pollers copied since the last call; of one poller what was there at the beginning of the call, so that it has an end.

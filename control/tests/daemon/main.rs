@@ -17,6 +17,7 @@ mod kernel_state;
 mod lab;
 mod observe;
 mod packet;
+mod perf;
 mod pods;
 mod process;
 mod reload;

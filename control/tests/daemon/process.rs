@@ -116,6 +116,11 @@ impl Daemon {
         }
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     /// `caracal COMMAND` for it.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));

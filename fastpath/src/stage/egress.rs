@@ -6,11 +6,12 @@ use crate::frame::Frame;
 use crate::io::PacketIo;
 use crate::port::PortId;
 use crate::reason::DropReason;
+use crate::stopwatch::Stage;
 
-/// Sees each packet's fate as it is sealed. Replay writes its verdicts with it, who captures copies packets ([`Tap`](crate::tap::Tap)); pollers
-/// use `()` otherwise.
+/// Sees each packet's fate as it is sealed, and batches as they go from stage to stage. Replay writes its verdicts with it, who captures copies
+/// packets ([`Tap`](crate::tap::Tap)), who measures takes times ([`Stopwatch`](crate::stopwatch::Stopwatch)); pollers use `()` otherwise.
 pub trait Observe {
-    /// Whether it does anything.
+    /// Whether it looks at packets and their fates.
     const WATCHES: bool = true;
 
     /// A batch came in by a port. Nothing is known of its packets yet.
@@ -24,6 +25,12 @@ pub trait Observe {
     /// A later fragment of a packet was sent by a port.
     #[inline(always)]
     fn sent(&mut self, _port: PortId) {}
+
+    /// What follows is a stage's, which has so many packets before it. Returns how many; 0 if that is nothing to it.
+    #[inline(always)]
+    fn enter(&mut self, _stage: Stage, _packets: impl FnOnce() -> usize) -> usize {
+        0
+    }
 
     /// The packet as it leaves the pipeline. Its frame is gone.
     fn fate(&mut self, packet: &Packet);
