@@ -104,6 +104,9 @@ pub struct FlowsParams {
     /// The largest of the part by this, the largest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<FlowsBy>,
+    /// Only those of which a packet came within the last so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<u64>,
     /// Count by state, protocol and endpoint, too.
     #[serde(default)]
     pub counts: bool,
@@ -419,6 +422,7 @@ mod tests {
                 from: 7,
                 limit: Some(3),
                 top: Some(FlowsBy::Packets),
+                active: Some(2),
                 counts: true,
             }),
             Method::FlushFlows(FlushParams {

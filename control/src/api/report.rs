@@ -145,6 +145,9 @@ pub struct Poller {
     pub core: Option<u16>,
     /// Generation of the tables that it uses.
     pub generation: u64,
+    /// Packets that came in.
+    #[serde(default)]
+    pub rx_packets: u64,
     /// Rounds of its loop.
     pub rounds: u64,
     /// Times that it went to sleep.

@@ -23,6 +23,7 @@ mod routes;
 mod run;
 mod status;
 pub(crate) mod table;
+mod top;
 mod trace;
 mod validate;
 mod version;
@@ -114,6 +115,8 @@ pub enum Command {
     Observe(observe::Args),
     /// Write packets to a file for Wireshark, those that are dropped with the reason.
     Capture(capture::Args),
+    /// Show what happens now: cores, ports, the fastest connections, drops; again each second.
+    Top(top::Args),
     /// Measure where a packet's time goes, stage by stage.
     Perf(perf::Args),
     /// Explain a reason for drops.
@@ -174,6 +177,7 @@ impl Cli {
             Command::Flows(args) => flows::run(args, &self),
             Command::Observe(args) => observe::run(args, &self),
             Command::Capture(args) => capture::run(args, &self),
+            Command::Top(args) => top::run(args, &self),
             Command::Perf(args) => perf::run(args, &self),
             Command::Explain(args) => explain::run(args, &self),
             Command::Cleanup => cleanup::run(&self),

@@ -4,6 +4,7 @@
 //! on two pages; which page ends where depends on how full the lines are.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use fastpath::batch::PeerId;
 use fastpath::connections::{Connection, Connections, Direction, Origin, Removal};
@@ -67,7 +68,11 @@ impl Pages<'_> {
         let is_full = |rows: &Shown| {
             limit == MAX_FLOWS && rows.by.is_none() && rows.rows.len() + STEP * 64 > limit
         };
+        let active = params.active.map(Duration::from_secs);
         let (busy, next) = self.walk(params.from, &mut rows, is_full, |rows, one, _| {
+            if active.is_some_and(|active| one.idle > active) {
+                return;
+            }
             matched += 1;
             rows.push(one);
             if let Some(counts) = &mut counts {

@@ -219,6 +219,7 @@ pub(super) const METRICS: &[Metric] = &[
         .labelled(&[("protocol", "=tcp")]),
     gauge("nat_ports", "status.connections.nat_ports.udp", "").labelled(&[("protocol", "=udp")]),
     // Pollers.
+    counter("poller_rx_packets", "status.pollers[].rx_packets", "Packets that a poller received.").labelled(POLLER),
     counter("poller_rounds", "status.pollers[].rounds", "Rounds of a poller's loop; one that stands is stalled.").labelled(POLLER),
     counter("poller_sleeps", "status.pollers[].sleeps", "Times that a poller went to sleep.").labelled(POLLER),
     counter("poller_busy", "status.pollers[].busy_nanoseconds", "Time of rounds in which packets came in.")

@@ -252,6 +252,7 @@ impl Node {
             |(counters, core): (&std::sync::Arc<fastpath::counters::Counters>, _)| Poller {
                 core,
                 generation: counters.generation.get(),
+                rx_packets: counters.rx.get(),
                 rounds: counters.rounds.get(),
                 sleeps: counters.sleeps.get(),
                 events_lost: counters.events_lost.get(),

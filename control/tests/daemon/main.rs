@@ -25,5 +25,6 @@ mod scale;
 mod spray;
 mod stderr;
 mod telemetry;
+mod top;
 mod traffic;
 mod two_pollers;

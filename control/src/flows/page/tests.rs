@@ -282,6 +282,46 @@ fn a_row_says_what_is_known_and_no_more() {
 }
 
 #[test]
+fn what_came_to_rest_is_not_active() {
+    let connections = tables(1 << 10);
+    insert(&connections, 1, 17, 100);
+    insert(&connections, 2, 17, 100);
+    let pages = Pages {
+        now: Tick(5_000_000_000),
+        ..pages(&connections, None)
+    };
+    let mut last = None;
+    pages.connections.visit(
+        0..pages.connections.lines(),
+        pages.timeouts,
+        pages.now,
+        |one, flow| {
+            if one.src == "0.0.0.2".parse::<std::net::IpAddr>().unwrap() {
+                last = Some(flow);
+            }
+        },
+    );
+    connections
+        .v4
+        .table
+        .touch(last.unwrap(), Tick(4_000_000_000), 100);
+    let matched = |active| {
+        let params = FlowsParams {
+            active,
+            ..FlowsParams::default()
+        };
+        all(&pages, &params)
+            .iter()
+            .map(|page| page.matched)
+            .sum::<u64>()
+    };
+    assert_eq!(matched(None), 2);
+    assert_eq!(matched(Some(6)), 2);
+    assert_eq!(matched(Some(2)), 1);
+    assert_eq!(matched(Some(0)), 0);
+}
+
+#[test]
 fn flushing_removes_what_is_meant_and_counts_it_down() {
     let connections = tables(1 << 18);
     for n in 0..40_000 {
