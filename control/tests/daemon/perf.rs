@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use control::api::{Client, Method, PerfParams};
 use serde_json::Value;
 
 use crate::lab::{Lab, OUTSIDE4, addr};
@@ -21,6 +22,13 @@ fn stage(perf: &Value, name: &str, member: &str) -> u64 {
         .sum()
 }
 
+/// What the daemon has counted so far, without having it measure.
+fn counted(daemon: &Daemon) -> Value {
+    let mut client = Client::connect(daemon.socket(), PATIENCE).expect("a daemon");
+    let method = Method::Perf(PerfParams::default());
+    client.call(method).expect("an answer")
+}
+
 #[test]
 fn every_packet_is_counted_in_the_stages_that_it_passes() {
     let Some(mut lab) = Lab::new("perf::every_packet_is_counted_in_the_stages_that_it_passes")
@@ -36,11 +44,16 @@ fn every_packet_is_counted_in_the_stages_that_it_passes() {
     let rx = |daemon: &Daemon| daemon.state()["accounting"]["rx"].as_u64().expect("rx");
     let before = rx(&daemon);
     let measuring = daemon
-        .command(&["perf", "--for", "3s", "-o", "json"])
+        .command(&["perf", "--for", "5s", "-o", "json"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("caracal");
-    std::thread::sleep(Duration::from_millis(500));
+    // A poller that measures has found out what its clock takes.
+    let deadline = Instant::now() + PATIENCE;
+    while counted(&daemon)["pollers"][0]["clock_nanoseconds"] == 0 {
+        assert!(Instant::now() < deadline, "it measures");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let begun = rx(&daemon);
     let stream = Stream::start(
         &pod.netns,
@@ -57,7 +70,7 @@ fn every_packet_is_counted_in_the_stages_that_it_passes() {
     let perf: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(perf["schema"], "caracal.perf/v1");
     let seconds = perf["seconds"].as_f64().expect("seconds");
-    assert!(seconds >= 3.0, "{seconds}");
+    assert!(seconds >= 5.0, "{seconds}");
 
     let packets = |name| stage(&perf, name, "packets");
     let received = packets("recv");
@@ -124,13 +137,7 @@ fn measuring_ends_when_whoever_asked_has_died() {
         outside.addr(),
         Duration::from_millis(2),
     );
-    // By the daemon's own count, without having it measure.
-    let parsed = |daemon: &Daemon| {
-        let mut client =
-            control::api::Client::connect(daemon.socket(), PATIENCE).expect("a daemon");
-        let method = control::api::Method::Perf(control::api::PerfParams::default());
-        stage(&client.call(method).expect("an answer"), "parse", "packets")
-    };
+    let parsed = |daemon: &Daemon| stage(&counted(daemon), "parse", "packets");
     let deadline = Instant::now() + PATIENCE;
     while parsed(&daemon) == 0 {
         assert!(Instant::now() < deadline, "it is measured");
