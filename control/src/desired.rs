@@ -98,6 +98,14 @@ impl Node {
         let v6 = self.v6.map(|net| IpAddr::V6(net.addr()));
         v4.into_iter().chain(v6)
     }
+
+    /// The same, and those of its tunnel devices.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let tunnels = [self.ipip_tunnel_v4, self.vxlan_tunnel_v4];
+        let tunnels = tunnels.into_iter().flatten().map(IpAddr::V4);
+        let tunnel_v6 = self.vxlan_tunnel_v6.map(IpAddr::V6);
+        self.addresses().chain(tunnels).chain(tunnel_v6)
+    }
 }
 
 /// An Ethernet address.
@@ -348,6 +356,32 @@ pub struct Endpoint {
     pub allowed_spoofed_prefixes: Vec<IpNet>,
     /// Names of its profiles, in order.
     pub profiles: Vec<String>,
+}
+
+/// What an endpoint is told by from another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointIdentity {
+    id: EndpointId,
+    ipv4_nets: Vec<Ipv4Net>,
+    ipv6_nets: Vec<Ipv6Net>,
+}
+
+impl Endpoint {
+    /// What it is told by: one with another name or other addresses is another one, and has no part in connections of the one
+    /// before.
+    pub fn identity(&self) -> EndpointIdentity {
+        EndpointIdentity {
+            id: self.id.clone(),
+            ipv4_nets: self.ipv4_nets.clone(),
+            ipv6_nets: self.ipv6_nets.clone(),
+        }
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.ipv4_nets.iter().map(|net| IpAddr::V4(net.addr()));
+        v4.chain(self.ipv6_nets.iter().map(|net| IpAddr::V6(net.addr())))
+    }
 }
 
 /// A workload endpoint's name.

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use fastpath::port::PortId;
-use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::ports::PortSpec;
-use crate::desired::{Endpoint, EndpointId};
+use crate::desired::{Endpoint, EndpointIdentity};
 
 /// The endpoint behind each port, and since which generation. An endpoint that is deleted and made again, moves to another
 /// interface or gets other addresses is another one: connections of the one before must not reach it.
@@ -20,9 +19,7 @@ pub(super) struct Incarnations {
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     ifindex: u32,
-    id: EndpointId,
-    ipv4_nets: Vec<Ipv4Net>,
-    ipv6_nets: Vec<Ipv6Net>,
+    endpoint: EndpointIdentity,
 }
 
 impl Incarnations {
@@ -36,9 +33,7 @@ impl Incarnations {
         for (port, spec, endpoint) in pods {
             let now = Identity {
                 ifindex: spec.ifindex,
-                id: endpoint.id.clone(),
-                ipv4_nets: endpoint.ipv4_nets.clone(),
-                ipv6_nets: endpoint.ipv6_nets.clone(),
+                endpoint: endpoint.identity(),
             };
             let since = match before.remove(&port) {
                 Some((identity, since)) if identity == now => since,
@@ -71,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::compile::PortRole;
+    use crate::desired::EndpointId;
 
     fn endpoint(name: &str, addr: &str) -> Endpoint {
         Endpoint {

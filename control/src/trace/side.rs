@@ -28,7 +28,7 @@ pub(super) fn side<'c>(
     v4: Option<bool>,
 ) -> Result<Side<'c>, String> {
     let endpoints = &compiler.desired().endpoints;
-    let has = |endpoint: &&Endpoint, address: IpAddr| addresses(endpoint).any(|it| it == address);
+    let has = |endpoint: &&Endpoint, address: IpAddr| endpoint.addresses().any(|it| it == address);
     if let Ok(address) = name.parse::<IpAddr>() {
         if v4.is_some_and(|v4| v4 != address.is_ipv4()) {
             return Err(format!("{name} and the other end are of two families"));
@@ -47,7 +47,7 @@ pub(super) fn side<'c>(
         });
     }
     let endpoint = find(compiler, name)?;
-    let address = addresses(endpoint).find(of_family).ok_or_else(none)?;
+    let address = endpoint.addresses().find(of_family).ok_or_else(none)?;
     Ok(Side {
         endpoint: Some(endpoint),
         address,
@@ -102,9 +102,4 @@ pub fn find<'c>(compiler: &'c Compiler, name: &str) -> Result<&'c Endpoint, Stri
             "`{name}` is several endpoints: say namespace/{name}"
         )),
     }
-}
-
-fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
-    let v4 = endpoint.ipv4_nets.iter().map(|net| IpAddr::V4(net.addr()));
-    v4.chain(endpoint.ipv6_nets.iter().map(|net| IpAddr::V6(net.addr())))
 }
