@@ -39,6 +39,12 @@ pub struct Status {
     pub pollers: Vec<Poller>,
     /// `closed` or `open`: what happens to pods' packets without a daemon.
     pub fail_mode: String,
+    /// Whether connections are judged again when tables change (`reevaluateEstablished`).
+    #[serde(default)]
+    pub reevaluate_established: bool,
+    /// `enforced`, `forwarded-only` or `refuse` (`hostEndpoints`).
+    #[serde(default)]
+    pub host_endpoints: String,
     /// Memory set aside for packets, in bytes.
     pub packet_memory_bytes: u64,
     /// The resources' files, or what Felix says.
@@ -271,6 +277,9 @@ pub struct Port {
     pub mtu: u16,
     /// MAC address of the interface.
     pub mac: String,
+    /// Addresses of an uplink; none of others.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Whether the interface is up.
     pub up: bool,
     /// Whether partial transport checksums are completed in software.

@@ -24,6 +24,13 @@ impl HostEndpoints {
         ("refuse", Self::Refuse),
     ];
 
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        let mut words = Self::WORDS.iter();
+        let found = words.find(|(_, how)| *how == self);
+        found.map_or("", |(word, _)| word)
+    }
+
     pub(super) fn errors(self, cluster: &Cluster, node: &str) -> Vec<Diagnostic> {
         let refused = |endpoint: &HostEndpoint| {
             Diagnostic::error("a host endpoint of this node, and `hostEndpoints: refuse`: its policy would not be enforced")

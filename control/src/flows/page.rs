@@ -4,6 +4,7 @@
 //! on two pages; which page ends where depends on how full the lines are.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fastpath::batch::PeerId;
@@ -27,7 +28,7 @@ const ENTRIES: usize = 1 << 16;
 const LINES: usize = 1 << 15;
 
 /// The state of what policy denied: no connection.
-const DENIED: &str = "DENIED";
+pub(crate) const DENIED: &str = "DENIED";
 
 /// What numbers in connections stand for.
 pub(crate) trait Names {
@@ -35,6 +36,8 @@ pub(crate) trait Names {
     fn port(&self, id: PortId) -> Option<Cow<'_, str>>;
     /// The endpoint behind a port, as `namespace/name`.
     fn endpoint(&self, id: PortId) -> Option<Cow<'_, str>>;
+    /// Whether the host itself sends from an address by a port, not one that it forwards for.
+    fn is_hosts(&self, id: PortId, address: IpAddr) -> bool;
     /// A node.
     fn node(&self, id: PeerId) -> Option<Cow<'_, str>>;
 }
@@ -256,6 +259,9 @@ fn flow(one: &Connection, names: &dyn Names) -> Flow {
         dst: one.dst,
         dst_port: port(one.dport),
         icmp_id: identifier(one.sport),
+        // A query's type stands in a byte of what stands for the other end's port.
+        icmp_type: identifier(one.dport).map(|port| port as u8),
+        from_host: matches!(one.original.origin, Origin::Port(id) if names.is_hosts(id, one.src)),
         snat: one.snat.map(|(addr, to)| Translation {
             addr,
             port: port(to),

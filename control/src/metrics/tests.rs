@@ -17,6 +17,7 @@ use crate::api::report::{Changes, Drops, Felix, Part, Status};
 /// Numbers of the JSON that are no metric, and why.
 const NO_METRICS: &[(&str, &str)] = &[
     ("status.pid", "names, and measures nothing"),
+    ("status.reevaluate_established", "a setting"),
     ("status.ports[].id", "names, and measures nothing"),
     ("status.ports[].queues", "does not change"),
     ("status.ports[].mtu", "does not change"),

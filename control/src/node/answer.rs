@@ -21,7 +21,7 @@ use crate::api::report::{
 use crate::api::{
     ApiError, ErrorCode, MAX_PAGE, Method, PageParams, Request, Response, RoutesParams,
 };
-use crate::compile::{PortRole, PortSpec};
+use crate::compile::{KernelView, PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
 use crate::netlink::Link;
@@ -117,6 +117,8 @@ impl Node {
                 FailMode::Open => "open",
             }
             .to_owned(),
+            reevaluate_established: self.config.reevaluate_established,
+            host_endpoints: self.config.host_endpoints.word().to_owned(),
             packet_memory_bytes: self.packet_memory,
             datastore: Datastore {
                 path: self.source.path(&self.config),
@@ -299,6 +301,10 @@ impl Node {
             queues: served.queues,
             mtu: spec.mtu,
             mac: spec.mac.to_string(),
+            addresses: match spec.role {
+                PortRole::Uplink => KernelView::addresses(&self.mirror, served.ifindex),
+                PortRole::Pod | PortRole::Host(_) => Vec::new(),
+            },
             up: self.mirror.link(served.ifindex).is_some_and(Link::is_up),
             software_checksums: spec.partial_checksums,
             rx_packets: tally.rx_packets,

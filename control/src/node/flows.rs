@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use fastpath::batch::PeerId;
 use fastpath::port::PortId;
+use fastpath::tables::{Tables, Way};
 
 use super::Node;
 use crate::api::report::{Flows, Flushed};
 use crate::api::{ApiError, ErrorCode, FlowsParams, FlushParams};
-use crate::compile::Compiler;
+use crate::compile::{Compiler, PortRole};
 use crate::flows::Filter;
 use crate::flows::page::{Names, Pages};
 
@@ -17,7 +19,7 @@ impl Node {
     /// Lists connections.
     pub(super) fn flows(&self, params: &FlowsParams) -> Result<Flows, ApiError> {
         let filter = self.filter(params.filter.as_deref())?;
-        let names = NodeNames::new(&self.compiler);
+        let names = NodeNames::new(&self.compiler, self.publisher.latest());
         self.pages(filter.as_ref(), |pages| pages.list(params, &names))
     }
 
@@ -98,12 +100,13 @@ impl Node {
 /// The names that the node's numbers stand for.
 struct NodeNames<'a> {
     compiler: &'a Compiler,
+    tables: &'a Tables,
     /// Endpoints by interface.
     endpoints: BTreeMap<&'a str, String>,
 }
 
 impl<'a> NodeNames<'a> {
-    fn new(compiler: &'a Compiler) -> Self {
+    fn new(compiler: &'a Compiler, tables: &'a Tables) -> Self {
         let endpoints = compiler.desired().endpoints.iter();
         let named = endpoints.map(|endpoint| {
             let name = format!("{}/{}", endpoint.id.namespace, endpoint.workload);
@@ -111,6 +114,7 @@ impl<'a> NodeNames<'a> {
         });
         Self {
             compiler,
+            tables,
             endpoints: named.collect(),
         }
     }
@@ -129,6 +133,16 @@ impl Names for NodeNames<'_> {
         self.endpoints
             .get(spec.name.as_str())
             .map(|name| name.as_str().into())
+    }
+
+    fn is_hosts(&self, id: PortId, address: IpAddr) -> bool {
+        let spec = self.compiler.ports().get(id);
+        let hop = self.tables.next_hop(match address {
+            IpAddr::V4(address) => self.tables.fib4.lookup(address.into()),
+            IpAddr::V6(address) => self.tables.fib6.lookup(address.into()),
+        });
+        spec.is_some_and(|spec| matches!(spec.role, PortRole::Host(_)))
+            && matches!(hop.origin(), Some((Way::Host, ..)))
     }
 
     fn node(&self, id: PeerId) -> Option<Cow<'_, str>> {

@@ -48,6 +48,12 @@ pub struct Flow {
     pub dst_port: Option<u16>,
     /// The identifier of ICMP queries.
     pub icmp_id: Option<u16>,
+    /// The type of ICMP queries.
+    #[serde(default)]
+    pub icmp_type: Option<u8>,
+    /// Whether the node itself began it, not a pod nor anybody beyond the node.
+    #[serde(default)]
+    pub from_host: bool,
     /// What the source is translated to, if it is.
     pub snat: Option<Translation>,
     /// The pod that it counts for, as `namespace/name`, or its interface if nobody names it any more.

@@ -20,6 +20,10 @@ impl Names for Plain {
         (id.0 == 1 || id.0 == 2).then(|| format!("ns/pod{}", id.0).into())
     }
 
+    fn is_hosts(&self, id: PortId, address: IpAddr) -> bool {
+        id.0 == 1 && address == IpAddr::from([0, 0, 0, 10])
+    }
+
     fn node(&self, id: PeerId) -> Option<Cow<'_, str>> {
         (id.0 == 5).then(|| "worker5".into())
     }
@@ -255,6 +259,7 @@ fn a_row_says_what_is_known_and_no_more() {
         {
             "protocol": "icmp", "state": "UNREPLIED",
             "src": "0.0.0.10", "src_port": null, "dst": "8.8.8.8", "dst_port": null, "icmp_id": 10,
+            "icmp_type": 53, "from_host": true,
             "snat": { "addr": "192.0.2.1", "port": null, "icmp_id": 77 },
             "endpoint": "ns/pod1",
             "original": {
@@ -268,6 +273,7 @@ fn a_row_says_what_is_known_and_no_more() {
         {
             "protocol": "tcp", "state": "NONE",
             "src": "::1", "src_port": 3, "dst": "::2", "dst_port": 4, "icmp_id": null,
+            "icmp_type": null, "from_host": false,
             "snat": null, "endpoint": null,
             "original": {
                 "port": null, "node": null, "origin": "unknown", "packets": 0, "bytes": 0, "generation": 0
