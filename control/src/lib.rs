@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod demo;
 pub mod desired;
+pub mod diff;
 pub mod felix;
 pub mod flows;
 pub mod http;

@@ -5,6 +5,7 @@ mod capture;
 mod cleanup;
 mod completion;
 mod config;
+mod diff;
 mod drops;
 mod explain;
 mod felix_proxy;
@@ -39,7 +40,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub enum Exit {
     /// All went well.
     Ok = 0,
-    /// It failed while running.
+    /// It failed while running; of `caracal diff`: there are differences.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -129,6 +130,8 @@ pub enum Command {
     Config(config::Args),
     /// Check resources and say all that is wrong with them.
     Validate(validate::Args),
+    /// Show what would change if files were the configuration. Exit code 0: nothing, 1: something.
+    Diff(diff::Args),
     /// Say what would become of a packet, step by step, with the dataplane's own tables. Nothing is sent.
     Trace(trace::Args),
     /// Test policies, show what applies to an endpoint, say what is wrong with policies.
@@ -184,6 +187,7 @@ impl Cli {
             Command::Node(args) => node::run(args, &self),
             Command::Config(args) => config::run(args, &self),
             Command::Validate(args) => validate::run(args, &self),
+            Command::Diff(args) => diff::run(args, &self),
             Command::Trace(args) => trace::run(args, &self),
             Command::Policy(args) => policy::run(args, &self),
             Command::FelixProxy(args) => felix_proxy::run(args),

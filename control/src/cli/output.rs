@@ -7,9 +7,18 @@ use crate::config::printable::printable;
 
 /// Writes a result to standard output. Returns how the command ends: as `exit` says, if all was written.
 pub(crate) fn print(text: &str, exit: Exit) -> Exit {
+    print_or(text, exit, Exit::Failure)
+}
+
+/// The same, with another end than [`Exit::Failure`] if it could not.
+pub(crate) fn print_or(text: &str, exit: Exit, otherwise: Exit) -> Exit {
     match write(&mut io::stdout().lock(), text) {
         Ok(()) => exit,
-        Err(error) => failed(&error, exit),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit,
+        Err(error) => {
+            failed(&error, exit);
+            otherwise
+        }
     }
 }
 

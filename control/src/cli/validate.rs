@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Cli, Exit, Output, output};
-use crate::config::{Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
+use crate::config::{Cluster, Diagnostics, HostEndpoints, Severity, compute_with, load_paths};
+use crate::desired::Desired;
 use crate::words::counted;
 
 /// Arguments of `caracal validate`.
@@ -30,27 +31,40 @@ pub struct Args {
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
     let how = args.host_endpoints;
-    let result = load_paths(&args.filename).and_then(|mut cluster| match &args.node {
+    let result = load_paths(&args.filename).and_then(|cluster| match &args.node {
         None => Ok(cluster),
-        Some(node) => match compute_with(&cluster, node, how) {
-            Ok(_) => {
-                let warnings = how.warnings(&cluster, node, None);
-                cluster.base.remarks.0.extend(warnings);
-                cluster.base.remarks.sort();
-                Ok(cluster)
-            }
-            Err(errors) => {
-                let mut all = cluster.base.remarks;
-                all.0.extend(errors);
-                all.sort();
-                Err(all)
-            }
-        },
+        Some(node) => for_node(cluster, node, how).map(|(cluster, _)| cluster),
     });
-    let (remarks, resources) = match &result {
-        Ok(cluster) => (&cluster.base.remarks, Some(cluster.len)),
-        Err(diagnostics) => (diagnostics, None),
-    };
+    match &result {
+        Ok(cluster) => report(&cluster.base.remarks, Some(cluster.len), cli),
+        Err(errors) => report(errors, None, cli),
+    }
+}
+
+/// Resources that are valid for a node, too, and what it should do by them.
+pub(super) fn for_node(
+    mut cluster: Cluster,
+    node: &str,
+    how: HostEndpoints,
+) -> Result<(Cluster, Desired), Diagnostics> {
+    match compute_with(&cluster, node, how) {
+        Ok(desired) => {
+            let warnings = how.warnings(&cluster, node, None);
+            cluster.base.remarks.0.extend(warnings);
+            cluster.base.remarks.sort();
+            Ok((cluster, desired))
+        }
+        Err(errors) => {
+            let mut all = cluster.base.remarks;
+            all.0.extend(errors);
+            all.sort();
+            Err(all)
+        }
+    }
+}
+
+/// Says what was found: how many resources there are, unless they are not valid.
+pub(super) fn report(remarks: &Diagnostics, resources: Option<usize>, cli: &Cli) -> Exit {
     let exit = if resources.is_some() {
         Exit::Ok
     } else {

@@ -93,6 +93,11 @@ impl<'n> Fields<'n> {
         })
     }
 
+    /// The fields that nobody has taken.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'n Key, &'n Node)> {
+        self.pairs.iter().copied()
+    }
+
     /// Where the map starts.
     pub fn at(&self) -> &Span {
         &self.at

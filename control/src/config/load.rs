@@ -120,10 +120,18 @@ pub fn load_dir(dir: &Path) -> Result<Cluster, Diagnostics> {
 /// # Errors
 /// As [`load_dir`].
 pub fn load_paths(paths: &[PathBuf]) -> Result<Cluster, Diagnostics> {
+    load_with_texts(paths).1
+}
+
+/// The same, and the texts that it is made of: all that could be read.
+pub(crate) fn load_with_texts(
+    paths: &[PathBuf],
+) -> (Vec<Arc<Source>>, Result<Cluster, Diagnostics>) {
     let mut diagnostics = Diagnostics::default();
     let sources = read_all_given(paths, &mut diagnostics);
-    let resources = resource::load(&sources, diagnostics, check::check)?;
-    cluster(resources, &mut Calculator::default())
+    let resources = resource::load(&sources, diagnostics, check::check);
+    let cluster = resources.and_then(|it| cluster(it, &mut Calculator::default()));
+    (sources, cluster)
 }
 
 /// Loads the same files and directories again and again. A load gives what [`load_paths`] would of them, and costs little where

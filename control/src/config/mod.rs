@@ -35,5 +35,5 @@ pub(crate) use given::{name, read_all_given, read_given};
 pub use hosts::HostEndpoints;
 pub use listen::Listen;
 pub use load::{Cluster, Loader, Resources, load_dir, load_paths, load_sources};
-pub(crate) use load::{read, read_all, retain_first};
+pub(crate) use load::{load_with_texts, read, read_all, retain_first};
 pub use source::{Located, Source, Span};

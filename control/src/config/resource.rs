@@ -93,6 +93,11 @@ const NAMESPACED: [&str; 7] = [
     "ServiceAccount",
 ];
 
+/// Whether resources of a kind live in a namespace.
+pub(crate) fn is_namespaced(kind: &str) -> bool {
+    NAMESPACED.contains(&kind)
+}
+
 /// What a resource says of itself first.
 pub(crate) struct Header {
     /// `apiVersion`.
@@ -380,7 +385,7 @@ fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Met
         "selfLink",
     ]);
     fields.finish(cx);
-    let namespaced = NAMESPACED.contains(&kind);
+    let namespaced = is_namespaced(kind);
     if let Some(namespace) = &namespace
         && !namespaced
     {

@@ -6,6 +6,7 @@ mod parse;
 mod protocol;
 
 pub use filter::{Filter, Test, Which};
+pub(crate) use page::DENIED;
 pub use parse::FilterError;
 pub(crate) use protocol::{
     has_identifier, has_ports, name as protocol_name, number as protocol_number,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fastpath::policy::{Decider, Direction, End, Judgement, Leg};
+use fastpath::policy::{Decider, Direction, End, Judgement, Leg, Policies};
 use flowtable::acl::{L4, Logs, Tuple};
 
 use super::Tracer;
@@ -10,7 +10,7 @@ use crate::policy::packet::Packet;
 use crate::policy::verdict::Reason;
 
 /// What a chain has said: what decided, whether it allows, and which `Log` rules matched.
-type Said = (Leg, Decider, bool, Logs);
+pub(crate) type Said = (Leg, Decider, bool, Logs);
 
 impl Tracer<'_> {
     /// Whether untracked policy allows a packet, if it decides about it: it is asked before connections are looked up.
@@ -35,45 +35,7 @@ impl Tracer<'_> {
     }
 
     fn explain(&self, packet: &Packet, from: End, to: End) -> (Judgement, Vec<Said>) {
-        let l4 = match (packet.ports, packet.icmp) {
-            (Some((source, destination)), _) => L4::Ports {
-                source,
-                destination,
-            },
-            (None, Some((kind, code))) => L4::Icmp { kind, code },
-            (None, None) => L4::Other,
-        };
-        let protocol = packet.protocol.0;
-        let mut said: Vec<Said> = Vec::new();
-        let policies = &self.tables.policies;
-        let note = |leg, decider, allows, logs: &Logs| said.push((leg, decider, allows, *logs));
-        let judgement = match (packet.src, packet.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let (source, destination) = (src.to_bits(), dst.to_bits());
-                let tuple = Tuple {
-                    source,
-                    destination,
-                    protocol,
-                    l4,
-                };
-                policies.explain(&tuple, from, to, note)
-            }
-            (src, dst) => {
-                let bits = |addr: IpAddr| match addr {
-                    IpAddr::V4(addr) => addr.to_ipv6_mapped().to_bits(),
-                    IpAddr::V6(addr) => addr.to_bits(),
-                };
-                let (source, destination) = (bits(src), bits(dst));
-                let tuple = Tuple {
-                    source,
-                    destination,
-                    protocol,
-                    l4,
-                };
-                policies.explain(&tuple, from, to, note)
-            }
-        };
-        (judgement, said)
+        explain(&self.tables.policies, packet, from, to)
     }
 
     fn leg(
@@ -117,4 +79,52 @@ impl Tracer<'_> {
         };
         self.step(stage, said);
     }
+}
+
+/// What policy says about the first packet of a connection between two ends, and what each chain that it meets says. Nothing is
+/// counted.
+pub(crate) fn explain(
+    policies: &Policies,
+    packet: &Packet,
+    from: End,
+    to: End,
+) -> (Judgement, Vec<Said>) {
+    let l4 = match (packet.ports, packet.icmp) {
+        (Some((source, destination)), _) => L4::Ports {
+            source,
+            destination,
+        },
+        (None, Some((kind, code))) => L4::Icmp { kind, code },
+        (None, None) => L4::Other,
+    };
+    let protocol = packet.protocol.0;
+    let mut said: Vec<Said> = Vec::new();
+    let note = |leg, decider, allows, logs: &Logs| said.push((leg, decider, allows, *logs));
+    let judgement = match (packet.src, packet.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let (source, destination) = (src.to_bits(), dst.to_bits());
+            let tuple = Tuple {
+                source,
+                destination,
+                protocol,
+                l4,
+            };
+            policies.explain(&tuple, from, to, note)
+        }
+        (src, dst) => {
+            let bits = |addr: IpAddr| match addr {
+                IpAddr::V4(addr) => addr.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(addr) => addr.to_bits(),
+            };
+            let (source, destination) = (bits(src), bits(dst));
+            let tuple = Tuple {
+                source,
+                destination,
+                protocol,
+                l4,
+            };
+            policies.explain(&tuple, from, to, note)
+        }
+    };
+    (judgement, said)
 }

@@ -21,6 +21,7 @@ use fastpath::tables::{NextHop, Tables, Way};
 pub use self::ask::{Ask, protocol};
 pub use self::host::HostTable;
 use self::host::HostsOwn;
+pub(crate) use self::judge::explain;
 use self::place::end_of;
 pub use self::report::{Step, Trace};
 pub use self::side::find;

@@ -23,7 +23,7 @@ const PACE: Duration = Duration::from_millis(5);
 const A_WHILE: Duration = Duration::from_millis(500);
 
 /// A lab whose daemon is driven by Felix. Its files say what Felix knows.
-fn lab(test: &str) -> Option<Lab> {
+pub(crate) fn lab(test: &str) -> Option<Lab> {
     let lab = Lab::new(test)?;
     let mut config = fs::OpenOptions::new()
         .append(true)

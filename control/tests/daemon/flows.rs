@@ -11,15 +11,15 @@ use crate::process::Daemon;
 use crate::traffic::{Echo, connect, reaches};
 
 /// Both ends of a TCP connection.
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
+pub(crate) struct Pair {
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
     /// Where the server listens.
-    at: SocketAddr,
+    pub(crate) at: SocketAddr,
 }
 
 impl Pair {
-    fn open(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr)) -> Self {
+    pub(crate) fn open(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr)) -> Self {
         let listener = run(to.0, || TcpListener::bind((to.1, 0))).expect("listen");
         let at = listener.local_addr().expect("bound");
         let client = connect(from.0, from.1, at);
@@ -28,7 +28,7 @@ impl Pair {
     }
 
     /// Says something each way.
-    fn talk(&mut self) {
+    pub(crate) fn talk(&mut self) {
         let mut heard = [0; 4];
         self.client.write_all(b"ping").expect("send");
         self.server.read_exact(&mut heard).expect("receive");

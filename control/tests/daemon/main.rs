@@ -3,6 +3,7 @@
 mod bad_input;
 mod capture;
 mod crash;
+mod diff;
 mod felix;
 #[path = "../felix_encoder/mod.rs"]
 mod felix_encoder;

@@ -276,6 +276,11 @@ impl Reader {
     }
 }
 
+/// A kind of this reader, as findings name it.
+pub(crate) fn kind_of(header: &Header) -> Option<&'static str> {
+    Kind::of(header).map(Kind::name)
+}
+
 /// Kinds of this reader.
 #[derive(Clone, Copy)]
 enum Kind {

@@ -11,7 +11,7 @@ mod sets;
 
 pub use endpoint::HostEndpoint;
 pub(crate) use kubernetes::ORCHESTRATOR_LABEL;
-pub(crate) use load::{Decoded, Reader, decode, join, load};
+pub(crate) use load::{Decoded, Reader, decode, join, kind_of, load};
 pub use load::{PolicyResources, load_paths, load_sources};
 pub use policy::PolicyResource;
 pub(crate) use profile::BUILT_IN_TIERS;
