@@ -24,7 +24,7 @@ fn one_routes_change_does_not_rebuild_the_table() {
     let old = hop_of(&before);
     let macs_of = |tables: &Tables| match tables.next_hop(hop_of(tables)) {
         NextHop::Send(adjacency) => Some(adjacency.rewrite.macs().dst),
-        NextHop::Resolve(_) | NextHop::Drop(_) => None,
+        NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => None,
     };
 
     let new = (changed as u8 + 1) % GATEWAYS;

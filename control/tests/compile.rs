@@ -15,6 +15,8 @@ use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, NextHop, Tables, Way};
 use ipnet::IpNet;
 
+#[path = "compile/legs.rs"]
+mod legs;
 #[path = "compile/traces.rs"]
 mod traces;
 #[path = "compile/whole.rs"]
@@ -37,11 +39,11 @@ impl KernelView for Kernel {
         let holding = self.routes.iter().filter(|(net, _)| net.contains(&addr));
         holding
             .max_by_key(|(net, _)| net.prefix_len())
-            .map(|(_, hop)| *hop)
+            .map(|(_, hop)| hop.clone())
     }
 
     fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
-        self.routes.get(&prefix).copied()
+        self.routes.get(&prefix).cloned()
     }
 
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {

@@ -18,6 +18,7 @@ pub mod connections;
 pub mod counters;
 pub mod event;
 pub mod frame;
+pub mod group;
 pub mod hold;
 pub mod io;
 pub mod limiter;

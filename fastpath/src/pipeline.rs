@@ -479,6 +479,6 @@ fn awaited(packet: &Packet, tables: &Tables) -> Option<hold::Neighbour> {
             unresolved.port,
             unresolved.gateway.or_else(|| packet.destination())?,
         )),
-        NextHop::Send(_) | NextHop::Drop(_) => None,
+        NextHop::Send(_) | NextHop::Drop(_) | NextHop::Group(_) => None,
     }
 }

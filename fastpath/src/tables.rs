@@ -15,6 +15,7 @@ use flowtable::snat::{NatPools, PortSet, Ports};
 use hashbrown::HashMap;
 
 use crate::batch::PeerId;
+use crate::group::{Group, Spread};
 use crate::policy::Policies;
 use crate::port::{Port, PortId};
 use crate::reason::DropReason;
@@ -30,12 +31,14 @@ pub struct Tables {
     pub fib6: Lpm6,
     /// Next hops; [`NextHopId`] is the index, and 0 is "no route".
     pub next_hops: Vec<NextHop>,
+    /// Which flows take which leg, where a route has several.
+    pub spreads: Vec<Spread>,
     /// Ports; [`PortId`] is the index.
     pub ports: Vec<Option<Port>>,
     /// Our ends of the tunnels, and who may send to them.
     pub tunnels: Tunnels,
-    /// Key of the hash that chooses outer UDP source ports where the connection's own ([`Packet::flow_hash`](crate::batch::Packet::flow_hash))
-    /// cannot: of fragments, and of what is no connection's. Random a process.
+    /// Key of the hash that chooses among the legs of a route, and outer UDP source ports where the connection's own
+    /// ([`Packet::flow_hash`](crate::batch::Packet::flow_hash)) cannot: of fragments, and of what is no connection's. Random a process.
     pub hash_key: HashKey,
     /// What leaves with another source.
     pub nat: Nat,
@@ -117,6 +120,7 @@ impl Default for Tables {
             fib4: Lpm4::default(),
             fib6: Lpm6::default(),
             next_hops: vec![NO_ROUTE],
+            spreads: Vec::new(),
             ports: Vec::new(),
             tunnels: Tunnels::default(),
             hash_key: HashKey([0, 0]),
@@ -163,6 +167,8 @@ pub enum NextHop {
     Resolve(Unresolved),
     /// Nothing may go there.
     Drop(DropReason),
+    /// Several of these, of which each flow takes one. A route leads here, never a packet or a connection: they have a leg.
+    Group(Group),
 }
 
 /// Everything `apply` needs to send a packet to a next hop. Plain data, complete, no pointers.
@@ -211,12 +217,13 @@ pub struct Unresolved {
 const _: () = assert!(size_of::<NextHop>() == 128);
 
 impl NextHop {
-    /// The way and the node behind it, for source checks; `None` for a dropping one.
+    /// The way and the node behind it, for source checks, and the port, of several legs the first's; `None` for a dropping one.
     #[inline]
     pub const fn origin(&self) -> Option<(Way, PeerId, PortId)> {
         match self {
             Self::Send(adjacency) => Some((adjacency.way, adjacency.peer, adjacency.port)),
             Self::Resolve(waiting) => Some((waiting.way, waiting.peer, waiting.port)),
+            Self::Group(group) => Some((group.way, group.peer, group.port)),
             Self::Drop(_) => None,
         }
     }

@@ -158,11 +158,11 @@ impl KernelView for Kernel {
         let holding = self.0.iter().filter(|(net, _)| net.contains(&addr));
         holding
             .max_by_key(|(net, _)| net.prefix_len())
-            .map(|(_, hop)| *hop)
+            .map(|(_, hop)| hop.clone())
     }
 
     fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
-        self.0.get(&prefix).copied()
+        self.0.get(&prefix).cloned()
     }
 
     fn mac(&self, ifindex: u32, _: IpAddr) -> Option<MacAddr> {

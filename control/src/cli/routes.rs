@@ -6,7 +6,7 @@ use super::table::{Align, Table, one_line, or_dash};
 use super::{Cli, Exit, Output, ask, output};
 use crate::api::report::{Route, Routes};
 use crate::api::{Client, MAX_PAGE, Method, RoutesParams};
-use crate::compile::{RouteKind, RouteState};
+use crate::compile::{LegView, RouteKind, RouteState};
 use crate::words::{counted, number};
 
 /// Arguments of `caracal routes`.
@@ -106,13 +106,29 @@ fn render(routes: &Routes) -> String {
             route.prefix.to_string(),
             route.kind.name().to_owned(),
             or_dash(route.node.as_ref()),
-            or_dash(route.via.as_ref()),
+            match route.legs.len() {
+                0 => or_dash(route.via.as_ref()),
+                legs => counted(legs as u64, "leg"),
+            },
             or_dash(route.dev.as_ref()),
             or_dash(route.mtu.as_ref()),
             or_dash(route.mac.as_ref()),
             state(route),
             route.source.name().to_owned(),
         ]);
+        for leg in &route.legs {
+            table.push(&[
+                format!("  weight {}", leg.weight),
+                share(leg),
+                String::new(),
+                or_dash(leg.via.as_ref()),
+                or_dash(leg.dev.as_ref()),
+                or_dash(leg.mtu.as_ref()),
+                or_dash(leg.mac.as_ref()),
+                leg.state.name().to_owned(),
+                String::new(),
+            ]);
+        }
     }
     let more = routes.total.saturating_sub(routes.routes.len());
     let more = match more {
@@ -130,8 +146,20 @@ fn render_one(route: &Route) -> String {
         })
     };
     let text = |value: &Option<IpAddr>| value.map(|value| value.to_string());
+    let legs = route.legs.iter().map(|leg| {
+        format!(
+            "  leg{}{}  weight {}{}{}  {}  {}\n",
+            part("via", text(&leg.via)),
+            part("dev", leg.dev.clone()),
+            leg.weight,
+            part("mtu", leg.mtu.map(|mtu| mtu.to_string())),
+            part("mac", leg.mac.clone()),
+            leg.state.name(),
+            share(leg)
+        )
+    });
     format!(
-        "{}  {}{}{}{}{}{}{}  from {}  {}\n",
+        "{}  {}{}{}{}{}{}{}  from {}  {}\n{}",
         route.prefix,
         route.kind.name(),
         part("node", route.node.clone()),
@@ -141,8 +169,18 @@ fn render_one(route: &Route) -> String {
         part("mtu", route.mtu.map(|mtu| mtu.to_string())),
         part("mac", route.mac.clone()),
         route.source.name(),
-        state(route)
+        state(route),
+        legs.collect::<String>()
     )
+}
+
+/// Which part of the flows a leg takes.
+fn share(leg: &LegView) -> String {
+    if leg.used {
+        format!("{}% of flows", leg.share_percent)
+    } else {
+        "not used".to_owned()
+    }
 }
 
 /// Whether packets go there; a connected network has a MAC address for each neighbour.

@@ -8,7 +8,7 @@ use fastpath::reason::DropReason;
 use flowtable::lpm::NextHopId;
 
 use super::fib::FibError;
-use super::kernel::KernelHop;
+use super::kernel::{KernelHop, KernelLeg};
 
 /// A next hop by what it means. Which MAC address, interface and headers that is, is found out when tables are made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,8 @@ pub(super) enum Hop {
         /// The interface it is on.
         ifindex: u32,
     },
+    /// Over several of these, of which each flow takes one.
+    Legs(Vec<KernelLeg>),
     /// A node, without encapsulation, by its IPv4 address.
     Node(String),
     /// A node, without encapsulation, by its IPv6 address.
@@ -48,9 +50,10 @@ pub(super) enum Hop {
 
 impl From<&KernelHop> for Hop {
     fn from(hop: &KernelHop) -> Self {
-        match *hop {
-            KernelHop::Via { gateway, ifindex } => Self::Via { gateway, ifindex },
-            KernelHop::OnLink { ifindex } => Self::OnLink { ifindex },
+        match hop {
+            &KernelHop::Via { gateway, ifindex } => Self::Via { gateway, ifindex },
+            &KernelHop::OnLink { ifindex } => Self::OnLink { ifindex },
+            KernelHop::Legs(legs) => Self::Legs(legs.clone()),
             KernelHop::Blackhole => Self::Drop(DropReason::Blackhole),
             KernelHop::Unreachable => Self::Drop(DropReason::Unreachable),
             KernelHop::Prohibit => Self::Drop(DropReason::Prohibited),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::fib::{Fib, Layer};
 use super::hops::Hop;
 use super::kernel::KernelView;
-use super::{Compiler, render, underlay};
+use super::legs::{self, Leg};
+use super::{Compiler, render};
 
 /// Who asked for a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +126,56 @@ pub struct RouteView {
     pub state: RouteState,
     /// Why not.
     pub reason: Option<String>,
+    /// The ways of a route that has several, where the router, the interface and what follows from these are each one's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<LegView>,
+}
+
+/// One way of a route that has several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegView {
+    /// The router or neighbour on the link; none on a connected network.
+    pub via: Option<IpAddr>,
+    /// The interface packets leave by; none where it is no uplink.
+    pub dev: Option<String>,
+    /// Its weight among all, as the kernel has it.
+    pub weight: u16,
+    /// Whether flows take it.
+    pub used: bool,
+    /// How many of them, in percent.
+    pub share_percent: u8,
+    /// Longest inner IP packet, in bytes.
+    pub mtu: Option<u16>,
+    /// Destination MAC address on the link.
+    pub mac: Option<String>,
+    /// Whether packets may go.
+    pub state: LegState,
+}
+
+/// How a leg stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LegState {
+    /// Every byte of the headers is known.
+    Ready,
+    /// The MAC address is asked for when a packet comes, or is being asked for.
+    Unresolved,
+    /// The neighbour does not answer: not used while another leg works.
+    Failed,
+    /// The interface is down, or no uplink: not used while another leg works.
+    Down,
+}
+
+impl LegState {
+    /// The name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unresolved => "unresolved",
+            Self::Failed => "failed",
+            Self::Down => "down",
+        }
+    }
 }
 
 impl Compiler {
@@ -154,24 +205,42 @@ impl Compiler {
     fn view(&self, prefix: IpNet, id: NextHopId, kernel: &dyn KernelView) -> Option<RouteView> {
         let hop = self.hops.get(id)?;
         let (kind, node, remote) = self.describe(hop);
+        let all = legs::all(self, hop, kernel);
+        let used = legs::used(self, &all, kernel);
+        let several = all.len() > 1;
         let mut view = RouteView {
             prefix,
             source: self.fib.source(prefix),
             kind,
             node: node.cloned(),
             remote,
-            via: match hop {
-                Hop::Via { gateway, .. } => Some(*gateway),
-                _ => remote.and_then(|addr| Some(underlay(addr, kernel)?.1)),
-            },
+            via: all
+                .first()
+                .filter(|_| !several)
+                .and_then(|leg| leg.neighbour),
             dev: None,
             mtu: None,
             mac: None,
             state: RouteState::Drop,
             reason: None,
+            legs: Vec::new(),
         };
+        if several {
+            view.legs = self.legs(hop, &all, &used, kernel);
+            for leg in &used {
+                match render::next_hop(self, hop, Some(leg), kernel) {
+                    NextHop::Send(_) => view.state = RouteState::Ready,
+                    NextHop::Resolve(_) if view.state != RouteState::Ready => {
+                        view.state = RouteState::Unresolved;
+                    }
+                    NextHop::Drop(reason) => view.reason = Some(reason.name().to_owned()),
+                    NextHop::Resolve(_) | NextHop::Group(_) => {}
+                }
+            }
+            return Some(view);
+        }
         let dev = |port| self.ports.get(port).map(|spec| spec.name.clone());
-        match render::next_hop(self, hop, kernel) {
+        match render::next_hop(self, hop, used.first(), kernel) {
             NextHop::Send(adjacency) => {
                 view.dev = dev(adjacency.port);
                 view.mtu = Some(adjacency.mtu);
@@ -183,8 +252,48 @@ impl Compiler {
                 view.state = RouteState::Unresolved;
             }
             NextHop::Drop(reason) => view.reason = Some(reason.name().to_owned()),
+            // Of several only.
+            NextHop::Group(_) => {}
         }
         Some(view)
+    }
+
+    /// The legs of a next hop that has several.
+    fn legs(&self, hop: &Hop, all: &[Leg], used: &[Leg], kernel: &dyn KernelView) -> Vec<LegView> {
+        let shares = legs::shares(used);
+        let share = |leg: &Leg| {
+            let at = used.iter().position(|used| used == leg)?;
+            shares.get(at).copied()
+        };
+        let view = |leg: &Leg| {
+            let port = self.ports.by_ifindex(leg.ifindex);
+            let failed = |addr| kernel.has_failed(leg.ifindex, addr);
+            let mut view = LegView {
+                via: leg.neighbour,
+                dev: port.and_then(|id| Some(self.ports.get(id)?.name.clone())),
+                weight: leg.weight,
+                used: share(leg).is_some(),
+                share_percent: share(leg).unwrap_or(0),
+                mtu: None,
+                mac: None,
+                state: LegState::Down,
+            };
+            match render::next_hop(self, hop, Some(leg), kernel) {
+                _ if !kernel.is_up(leg.ifindex) => {}
+                NextHop::Send(adjacency) => {
+                    view.mtu = Some(adjacency.mtu);
+                    view.mac = Some(adjacency.rewrite.macs().dst.to_string());
+                    view.state = LegState::Ready;
+                }
+                NextHop::Resolve(_) if leg.neighbour.is_some_and(failed) => {
+                    view.state = LegState::Failed;
+                }
+                NextHop::Resolve(_) => view.state = LegState::Unresolved,
+                NextHop::Drop(_) | NextHop::Group(_) => {}
+            }
+            view
+        };
+        all.iter().map(view).collect()
     }
 
     fn describe<'a>(&self, hop: &'a Hop) -> (RouteKind, Option<&'a String>, Option<IpAddr>) {
@@ -193,7 +302,10 @@ impl Compiler {
             Hop::Host => (RouteKind::Host, None, None),
             Hop::Pod(_) => (RouteKind::Pod, None, None),
             Hop::Via { .. } => (RouteKind::Gateway, None, None),
-            Hop::OnLink { .. } => (RouteKind::Connected, None, None),
+            Hop::Legs(legs) if legs.iter().any(|leg| leg.gateway.is_some()) => {
+                (RouteKind::Gateway, None, None)
+            }
+            Hop::Legs(_) | Hop::OnLink { .. } => (RouteKind::Connected, None, None),
             Hop::Node(node) => (RouteKind::Node, Some(node), self.node_addr(node, false)),
             Hop::Node6(node) => (RouteKind::Node, Some(node), self.node_addr(node, true)),
             Hop::Vxlan { node, v6 } => (RouteKind::Vxlan, Some(node), self.vtep_parent(node, *v6)),

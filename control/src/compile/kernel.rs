@@ -6,7 +6,7 @@ use encap::eth::MacAddr;
 use ipnet::IpNet;
 
 /// Where a route of the kernel leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelHop {
     /// To a router.
     Via {
@@ -20,12 +20,25 @@ pub enum KernelHop {
         /// The interface it is on.
         ifindex: u32,
     },
+    /// Over several ways at once, used or not: the two of a multipath route at least.
+    Legs(Vec<KernelLeg>),
     /// Nowhere, silently.
     Blackhole,
     /// Nowhere, with "host unreachable".
     Unreachable,
     /// Nowhere, with "administratively prohibited".
     Prohibit,
+}
+
+/// One way of a multipath route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KernelLeg {
+    /// The router's address; none on a connected network.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub ifindex: u32,
+    /// Its share among the others, at least 1.
+    pub weight: u16,
 }
 
 /// The kernel's state, as far as the compiler asks.
@@ -38,6 +51,16 @@ pub trait KernelView {
 
     /// A neighbour's MAC address, when it is usable.
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr>;
+
+    /// Whether a neighbour was asked for, and does not answer.
+    fn has_failed(&self, _ifindex: u32, _addr: IpAddr) -> bool {
+        false
+    }
+
+    /// Whether packets can pass an interface. They can where nothing is known of links.
+    fn is_up(&self, _ifindex: u32) -> bool {
+        true
+    }
 
     /// The address that the kernel would send from by this interface: what a masqueraded connection leaves with.
     /// None where nothing is known of addresses.

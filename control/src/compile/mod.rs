@@ -7,6 +7,7 @@ mod hops;
 mod incarnation;
 mod inspect;
 mod kernel;
+mod legs;
 mod nat;
 mod places;
 mod policy;
@@ -14,8 +15,8 @@ mod ports;
 mod render;
 
 pub use fib::FibError;
-pub use inspect::{RouteKind, RouteSource, RouteState, RouteView};
-pub use kernel::{KernelHop, KernelView};
+pub use inspect::{LegState, LegView, RouteKind, RouteSource, RouteState, RouteView};
+pub use kernel::{KernelHop, KernelLeg, KernelView};
 pub use policy::{PolicyCompiler, PolicyError};
 pub use ports::{PortRole, PortSpec, PortTable};
 
@@ -36,6 +37,7 @@ use crate::desired::{Desired, Endpoint, RouteTypes, Way};
 use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
 use incarnation::Incarnations;
+use legs::Spreads;
 
 /// Why a wanted state is refused.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,7 @@ pub struct Compiler {
     /// MAC addresses that pods without a configured one were seen to use.
     learned: HashMap<PortId, MacAddr>,
     incarnations: Incarnations,
+    spreads: Spreads,
     policy: PolicyCompiler,
     /// Tunnels whose path is narrower than the uplink: the longest outer packet in bytes, by node and whether it is over IPv6.
     path_mtus: BTreeMap<(PeerId, bool), u16>,
@@ -82,6 +85,7 @@ impl Compiler {
             peers: BTreeMap::new(),
             learned: HashMap::new(),
             incarnations: Incarnations::default(),
+            spreads: Spreads::default(),
             policy: PolicyCompiler::default(),
             path_mtus: BTreeMap::new(),
             nat_ports: Arc::new(Ports::none()),
@@ -328,7 +332,10 @@ impl Compiler {
         });
         incarnations.follow(pods, self.generation);
         self.incarnations = incarnations;
-        render::tables(self, kernel)
+        let mut spreads = std::mem::take(&mut self.spreads);
+        let tables = render::tables(self, kernel, &mut spreads);
+        self.spreads = spreads;
+        tables
     }
 
     /// The prefixes whose packets the uplinks' XDP program takes: pools, and pods outside of them.
@@ -343,14 +350,11 @@ impl Compiler {
 
     /// The next hops that packets need now or may need soon, by interface: the kernel is asked to keep them resolved.
     pub fn wanted_neighbours(&self, kernel: &dyn KernelView) -> BTreeSet<(u32, IpAddr)> {
-        self.hops
+        let legs = self
+            .hops
             .iter()
-            .filter_map(|(_, hop)| match hop {
-                Hop::Via { gateway, ifindex } => Some((*ifindex, *gateway)),
-                Hop::Node(node) | Hop::Ipip(node) => underlay(self.node_addr(node, false)?, kernel),
-                Hop::Vxlan { node, v6 } => underlay(self.vtep_parent(node, *v6)?, kernel),
-                Hop::Drop(_) | Hop::Host | Hop::Pod(_) | Hop::OnLink { .. } | Hop::Node6(_) => None,
-            })
+            .flat_map(|(_, hop)| legs::all(self, hop, kernel));
+        legs.filter_map(|leg| Some((leg.ifindex, leg.neighbour?)))
             .filter(|(ifindex, _)| self.ports.by_ifindex(*ifindex).is_some())
             .collect()
     }
@@ -414,13 +418,4 @@ impl Compiler {
 /// Whether a destination is this node itself.
 fn is_ours(types: RouteTypes) -> bool {
     types.contains(RouteTypes::LOCAL_HOST) || types.contains(RouteTypes::LOCAL_TUNNEL)
-}
-
-/// The interface and the neighbour by which an address of the underlay is reached.
-fn underlay(addr: IpAddr, kernel: &dyn KernelView) -> Option<(u32, IpAddr)> {
-    match kernel.route(addr)? {
-        KernelHop::Via { gateway, ifindex } => Some((ifindex, gateway)),
-        KernelHop::OnLink { ifindex } => Some((ifindex, addr)),
-        KernelHop::Blackhole | KernelHop::Unreachable | KernelHop::Prohibit => None,
-    }
 }

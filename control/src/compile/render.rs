@@ -6,14 +6,17 @@ use encap::eth::MacAddr;
 use encap::outer::{Kind, Macs, Overlay, Rewrite, Tunnel, UdpChecksum};
 use encap::vxlan::{self, Vni};
 use fastpath::batch::PeerId;
+use fastpath::group::Group;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, Nat, NextHop, Tables, Tunnels, Unresolved, VxlanEnd, Way};
+use flowtable::lpm::NextHopId;
 use ipnet::IpNet;
 
 use super::Compiler;
 use super::hops::Hop;
 use super::kernel::KernelView;
+use super::legs::{self, Leg, Spreads};
 use super::nat;
 use super::ports::{PortRole, PortSpec};
 use crate::desired::{Endpoint, PoolType};
@@ -28,12 +31,22 @@ pub(super) const POD_GATEWAY6: Ipv6Addr =
 const OUTER_TTL: u8 = 64;
 
 /// The tables as they follow from the compiler's state and the kernel's.
-pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
+pub(super) fn tables(
+    compiler: &Compiler,
+    kernel: &dyn KernelView,
+    spreads: &mut Spreads,
+) -> Tables {
     let (fib4, fib6) = compiler.fib.snapshot();
     let mut next_hops = vec![NextHop::Drop(DropReason::NoRoute); compiler.hops.len()];
+    spreads.restart();
     for (id, hop) in compiler.hops.iter() {
+        let used = legs::used(compiler, &legs::all(compiler, hop, kernel), kernel);
+        let made = match &*used {
+            [_, _, ..] => group(compiler, hop, &used, kernel, &mut next_hops, spreads),
+            _ => next_hop(compiler, hop, used.first(), kernel),
+        };
         if let Some(slot) = next_hops.get_mut(id.index()) {
-            *slot = next_hop(compiler, hop, kernel);
+            *slot = made;
         }
     }
     let mut ports = vec![None; compiler.ports.len()];
@@ -47,6 +60,7 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
         fib4,
         fib6,
         next_hops,
+        spreads: spreads.all().to_vec(),
         tunnels: tunnels(compiler),
         hash_key: compiler.hash_key,
         nat: Nat {
@@ -72,7 +86,44 @@ pub(super) fn tables(compiler: &Compiler, kernel: &dyn KernelView) -> Tables {
     }
 }
 
-pub(super) fn next_hop(compiler: &Compiler, hop: &Hop, kernel: &dyn KernelView) -> NextHop {
+/// A next hop that is several: each leg's is put behind the others, where no route has a number. Connections do not mind that the
+/// numbers are others in each tables: what older tables decided is decided again.
+fn group(
+    compiler: &Compiler,
+    hop: &Hop,
+    used: &[Leg],
+    kernel: &dyn KernelView,
+    next_hops: &mut Vec<NextHop>,
+    spreads: &mut Spreads,
+) -> NextHop {
+    let single = |leg| next_hop(compiler, hop, Some(leg), kernel);
+    let first = single(&used[0]);
+    let has_room = next_hops.len() + used.len() <= usize::from(NextHopId::MAX.get()) + 1;
+    let id = NextHopId::new(next_hops.len() as u16).filter(|_| has_room);
+    // Without room, or a tunnel's end, one has to do.
+    let (Some(id), Some((way, peer, port))) = (id, first.origin()) else {
+        return first;
+    };
+    let Some(spread) = spreads.over(used) else {
+        return first;
+    };
+    next_hops.extend(used.iter().map(single));
+    NextHop::Group(Group {
+        first: id,
+        spread,
+        way,
+        peer,
+        port,
+    })
+}
+
+/// A next hop by one of the legs that lead there, for those that legs lead to.
+pub(super) fn next_hop(
+    compiler: &Compiler,
+    hop: &Hop,
+    leg: Option<&Leg>,
+    kernel: &dyn KernelView,
+) -> NextHop {
     let down = NextHop::Drop(DropReason::PortDown);
     match hop {
         Hop::Drop(reason) => NextHop::Drop(*reason),
@@ -95,41 +146,21 @@ pub(super) fn next_hop(compiler: &Compiler, hop: &Hop, kernel: &dyn KernelView) 
             },
             None => down,
         },
-        Hop::Via { gateway, ifindex } => by_uplink(
-            compiler,
-            *ifindex,
-            *gateway,
-            PeerId::NONE,
-            Way::Uplink,
-            kernel,
-            plain_rewrite,
-        ),
-        Hop::OnLink { ifindex } => match compiler.ports.by_ifindex(*ifindex) {
-            Some(id) => NextHop::Resolve(Unresolved {
-                port: id,
-                peer: PeerId::NONE,
-                way: Way::Uplink,
-                gateway: None,
-            }),
+        Hop::Via { .. } | Hop::OnLink { .. } | Hop::Legs(_) => match leg {
+            Some(leg) => by_uplink(
+                compiler,
+                leg,
+                PeerId::NONE,
+                Way::Uplink,
+                kernel,
+                plain_rewrite,
+            ),
             None => down,
         },
-        Hop::Node(node) => to_node(
-            compiler,
-            node,
-            compiler.node_addr(node, false),
-            Way::Uplink,
-            kernel,
-            plain_rewrite,
-        ),
-        Hop::Node6(node) => to_node(
-            compiler,
-            node,
-            compiler.node_addr(node, true),
-            Way::Uplink,
-            kernel,
-            plain_rewrite,
-        ),
-        Hop::Vxlan { node, v6 } => vxlan_hop(compiler, node, *v6, kernel),
+        Hop::Node(node) | Hop::Node6(node) => {
+            to_node(compiler, node, leg, Way::Uplink, kernel, plain_rewrite)
+        }
+        Hop::Vxlan { node, v6 } => vxlan_hop(compiler, node, *v6, leg, kernel),
         Hop::Ipip(node) => {
             let addr = compiler.node_addr(node, false);
             let ends = match (local_addr(compiler, false), addr) {
@@ -142,14 +173,20 @@ pub(super) fn next_hop(compiler: &Compiler, hop: &Hop, kernel: &dyn KernelView) 
             let mtu = compiler.desired.felix.ipip_mtu;
             let rewrite = |macs| Rewrite::ipip(macs, ends, OUTER_TTL);
             limited(
-                to_node(compiler, node, addr, Way::Tunnel, kernel, rewrite),
+                to_node(compiler, node, leg, Way::Tunnel, kernel, rewrite),
                 mtu,
             )
         }
     }
 }
 
-fn vxlan_hop(compiler: &Compiler, node: &str, v6: bool, kernel: &dyn KernelView) -> NextHop {
+fn vxlan_hop(
+    compiler: &Compiler,
+    node: &str,
+    v6: bool,
+    leg: Option<&Leg>,
+    kernel: &dyn KernelView,
+) -> NextHop {
     let felix = &compiler.desired.felix;
     let (Some(local), Some(remote), Some(vni)) = (
         compiler.desired.vteps.get(&compiler.desired.node_name),
@@ -178,7 +215,7 @@ fn vxlan_hop(compiler: &Compiler, node: &str, v6: bool, kernel: &dyn KernelView)
                 src: src.into(),
                 dst: dst.into(),
             };
-            to_node(compiler, node, parent, Way::Tunnel, kernel, |macs| {
+            to_node(compiler, node, leg, Way::Tunnel, kernel, |macs| {
                 Rewrite::vxlan4(macs, ends, overlay)
             })
         }
@@ -187,7 +224,7 @@ fn vxlan_hop(compiler: &Compiler, node: &str, v6: bool, kernel: &dyn KernelView)
                 src: src.into(),
                 dst: dst.into(),
             };
-            to_node(compiler, node, parent, Way::Tunnel, kernel, |macs| {
+            to_node(compiler, node, leg, Way::Tunnel, kernel, |macs| {
                 Rewrite::vxlan6(macs, ends, overlay, UdpChecksum::Computed)
             })
         }
@@ -203,29 +240,26 @@ fn vxlan_hop(compiler: &Compiler, node: &str, v6: bool, kernel: &dyn KernelView)
     )
 }
 
-/// A next hop behind the node at `addr`, wherever the underlay's routes lead.
+/// A next hop behind a node, by a leg of the underlay's route to it.
 fn to_node(
     compiler: &Compiler,
     node: &str,
-    addr: Option<IpAddr>,
+    leg: Option<&Leg>,
     way: Way,
     kernel: &dyn KernelView,
     rewrite: impl Fn(Macs) -> Rewrite,
 ) -> NextHop {
     let peer = compiler.peers.get(node).copied().unwrap_or(PeerId::NONE);
-    match addr.and_then(|addr| super::underlay(addr, kernel)) {
-        Some((ifindex, neighbour)) => {
-            by_uplink(compiler, ifindex, neighbour, peer, way, kernel, rewrite)
-        }
+    match leg {
+        Some(leg) => by_uplink(compiler, leg, peer, way, kernel, rewrite),
         None => NextHop::Drop(DropReason::NoRoute),
     }
 }
 
-/// A next hop by an uplink and one of its neighbours.
+/// A next hop by an uplink, and one of its neighbours or all of them.
 fn by_uplink(
     compiler: &Compiler,
-    ifindex: u32,
-    neighbour: IpAddr,
+    leg: &Leg,
     peer: PeerId,
     way: Way,
     kernel: &dyn KernelView,
@@ -233,12 +267,13 @@ fn by_uplink(
 ) -> NextHop {
     let Some((id, spec)) = compiler
         .ports
-        .by_ifindex(ifindex)
+        .by_ifindex(leg.ifindex)
         .and_then(|id| Some((id, compiler.ports.get(id)?)))
     else {
         return NextHop::Drop(DropReason::PortDown);
     };
-    match kernel.mac(ifindex, neighbour) {
+    let mac = |addr| kernel.mac(leg.ifindex, addr);
+    match leg.neighbour.and_then(mac) {
         Some(mac) => {
             let rewrite = rewrite(Macs {
                 dst: mac,
@@ -264,7 +299,7 @@ fn by_uplink(
             port: id,
             peer,
             way,
-            gateway: Some(neighbour),
+            gateway: leg.neighbour,
         }),
     }
 }

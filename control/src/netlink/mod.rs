@@ -41,6 +41,7 @@ pub use model::{
 };
 pub use netns::NetNs;
 pub use socket::{Error, Result};
+pub use view::hop;
 pub use write::Writer;
 
 /// The protocol number that marks the routes, rules and neighbours that we add (`RTA_PROTOCOL`,

@@ -6,20 +6,29 @@ use encap::eth::MacAddr;
 use ipnet::IpNet;
 
 use super::mirror::Mirror;
-use super::model::{Address, Leg, Link, Route, RouteKind};
-use crate::compile::{KernelHop, KernelView};
+use super::model::{Address, Leg, Link, NeighbourState, Route, RouteKind};
+use crate::compile::{KernelHop, KernelLeg, KernelView};
 
 impl KernelView for Mirror {
     fn route(&self, addr: IpAddr) -> Option<KernelHop> {
-        self.hop(&self.lookup(addr)?)
+        hop(&self.lookup(addr)?)
     }
 
     fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
-        self.hop(&Mirror::route(self, prefix)?)
+        hop(&Mirror::route(self, prefix)?)
     }
 
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {
         self.neighbour(ifindex, addr)?.usable_mac().map(MacAddr)
+    }
+
+    fn has_failed(&self, ifindex: u32, addr: IpAddr) -> bool {
+        let entry = self.neighbour(ifindex, addr);
+        entry.is_some_and(|entry| entry.state == NeighbourState::FAILED)
+    }
+
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.link(ifindex).is_some_and(Link::is_up)
     }
 
     fn source(&self, ifindex: u32, v6: bool) -> Option<IpAddr> {
@@ -33,6 +42,10 @@ impl KernelView for Mirror {
                 gateway,
                 ifindex: via,
             }) if via == ifindex => Some(gateway),
+            Some(KernelHop::Legs(legs)) => {
+                let leg = legs.into_iter().find(|leg| leg.ifindex == ifindex);
+                leg.and_then(|leg| leg.gateway)
+            }
             _ => None,
         };
         source(Mirror::addresses(self, ifindex), v6, gateway)
@@ -64,37 +77,35 @@ fn source(addresses: &[Address], v6: bool, gateway: Option<IpAddr>) -> Option<Ip
     nearest.or_else(|| all.next()).map(|address| address.ip)
 }
 
-impl Mirror {
-    /// Where a route leads: of several legs the first whose link is up, and if none is, the first. `None`: not to where
-    /// the compiler could follow.
-    pub fn hop(&self, route: &Route) -> Option<KernelHop> {
-        hop(route, |leg| self.link(leg.ifindex).is_some_and(Link::is_up))
-    }
-}
-
-/// The one way out: of several the first whose link is up, and if none is, the first.
-fn hop(route: &Route, is_up: impl Fn(&Leg) -> bool) -> Option<KernelHop> {
+/// Where a route leads: over all its legs, also those that are down, which the compiler knows of. `None`: not to where it could follow.
+pub fn hop(route: &Route) -> Option<KernelHop> {
     match route.kind {
-        RouteKind::Unicast => {
-            let leg = route
-                .legs
-                .iter()
-                .find(|leg| is_up(leg))
-                .or(route.legs.first())?;
-            Some(match leg.gateway {
-                Some(gateway) => KernelHop::Via {
-                    gateway,
-                    ifindex: leg.ifindex,
+        RouteKind::Unicast => Some(match *route.legs.as_slice() {
+            [] => return None,
+            [
+                Leg {
+                    gateway: Some(gateway),
+                    ifindex,
+                    ..
                 },
-                None => KernelHop::OnLink {
-                    ifindex: leg.ifindex,
-                },
-            })
-        }
+            ] => KernelHop::Via { gateway, ifindex },
+            [Leg { ifindex, .. }] => KernelHop::OnLink { ifindex },
+            ref legs => KernelHop::Legs(legs.iter().map(KernelLeg::from).collect()),
+        }),
         RouteKind::Blackhole => Some(KernelHop::Blackhole),
         RouteKind::Unreachable => Some(KernelHop::Unreachable),
         RouteKind::Prohibit => Some(KernelHop::Prohibit),
         RouteKind::Local | RouteKind::Unusable => None,
+    }
+}
+
+impl From<&Leg> for KernelLeg {
+    fn from(leg: &Leg) -> Self {
+        Self {
+            gateway: leg.gateway,
+            ifindex: leg.ifindex,
+            weight: leg.weight,
+        }
     }
 }
 
@@ -131,25 +142,25 @@ mod tests {
     }
 
     #[test]
-    fn the_first_leg_that_is_up_is_taken() {
-        let route = route(
-            RouteKind::Unicast,
-            vec![leg(1, Some("192.0.2.1")), leg(2, None)],
-        );
-        assert_eq!(
-            hop(&route, |leg| leg.ifindex == 2),
-            Some(KernelHop::OnLink { ifindex: 2 })
-        );
-        let first = KernelHop::Via {
-            gateway: "192.0.2.1".parse().expect("an address"),
+    fn a_route_leads_over_all_its_legs() {
+        let gateway = "192.0.2.1".parse().expect("an address");
+        let legs = vec![leg(1, Some("192.0.2.1")), leg(2, None)];
+        let of = |legs: &[Leg]| hop(&route(RouteKind::Unicast, legs.to_vec()));
+        let via = KernelHop::Via {
+            gateway,
             ifindex: 1,
         };
-        assert_eq!(hop(&route, |_| true), Some(first));
-        assert_eq!(
-            hop(&route, |_| false),
-            Some(first),
-            "the kernel has nothing better either"
-        );
+        assert_eq!(of(&legs[..1]), Some(via));
+        assert_eq!(of(&legs[1..]), Some(KernelHop::OnLink { ifindex: 2 }));
+        let kernel_leg = |gateway, ifindex, weight| KernelLeg {
+            gateway,
+            ifindex,
+            weight,
+        };
+        let mut weighted = legs;
+        weighted[1].weight = 3;
+        let both = vec![kernel_leg(Some(gateway), 1, 1), kernel_leg(None, 2, 3)];
+        assert_eq!(of(&weighted), Some(KernelHop::Legs(both)));
     }
 
     #[test]
@@ -186,7 +197,7 @@ mod tests {
 
     #[test]
     fn routes_that_lead_nowhere_say_how() {
-        let at = |kind| hop(&route(kind, Vec::new()), |_| true);
+        let at = |kind| hop(&route(kind, Vec::new()));
         assert_eq!(at(RouteKind::Blackhole), Some(KernelHop::Blackhole));
         assert_eq!(at(RouteKind::Unreachable), Some(KernelHop::Unreachable));
         assert_eq!(at(RouteKind::Prohibit), Some(KernelHop::Prohibit));

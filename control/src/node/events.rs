@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Node, RunError, Wake};
 use crate::compile::PortRole;
-use crate::netlink::{Changes, Leg};
+use crate::netlink::{self, Changes};
 
 /// The loop looks around at least this often.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ impl Node {
                 .routes
                 .iter()
                 .map(|(dst, route)| {
-                    let hop = route.as_ref().and_then(|route| self.mirror.hop(route));
+                    let hop = route.as_ref().and_then(netlink::hop);
                     (*dst, hop)
                 })
                 .collect();
@@ -166,7 +166,6 @@ impl Node {
                 .kernel_routes(hops.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
             self.stale = true;
         }
-        self.follow_legs(&changes.links)?;
         for &key in &changes.neighbours {
             self.neighbours.changed(key, &self.mirror, &mut self.writer);
         }
@@ -188,8 +187,7 @@ impl Node {
             self.host_policy.is_stale = true;
         }
         let uplinks = self.uplinks();
-        let near =
-            !changes.neighbours.is_empty() && self.neighbours.macs_changed(&self.mirror, &uplinks);
+        let near = !changes.neighbours.is_empty() && self.neighbours.moved(&self.mirror, &uplinks);
         if near
             || !changes.addresses.is_empty()
             || !changes.links.is_empty()
@@ -197,25 +195,6 @@ impl Node {
         {
             self.follow_addresses()?;
         }
-        Ok(())
-    }
-
-    /// Routes with several legs take another one when an uplink went up or down.
-    fn follow_legs(&mut self, links: &BTreeSet<u32>) -> Result<(), RunError> {
-        let changed: BTreeSet<_> = self.uplinks().intersection(links).copied().collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let over = |leg: &Leg| changed.contains(&leg.ifindex);
-        let hops: Vec<_> = self
-            .mirror
-            .routes()
-            .filter(|route| route.legs.len() > 1 && route.legs.iter().any(over))
-            .map(|route| (route.dst, self.mirror.hop(&route)))
-            .collect();
-        self.compiler
-            .kernel_routes(hops.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;
-        self.stale |= !hops.is_empty();
         Ok(())
     }
 

@@ -213,12 +213,15 @@ impl Node {
         }
     }
 
-    /// The interface by which the kernel's route to an address leads.
+    /// The interface by which the kernel's route to an address leads, of several the first that is up.
     pub(super) fn interface_towards(&self, address: IpAddr) -> Option<String> {
-        let (KernelHop::Via { ifindex, .. } | KernelHop::OnLink { ifindex }) =
-            KernelView::route(&self.mirror, address)?
-        else {
-            return None;
+        let ifindex = match KernelView::route(&self.mirror, address)? {
+            KernelHop::Via { ifindex, .. } | KernelHop::OnLink { ifindex } => ifindex,
+            KernelHop::Legs(legs) => {
+                let up = legs.iter().find(|leg| self.mirror.is_up(leg.ifindex));
+                up.or(legs.first())?.ifindex
+            }
+            KernelHop::Blackhole | KernelHop::Unreachable | KernelHop::Prohibit => return None,
         };
         Some(self.mirror.link(ifindex)?.name.clone())
     }

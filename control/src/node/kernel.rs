@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::compile::KernelHop;
 use crate::desired::{Desired, Node};
-use crate::netlink::Mirror;
+use crate::netlink::{self, Mirror};
 
 /// Whether an address is one that packets are routed to: not loopback, not link-local.
 fn is_global(addr: IpAddr) -> bool {
@@ -66,12 +66,14 @@ pub(super) fn known_neighbours(
         })
         .filter(|neighbour| is_global(neighbour.ip))
         .filter(|neighbour| {
-            let on_link = KernelHop::OnLink {
-                ifindex: neighbour.ifindex,
-            };
-            mirror
-                .lookup(neighbour.ip)
-                .is_some_and(|route| mirror.hop(&route) == Some(on_link))
+            let route = mirror.lookup(neighbour.ip);
+            match route.as_ref().and_then(netlink::hop) {
+                Some(KernelHop::OnLink { ifindex }) => ifindex == neighbour.ifindex,
+                Some(KernelHop::Legs(legs)) => legs
+                    .iter()
+                    .any(|leg| leg.gateway.is_none() && leg.ifindex == neighbour.ifindex),
+                _ => false,
+            }
         })
         .map(|neighbour| (neighbour.ifindex, neighbour.ip))
         .collect()

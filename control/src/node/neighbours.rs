@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use crate::compile::KernelView;
 use crate::netlink::{Mac, Mirror, Neighbour, NeighbourState, PROTOCOL, Result, Writer};
 
 /// A neighbour, by interface index and address.
@@ -21,20 +22,27 @@ pub(super) struct Neighbours {
     asked: VecDeque<Key>,
     /// The usable MAC addresses that the tables were made with.
     macs: BTreeMap<Key, Mac>,
+    /// The next hops of routes that did not answer then.
+    failed: BTreeSet<Key>,
 }
 
 impl Neighbours {
-    /// Whether a usable MAC address on one of these interfaces is new, gone or another since the last call. States come and
-    /// go all the time, and a scan makes many.
-    pub(super) fn macs_changed(&mut self, mirror: &Mirror, interfaces: &BTreeSet<u32>) -> bool {
+    /// Whether a usable MAC address on one of these interfaces is new, gone or another since the last call, or a route's next hop has
+    /// failed. Other states come and go all the time, and a scan makes many.
+    pub(super) fn moved(&mut self, mirror: &Mirror, interfaces: &BTreeSet<u32>) -> bool {
         let near = mirror
             .neighbours()
             .filter(|entry| interfaces.contains(&entry.ifindex));
         let macs = near
             .filter_map(|entry| Some(((entry.ifindex, entry.ip), entry.usable_mac()?)))
             .collect();
-        let changed = self.macs != macs;
+        let wanted = self.wanted.iter().copied();
+        let failed = wanted
+            .filter(|key| mirror.has_failed(key.0, key.1))
+            .collect();
+        let changed = self.macs != macs || self.failed != failed;
         self.macs = macs;
+        self.failed = failed;
         changed
     }
 

@@ -18,7 +18,7 @@ use crate::compile::Compiler;
 use crate::config::{DaemonConfig, daemon};
 use crate::desired::{Desired, PoolType};
 use crate::netlink::host_port::HOST_END;
-use crate::netlink::{HostPort, HostPortConfig, Mirror, Writer};
+use crate::netlink::{self, HostPort, HostPortConfig, Mirror, Writer};
 use crate::xdp::{EndpointConfig, EndpointProgram, FailMode, PinDir};
 
 /// MTU where no uplink says one.
@@ -206,7 +206,7 @@ impl Node {
         let routes: Vec<_> = self
             .mirror
             .routes()
-            .map(|route| (route.dst, self.mirror.hop(&route)))
+            .map(|route| (route.dst, netlink::hop(&route)))
             .collect();
         self.compiler
             .kernel_routes(routes.iter().map(|(dst, hop)| (*dst, hop.as_ref())))?;

@@ -7,7 +7,7 @@ use encap::eth::MacAddr;
 use ipnet::IpNet;
 
 use super::kernel_file::KernelFile;
-use crate::compile::{KernelHop, KernelView};
+use crate::compile::{KernelHop, KernelLeg, KernelView};
 
 /// Routes and neighbours, looked up the slow way: a replay asks a few times only.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +39,29 @@ impl Kernel {
             }
         }
         for route in &file.routes {
-            let index = route.dev.as_ref().and_then(|dev| ifindex(&dev.value));
-            let hop = match (route.nowhere, index, route.via) {
-                (Some(nowhere), ..) => nowhere,
-                (None, Some(ifindex), Some(gateway)) => KernelHop::Via { gateway, ifindex },
-                (None, Some(ifindex), None) => KernelHop::OnLink { ifindex },
-                (None, None, _) => continue,
+            let legs = route.legs.iter().filter_map(|leg| {
+                Some(KernelLeg {
+                    gateway: leg.via,
+                    ifindex: ifindex(&leg.dev.value)?,
+                    weight: leg.weight,
+                })
+            });
+            let legs: Vec<_> = legs.collect();
+            let hop = match (route.nowhere, legs.as_slice()) {
+                (Some(nowhere), _) => nowhere.into(),
+                (None, []) => continue,
+                (
+                    None,
+                    &[
+                        KernelLeg {
+                            gateway, ifindex, ..
+                        },
+                    ],
+                ) => match gateway {
+                    Some(gateway) => KernelHop::Via { gateway, ifindex },
+                    None => KernelHop::OnLink { ifindex },
+                },
+                (None, _) => KernelHop::Legs(legs),
             };
             kernel.routes.push((route.to, hop));
         }
@@ -79,12 +96,12 @@ impl KernelView for Kernel {
         // Of equal prefixes the last one said counts, as for `exact`.
         holding
             .max_by_key(|(net, _)| net.prefix_len())
-            .map(|(_, hop)| *hop)
+            .map(|(_, hop)| hop.clone())
     }
 
     fn exact(&self, prefix: IpNet) -> Option<KernelHop> {
         let mut same = self.routes.iter().filter(|(net, _)| *net == prefix);
-        same.next_back().map(|(_, hop)| *hop)
+        same.next_back().map(|(_, hop)| hop.clone())
     }
 
     fn mac(&self, ifindex: u32, addr: IpAddr) -> Option<MacAddr> {

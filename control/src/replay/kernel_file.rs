@@ -59,12 +59,42 @@ pub enum LinkRole {
 pub struct RouteFacts {
     /// `to`: a prefix, or `default`.
     pub to: IpNet,
+    /// `via` and `dev`, or several of these as `nextHops`; none for a route that leads nowhere.
+    pub legs: Vec<LegFacts>,
+    /// `type`: where it leads when not over an interface.
+    pub nowhere: Option<Nowhere>,
+}
+
+/// One way of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegFacts {
     /// `via`: the gateway.
     pub via: Option<IpAddr>,
-    /// `dev`: the interface; none for a route that leads nowhere.
-    pub dev: Option<Located<String>>,
-    /// `type`: where it leads when not over an interface.
-    pub nowhere: Option<KernelHop>,
+    /// `dev`: the interface.
+    pub dev: Located<String>,
+    /// `weight`: its share among the others. Default: 1.
+    pub weight: u16,
+}
+
+/// What becomes of packets where a route leads over no interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nowhere {
+    /// `blackhole`.
+    Blackhole,
+    /// `unreachable`.
+    Unreachable,
+    /// `prohibit`.
+    Prohibit,
+}
+
+impl From<Nowhere> for KernelHop {
+    fn from(nowhere: Nowhere) -> Self {
+        match nowhere {
+            Nowhere::Blackhole => Self::Blackhole,
+            Nowhere::Unreachable => Self::Unreachable,
+            Nowhere::Prohibit => Self::Prohibit,
+        }
+    }
 }
 
 /// A neighbour.
@@ -135,7 +165,8 @@ impl KernelFile {
                 );
             }
         }
-        let routes = self.routes.iter().filter_map(|route| route.dev.as_ref());
+        let legs = self.routes.iter().flat_map(|route| &route.legs);
+        let routes = legs.map(|leg| &leg.dev);
         let neighbours = self.neighbours.iter().map(|neighbour| &neighbour.dev);
         for dev in routes.chain(neighbours) {
             let names = || self.links.iter().map(|link| link.name.value.as_str());
@@ -186,30 +217,47 @@ fn route(node: &Node, cx: &mut Context<'_>) -> Option<RouteFacts> {
     let mut fields = Fields::open(node, "a route", cx)?;
     let kinds = [
         ("unicast", None),
-        ("blackhole", Some(KernelHop::Blackhole)),
-        ("unreachable", Some(KernelHop::Unreachable)),
-        ("prohibit", Some(KernelHop::Prohibit)),
+        ("blackhole", Some(Nowhere::Blackhole)),
+        ("unreachable", Some(Nowhere::Unreachable)),
+        ("prohibit", Some(Nowhere::Prohibit)),
     ];
     let to = fields.require("to", cx, destination);
     let via = fields.get("via", cx, decode::host_address);
     let dev = fields.get("dev", cx, decode::interface);
+    let next_hops = fields.get("nextHops", cx, decode::list(leg));
     let kind = fields.get("type", cx, decode::choice(&kinds, true));
     let at = fields.at().clone();
     fields.finish(cx);
     let via = via.map(|via| via.value);
     let nowhere = kind.and_then(|kind| kind.value);
-    if nowhere.is_some() == dev.is_some() || nowhere.is_some() && via.is_some() {
-        let message =
-            "a route needs `dev` (and `via` for a gateway), or a `type` that leads nowhere";
-        cx.error(&at, message, "one of the two");
+    let has_several = next_hops.is_some();
+    let ways = [nowhere.is_some(), dev.is_some(), has_several];
+    if ways.into_iter().filter(|way| *way).count() != 1 || via.is_some() && dev.is_none() {
+        let message = "a route needs `dev` (and `via` for a gateway), or `nextHops` with several of these, or a `type` that leads \
+                       nowhere";
+        cx.error(&at, message, "one of the three");
         return None;
     }
+    let mut legs = items(next_hops);
+    legs.extend(dev.map(|dev| LegFacts {
+        via,
+        dev,
+        weight: 1,
+    }));
+    if nowhere.is_none() && legs.is_empty() {
+        cx.error(&at, "a route over none", "`nextHops` needs an entry");
+        return None;
+    }
+    let is_v6 = |leg: &LegFacts| leg.via.map(|via| via.is_ipv6());
     let to = match to?.value {
         Some(net) => net,
-        None if via.is_some_and(|via| via.is_ipv6()) => Ipv6Net::default().into(),
+        None if legs.iter().any(|leg| is_v6(leg) == Some(true)) => Ipv6Net::default().into(),
         None => Ipv4Net::default().into(),
     };
-    if via.is_some_and(|via| via.is_ipv6() != to.addr().is_ipv6()) {
+    if legs
+        .iter()
+        .any(|leg| is_v6(leg).is_some_and(|v6| v6 != to.addr().is_ipv6()))
+    {
         cx.error(
             &at,
             "a gateway of the other family",
@@ -217,11 +265,19 @@ fn route(node: &Node, cx: &mut Context<'_>) -> Option<RouteFacts> {
         );
         return None;
     }
-    Some(RouteFacts {
-        to,
-        via,
-        dev,
-        nowhere,
+    Some(RouteFacts { to, legs, nowhere })
+}
+
+fn leg(node: &Node, cx: &mut Context<'_>) -> Option<LegFacts> {
+    let mut fields = Fields::open(node, "a next hop", cx)?;
+    let via = fields.get("via", cx, decode::host_address);
+    let dev = fields.require("dev", cx, decode::interface);
+    let weight = fields.get("weight", cx, decode::number(1..=u16::MAX));
+    fields.finish(cx);
+    Some(LegFacts {
+        via: via.map(|via| via.value),
+        dev: dev?,
+        weight: weight.map_or(1, |weight| weight.value),
     })
 }
 
@@ -268,6 +324,7 @@ routes:
   - { to: default, via: 172.18.0.1, dev: eth0 }
   - { to: default, via: 2001:db8::1, dev: eth0 }
   - { to: 10.9.0.0/16, type: blackhole }
+  - { to: 10.8.0.0/16, nextHops: [{ via: 172.18.0.1, dev: eth0 }, { dev: eth0, weight: 3 }] }
 neighbours:
   - { address: 172.18.0.1, dev: eth0, mac: 02:00:00:00:00:04 }
 ",
@@ -281,8 +338,14 @@ neighbours:
             .iter()
             .map(|route| route.to.to_string())
             .collect();
-        assert_eq!(to, ["0.0.0.0/0", "::/0", "10.9.0.0/16"]);
-        assert_eq!(file.routes[2].nowhere, Some(KernelHop::Blackhole));
+        assert_eq!(to, ["0.0.0.0/0", "::/0", "10.9.0.0/16", "10.8.0.0/16"]);
+        assert_eq!(file.routes[2].nowhere, Some(Nowhere::Blackhole));
+        let legs: Vec<_> = file.routes[3]
+            .legs
+            .iter()
+            .map(|leg| (leg.via.is_some(), leg.weight))
+            .collect();
+        assert_eq!(legs, [(true, 1), (false, 3)]);
         assert_eq!(file.neighbours[0].mac, MacAddr([2, 0, 0, 0, 0, 4]));
         assert_eq!(parse(""), Ok(KernelFile::default()));
     }
@@ -298,6 +361,19 @@ neighbours:
                 "did you mean `eth0`?",
             ),
             ("routes: [{ to: default }]", "a route needs `dev`"),
+            ("routes: [{ to: default, nextHops: [] }]", "needs an entry"),
+            (
+                "links: [{ name: e }]\nroutes: [{ to: default, dev: e, nextHops: [{ dev: e }] }]",
+                "one of the three",
+            ),
+            (
+                "links: [{ name: e }]\nroutes: [{ to: default, nextHops: [{ dev: e, weight: 0 }] }]",
+                "kernel.yaml:2:",
+            ),
+            (
+                "links: [{ name: e }]\nroutes: [{ to: default, nextHops: [{ dev: f }] }]",
+                "no link is called `f`",
+            ),
             (
                 "routes: [{ to: 10.0.0.1/8, type: blackhole }]",
                 "kernel.yaml:1:16",

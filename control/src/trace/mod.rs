@@ -179,7 +179,13 @@ impl Tracer<'_> {
             Way::Uplink => format!("{name}, plain"),
             Way::Tunnel => format!("{name}, in a tunnel"),
         };
-        self.step("route", format!("{} by {to_what}{waits}", packet.dst));
+        let among = if matches!(self.hop(packet.dst), NextHop::Group(_)) {
+            "; the route has several legs, and this is the flow's"
+        } else {
+            ""
+        };
+        let said = format!("{} by {to_what}{among}{waits}", packet.dst);
+        self.step("route", said);
         let to_end = end_of(way, out);
         let judgement = self.judge(packet, from_end, to_end);
         if let Some(own) = hosts_own {

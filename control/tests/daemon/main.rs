@@ -16,6 +16,7 @@ mod keep;
 mod keep_bad_luck;
 mod kernel_state;
 mod lab;
+mod legs;
 mod observe;
 mod packet;
 mod perf;

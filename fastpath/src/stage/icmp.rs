@@ -56,7 +56,7 @@ fn report_of(reason: DropReason, packet: &Packet, tables: &Tables) -> Option<Rep
         DropReason::Prohibited | DropReason::EndpointToHostRejected => Report::Prohibited,
         DropReason::MtuExceeded => match tables.next_hop(packet.next_hop) {
             NextHop::Send(adjacency) => Report::TooBig { mtu: adjacency.mtu },
-            NextHop::Resolve(_) | NextHop::Drop(_) => return None,
+            NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => return None,
         },
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! Where to? The only code that chooses a packet's next hop.
 
+use encap::flow_hash;
 use encap::ipv4::Ipv4Info;
 use encap::ipv6::Ipv6Info;
 use flowtable::lpm::NextHopId;
@@ -200,13 +201,22 @@ fn node_of(packet: &Packet, tables: &Tables) -> Option<PeerId> {
     }
 }
 
-/// What becomes of a packet with this next hop.
+/// What becomes of a packet with this next hop. Of several the packet takes its flow's.
 #[cold]
 fn decide(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> Fate {
+    let hop = match hop {
+        NextHop::Group(group) => {
+            packet.next_hop = group.pick(tables, leg_hash(packet, tables));
+            tables.next_hop(packet.next_hop)
+        }
+        hop => hop,
+    };
     let (way, port) = match hop {
         NextHop::Send(adjacency) => (adjacency.way, adjacency.port),
         NextHop::Resolve(waiting) => (waiting.way, waiting.port),
         NextHop::Drop(reason) => return Fate::Drop(*reason),
+        // No group has another in it.
+        NextHop::Group(_) => return Fate::Drop(DropReason::NoRoute),
     };
     if way == Way::Tunnel
         && let Err(reason) = may_enter_tunnel(packet, tables)
@@ -230,7 +240,29 @@ fn decide(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> Fate {
     }
     match hop {
         NextHop::Send(adjacency) => fit(packet, adjacency),
-        NextHop::Resolve(_) | NextHop::Drop(_) => Fate::Held,
+        NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => Fate::Held,
+    }
+}
+
+/// The hash by which a packet's flow takes one of several legs. Fragments have ports only when they are known to be their
+/// datagram's; those whose first was not seen go by addresses, all of a datagram alike.
+pub(super) fn leg_hash(packet: &Packet, tables: &Tables) -> u32 {
+    let (is_fragment, protocol) = match packet.family {
+        Family::V6 => (packet.ip6.is_fragment(), packet.ip6.upper.protocol),
+        Family::V4 | Family::Unknown => (packet.ip4.is_fragment(), packet.ip4.protocol),
+    };
+    let (protocol, ports) = if is_fragment && !packet.has(flag::PIECED) {
+        // Of IPv6, later fragments need not name the protocol that the first has.
+        (0, (0, 0))
+    } else {
+        (protocol, packet.ports)
+    };
+    let key = &tables.hash_key;
+    match packet.family {
+        Family::V6 => flow_hash::v6(key, packet.ip6.src, packet.ip6.dst, protocol, ports),
+        Family::V4 | Family::Unknown => {
+            flow_hash::v4(key, packet.ip4.src, packet.ip4.dst, protocol, ports)
+        }
     }
 }
 

@@ -286,10 +286,15 @@ fn out_port(tables: &Tables, hop: flowtable::lpm::NextHopId) -> Option<&crate::p
 
 /// What fits into the tunnel when `mtu` bytes of outer packet get through.
 fn less_overhead(tables: &Tables, hop: flowtable::lpm::NextHopId, mtu: u16) -> u16 {
-    match tables.next_hop(hop) {
+    let hop = match tables.next_hop(hop) {
+        // One tunnel, whichever leg.
+        NextHop::Group(group) => tables.next_hop(group.first),
+        hop => hop,
+    };
+    match hop {
         NextHop::Send(adjacency) => adjacency
             .mtu
             .min(mtu.saturating_sub(adjacency.rewrite.mtu_overhead())),
-        NextHop::Resolve(_) | NextHop::Drop(_) => mtu,
+        NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => mtu,
     }
 }

@@ -11,6 +11,7 @@ mod inspect;
 mod judged;
 mod keep;
 mod kept_file;
+mod legs;
 mod node;
 mod oracle;
 mod policy;

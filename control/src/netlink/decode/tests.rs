@@ -314,3 +314,57 @@ fn proxies_and_bridges_forwarding_entries_are_passed_over() {
     forwarding.header.family = AddressFamily::Bridge;
     assert_eq!(read(&RouteNetlinkMessage::NewNeighbour(forwarding)), None);
 }
+
+/// The route in bytes that Linux 6.18 dumped.
+fn dumped(hex: &str) -> RouteEntry {
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+    let payload: Vec<u8> = (0..hex.len()).step_by(2).map(digit).collect();
+    route(&payload, TABLE_MAIN).expect("a route")
+}
+
+#[test]
+fn the_kernels_own_multipath_routes_are_read_whole() {
+    let leg = |gateway: &str, ifindex, weight, onlink| Leg {
+        gateway: Some(addr(gateway)),
+        ifindex,
+        weight,
+        onlink,
+    };
+    // 198.51.100.0/24 nexthop via 192.0.2.2 dev eth0 weight 2 nexthop via inet6 2001:db8:3::2 dev eth1 onlink, of which eth1 has no carrier.
+    let v4 = dumped(
+        "02180000fe0c00010000000008000f00fe00000008000100c633640034000900100000010300000008000500c0000202\
+         2000140005000000160012000a0020010db80003000000000000000000020000",
+    );
+    assert_eq!(v4.dst.to_string(), "198.51.100.0/24");
+    let legs = [
+        leg("192.0.2.2", 3, 2, false),
+        leg("2001:db8:3::2", 5, 1, true),
+    ];
+    assert_eq!(v4.path.legs, legs);
+    // 2001:db8:9::/48 nexthop via 2001:db8::2 dev eth0 weight 3 nexthop via 2001:db8:3::2 dev eth1
+    let v6 = dumped(
+        "0a300000fe0c00010000000008000f00fe0000001400010020010db80009000000000000000000000800060000040000\
+         3c0009001c000002030000001400050020010db80000000000000000000000021c001000050000001400050020010db8\
+         00030000000000000000000224000c0000000000000000000000000000000000000000000000000000000000000000000500140000000000",
+    );
+    assert_eq!(v6.dst.to_string(), "2001:db8:9::/48");
+    let legs = [
+        leg("2001:db8::2", 3, 3, false),
+        leg("2001:db8:3::2", 5, 1, false),
+    ];
+    assert_eq!(v6.path.legs, legs);
+}
+
+#[test]
+fn a_nexthop_object_is_spelled_out_unless_the_kernel_is_told_not_to() {
+    // 203.0.113.0/24 nhid 9, as it is and with net.ipv4.nexthop_compat_mode=0.
+    let start = "02180000fe0300010000000008000f00fe00000008000100cb00710008001e0009000000";
+    let told = dumped(&format!("{start}08000500c00002020800040003000000"));
+    let legs: Vec<_> = told.path.legs.iter().map(|leg| leg.gateway).collect();
+    assert_eq!(legs, [Some(addr("192.0.2.2"))]);
+    let untold = dumped(start);
+    assert_eq!(
+        (untold.path.nexthop_id, untold.path.legs),
+        (Some(9), vec![])
+    );
+}

@@ -4,6 +4,7 @@ use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
 use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, View, flag as action};
+use flowtable::lpm::NextHopId;
 use flowtable::snat::MAX_PROBES;
 
 use super::evict::state_of;
@@ -20,6 +21,7 @@ use crate::policy::Judgement;
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
 use crate::record::Verdict;
+use crate::stage::resolve;
 use crate::tables::{NextHop, Tables, Way};
 
 /// How often the packets of a batch may search for a connection to evict. A search takes up to 16 µs (benches/README.md), as long as some
@@ -225,7 +227,7 @@ impl Context<'_> {
         };
         let reply = Action {
             generation: short(self.tables.generation),
-            next_hop: N::route(self.tables, N::tuple(packet).src),
+            next_hop: self.route_back::<N>(packet),
             origin: self.reply_origin(),
             nat_addr: N::tuple(packet).src,
             nat_port: N::tuple_of(&key).ports.0,
@@ -309,6 +311,22 @@ impl Context<'_> {
             (self.onward.port.0, true)
         } else {
             (NOBODY, true)
+        }
+    }
+
+    /// The next hop of the answers to a packet; of several the one that their flow takes.
+    fn route_back<N: Net>(&self, packet: &Packet) -> NextHopId {
+        let tuple = N::tuple(packet);
+        let hop = N::route(self.tables, tuple.src);
+        if self.tables.spreads.is_empty() {
+            return hop;
+        }
+        match self.tables.next_hop(hop) {
+            NextHop::Group(group) => {
+                let hash = N::leg_hash(self.tables, tuple.reversed(), N::protocol(packet));
+                group.pick(self.tables, hash)
+            }
+            NextHop::Send(_) | NextHop::Resolve(_) | NextHop::Drop(_) => hop,
         }
     }
 
@@ -446,6 +464,10 @@ impl Context<'_> {
             evict::remove::<N>(side, flow, rules);
             return Err(DropReason::FlowEnded);
         }
+        if was.flags & action::NAT_SRC != 0 {
+            self.keep_to_leg::<N>(packet, was.nat_addr)?;
+        }
+        let side = N::side(&self.tracker.connections);
         let mut rule = was.rule;
         let reevaluates = self.tables.policies.reevaluate;
         if was.generation != short(self.tables.generation)
@@ -514,6 +536,38 @@ impl Context<'_> {
         }
         translate_source::<N>(packet, &renewed);
         Ok(())
+    }
+
+    /// Has a packet whose connection has another source already leave by an uplink that has this address, if the route has such a leg:
+    /// behind another it may count as forged.
+    fn keep_to_leg<N: Net>(
+        &mut self,
+        packet: &mut Packet,
+        address: N::Addr,
+    ) -> Result<(), DropReason> {
+        let tables = self.tables;
+        let has_address =
+            |port: PortId| tables.port(port).and_then(N::nat_address) == Some(address);
+        if tables.spreads.is_empty() || has_address(self.onward.port) {
+            return Ok(());
+        }
+        let route = tables.next_hop(N::route(tables, N::tuple(packet).dst));
+        let NextHop::Group(group) = route else {
+            return Ok(());
+        };
+        let is_own = |hop: &NextHop| matches!(hop, NextHop::Send(it) if has_address(it.port));
+        let Some(leg) = group.pick_where(tables, resolve::leg_hash(packet, tables), is_own) else {
+            return Ok(());
+        };
+        let hop = tables.next_hop(leg);
+        packet.next_hop = leg;
+        packet.fate = Fate::Undecided;
+        resolve::settle(packet, N::FAMILY, hop, tables);
+        self.onward = Onward::by(hop).unwrap_or(self.onward);
+        match packet.fate {
+            Fate::Drop(reason) => Err(reason),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a connection may leave with this address still: the node has it, and the host has not come to use the protocol.

@@ -3,7 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use encap::nat::{self, QuoteError, Tuple};
-use encap::{ipv4, ipv6, l4};
+use encap::{flow_hash, ipv4, ipv6, l4};
 use flowtable::acl::Address;
 use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
@@ -66,6 +66,8 @@ pub(super) trait Net: Sized {
     /// Whether the packet's transport checksum is right as it came.
     fn verify(packet: &Packet, l3: &[u8]) -> bool;
     fn route(tables: &Tables, addr: Self::Addr) -> NextHopId;
+    /// The hash by which a flow takes one of several legs.
+    fn leg_hash(tables: &Tables, tuple: Tuple<Self::Addr>, protocol: u8) -> u32;
     fn nat_address(port: &Port) -> Option<Self::Addr>;
     /// Whether the dataplane translates to this address still.
     fn is_nat_address(tables: &Tables, addr: Self::Addr) -> bool;
@@ -350,6 +352,16 @@ impl Net for V4 {
         tables.fib4.lookup(addr)
     }
 
+    fn leg_hash(tables: &Tables, tuple: Tuple<u32>, protocol: u8) -> u32 {
+        flow_hash::v4(
+            &tables.hash_key,
+            tuple.src,
+            tuple.dst,
+            protocol,
+            tuple.ports,
+        )
+    }
+
     #[inline]
     fn nat_address(port: &Port) -> Option<u32> {
         port.nat4
@@ -513,6 +525,16 @@ impl Net for V6 {
     #[inline]
     fn route(tables: &Tables, addr: u128) -> NextHopId {
         tables.fib6.lookup(addr)
+    }
+
+    fn leg_hash(tables: &Tables, tuple: Tuple<u128>, protocol: u8) -> u32 {
+        flow_hash::v6(
+            &tables.hash_key,
+            tuple.src,
+            tuple.dst,
+            protocol,
+            tuple.ports,
+        )
     }
 
     #[inline]
