@@ -12,6 +12,7 @@ use fastpath::batch::Batch;
 use fastpath::connections::{Connections, Sizes, Tracker};
 use fastpath::counters::{Counter, Counters};
 use fastpath::event::Events;
+use fastpath::group::{Group, Spread};
 use fastpath::io::PacketIo;
 use fastpath::io::mem::MemIo;
 use fastpath::pipeline::Pipeline;
@@ -19,9 +20,11 @@ use fastpath::port::PortId;
 use fastpath::reason::DropReason;
 use fastpath::stage::egress::Observe;
 use fastpath::stopwatch::{Stage, Stopwatch, Until};
+use fastpath::tables::{Adjacency, NextHop};
 use fastpath::tap::{Copied, Switch, Tap, Wanted};
 use flowtable::Tick;
 use flowtable::flow::Capacity;
+use flowtable::lpm::NextHopId;
 
 #[global_allocator]
 static ALLOC: Counting = Counting;
@@ -127,6 +130,7 @@ fn the_steady_state_allocates_nothing() {
             );
         }
     }
+    over_two_legs();
     of_protocols_without_ports();
     at_a_share();
     while_somebody_captures();
@@ -154,6 +158,38 @@ fn while_somebody_measures() {
     let count = WARM_UP + BATCHES;
     let expected = (count, count * TOGETHER as u64);
     assert_eq!((parsed.calls.get(), parsed.packets.get()), expected);
+}
+
+/// New connections, whose routes have two legs each.
+fn over_two_legs() {
+    for chain in [Chain::State4, Chain::Snat4, Chain::Snat6] {
+        let flows = 4096;
+        let mut scenario = Scenario::beginning(chain, flows);
+        scenario.connections = Some(no_connections(chain, flows));
+        let tables = &mut scenario.tables;
+        tables.spreads = vec![Spread::new(|bucket| (bucket % 2) as u8)];
+        for hop in 0..tables.next_hops.len() {
+            let leg = tables.next_hops[hop];
+            let NextHop::Send(Adjacency {
+                way, peer, port, ..
+            }) = leg
+            else {
+                continue;
+            };
+            let first = NextHopId::new(tables.next_hops.len() as u16).expect("few");
+            tables.next_hops.extend([leg, leg]);
+            tables.next_hops[hop] = NextHop::Group(Group {
+                first,
+                spread: 0,
+                way,
+                peer,
+                port,
+            });
+        }
+        let packets: Vec<_> = scenario.packets(0, flows).map(<[u8]>::to_vec).collect();
+        let name = "new connections over two legs";
+        check(name, &scenario, &packets, Proof::MadeAndExpired);
+    }
 }
 
 /// Everything is copied, and taken.
