@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
+use std::thread;
 use std::time::Duration;
 
 use control::netlink::NetNs;
@@ -124,6 +125,19 @@ impl Flows {
     fn all_go_on(&self) {
         for stream in &self.streams {
             stream.wait_for_reply();
+        }
+    }
+}
+
+impl Drop for Flows {
+    /// Ends them all at once: each waits for its last answers.
+    fn drop(&mut self) {
+        let ends = self.streams.drain(..);
+        let ends: Vec<_> = ends
+            .map(|stream| thread::spawn(move || drop(stream)))
+            .collect();
+        for end in ends {
+            let _ = end.join();
         }
     }
 }
@@ -263,7 +277,7 @@ fn masqueraded_flows_have_their_legs_address_and_keep_it() {
         ))
     });
     // A connection that begins after it shows that the route is in force.
-    std::thread::sleep(LOOK);
+    thread::sleep(LOOK);
     flows.all_go_on();
     assert_eq!(
         flows.seen(&right),
