@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -17,6 +17,8 @@ pub(super) struct Device {
     pub name: String,
     pub index: u32,
     pub mtu: u32,
+    /// Whether it is a VLAN of another interface.
+    pub is_vlan: bool,
     /// Programs on it, in whatever mode.
     pub xdp_programs: Vec<u32>,
 }
@@ -42,11 +44,15 @@ impl Device {
             name: name.into(),
             index: link.header.index,
             mtu: 0,
+            is_vlan: false,
             xdp_programs: Vec::new(),
         };
         for attribute in &link.attributes {
             if let LinkAttribute::Mtu(mtu) = attribute {
                 device.mtu = *mtu;
+            }
+            if let LinkAttribute::LinkInfo(info) = attribute {
+                device.is_vlan = info.contains(&LinkInfo::Kind(InfoKind::Vlan));
             }
             if let LinkAttribute::Xdp(xdp) = attribute {
                 device.xdp_programs = xdp.iter().filter_map(program_id).collect();

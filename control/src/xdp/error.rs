@@ -102,6 +102,14 @@ pub enum AttachError {
         /// The interface.
         ifname: String,
     },
+    /// The kernel has no native XDP for VLAN devices, and the generic mode was not asked for.
+    #[error(
+        "{ifname}: a VLAN device has no native XDP; set `mode: generic` for it in the configuration"
+    )]
+    VlanDevice {
+        /// The interface.
+        ifname: String,
+    },
     /// The kernel does not let this process attach.
     #[error(
         "{ifname}: attaching an XDP program is not permitted; run as root, or with CAP_BPF and CAP_NET_ADMIN"
@@ -170,6 +178,7 @@ impl AttachError {
                 ifname,
                 mtu: device.mtu,
             },
+            Some(libc::EOPNOTSUPP) if device.is_vlan => Self::VlanDevice { ifname },
             Some(libc::EOPNOTSUPP) => Self::NoNativeXdp { ifname },
             Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges { ifname },
             _ => Self::kernel(
@@ -351,10 +360,15 @@ mod tests {
     use super::*;
 
     fn refused(errno: i32) -> String {
+        refused_on(errno, false)
+    }
+
+    fn refused_on(errno: i32, is_vlan: bool) -> String {
         let device = Device {
             name: "cali1".into(),
             index: 7,
             mtu: 9000,
+            is_vlan,
             xdp_programs: Vec::new(),
         };
         AttachError::of_link_create(&io::Error::from_raw_os_error(errno), &device).to_string()
@@ -385,6 +399,8 @@ mod tests {
         assert!(refused(libc::ERANGE).contains("3506"));
         assert!(refused(libc::ENOSPC).contains("ethtool -L cali1"));
         assert!(refused(libc::EOPNOTSUPP).contains("generic mode"));
+        let vlan = refused_on(libc::EOPNOTSUPP, true);
+        assert!(vlan.contains("`mode: generic`") && !vlan.contains("ethtool"));
         assert!(refused(libc::EPERM).contains("CAP_NET_ADMIN"));
         assert!(refused(libc::ENODEV).contains("ip link"));
         assert!(refused(libc::EIO).contains("Input/output error"));

@@ -125,9 +125,10 @@ impl NicProgram {
         let device = find(ifname)?;
         let prog = fd(&self.loaded, ifname)?;
         let (link, generic) = match (Link::create(prog, &device, Mode::Native), mode) {
-            (Err(AttachError::NoNativeXdp { .. }), NicMode::NativeOrGeneric) => {
-                (Link::create(prog, &device, Mode::Generic)?, true)
-            }
+            (
+                Err(AttachError::NoNativeXdp { .. } | AttachError::VlanDevice { .. }),
+                NicMode::NativeOrGeneric,
+            ) => (Link::create(prog, &device, Mode::Generic)?, true),
             (result, _) => (result?, false),
         };
         Ok(NicAttachment {
