@@ -61,6 +61,9 @@ tshark          tshark                          a second opinion on what leaves
 nftables        nft                             policy of host endpoints; masquerade, for the kernel as the judge of ours
 conntrack       conntrack                       what the kernel tracks, looked at and forgotten
 user-mode-linux linux.uml                       a kernel that has IPIP, where this one has not
+qemu-system-x86 qemu-system-x86_64              the kernel of Debian 12, for tests of what this one has not
+busybox-static  /usr/share/doc/busybox-static   the same, until it sees the files here
+kmod            depmod                          the same: its modules
 bpftool         bpftool                         programs and links, looked at from outside
 clang           clang                           XDP programs, compiled anew and compared
 llvm            llvm-strip                      the same
@@ -97,6 +100,35 @@ install_packages() {
   if ! { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "${missing[@]}"; }; then
     notice "not all of ${missing[*]} could be installed; tests that need them say so"
   fi
+}
+
+# The kernel that users run, for tests in a virtual machine: unpacked where they look, whatever the target directory, and not
+# installed, which would make it this machine's.
+fetch_debian_kernel() {
+  local to=target/debian-kernel new package
+  [ ! -e "$to" ] || return 0
+  if ! command -v apt-get >/dev/null; then
+    notice "no kernel of Debian 12: no apt-get; tests that need it say so"
+    return 0
+  fi
+  # Old lists name packages that are not there any more.
+  [ "${as_root[*]}" = false ] || "${as_root[@]}" apt-get -qq update || true
+  package=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-6\.1\..*\)/\1/p') || true
+  if [ -z "$package" ]; then
+    notice "no kernel of Debian 12: apt-get does not know it here; tests that need it say so"
+    return 0
+  fi
+  say "==> fetching $package"
+  mkdir -p target
+  new=$(mktemp -d -p target debian-kernel.XXXXXX)
+  # By the caller: apt's own user may not write here.
+  if (cd "$new" && apt-get -qq -o APT::Sandbox::User=root download "$package") &&
+    dpkg-deb --extract "$new/$package"_*.deb "$new/root" && depmod -b "$new/root" "${package#linux-image-}"; then
+    mv "$new/root" "$to"
+  else
+    notice "$package was not fetched and unpacked; tests that need it say so"
+  fi
+  rm -rf "$new"
 }
 
 # Licences, sources and bans; advisories need the database, which cargo-deny fetches.

@@ -3,7 +3,8 @@
 use std::process::{Command, Output};
 
 use crate::lab::{
-    Lab, NODE4, NODE6, OUTSIDE4, Options, REMOTE4, TUNNEL4, WIRE4, addr, batch, ip, run,
+    Lab, NODE4, NODE6, OUTSIDE4, OUTSIDE6, Options, Pod, REMOTE4, TUNNEL4, WIRE4, addr, batch, ip,
+    run,
 };
 use crate::packet::{Tap, holds, octets};
 use crate::process::Daemon;
@@ -34,12 +35,15 @@ fn pods_reach_each_other_and_the_outside() {
     let Some(mut lab) = Lab::new("host::pods_reach_each_other_and_the_outside") else {
         return;
     };
-    let (a, b) = (lab.pod(0), lab.pod(1));
+    let pods = [lab.pod(0), lab.pod(1)];
     let mut daemon = Daemon::start(&lab);
-    for (at, other, outside) in [
-        (a.v4(), b.v4(), crate::lab::OUTSIDE4),
-        (a.v6(), b.v6(), crate::lab::OUTSIDE6),
-    ] {
+    all_reach_all(&lab, &pods);
+    daemon.finish();
+}
+
+/// Two pods reach each other and the outside, and are reached from there, by TCP.
+pub(crate) fn all_reach_all(lab: &Lab, [a, b]: &[Pod; 2]) {
+    for (at, other, outside) in [(a.v4(), b.v4(), OUTSIDE4), (a.v6(), b.v6(), OUTSIDE6)] {
         tcp((&a.netns, at), (&b.netns, other), 1 << 18);
         tcp((&b.netns, other), (&a.netns, at), 1 << 18);
         tcp((&a.netns, at), (&lab.wire, addr(outside)), 1 << 18);
@@ -49,7 +53,6 @@ fn pods_reach_each_other_and_the_outside() {
             1 << 18,
         );
     }
-    daemon.finish();
 }
 
 /// With natOutgoing echo replies and what comes to its ports go through the dataplane, which hands on what is the host's: here

@@ -3,6 +3,8 @@
 //! ```text
 //!  pod i: eth0 ==== cali<i>  node  eth0 ==== eth0  wire (gateway, "outside" 198.51.100.9)
 //! ```
+//!
+//! The uplink may be another one ([`Uplink`]), of the same name at both ends.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -28,10 +30,68 @@ pub(crate) const TUNNEL4: &str = "10.244.1.1";
 /// A pod of node 2, which is the wire.
 pub(crate) const REMOTE4: &str = "10.244.9.9";
 
+/// VLAN of [`Uplink::Vlan`].
+const VLAN: u32 = 100;
+
+/// What is between node and wire. All but veths need a kernel that has them: `virtual_machine::on_a_kernel_with`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Uplink {
+    /// `eth0`, a veth.
+    #[default]
+    Veth,
+    /// `eth0.100`, on a veth `eth0`; of kind `vlan`.
+    Vlan,
+    /// `bond0`, of the veths `eth0` and `eth1`; of kind `bond`, in a mode of `ip link`'s.
+    Bond { mode: &'static str },
+}
+
+impl Uplink {
+    /// The name of the interface, at both ends.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Veth => "eth0".to_owned(),
+            Self::Vlan => format!("eth0.{VLAN}"),
+            Self::Bond { .. } => "bond0".to_owned(),
+        }
+    }
+
+    /// The veths below, or which it is.
+    fn veths(self) -> &'static [&'static str] {
+        match self {
+            Self::Veth | Self::Vlan => &["eth0"],
+            Self::Bond { .. } => &["eth0", "eth1"],
+        }
+    }
+
+    /// For `ip -batch`: makes it of its veths, which are down, and sets everything up; at each end.
+    fn up(self, mtu: u32) -> String {
+        match self {
+            Self::Veth => "link set eth0 up\n".to_owned(),
+            Self::Vlan => format!(
+                "link set eth0 up\n\
+                 link add link eth0 name {name} mtu {mtu} type vlan id {VLAN}\n\
+                 link set {name} up\n",
+                name = self.name()
+            ),
+            Self::Bond { mode } => format!(
+                "link add {name} mtu {mtu} type bond mode {mode} miimon 100\n\
+                 link set eth0 master {name}\n\
+                 link set eth1 master {name}\n\
+                 link set {name} up\n",
+                name = self.name()
+            ),
+        }
+    }
+}
+
 /// How the lab differs from the plain one.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Queues of the uplink.
+    /// What the uplink is.
+    pub(crate) uplink: Uplink,
+    /// Its `mode` in caracal.yaml, if it is to have one.
+    pub(crate) uplink_mode: Option<&'static str>,
+    /// Queues of the uplink's veths.
     pub(crate) uplink_queues: u32,
     /// Queues of pods' veths.
     pub(crate) pod_queues: u32,
@@ -46,6 +106,8 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            uplink: Uplink::default(),
+            uplink_mode: None,
             uplink_queues: 1,
             pod_queues: 1,
             vxlan: false,
@@ -161,23 +223,31 @@ impl Lab {
             sysctl("ipv6/conf/all/forwarding", "1");
         });
         let (queues, mtu) = (self.options.uplink_queues, self.options.uplink_mtu);
+        let uplink = self.options.uplink;
+        let (name, up) = (uplink.name(), uplink.up(mtu));
+        let mut veths = String::new();
+        for veth in uplink.veths() {
+            let _ = writeln!(
+                veths,
+                "link add {veth} mtu {mtu} numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name {veth} mtu {mtu} numrxqueues {queues} numtxqueues {queues} netns {}-wire",
+                self.name
+            );
+        }
         run(&self.node, || {
             batch(&format!(
                 "link set lo up\n\
-                 link add eth0 mtu {mtu} numrxqueues {queues} numtxqueues {queues} type veth \
-                 peer name eth0 mtu {mtu} numrxqueues {queues} numtxqueues {queues} netns {}-wire\n\
-                 link set eth0 up\n\
-                 addr add {NODE4}/24 dev eth0\n\
-                 addr add {NODE6}/64 dev eth0 nodad\n",
-                self.name
+                 {veths}{up}\
+                 addr add {NODE4}/24 dev {name}\n\
+                 addr add {NODE6}/64 dev {name} nodad\n"
             ));
         });
         run(&self.wire, || {
             batch(&format!(
                 "link set lo up\n\
-                 link set eth0 up\n\
-                 addr add {WIRE4}/24 dev eth0\n\
-                 addr add {WIRE6}/64 dev eth0 nodad\n\
+                 {up}\
+                 addr add {WIRE4}/24 dev {name}\n\
+                 addr add {WIRE6}/64 dev {name} nodad\n\
                  addr add {OUTSIDE4}/32 dev lo\n\
                  addr add {OUTSIDE6}/128 dev lo nodad\n\
                  route add 10.244.0.0/16 via {NODE4}\n\
@@ -313,8 +383,11 @@ impl Lab {
     }
 
     fn write_config(&self) {
+        let mode = self.options.uplink_mode;
+        let mode = mode.map_or_else(String::new, |mode| format!("    mode: {mode}\n"));
         let text = format!(
-            "nodeName: node1\nuplinks:\n  - interface: eth0\ncontrolSocket: {}\n{}",
+            "nodeName: node1\nuplinks:\n  - interface: {}\n{mode}controlSocket: {}\n{}",
+            self.options.uplink.name(),
             self.dir.join("control.sock").display(),
             self.options.settings
         );

@@ -1,8 +1,10 @@
 //! The daemon as a process in a network namespace: real veths, real stacks, real packets.
 
 mod bad_input;
+mod bond;
 mod capture;
 mod crash;
+mod debian_kernel;
 mod diff;
 mod felix;
 #[path = "../felix_encoder/mod.rs"]
@@ -30,3 +32,5 @@ mod telemetry;
 mod top;
 mod traffic;
 mod two_pollers;
+#[path = "../virtual_machine/mod.rs"]
+mod virtual_machine;

@@ -1,0 +1,104 @@
+//! The kernel of Debian 12, which users run, and uplinks of kinds that it has.
+
+use std::process::Command;
+
+use fastpath::io::xsk::test_support::skipped_without;
+
+use crate::host::all_reach_all;
+use crate::lab::{Lab, Options, Uplink, WIRE4, ip, run};
+use crate::process::Daemon;
+use crate::virtual_machine::{on_a_kernel_with, on_debian_12, release};
+
+#[test]
+fn pods_are_served() {
+    let test = "debian_kernel::pods_are_served";
+    on_debian_12(test, || {
+        assert!(release().starts_with("6.1."), "{}", release());
+        let Some(mut lab) = Lab::new(test) else {
+            return;
+        };
+        let pods = [lab.pod(0), lab.pod(1)];
+        let mut daemon = Daemon::start(&lab);
+        all_reach_all(&lab, &pods);
+        daemon.wait_for("pollers wait by epoll");
+        daemon.finish();
+    });
+}
+
+#[test]
+fn a_vlan_device_is_an_uplink_in_generic_mode() {
+    let test = "debian_kernel::a_vlan_device_is_an_uplink_in_generic_mode";
+    on_a_kernel_with("vlan", test, || {
+        if skipped_without(test, &["ethtool"]) {
+            return;
+        }
+        let options = Options {
+            uplink: Uplink::Vlan,
+            uplink_mode: Some("generic"),
+            ..Options::default()
+        };
+        let Some(mut lab) = Lab::with(test, options) else {
+            return;
+        };
+        run(&lab.wire, || {
+            // What comes by a cable has whole checksums. Those that a veth leaves out are not completed behind a VLAN device.
+            let off = Command::new("ethtool")
+                .args(["-K", "eth0.100", "tx", "off"])
+                .status()
+                .expect("ethtool");
+            assert!(off.success(), "{off}");
+        });
+        let pods = [lab.pod(0), lab.pod(1)];
+        let mut daemon = Daemon::start(&lab);
+        all_reach_all(&lab, &pods);
+        daemon.finish();
+    });
+}
+
+#[test]
+fn a_vlan_device_has_no_native_xdp_and_that_is_said() {
+    let test = "debian_kernel::a_vlan_device_has_no_native_xdp_and_that_is_said";
+    on_a_kernel_with("vlan", test, || {
+        let options = Options {
+            uplink: Uplink::Vlan,
+            ..Options::default()
+        };
+        let Some(lab) = Lab::with(test, options) else {
+            return;
+        };
+        let mut daemon = Daemon::spawn(&lab);
+        assert_eq!(daemon.wait().code(), Some(1));
+        let log = daemon.log();
+        let said = log.lines().last().unwrap_or_default();
+        assert!(
+            said.contains("eth0.100: a VLAN device has no native XDP")
+                && said.contains("`mode: generic`"),
+            "{log}"
+        );
+        assert_eq!(lab.attached(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn the_lab_has_a_bond() {
+    let test = "debian_kernel::the_lab_has_a_bond";
+    on_a_kernel_with("bond", test, || {
+        for mode in ["active-backup", "balance-xor", "802.3ad"] {
+            let options = Options {
+                uplink: Uplink::Bond { mode },
+                ..Options::default()
+            };
+            let Some(lab) = Lab::with(test, options) else {
+                return;
+            };
+            run(&lab.node, || {
+                assert!(ip("-d link show bond0").contains(&format!("mode {mode}")));
+                let sent = Command::new("ping")
+                    .args(["-c", "1", "-w", "20", WIRE4])
+                    .output()
+                    .expect("ping");
+                assert!(sent.status.success(), "{mode}: {sent:?}");
+            });
+        }
+    });
+}
