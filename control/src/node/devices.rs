@@ -26,7 +26,31 @@ fn among<'m>(link: &'m Link, links: impl Iterator<Item = &'m Link>) -> Vec<&'m L
     members
 }
 
-/// Their interface indexes.
+/// How many devices may lie on one another: more than anybody stacks, and an end where they go in a circle.
+const DEPTH: usize = 8;
+
+/// The devices at the bottom of an uplink, that carry its packets: members of bonds, and what VLANs are on.
+pub(super) fn carriers<'m>(link: &'m Link, mirror: &'m Mirror) -> Vec<&'m Link> {
+    let mut carriers = vec![link];
+    for _ in 0..DEPTH {
+        carriers = carriers
+            .into_iter()
+            .flat_map(|it| match lower(it).and_then(|index| mirror.link(index)) {
+                Some(lower) => vec![lower],
+                None => of(it, mirror),
+            })
+            .collect();
+    }
+    carriers
+}
+
+/// What a VLAN device is on, where that is in this namespace.
+fn lower(link: &Link) -> Option<u32> {
+    let is_here = link.kind.as_deref() == Some("vlan") && link.peer_netns.is_none();
+    link.peer.filter(|_| is_here)
+}
+
+/// The interface indexes of the devices that an uplink's packets come in by.
 pub(super) fn indexes(link: &Link, mirror: &Mirror) -> BTreeSet<u32> {
     of(link, mirror).iter().map(|it| it.ifindex).collect()
 }

@@ -778,7 +778,7 @@ fn spec(link: &Link, kind: &Wanted, mirror: &Mirror) -> PortSpec {
     };
     let partial_checksums = match role {
         // Virtual devices hand on what a stack of this machine left to hardware.
-        PortRole::Uplink => devices::of(link, mirror).iter().any(|device| {
+        PortRole::Uplink => devices::carriers(link, mirror).iter().any(|device| {
             ethtool::driver(&device.name).is_ok_and(|driver| {
                 matches!(driver.as_str(), "veth" | "virtio_net" | "tun" | "bridge")
             })

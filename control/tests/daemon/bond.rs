@@ -59,7 +59,7 @@ fn its_members_receive_come_and_go() {
         // A member goes, comes back, and the other goes.
         let log = daemon.log_len();
         run(&lab.node, || ip("link set eth1 nomaster"));
-        daemon.wait_after(log, "serving interface=\"bond0\"");
+        daemon.wait_after(log, "INFO serving interface=\"bond0\"");
         assert_eq!(members(&daemon), ["eth0"]);
         stream.wait_for_reply();
         let log = daemon.log_len();
@@ -67,12 +67,12 @@ fn its_members_receive_come_and_go() {
             ip("link set eth1 down");
             ip("link set eth1 master bond0");
         });
-        daemon.wait_after(log, "serving interface=\"bond0\"");
+        daemon.wait_after(log, "INFO serving interface=\"bond0\"");
         assert_eq!(members(&daemon), ["eth0", "eth1"]);
         stream.wait_for_reply();
         let log = daemon.log_len();
         run(&lab.node, || ip("link set eth0 nomaster"));
-        daemon.wait_after(log, "serving interface=\"bond0\"");
+        daemon.wait_after(log, "INFO serving interface=\"bond0\"");
         stream.wait_for_reply();
         drop(stream);
         // Without any there is nothing to receive by.

@@ -50,7 +50,7 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
         };
         seen.mtu = seen.mtu.max(link.mtu);
         let mut of_link: Vec<_> = mtu(link, config.frames.largest()).into_iter().collect();
-        of_link.extend(place(uplink, link, mirror));
+        of_link.extend(place(link, mirror));
         let devices = devices::of(link, mirror);
         if devices::is_bond(link) {
             of_link.insert(0, bond(link, &devices));
@@ -75,7 +75,10 @@ fn look_at(device: &Link, uplink: &Uplink, pollers: u32, mirror: &Mirror) -> (u3
         findings.push(Finding::refused("uplink-queues", &error));
         1
     });
-    findings.extend(driver(&device.name, uplink.mode, &facts));
+    findings.extend(match no_native_xdp(device, uplink.mode) {
+        Some(finding) => vec![finding],
+        None => driver(&device.name, uplink.mode, &facts),
+    });
     findings.extend(program(&device.name, &facts));
     findings.extend(tags(device, mirror.links(), facts.offloads));
     (served, findings)
@@ -180,6 +183,18 @@ fn mtu(link: &Link, frame: u32) -> Option<Finding> {
     (link.mtu > WHOLE_MTU).then(|| Finding::warn(check, found, todo))
 }
 
+/// What the kernel can not do on a VLAN device, whatever is below it.
+fn no_native_xdp(device: &Link, mode: UplinkMode) -> Option<Finding> {
+    if device.kind.as_deref() != Some("vlan") || mode == UplinkMode::Generic {
+        return None;
+    }
+    let ifname = device.name.clone();
+    Some(Finding::refused(
+        "uplink-xdp",
+        &AttachError::VlanDevice { ifname },
+    ))
+}
+
 /// Whether the driver does what the configuration wants.
 fn driver(ifname: &str, mode: UplinkMode, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -242,21 +257,15 @@ fn program(ifname: &str, facts: &Facts) -> Option<Finding> {
 }
 
 /// Devices that are made of others, or parts of others.
-fn place(uplink: &Uplink, link: &Link, mirror: &Mirror) -> Vec<Finding> {
+fn place(link: &Link, mirror: &Mirror) -> Vec<Finding> {
     let check = "uplink-place";
     let mut findings = Vec::new();
-    match link.kind.as_deref() {
-        Some("vlan") if uplink.mode != UplinkMode::Generic => findings.push(Finding::warn(
-            check,
-            "it is a VLAN device, which has no native XDP",
-            "`mode: generic` in caracal.yaml, several times slower; or take the NIC, with that VLAN for its untagged one",
-        )),
-        Some(kind @ ("bridge" | "macvlan" | "ipvlan")) => findings.push(Finding::warn(
+    if let Some(kind @ ("bridge" | "macvlan" | "ipvlan")) = link.kind.as_deref() {
+        findings.push(Finding::warn(
             check,
             format!("it is a {kind}: not tested as an uplink"),
             "take the physical interface, if its packets have no tags and the addresses can be there",
-        )),
-        _ => {}
+        ));
     }
     if let Some(master) = link.master.and_then(|index| mirror.link(index)) {
         let kind = master.kind.as_deref().unwrap_or("device");
@@ -371,6 +380,20 @@ mod tests {
         let down = Link::default();
         let finding = summary(&uplink(UplinkMode::Auto), &down, &facts(NATIVE), 2);
         assert_eq!(finding.state, State::Warn);
+    }
+
+    #[test]
+    fn a_vlan_device_needs_the_generic_mode() {
+        let vlan = Link {
+            name: "ens1f0.7".to_owned(),
+            kind: Some("vlan".to_owned()),
+            ..Link::default()
+        };
+        let finding = no_native_xdp(&vlan, UplinkMode::Auto).unwrap();
+        assert_eq!(finding.state, State::Missing);
+        assert!(finding.found.contains("VLAN device"), "{finding:?}");
+        assert_eq!(no_native_xdp(&vlan, UplinkMode::Generic), None);
+        assert_eq!(no_native_xdp(&Link::default(), UplinkMode::Auto), None);
     }
 
     #[test]
