@@ -1,6 +1,6 @@
 //! What would change if other resources were the configuration, before they are.
 //!
-//! Resources are compared as they are written ([`resources`], [`compare`]), without what nobody reads. What that means for
+//! Resources are compared as they are written ([`resources`], [`mod@compare`]), without what nobody reads. What that means for
 //! connections is asked of the classifier that pollers ask, with the policy that follows from either side ([`effect`]).
 
 pub mod compare;
