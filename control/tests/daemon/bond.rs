@@ -89,26 +89,26 @@ fn its_members_receive_come_and_go() {
     });
 }
 
+/// LACP's own frames are the bond's: without them it has no member to send by.
 #[test]
-fn a_hash_spreads_over_its_members() {
-    let test = "bond::a_hash_spreads_over_its_members";
+fn it_is_served_in_modes_that_hash_and_that_negotiate() {
+    let test = "bond::it_is_served_in_modes_that_hash_and_that_negotiate";
     on_a_kernel_with("bond", test, || {
-        let uplink = Uplink::Bond {
-            mode: "balance-xor",
-        };
-        let Some(mut lab) = Lab::with(
-            test,
-            Options {
-                uplink,
-                vxlan: true,
+        for (mode, vxlan) in [("balance-xor", true), ("802.3ad", false)] {
+            let options = Options {
+                uplink: Uplink::Bond { mode },
+                vxlan,
                 ..Options::default()
-            },
-        ) else {
-            return;
-        };
-        let pods = [lab.pod(0), lab.pod(1)];
-        let mut daemon = Daemon::start(&lab);
-        all_reach_all(&lab, &pods);
-        daemon.finish();
+            };
+            let Some(mut lab) = Lab::with(test, options) else {
+                return;
+            };
+            let pods = [lab.pod(0), lab.pod(1)];
+            let mut daemon = Daemon::start(&lab);
+            all_reach_all(&lab, &pods);
+            let shown = run(&lab.node, || ip("-d link show bond0"));
+            assert!(shown.contains(&format!("mode {mode}")), "{shown}");
+            daemon.finish();
+        }
     });
 }
