@@ -36,6 +36,7 @@ mod start;
 mod systemd;
 mod tally;
 mod telemetry;
+mod uplink;
 mod vitals;
 
 pub use budget::Budget;

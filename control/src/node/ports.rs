@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use encap::eth::MacAddr;
 use fastpath::io::xsk::{
-    Command, Mode, ModeInForce, Reply, RingLen, SocketOptions, Statistics, XskSocket, ethtool,
+    Command, ModeInForce, Reply, RingLen, SocketOptions, Statistics, XskSocket, ethtool,
 };
 use fastpath::port::PortId;
 use ipnet::IpNet;
@@ -15,15 +14,13 @@ use ipnet::IpNet;
 use super::devices;
 use super::keep::Away;
 use super::tally::Tally;
+use super::uplink::{self, Nic};
 use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
 use crate::compile::{PortRole, PortSpec};
-use crate::config::daemon::{Uplink, UplinkMode};
+use crate::config::daemon::Uplink;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
 use crate::netlink::{Link, Mirror};
-use crate::xdp::{
-    EndpointAttachment, EndpointProgram, NatPorts, NicAttachment, NicConfig, NicMode, NicProgram,
-    PinDir,
-};
+use crate::xdp::{EndpointAttachment, EndpointProgram, NatPorts, NicMode, PinDir};
 
 /// How long the control thread waits for a queue that an earlier process has not let go of.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,20 +38,13 @@ pub(super) struct Served {
     pub(super) base: Tally,
     /// What the kernel counts on its sockets, by interface index and queue.
     pub(super) statistics: BTreeMap<(u32, u32), Statistics>,
-    program: Program,
+    pub(super) program: Program,
 }
 
-enum Program {
+pub(super) enum Program {
     /// On each device that its packets come in by.
     Uplink(Vec<Nic>),
     Endpoint(EndpointAttachment),
-}
-
-/// An uplink's program on one device.
-struct Nic {
-    name: String,
-    program: Box<NicProgram>,
-    attachment: NicAttachment,
 }
 
 /// A port whose number is nobody's until pollers let go of it.
@@ -63,16 +53,6 @@ pub(super) struct Retiring {
     pollers: usize,
     /// Whose sockets they have.
     interface: Option<String>,
-}
-
-/// The sockets of an uplink.
-struct Sockets {
-    /// The first of a port that a poller is given sends.
-    all: Vec<XskSocket>,
-    /// Queues that are received from.
-    queues: u32,
-    /// How received packets are moved.
-    mode: ModeInForce,
 }
 
 /// An interface that should be served.
@@ -161,7 +141,7 @@ impl Served {
     ) -> Result<(), crate::xdp::UpdateError> {
         self.nics_mut()
             .iter_mut()
-            .try_for_each(|nic| sync_program(&mut nic.program, taken, local, vxlan_port))
+            .try_for_each(|nic| uplink::sync_program(&mut nic.program, taken, local, vxlan_port))
     }
 
     /// Takes the answers to translated connections.
@@ -205,7 +185,7 @@ impl Served {
     pub(super) fn leave(mut self, away: Option<&Away>, pins: &PinDir) {
         let is_away = away.is_some() && self.set_away(away).is_ok();
         match self.program {
-            Program::Uplink(nics) if is_away => leave(nics, pins),
+            Program::Uplink(nics) if is_away => uplink::leave(nics, pins),
             Program::Uplink(nics) => drop(nics),
             Program::Endpoint(attachment) => attachment.leave_pinned(),
         }
@@ -334,123 +314,6 @@ impl Node {
         Ok(())
     }
 
-    fn serve_uplink(&mut self, link: &Link, uplink: &Uplink) -> Result<Served, RunError> {
-        let vxlan_port = super::start::vxlan_port(self.compiler.desired());
-        // What the daemon before has left keeps them from the host until the new one knows them.
-        let away = self.inherited.away(&self.config);
-        let devices = devices::of(link, &self.mirror);
-        if devices.is_empty() {
-            let interface = link.name.clone();
-            return Err(RunError::NoMembers { interface });
-        }
-        let mut nics = Vec::new();
-        let opened = devices.iter().try_for_each(|device| {
-            nics.push(self.attach_uplink(&device.name, uplink.mode, vxlan_port, away.as_ref())?);
-            Ok(())
-        });
-        let opened = opened.and_then(|()| self.uplink_sockets(link, uplink, vxlan_port, &mut nics));
-        let Sockets { all, queues, mode } = match opened {
-            Ok(sockets) => sockets,
-            Err(error) => {
-                if away.is_some() {
-                    leave(nics, &self.pins);
-                }
-                return Err(error);
-            }
-        };
-        // Last: from here on the sockets are the pollers'.
-        let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), all);
-        Ok(Served {
-            id,
-            ifindex: link.ifindex,
-            queues,
-            mode,
-            driver: ethtool::driver(&link.name).ok(),
-            base,
-            statistics: BTreeMap::new(),
-            program: Program::Uplink(nics),
-        })
-    }
-
-    /// Puts the program on one device of an uplink.
-    fn attach_uplink(
-        &self,
-        name: &str,
-        mode: UplinkMode,
-        vxlan_port: Option<u16>,
-        away: Option<&Away>,
-    ) -> Result<Nic, RunError> {
-        let mut program = Box::new(NicProgram::load(&NicConfig { vxlan_port })?);
-        if let Some(away) = away {
-            program.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
-            program.set_away(Some(away.until))?;
-        }
-        let mode = if mode == UplinkMode::Generic {
-            NicMode::NativeOrGeneric
-        } else {
-            NicMode::Native
-        };
-        let attachment = program.attach_next(name, mode, &self.pins)?;
-        if attachment.is_generic() {
-            tracing::warn!(
-                interface = name,
-                "generic XDP: about ten times slower than native"
-            );
-        }
-        Ok(Nic {
-            name: name.to_owned(),
-            program,
-            attachment,
-        })
-    }
-
-    /// The sockets of an uplink whose programs are attached, and in its programs, which are told what is ours.
-    fn uplink_sockets(
-        &self,
-        link: &Link,
-        uplink: &Uplink,
-        vxlan_port: Option<u16>,
-        nics: &mut [Nic],
-    ) -> Result<Sockets, RunError> {
-        let pollers = self.pollers.len() as u32;
-        let xsk_mode = match uplink.mode {
-            UplinkMode::Auto => Mode::PreferZeroCopy,
-            UplinkMode::ZeroCopy => Mode::ZeroCopy,
-            UplinkMode::Copy | UplinkMode::Generic => Mode::Copy,
-        };
-        let ring = RingLen::new(self.config.frames.uplink_ring)?;
-        let is_bond = devices::is_bond(link);
-        let rings = SocketOptions {
-            mode: xsk_mode,
-            ..if is_bond {
-                SocketOptions::receive_only(ring)
-            } else {
-                SocketOptions::both_ways(ring)
-            }
-        };
-        let local = super::kernel::underlay_addresses(&self.mirror, self.host.host_ifindex);
-        let taken = self.compiler.taken_prefixes();
-        // A poller's first socket of a port sends.
-        let mut all = if is_bond {
-            self.open(&link.name, pollers, SocketOptions::send_only(ring))?
-        } else {
-            Vec::new()
-        };
-        let (senders, mut mode) = (all.len(), ModeInForce::Copy);
-        for nic in nics {
-            let queues = uplink_queues(&nic.name, uplink, pollers)?;
-            let sockets = self.open(&nic.name, queues, rings)?;
-            for (queue, socket) in (0..).zip(&sockets) {
-                nic.program.set_socket(queue, &socket.descriptor())?;
-                mode = socket.mode();
-            }
-            sync_program(&mut nic.program, &taken, &local, vxlan_port)?;
-            all.extend(sockets);
-        }
-        let queues = (all.len() - senders) as u32;
-        Ok(Sockets { all, queues, mode })
-    }
-
     fn serve_endpoint(&mut self, link: &Link, kind: &Wanted) -> Result<Served, RunError> {
         let queues = self.pollers.len() as u32;
         let attachment = match self.closed.remove(&link.ifindex) {
@@ -511,7 +374,7 @@ impl Node {
         Ok(self.endpoints.attach(&link.name, &self.pins)?)
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         name: &str,
         queues: u32,
@@ -527,7 +390,12 @@ impl Node {
     }
 
     /// Gives a port a number and its sockets to the pollers. Tables that name it are published afterwards.
-    fn add_port(&mut self, link: &Link, kind: &Wanted, sockets: Vec<XskSocket>) -> (PortId, Tally) {
+    pub(super) fn add_port(
+        &mut self,
+        link: &Link,
+        kind: &Wanted,
+        sockets: Vec<XskSocket>,
+    ) -> (PortId, Tally) {
         let id = self
             .compiler
             .ports_mut()
@@ -676,20 +544,6 @@ impl Node {
     }
 }
 
-/// An uplink's link.
-pub(super) fn uplink_link<'m>(
-    config: &Path,
-    uplink: &Uplink,
-    mirror: &'m Mirror,
-) -> Result<&'m Link, RunError> {
-    let interface = &uplink.interface.value;
-    let link = mirror.link_by_name(interface);
-    link.ok_or_else(|| RunError::NoUplink {
-        config: config.to_owned(),
-        interface: interface.clone(),
-    })
-}
-
 /// Refuses a link whose packets do not fit frames of `frame` bytes.
 pub(super) fn check_mtu(link: &Link, frame: u32) -> Result<(), RunError> {
     if Budget::fits(link.mtu, frame) {
@@ -702,25 +556,6 @@ pub(super) fn check_mtu(link: &Link, frame: u32) -> Result<(), RunError> {
     })
 }
 
-/// How many queues of a device of an uplink are served: all that it has, or as many as are configured, at least one a poller.
-pub(super) fn uplink_queues(
-    interface: &str,
-    uplink: &Uplink,
-    pollers: u32,
-) -> Result<u32, RunError> {
-    let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));
-    let queues = uplink.queues.as_ref();
-    let queues = queues.map_or(available, |queues| u32::from(queues.value));
-    if queues > available || queues < pollers {
-        return Err(RunError::TooFewQueues {
-            interface: interface.to_owned(),
-            wanted: queues.max(pollers),
-            available,
-        });
-    }
-    Ok(queues)
-}
-
 /// Takes the program off again, unless an earlier daemon had left it there: then the pod was closed before, and stays so.
 pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgram) {
     if attachment.was_taken_over() {
@@ -728,34 +563,6 @@ pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgr
     } else if let Err(error) = endpoints.detach(attachment) {
         tracing::warn!(%error, "the XDP program stays");
     }
-}
-
-/// Leaves an uplink's programs there for the next start.
-fn leave(nics: Vec<Nic>, pins: &PinDir) {
-    for nic in nics {
-        if let Err(error) = nic.attachment.leave(&nic.name, pins) {
-            tracing::warn!(%error, "the host will reset connections of natOutgoing");
-        }
-    }
-}
-
-/// Tells an uplink's program what is ours.
-fn sync_program(
-    program: &mut NicProgram,
-    taken: &[IpNet],
-    local: &BTreeSet<IpAddr>,
-    vxlan_port: Option<u16>,
-) -> Result<(), crate::xdp::UpdateError> {
-    program.set_vxlan_port(vxlan_port)?;
-    program.sync_local(local.iter().copied())?;
-    program.sync_pods4(taken.iter().filter_map(|net| match net {
-        IpNet::V4(net) => Some((net.network(), net.prefix_len())),
-        IpNet::V6(_) => None,
-    }))?;
-    program.sync_pods6(taken.iter().filter_map(|net| match net {
-        IpNet::V6(net) => Some((net.network(), net.prefix_len())),
-        IpNet::V4(_) => None,
-    }))
 }
 
 /// The rings of a pod's queue, or the host's, with so many frames to receive at rest.

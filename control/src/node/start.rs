@@ -12,7 +12,7 @@ use fastpath::tables::Tables;
 
 use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, connections, devices, kernel, pollers, ports};
+use super::{Budget, Node, RunError, connections, devices, kernel, pollers, ports, uplink};
 use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, daemon};
@@ -59,11 +59,11 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let mut mtu = 0;
     let mut queues = 0;
     for uplink in &config.uplinks {
-        let link = ports::uplink_link(path, uplink, &mirror)?;
+        let link = uplink::link(path, uplink, &mirror)?;
         ports::check_mtu(link, config.frames.largest())?;
         mtu = mtu.max(link.mtu);
         for device in devices::of(link, &mirror) {
-            queues += ports::uplink_queues(&device.name, uplink, count)?;
+            queues += uplink::queues(&device.name, uplink, count)?;
         }
     }
     if mtu == 0 {

@@ -11,7 +11,7 @@ use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::features::{XdpFeatures, xdp_features};
 use crate::netlink::{Link, Mirror};
 use crate::node::error::{RunError, WHOLE_MTU};
-use crate::node::{devices, ports};
+use crate::node::{devices, ports, uplink};
 use crate::words::counted;
 use crate::xdp::{AttachError, NIC_PROGRAM, is_left_on, programs_on};
 
@@ -40,7 +40,7 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
     }
     for uplink in &config.uplinks {
         let name = &uplink.interface.value;
-        let link = match ports::uplink_link(path, uplink, mirror) {
+        let link = match uplink::link(path, uplink, mirror) {
             Ok(link) => link,
             Err(error) => {
                 let finding = Finding::refused("uplink", &error);
@@ -69,7 +69,7 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
 /// Looks at a device that packets of an uplink come in by. How many queues of it are served.
 fn look_at(device: &Link, uplink: &Uplink, pollers: u32, mirror: &Mirror) -> (u32, Vec<Finding>) {
     let facts = Facts::gather(device);
-    let queues = ports::uplink_queues(&device.name, uplink, pollers);
+    let queues = uplink::queues(&device.name, uplink, pollers);
     let mut findings = vec![summary(uplink, device, &facts, pollers)];
     let served = queues.unwrap_or_else(|error| {
         findings.push(Finding::refused("uplink-queues", &error));
