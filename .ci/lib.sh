@@ -183,6 +183,7 @@ run_tests() {
     rm -f "$junit"
     cargo nextest run --locked --profile ci --no-fail-fast "$@" 2>&1 | tee "$logs/tests" || status=1
     count_nextest "$logs/tests"
+    note_flaky "$logs/tests"
     [ ! -e "$junit" ] || sed 's/&gt;/>/g; s/&lt;/</g; s/&quot;/"/g; s/&apos;/'"'"'/g; s/&amp;/\&/g' "$junit" >"$said"
   else
     if [ "$1" = --workspace ]; then
@@ -246,6 +247,14 @@ count_nextest() {
       } }
     END { print p + 0, f + 0 }' "$1")
   passed=$((passed + p)) failed=$((failed + f))
+}
+
+# note_flaky LOG: tests that passed at their second try are counted as passed, and said.
+note_flaky() {
+  local name
+  while read -r name; do
+    notice "failed once, then passed: $name"
+  done < <(awk '/^ *Summary \[/ { last = 1 } last && $1 == "FLAKY" { sub(/^ *FLAKY[^\]]*\] *(\([ 0-9\/]*\) *)?/, ""); print }' "$1")
 }
 
 # note_skipped LOG: a test that skips itself says "SKIPPED <test>: <reason>" and is counted as passed by its runner.

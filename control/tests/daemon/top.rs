@@ -41,7 +41,10 @@ fn rates_are_those_of_the_traffic() {
     let top: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let number = |value: &Value| value.as_f64().expect("a number");
     assert_eq!(top["schema"], "caracal.top/v1");
-    assert_eq!(top["drops"], 0.0, "{top:#}");
+    // What a kernel sends by itself, a question after routers or its groups, may be dropped meanwhile.
+    let reasons = top["reasons"].as_array().expect("reasons");
+    let kernels = |it: &Value| it["reason"] == "link-local" || it["reason"] == "martian-source";
+    assert!(reasons.iter().all(kernels), "{top:#}");
     // No packet comes sooner than it is sent, and each is answered; a busy machine may send fewer, or some late.
     let seconds = number(&top["seconds"]);
     assert!(seconds >= 1.0, "{top:#}");
