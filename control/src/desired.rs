@@ -5,7 +5,7 @@
 //! All lists are sorted and free of duplicates.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use flowtable::conn::Timeouts;
@@ -31,7 +31,9 @@ pub struct Desired {
     /// Felix settings in force, defaults filled in.
     pub felix: FelixSettings,
     /// Service prefixes that BGP advertises (for service loop prevention).
-    pub services: ServiceCidrs,
+    pub service_cidrs: ServiceCidrs,
+    /// Kubernetes services, sorted by namespace and name.
+    pub services: Arc<Vec<Service>>,
     /// Who may speak to whom. Of the endpoints of all nodes that the source knows; ours are enforced.
     pub policy: Arc<Model>,
 }
@@ -47,6 +49,7 @@ impl Desired {
             routes,
             endpoints,
             felix,
+            service_cidrs,
             services,
             policy: _,
         } = self;
@@ -57,6 +60,7 @@ impl Desired {
             && *routes == other.routes
             && *endpoints == other.endpoints
             && *felix == other.felix
+            && *service_cidrs == other.service_cidrs
             && *services == other.services
     }
 
@@ -408,6 +412,34 @@ pub struct ServiceCidrs {
     pub external: Vec<IpNet>,
     /// `serviceLoadBalancerIPs`.
     pub load_balancer: Vec<IpNet>,
+}
+
+/// A service as this node's pods are to reach it: kube-proxy's part, for them.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The addresses that it is reached at, of both families: cluster IPs, external IPs, those of load balancers. Sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports, sorted by protocol and port.
+    pub ports: Vec<ServicePort>,
+    /// Whether a client stays with its endpoint (`sessionAffinity: ClientIP`).
+    pub affinity: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// The IP protocol's number: TCP, UDP or SCTP.
+    pub protocol: u8,
+    /// Where clients send.
+    pub port: u16,
+    /// Its name, empty if it has none.
+    pub name: String,
+    /// The endpoints that are usable, of both families, sorted. None: clients are refused.
+    pub backends: Vec<SocketAddr>,
 }
 
 /// What becomes of a packet from a pod to its own node, after policy.

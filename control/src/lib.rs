@@ -21,6 +21,7 @@ pub mod node;
 mod observe;
 pub mod policy;
 pub mod replay;
+pub mod services;
 pub mod trace;
 mod words;
 pub mod xdp;

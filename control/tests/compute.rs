@@ -388,12 +388,15 @@ fn services_come_from_the_default_bgp_configuration() {
         "BGPConfiguration default: {serviceClusterIPs: [{cidr: 10.96.0.0/12}], serviceExternalIPs: [{cidr: 203.0.113.0/24}]}
          BGPConfiguration node.node1: {serviceClusterIPs: [{cidr: 10.98.0.0/16}]}",
     );
-    assert_eq!(desired.services.cluster, ["10.96.0.0/12".parse().unwrap()]);
     assert_eq!(
-        desired.services.external,
+        desired.service_cidrs.cluster,
+        ["10.96.0.0/12".parse().unwrap()]
+    );
+    assert_eq!(
+        desired.service_cidrs.external,
         ["203.0.113.0/24".parse().unwrap()]
     );
-    assert!(desired.services.load_balancer.is_empty());
+    assert!(desired.service_cidrs.load_balancer.is_empty());
 }
 
 #[test]

@@ -100,7 +100,8 @@ impl State {
             routes: self.routes.values().cloned().collect(),
             endpoints,
             felix,
-            services: self.services.clone(),
+            service_cidrs: self.services.clone(),
+            services: Arc::default(),
             policy,
         };
         for problem in &mut problems {

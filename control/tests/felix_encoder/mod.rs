@@ -81,7 +81,7 @@ pub(crate) fn snapshot(desired: &Desired, generation: Generation) -> Vec<Payload
             .flat_map(|node| metadata(node, generation)),
     );
     all.extend(desired.pools.iter().map(pool));
-    let services = &desired.services;
+    let services = &desired.service_cidrs;
     all.push(Payload::GlobalBgpConfigUpdate(
         proto::GlobalBgpConfigUpdate {
             service_cluster_cidrs: texts(&services.cluster),
