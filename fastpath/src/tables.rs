@@ -11,6 +11,7 @@ use encap::outer::Rewrite;
 use encap::vxlan::Vni;
 use flowtable::conn::Timeouts;
 use flowtable::lpm::{Lpm4, Lpm6, NextHopId};
+use flowtable::service;
 use flowtable::snat::{NatPools, PortSet, Ports};
 use hashbrown::HashMap;
 
@@ -42,6 +43,8 @@ pub struct Tables {
     pub hash_key: HashKey,
     /// What leaves with another source.
     pub nat: Nat,
+    /// What pods' connections to services are translated to.
+    pub services: Services,
     /// How connections are tracked.
     pub tracking: Tracking,
     /// Who may speak to whom.
@@ -91,6 +94,15 @@ impl Nat {
     }
 }
 
+/// The services that pods reach.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// By their IPv4 addresses.
+    pub v4: Arc<service::Services<u32>>,
+    /// By their IPv6 addresses.
+    pub v6: Arc<service::Services<u128>>,
+}
+
 /// How connections are tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracking {
@@ -125,6 +137,7 @@ impl Default for Tables {
             tunnels: Tunnels::default(),
             hash_key: HashKey([0, 0]),
             nat: Nat::default(),
+            services: Services::default(),
             tracking: Tracking::default(),
             policies: Policies::default(),
             endpoints_since: 0,

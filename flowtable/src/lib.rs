@@ -9,6 +9,7 @@ pub mod flow;
 pub mod fragments;
 pub mod lpm;
 mod prefetch;
+pub mod service;
 mod simd;
 pub mod snat;
 mod tick;

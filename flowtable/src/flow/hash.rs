@@ -66,6 +66,11 @@ pub(super) const fn spare(hash: u64) -> u32 {
     (hash >> 25) as u32
 }
 
+/// The keyed hash of some blocks, for those who look something else up.
+pub(crate) fn hash_of<const N: usize>(seed: Seed, blocks: [u64; N]) -> u64 {
+    blocks.hash(seed)
+}
+
 /// A key as SipHash's blocks of eight bytes, the length in the last one's highest.
 pub trait Blocks: Copy {
     /// The blocks of a batch of keys: first all keys' first, then all keys' second.

@@ -42,6 +42,7 @@ pub use batch::{BATCH, Hit, Keys, Soon};
 pub use capacity::{Capacity, CapacityError};
 pub use clock::{REMEMBERED, SEEN_UNIT, idle, seen_at, seen_before};
 pub use hash::Seed;
+pub(crate) use hash::hash_of;
 pub use key::{FlowKey, Key4, Key6};
 pub use pair::InsertError;
 pub use sweep::{Cursor, SweepStats};
