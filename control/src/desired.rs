@@ -423,6 +423,8 @@ pub struct Service {
     pub name: String,
     /// The addresses that it is reached at, of both families: cluster IPs, external IPs, those of load balancers. Sorted.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that nobody but the service has: its cluster IPs. Sorted.
+    pub own_addresses: Vec<IpAddr>,
     /// Its ports, sorted by protocol and port.
     pub ports: Vec<ServicePort>,
     /// Whether a client stays with its endpoint (`sessionAffinity: ClientIP`).

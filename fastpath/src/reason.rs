@@ -151,6 +151,10 @@ drop_reasons! {
         "One pod of a node at a time, until its connection has been idle; for more use a pool without natOutgoing.";
     NatProtocol "nat-protocol" "flow" "natOutgoing applies, and answers could not be told from the host's: the host uses this protocol itself, which has no ports, or it is one that is never translated (IPIP, IGMP, UDP-Lite, DCCP, L2TP)."
         "Use a pool without natOutgoing, or a node whose host does not use the protocol.";
+    ServiceNoBackend "service-no-endpoints" "service" "A pod spoke to a service that has no usable endpoint on this node or any."
+        "`caracal services` shows it; are its pods ready, and does internalTrafficPolicy allow those of other nodes?";
+    ServiceNoPort "service-no-port" "service" "A pod spoke to a service's cluster IP by a protocol or port that the service has not."
+        "`caracal services` shows the ports; a cluster IP answers nothing else, no ping either.";
     NoRoute "no-route" "resolve" "No route to the destination."
         "`caracal routes` shows the table; `ip route` what the kernel gives us.";
     Blackhole "blackhole" "resolve" "The destination lies in this node's own block, or in a blackhole route, and nobody has it."

@@ -30,8 +30,10 @@ pub struct Record {
     pub verdict: Verdict,
     /// The packet's source, before it is translated.
     pub src: IpAddr,
-    /// Its destination.
+    /// Its destination, of one to a service the backend.
     pub dst: IpAddr,
+    /// The service's address and port, if it was sent to one.
+    pub service: Option<(IpAddr, u16)>,
     /// Its IP protocol.
     pub protocol: u8,
     /// Its ports or ICMP type.
@@ -144,6 +146,7 @@ mod tests {
             verdict: Verdict::Logged(RuleId(1)),
             src: addr,
             dst: addr,
+            service: None,
             protocol: 6,
             l4: L4::Other,
             in_port: PortId(1),

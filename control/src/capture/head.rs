@@ -71,7 +71,7 @@ impl Head {
             Test::Protocol(protocol) => self.protocol == *protocol,
             Test::Ipv6(is) => self.src.is_ipv6() == *is,
             // Refused before.
-            Test::State(_) | Test::Snat | Test::Endpoint(_) => false,
+            Test::State(_) | Test::Snat | Test::Dnat | Test::Endpoint(_) => false,
         }
     }
 }

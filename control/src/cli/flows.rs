@@ -67,12 +67,13 @@ impl Args {
 const EXPRESSIONS: &str = "\
 Expressions:
   src ADDRESS|NETWORK, dst …    where the first packet came from, and went to, before translation
-  host ADDRESS, net NETWORK     either of them, or what the source is translated to
+  host ADDRESS, net NETWORK     either of them, or what they are translated to
   [src|dst] port N[-M]          ports in the same way
   proto NAME|NUMBER, or tcp, udp, icmp, icmp6, sctp; ip, ip6
   state NAME                    established, syn_sent, unreplied, assured … (as conntrack names them)
   endpoint NAMESPACE/NAME       a pod's, or those that pass through an interface
   snat                          the source is translated
+  dnat                          the destination is: a service's endpoint
   not, and, or, ( )             `and` binds stronger than `or`";
 
 fn expression(text: &str) -> Result<String, FilterError> {

@@ -169,6 +169,9 @@ fn line(record: &FlowRecord, wide: bool) -> String {
     if let Some((kind, code)) = record.icmp {
         let _ = write!(text, " type {kind} code {code}");
     }
+    if let Some(service) = &record.service {
+        let _ = write!(text, " at {service}");
+    }
     if let Some(snat) = &record.snat {
         let id = snat.port.or(snat.icmp_id);
         let _ = write!(text, " as {}", with_port(&snat.addr.to_string(), id));

@@ -56,7 +56,7 @@ impl Judge {
             End::Host if !flow.from_host => End::Elsewhere,
             end => end,
         };
-        let to = self.end(&flow.reply, flow.dst, places)?;
+        let to = self.end(&flow.reply, packet.dst, places)?;
         let (judgement, _) = explain(&self.policies, packet, from, to);
         let words = |by| self.policy.reason(by).map(|reason| reason.to_string());
         Some(match judgement {
@@ -266,11 +266,16 @@ fn packet(flow: &Flow) -> Option<Packet> {
     let protocol = Protocol(protocol_number(&flow.protocol)?);
     let has_ports = protocol.has_ports() || protocol == Protocol::UDPLITE;
     let is_query = has_identifier(protocol.0);
+    // A service's endpoint is what policy is about.
+    let (dst, dst_port) = match &flow.dnat {
+        Some(to) => (to.addr, to.port),
+        None => (flow.dst, flow.dst_port),
+    };
     Some(Packet {
         src: flow.src,
-        dst: flow.dst,
+        dst,
         protocol,
-        ports: flow.src_port.zip(flow.dst_port).filter(|_| has_ports),
+        ports: flow.src_port.zip(dst_port).filter(|_| has_ports),
         icmp: flow.icmp_type.filter(|_| is_query).map(|kind| (kind, 0)),
         original_dst: None,
         state: State::New,

@@ -43,6 +43,8 @@ pub enum Test<E> {
     Endpoint(E),
     /// Its source is translated: `snat`.
     Snat,
+    /// Its destination is: `dnat`.
+    Dnat,
 }
 
 /// Which end of a connection.
@@ -52,7 +54,7 @@ pub enum Which {
     Source,
     /// Where it went to.
     Destination,
-    /// Any of them, what the source is translated to included: whatever its packets show somewhere.
+    /// Any of them, what they are translated to included: whatever its packets show somewhere.
     Either,
 }
 
@@ -90,6 +92,7 @@ impl<E> Test<E> {
             Self::State(state) => Test::State(*state),
             Self::Endpoint(name) => Test::Endpoint(resolve(name)?),
             Self::Snat => Test::Snat,
+            Self::Dnat => Test::Dnat,
         })
     }
 }
@@ -130,17 +133,20 @@ impl Test<Vec<PortId>> {
             sport,
             dport,
             snat,
+            dnat,
             ..
         } = *connection;
+        let translated = [snat, dnat];
         match self {
             Self::Address(which, net) => {
                 let is_in = |addr: IpAddr| net.contains(&addr);
-                which.holds(is_in, src, dst, snat.map(|(addr, _)| addr))
+                let translated = translated.map(|it| it.map(|(addr, _)| addr));
+                which.holds(is_in, src, dst, translated)
             }
             Self::Port(which, ports) => {
                 let is_in = |port: u16| ports.contains(&port);
-                has_ports(connection.protocol)
-                    && which.holds(is_in, sport, dport, snat.map(|(_, port)| port))
+                let translated = translated.map(|it| it.map(|(_, port)| port));
+                has_ports(connection.protocol) && which.holds(is_in, sport, dport, translated)
             }
             Self::Protocol(protocol) => connection.protocol == *protocol,
             Self::Ipv6(is) => src.is_ipv6() == *is,
@@ -158,6 +164,7 @@ impl Test<Vec<PortId>> {
                 its.iter().flatten().any(|port| ports.contains(port))
             }
             Self::Snat => snat.is_some(),
+            Self::Dnat => dnat.is_some(),
         }
     }
 }
@@ -168,12 +175,14 @@ impl Which {
         is_in: impl Fn(T) -> bool,
         source: T,
         destination: T,
-        translated: Option<T>,
+        translated: [Option<T>; 2],
     ) -> bool {
         match self {
             Self::Source => is_in(source),
             Self::Destination => is_in(destination),
-            Self::Either => is_in(source) || is_in(destination) || translated.is_some_and(is_in),
+            Self::Either => {
+                is_in(source) || is_in(destination) || translated.into_iter().flatten().any(is_in)
+            }
         }
     }
 }

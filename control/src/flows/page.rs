@@ -251,6 +251,11 @@ fn owner_name(port: PortId, names: &dyn Names) -> String {
 fn flow(one: &Connection, names: &dyn Names) -> Flow {
     let port = |port: u16| has_ports(one.protocol).then_some(port);
     let identifier = |id: u16| has_identifier(one.protocol).then_some(id);
+    let translation = |(addr, to)| Translation {
+        addr,
+        port: port(to),
+        icmp_id: identifier(to),
+    };
     Flow {
         protocol: protocol_name(one.protocol).into_owned(),
         state: if one.denied { DENIED } else { one.state.name() }.to_owned(),
@@ -262,11 +267,8 @@ fn flow(one: &Connection, names: &dyn Names) -> Flow {
         // A query's type stands in a byte of what stands for the other end's port.
         icmp_type: identifier(one.dport).map(|port| port as u8),
         from_host: matches!(one.original.origin, Origin::Port(id) if names.is_hosts(id, one.src)),
-        snat: one.snat.map(|(addr, to)| Translation {
-            addr,
-            port: port(to),
-            icmp_id: identifier(to),
-        }),
+        snat: one.snat.map(translation),
+        dnat: one.dnat.map(translation),
         endpoint: one.owner.map(|port| owner_name(port, names)),
         original: direction(&one.original, names),
         reply: direction(&one.reply, names),

@@ -7,7 +7,7 @@
 //! test    = [ "src" | "dst" ] ( "host" ADDRESS | "net" NETWORK | "port" PORT [ "-" PORT ] )
 //!         | ( "src" | "dst" ) ( ADDRESS | NETWORK )
 //!         | "proto" PROTOCOL | "tcp" | "udp" | "icmp" | "icmp6" | "sctp" | "ip" | "ip6"
-//!         | "state" STATE | "endpoint" ( NAMESPACE "/" NAME | INTERFACE ) | "snat"
+//!         | "state" STATE | "endpoint" ( NAMESPACE "/" NAME | INTERFACE ) | "snat" | "dnat"
 //! ```
 //!
 //! `and` binds stronger than `or`; `&&`, `||` and `!` are the same as the words.
@@ -267,6 +267,7 @@ impl<'a> Parser<'a> {
                     .to_owned(),
             ),
             "snat" => Test::Snat,
+            "dnat" => Test::Dnat,
             _ if word.starts_with(char::is_alphabetic) && protocol::number(&word).is_some() => {
                 Test::Protocol(protocol::number(&word).unwrap_or_default())
             }
@@ -274,7 +275,7 @@ impl<'a> Parser<'a> {
                 let message = if network(token.text).is_some() {
                     format!("{token} needs `src`, `dst`, `host` or `net` in front of it")
                 } else {
-                    let known = KEYWORDS.into_iter().chain(["snat"]);
+                    let known = KEYWORDS.into_iter().chain(["snat", "dnat"]);
                     unknown("condition", token, known)
                 };
                 return Err(self.error(token.column, message));

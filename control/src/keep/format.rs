@@ -22,7 +22,10 @@ use flowtable::flow::SEEN_UNIT;
 const MAGIC: [u8; 8] = *b"caracal\x1a";
 
 /// The version that is written, and read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// A version that is read, too: without services, and the same but for that.
+const BEFORE_SERVICES: u32 = 1;
 
 /// Bytes before what the checksum is over.
 const ENVELOPE: usize = 8 + 4 + 8 + 8;
@@ -33,10 +36,10 @@ pub const MOST: u32 = 1 << 20;
 /// The most bytes of a file.
 pub const MOST_BYTES: usize = (MOST as usize) * RECORD_V6 + (16 << 20);
 
-/// Bytes of a connection of IPv4.
+/// Bytes of a connection of IPv4 that is to no service.
 pub const RECORD_V4: usize = 48;
-/// Bytes of a connection of IPv6.
-pub const RECORD_V6: usize = 84;
+/// Bytes of a connection of IPv6, the longest.
+pub const RECORD_V6: usize = 84 + 18;
 
 /// On a record: it is of IPv6.
 const IS_V6: u8 = 1;
@@ -44,6 +47,8 @@ const IS_V6: u8 = 1;
 const IS_TRANSLATED: u8 = 2;
 /// It counts for the endpoint that answers.
 const OWNED_BY_REPLY: u8 = 4;
+/// It is to a service: the backend's address and port come behind all else.
+const IS_TO_SERVICE: u8 = 8;
 
 /// Where connections come from: what tells one run's daemon from another's, and when it stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +173,8 @@ impl Writer {
         } else {
             0
         };
-        out.extend([kept.protocol, is_v6 | is_translated | owned]);
+        let is_to_service = kept.dnat.map_or(0, |_| IS_TO_SERVICE);
+        out.extend([kept.protocol, is_v6 | is_translated | owned | is_to_service]);
         let none = if is_v6 == 0 {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
@@ -187,11 +193,15 @@ impl Writer {
         for direction in directions {
             out.extend(direction.word.to_le_bytes());
         }
-        for addr in [kept.src, kept.dst, snat] {
+        let addresses = [kept.src, kept.dst, snat].into_iter();
+        for addr in addresses.chain(kept.dnat.map(|(addr, _)| addr)) {
             match addr {
                 IpAddr::V4(addr) => out.extend(addr.octets()),
                 IpAddr::V6(addr) => out.extend(addr.octets()),
             }
+        }
+        if let Some((_, port)) = kept.dnat {
+            out.extend(port.to_le_bytes());
         }
         true
     }
@@ -303,7 +313,7 @@ impl Saved {
             return Err(FormatError::Magic);
         }
         let version = u32::from_le_bytes(cursor.take()?);
-        if version != VERSION {
+        if ![BEFORE_SERVICES, VERSION].contains(&version) {
             return Err(FormatError::Version(version));
         }
         let (said, found) = (u64::from_le_bytes(cursor.take()?), bytes.len() as u64);
@@ -443,13 +453,15 @@ impl Cursor<'_> {
         let snat_port = self.u16()?;
         let idle = [self.u32()?, self.u32()?].map(|units| SEEN_UNIT * units);
         let words = [self.take()?, self.take()?].map(u64::from_le_bytes);
-        let [src, dst, snat] = if flags & IS_V6 == 0 {
-            [self.v4()?, self.v4()?, self.v4()?]
+        let is_v6 = flags & IS_V6 != 0;
+        let [src, dst, snat] = [self.addr(is_v6)?, self.addr(is_v6)?, self.addr(is_v6)?];
+        let dnat = if flags & IS_TO_SERVICE == 0 {
+            None
         } else {
-            [self.v6()?, self.v6()?, self.v6()?]
+            Some((self.addr(is_v6)?, self.u16()?))
         };
         let translated = flags & IS_TRANSLATED != 0;
-        let is_well_formed = flags & !(IS_V6 | IS_TRANSLATED | OWNED_BY_REPLY) == 0
+        let is_well_formed = flags & !(IS_V6 | IS_TRANSLATED | OWNED_BY_REPLY | IS_TO_SERVICE) == 0
             && at.into_iter().all(|place| usize::from(place) < places)
             && (translated || snat.is_unspecified() && snat_port == 0);
         if !is_well_formed {
@@ -466,6 +478,7 @@ impl Cursor<'_> {
             dst,
             ports,
             snat: translated.then_some((snat, snat_port)),
+            dnat,
             owned_by_reply: flags & OWNED_BY_REPLY != 0,
             original: direction(0),
             reply: direction(1),
@@ -473,12 +486,12 @@ impl Cursor<'_> {
         Ok((kept, at))
     }
 
-    fn v4(&mut self) -> Result<IpAddr, FormatError> {
-        self.take::<4>().map(IpAddr::from)
-    }
-
-    fn v6(&mut self) -> Result<IpAddr, FormatError> {
-        self.take::<16>().map(IpAddr::from)
+    fn addr(&mut self, is_v6: bool) -> Result<IpAddr, FormatError> {
+        if is_v6 {
+            self.take::<16>().map(IpAddr::from)
+        } else {
+            self.take::<4>().map(IpAddr::from)
+        }
     }
 }
 

@@ -83,12 +83,14 @@ impl Node {
             })
             .transpose()?;
         let filter = self.filter(params.filter.as_deref())?;
-        let of_connections = |test: &Test<_>| matches!(test, Test::State(_) | Test::Snat);
+        let of_connections =
+            |test: &Test<_>| matches!(test, Test::State(_) | Test::Snat | Test::Dnat);
         if filter
             .as_ref()
             .is_some_and(|filter: &Filter<_>| filter.has(&of_connections))
         {
-            let message = "match: `state` and `snat` are of connections, and a packet has none";
+            let message =
+                "match: `state`, `snat` and `dnat` are of connections, and a packet has none";
             return Err(bad(message.to_owned()));
         }
         let now = Instant::now();

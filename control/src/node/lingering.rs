@@ -14,6 +14,9 @@ use crate::xdp::{NatPorts, no_ports};
 /// TCP, UDP and SCTP.
 const WITH_PORTS: usize = 3;
 
+/// On the entry of answers to a translated source.
+const ANSWERS: u8 = flag::IS_REPLY | flag::NAT_DST;
+
 /// The ports, a bit each as in [`NatPorts`].
 #[derive(Debug)]
 pub(super) struct Lingering(Box<NatPorts>);
@@ -45,7 +48,7 @@ impl Lingering {
     /// Adds that of a connection that is kept.
     pub(super) fn note_kept(&mut self, kept: &Kept) {
         if let Some((_, port)) = kept.snat {
-            self.note(flag::NAT_SRC, kept.protocol, port);
+            self.note(kept.protocol, port);
         }
     }
 
@@ -66,11 +69,17 @@ impl Lingering {
             return false;
         }
         let mut used = Self::default();
+        // The port is where answers come to, of which it is told what to translate it to.
+        let is_answers = |flags: u8| flags & ANSWERS == ANSWERS;
         connections.v4.table.for_each(|view| {
-            used.note(view.action.flags, view.key.protocol, view.action.nat_port);
+            if is_answers(view.action.flags) {
+                used.note(view.key.protocol, view.key.dport);
+            }
         });
         connections.v6.table.for_each(|view| {
-            used.note(view.action.flags, view.key.protocol, view.action.nat_port);
+            if is_answers(view.action.flags) {
+                used.note(view.key.protocol, view.key.dport);
+            }
         });
         let mut changed = false;
         let words = self.0.as_flattened_mut().iter_mut();
@@ -81,16 +90,14 @@ impl Lingering {
         changed
     }
 
-    fn note(&mut self, flags: u8, protocol: u8, port: u16) {
+    fn note(&mut self, protocol: u8, port: u16) {
         let set = match protocol {
             l4::TCP => 0,
             l4::UDP => 1,
             l4::SCTP => 2,
             _ => return,
         };
-        if flags & flag::NAT_SRC != 0 {
-            self.0[set][usize::from(port / 64)] |= 1 << (port % 64);
-        }
+        self.0[set][usize::from(port / 64)] |= 1 << (port % 64);
     }
 }
 
@@ -105,7 +112,7 @@ mod tests {
     fn bits(ports: &[u16]) -> Box<NatPorts> {
         let mut of = Lingering::default();
         for port in ports {
-            of.note(flag::NAT_SRC, l4::TCP, *port);
+            of.note(l4::TCP, *port);
         }
         of.0
     }
@@ -134,7 +141,12 @@ mod tests {
             nat_port: 3,
             ..Action::default()
         };
-        let pair = ((key, forward), (key.reversed(), reply));
+        let answers = Key4 {
+            dst: 9,
+            dport: port,
+            ..key.reversed()
+        };
+        let pair = ((key, forward), (answers, reply));
         let table = &connections.v4.table;
         table
             .insert_pair(pair.0, pair.1, Tick(0), (0, 0))

@@ -152,6 +152,7 @@ mod tests {
             protocol: "tcp".to_owned(),
             src: end("10.0.0.1", port, Some("shop/web")),
             dst: end("192.0.2.9", 443, None),
+            service: None,
             icmp: None,
             interface: None,
             node: None,

@@ -1,7 +1,7 @@
 //! What the numbers in a record stand for.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -85,6 +85,7 @@ impl Names {
             protocol: protocol_name(record.protocol).into_owned(),
             src,
             dst,
+            service: record.service.map(SocketAddr::from),
             icmp: match record.l4 {
                 L4::Icmp { kind, code } => Some((kind, code)),
                 L4::Ports { .. } | L4::Other => None,

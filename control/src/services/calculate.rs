@@ -79,9 +79,11 @@ fn way_to(
         .collect();
     ports.sort();
     ports.dedup_by_key(|it| (it.protocol, it.port));
+    let own: BTreeSet<IpAddr> = service.cluster_ips.iter().copied().collect();
     Some(desired::Service {
         namespace: service.namespace.clone(),
         name: service.name.clone(),
+        own_addresses: own.intersection(&addresses).copied().collect(),
         addresses: addresses.into_iter().collect(),
         ports,
         affinity: service.client_ip_affinity,
@@ -204,6 +206,7 @@ mod tests {
             all[0].addresses,
             ["10.96.0.10", "198.51.100.1", "fd00:96::a"].map(addr)
         );
+        assert_eq!(all[0].own_addresses, ["10.96.0.10", "fd00:96::a"].map(addr));
         let ports: Vec<_> = all[0]
             .ports
             .iter()
@@ -278,6 +281,8 @@ mod tests {
         assert_eq!(all[0].addresses, ["10.96.0.10", "fd00:96::a"].map(addr));
         assert_eq!(backends(&all, 17), ["10.244.1.2:5353"]);
         assert_eq!(all[1].addresses, ["198.51.100.1"].map(addr));
+        assert_eq!(all[0].own_addresses, all[0].addresses);
+        assert!(all[1].own_addresses.is_empty());
         assert_eq!(
             backends(&all[1..], 17),
             ["10.244.1.2:5353", "10.244.2.2:5353"]

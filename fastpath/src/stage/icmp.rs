@@ -21,6 +21,7 @@ enum Report {
     NoRoute,
     Unreachable,
     Prohibited,
+    PortUnreachable,
     TooBig { mtu: u16 },
 }
 
@@ -54,6 +55,8 @@ fn report_of(reason: DropReason, packet: &Packet, tables: &Tables) -> Option<Rep
         DropReason::NoRoute => Report::NoRoute,
         DropReason::Unreachable | DropReason::NeighbourUnresolved => Report::Unreachable,
         DropReason::Prohibited | DropReason::EndpointToHostRejected => Report::Prohibited,
+        // As kube-proxy's REJECT: a client of TCP is refused at once.
+        DropReason::ServiceNoBackend | DropReason::ServiceNoPort => Report::PortUnreachable,
         DropReason::MtuExceeded => match tables.next_hop(packet.next_hop) {
             NextHop::Send(adjacency) => Report::TooBig { mtu: adjacency.mtu },
             NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => return None,
@@ -160,6 +163,7 @@ fn build<I: PacketIo>(
                 Report::NoRoute => Icmp4Error::NetUnreachable,
                 Report::Unreachable => Icmp4Error::HostUnreachable,
                 Report::Prohibited => Icmp4Error::Prohibited,
+                Report::PortUnreachable => Icmp4Error::PortUnreachable,
                 Report::TooBig { mtu } => Icmp4Error::FragmentationNeeded { mtu },
             };
             if !icmp4::may_answer(l3, &about.ip4) {
@@ -179,6 +183,7 @@ fn build<I: PacketIo>(
                 Report::NoRoute => Icmp6Error::NoRoute,
                 Report::Unreachable => Icmp6Error::AddressUnreachable,
                 Report::Prohibited => Icmp6Error::Prohibited,
+                Report::PortUnreachable => Icmp6Error::PortUnreachable,
                 // A sender believes no less (RFC 8201 section 4), and a tunnel's entry says no less (RFC 2473 section 7.1).
                 Report::TooBig { mtu } => Icmp6Error::PacketTooBig {
                     mtu: mtu.max(ipv6::MIN_MTU).into(),

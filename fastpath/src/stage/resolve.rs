@@ -223,7 +223,9 @@ fn decide(packet: &mut Packet, hop: &NextHop, tables: &Tables) -> Fate {
     {
         return Fate::Drop(reason);
     }
-    if way == Way::Pod && port == packet.in_port && !packet.has(flag::ORIGINATED) {
+    // A pod that speaks to itself by a service is the exception, and translated.
+    let may_return = packet.flags & (flag::ORIGINATED | flag::TRANSLATE) != 0;
+    if way == Way::Pod && port == packet.in_port && !may_return {
         return Fate::Drop(DropReason::SameInterface);
     }
     let keeps_ttl = way == Way::Host || packet.flags & (flag::KEEP_TTL | flag::ORIGINATED) != 0;

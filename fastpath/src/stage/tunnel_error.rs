@@ -17,7 +17,7 @@ use crate::event::{Event, Events};
 use crate::io::PacketIo;
 use crate::limiter::IcmpLimiter;
 use crate::reason::DropReason;
-use crate::stage::flow;
+use crate::stage::flow::{self, Sent};
 use crate::stage::icmp;
 use crate::tables::{NextHop, Tables, Tunnels, Way};
 
@@ -156,10 +156,10 @@ fn read<'a>(packet: &Packet, l3: &'a [u8], tunnels: &Tunnels) -> Option<Read<'a>
     })
 }
 
-/// The packet that was in the tunnel.
+/// The packet that was in the tunnel, and its ends as its sender knows them, if it was for a service.
 enum About {
-    V4(ipv4::Ipv4Info),
-    V6(ipv6::Ipv6Info),
+    V4(ipv4::Ipv4Info, Option<Tuple<u32>>),
+    V6(ipv6::Ipv6Info, Option<Tuple<u128>>),
 }
 
 /// What is quoted of the packet in the tunnel, if it is of a live connection of a pod here (and, of TCP, may be under way: IPIP has
@@ -184,7 +184,10 @@ fn live(
                 ports,
             };
             // As `apply` hashes it: by its connection, but for fragments.
-            let mut hash = flow::hash4(connections, tuple, ip.protocol, upper)?;
+            let Sent {
+                mut hash,
+                to_service,
+            } = flow::sent4(connections, tuple, ip.protocol, upper)?;
             if hash == 0 || ip.is_fragment() {
                 let ports = if ip.is_fragment() { (0, 0) } else { ports };
                 hash = flow_hash::v4(key, ip.src, ip.dst, ip.protocol, ports);
@@ -192,7 +195,7 @@ fn live(
             is_ours(hash).then_some(())?;
             is_pod(tables.next_hop(tables.fib4.lookup(ip.src))).then_some(())?;
             ip.total_len = ip.total_len.min(quote.len() as u16);
-            Some(About::V4(ip))
+            Some(About::V4(ip, to_service))
         }
         6 => {
             let mut ip = ipv6::parse_quoted(quote).ok()?;
@@ -204,7 +207,10 @@ fn live(
                 dst: ip.dst,
                 ports,
             };
-            let mut hash = flow::hash6(connections, tuple, protocol, upper)?;
+            let Sent {
+                mut hash,
+                to_service,
+            } = flow::sent6(connections, tuple, protocol, upper)?;
             if hash == 0 || ip.is_fragment() {
                 let (protocol, ports) = if ip.is_fragment() {
                     (0, (0, 0))
@@ -217,7 +223,7 @@ fn live(
             is_pod(tables.next_hop(tables.fib6.lookup(ip.src))).then_some(())?;
             let quoted = (quote.len() - ipv6::HEADER_LEN) as u16;
             ip.payload_len = ip.payload_len.min(quoted);
-            Some(About::V6(ip))
+            Some(About::V6(ip, to_service))
         }
         _ => None,
     }
@@ -241,7 +247,7 @@ fn tell<I: PacketIo>(
 ) {
     let mut message = [0; icmp6::MAX_LEN];
     let built = match about {
-        About::V4(ip) => {
+        About::V4(ip, to_service) => {
             let port = out_port(tables, tables.fib4.lookup(ip.src));
             let source = port.and_then(|port| port.icmp_source4);
             let error = match told {
@@ -252,12 +258,13 @@ fn tell<I: PacketIo>(
                 }),
                 Told::Unreachable => Some(Icmp4Error::HostUnreachable),
             };
-            source.zip(error).and_then(|(source, error)| {
+            let built = source.zip(error).and_then(|(source, error)| {
                 icmp4::may_answer(quote, ip)
                     .then(|| icmp4::error(&mut message, error, source, ip.id, quote, ip))?
-            })
+            });
+            built.filter(|&len| as_sent4(message.get_mut(..len), *to_service).is_some())
         }
-        About::V6(ip) => {
+        About::V6(ip, to_service) => {
             let port = out_port(tables, tables.fib6.lookup(ip.src));
             let source = port.and_then(|port| port.icmp_source6);
             let error = match told {
@@ -268,15 +275,38 @@ fn tell<I: PacketIo>(
                 },
                 Told::Unreachable => Icmp6Error::AddressUnreachable,
             };
-            source.and_then(|source| {
+            let built = source.and_then(|source| {
                 icmp6::may_answer(error, quote, ip)
                     .then(|| icmp6::error(&mut message, error, source, quote, ip))?
-            })
+            });
+            built.filter(|&len| as_sent6(message.get_mut(..len), *to_service).is_some())
         }
     };
     if let Some(message) = built.and_then(|len| message.get(..len)) {
         icmp::originate(message, io, tables, limiter, now, own, counters);
     }
+}
+
+/// Has an error quote the packet with the ends that it came with, if it was for a service.
+fn as_sent4(message: Option<&mut [u8]>, to_service: Option<Tuple<u32>>) -> Option<()> {
+    let message = message?;
+    let Some(came) = to_service else {
+        return Some(());
+    };
+    let ip = ipv4::parse(message).ok()?;
+    let quoted = nat::icmp_error4(message, &ip).ok()?;
+    nat::translate_error4(message, &ip, &quoted, (ip.src, ip.dst), came).ok()
+}
+
+/// The same for IPv6.
+fn as_sent6(message: Option<&mut [u8]>, to_service: Option<Tuple<u128>>) -> Option<()> {
+    let message = message?;
+    let Some(came) = to_service else {
+        return Some(());
+    };
+    let ip = ipv6::parse(message).ok()?;
+    let quoted = nat::icmp_error6(message, &ip).ok()?;
+    nat::translate_error6(message, &ip, &quoted, (ip.src, ip.dst), came).ok()
 }
 
 fn out_port(tables: &Tables, hop: flowtable::lpm::NextHopId) -> Option<&crate::port::Port> {

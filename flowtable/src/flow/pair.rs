@@ -3,7 +3,7 @@
 use super::action::{Action, flag};
 use super::clock::seen_at;
 use super::key::FlowKey;
-use super::table::{FlowTable, Found};
+use super::table::{FlowTable, Found, LOOKS};
 use super::tags::Home;
 use super::view::FlowRef;
 use crate::Tick;
@@ -143,6 +143,20 @@ impl<K: FlowKey> FlowTable<K> {
         // What names us as its partner was inserted with us, unless it came after us: then we are gone.
         let is_ours = partner.is_stable() && partner.partner() == flow.slot;
         (is_ours && self.head(flow).is_some()).then(|| FlowRef::new(slot, partner))
+    }
+
+    /// The key of the other direction; `None` if the connection is gone, or another poller changes that entry all the time.
+    #[inline]
+    pub fn partner_key(&self, flow: FlowRef) -> Option<K> {
+        for _ in 0..LOOKS {
+            if let Some(view) = self.partner(flow).and_then(|it| self.view(it)) {
+                return Some(view.key);
+            }
+            if self.head(flow).is_none() {
+                break;
+            }
+        }
+        None
     }
 
     /// Removes both directions. `true` if this call did it; `false` if the connection is gone, or another

@@ -14,7 +14,7 @@ use super::view::{FlowRef, Live, View};
 use crate::Tick;
 
 /// How often a lookup looks again that met an entry of its key in the middle of a change.
-const LOOKS: usize = 4;
+pub(super) const LOOKS: usize = 4;
 
 /// Why an entry was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -93,9 +93,9 @@ impl<A: ServiceAddr> Frontend<A> {
 /// What an address and port are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service<'a, A> {
-    /// No service has the address.
+    /// No service's.
     None,
-    /// A service has the address, but not this port.
+    /// The address is a service's alone, which has no such port.
     NoPort,
     /// A service's port.
     Port(&'a Frontend<A>),
@@ -105,31 +105,36 @@ pub enum Service<'a, A> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Services<A: Eq + Hash> {
     ports: HashMap<(A, u8, u16), Arc<Frontend<A>>>,
-    addresses: HashSet<A>,
+    own: HashSet<A>,
 }
 
 impl<A: Eq + Hash> Default for Services<A> {
     fn default() -> Self {
         Self {
             ports: HashMap::default(),
-            addresses: HashSet::default(),
+            own: HashSet::default(),
         }
     }
 }
 
 impl<A: ServiceAddr> Services<A> {
-    /// Those at these addresses, protocols and ports. Of two at one the last counts.
+    /// Those at these addresses, protocols and ports. Of two at one the last counts. `own` are the addresses that nobody but a service has
+    /// (cluster IPs), so that nothing else is to be found at their other ports.
     #[must_use]
-    pub fn new(entries: impl IntoIterator<Item = ((A, u8, u16), Arc<Frontend<A>>)>) -> Self {
-        let ports: HashMap<_, _> = entries.into_iter().collect();
-        let addresses = ports.keys().map(|&(addr, ..)| addr).collect();
-        Self { ports, addresses }
+    pub fn new(
+        entries: impl IntoIterator<Item = ((A, u8, u16), Arc<Frontend<A>>)>,
+        own: impl IntoIterator<Item = A>,
+    ) -> Self {
+        Self {
+            ports: entries.into_iter().collect(),
+            own: own.into_iter().collect(),
+        }
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty()
+        self.ports.is_empty() && self.own.is_empty()
     }
 
     /// All ports, in no order.
@@ -140,11 +145,10 @@ impl<A: ServiceAddr> Services<A> {
     /// What an address, protocol and port are.
     #[inline]
     pub fn at(&self, addr: A, protocol: u8, port: u16) -> Service<'_, A> {
-        if !self.addresses.contains(&addr) {
-            return Service::None;
+        match self.ports.get(&(addr, protocol, port)) {
+            Some(frontend) => Service::Port(frontend),
+            None if self.own.contains(&addr) => Service::NoPort,
+            None => Service::None,
         }
-        self.ports
-            .get(&(addr, protocol, port))
-            .map_or(Service::NoPort, |it| Service::Port(it))
     }
 }

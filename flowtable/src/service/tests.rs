@@ -85,18 +85,19 @@ proptest! {
     #[test]
     fn an_address_and_port_are_what_a_list_says(
         entries in prop::collection::vec(((0..4_u32, prop::sample::select(vec![6_u8, 17]), 0..4_u16), 0..3_usize), 0..20),
+        own in prop::collection::vec(0..5_u32, 0..3),
         asked in prop::collection::vec((0..5_u32, prop::sample::select(vec![6_u8, 17]), 0..5_u16), 50),
     ) {
         let frontends: Vec<_> = entries
             .iter()
             .map(|&(key, count)| (key, Arc::new(Frontend::new(backends(count), false))))
             .collect();
-        let services = Services::new(frontends.iter().cloned());
+        let services = Services::new(frontends.iter().cloned(), own.iter().copied());
         for key in asked {
             let of_key = frontends.iter().rev().find(|(it, _)| *it == key);
             let expected = match of_key {
                 Some((_, frontend)) => Service::Port(&**frontend),
-                None if entries.iter().any(|((addr, ..), _)| *addr == key.0) => Service::NoPort,
+                None if own.contains(&key.0) => Service::NoPort,
                 None => Service::None,
             };
             prop_assert_eq!(services.at(key.0, key.1, key.2), expected);

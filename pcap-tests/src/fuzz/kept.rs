@@ -55,13 +55,19 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     };
     let address = |text: &str| text.parse().expect("an address");
     let mut file = Writer::new(&head, &places, 2);
-    for (src, dst, snat) in [
+    for (src, dst, snat, dnat) in [
         (
             "10.0.0.1",
             "192.0.2.1",
             Some((address("198.51.100.1"), 5000)),
+            None,
         ),
-        ("fd00::1", "2001:db8::1", None),
+        (
+            "fd00::1",
+            "2001:db8::1",
+            None,
+            Some((address("fd00::2"), 8080)),
+        ),
     ] {
         let kept = Kept {
             protocol: 6,
@@ -69,6 +75,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             dst: address(dst),
             ports: (40_000, 80),
             snat,
+            dnat,
             owned_by_reply: snat.is_none(),
             original: direction,
             reply: direction,

@@ -34,6 +34,7 @@ fn kept(number: u32) -> Kept {
         dst: IpAddr::from([192, 0, 2, 1]),
         ports: (number as u16, 53),
         snat: None,
+        dnat: None,
         owned_by_reply: false,
         original: direction,
         reply: direction,

@@ -22,6 +22,7 @@ mod random_policy;
 mod records;
 mod same;
 mod schedule;
+mod services;
 mod snat;
 mod stacks;
 mod state;

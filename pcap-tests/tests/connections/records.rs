@@ -95,6 +95,7 @@ fn who_observes_is_told_of_first_packets_only() {
         },
         src: v4(POD_ADDR).into(),
         dst: v4(OTHER_ADDR).into(),
+        service: None,
         protocol: 6,
         l4: L4::Ports {
             source: 40_000,

@@ -13,6 +13,8 @@ use pcap_tests::rig::Rig;
 use pcap_tests::world::Hop;
 
 use crate::node::*;
+use crate::services::{VIP, VIP6, services};
+use crate::traffic::REMOTE_POD;
 
 /// The node's other address, of which its uplink may be given too.
 pub(crate) const NODE_B: &str = "172.18.0.22";
@@ -38,6 +40,30 @@ pub(crate) struct Plan {
     pub(crate) drops_invalid: bool,
     /// Whether connections are picked up in their middle.
     pub(crate) pick_up: bool,
+    /// Who is behind the service.
+    pub(crate) behind: Behind,
+}
+
+/// Endpoints of the service at [`VIP`] and [`VIP6`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Nobody,
+    Other,
+    /// Pods of both nodes, and the first pod.
+    Pods,
+    Outside,
+}
+
+impl Behind {
+    /// All of them, of both families.
+    fn addresses(self) -> [&'static [&'static str]; 2] {
+        match self {
+            Self::Nobody => [&[]; 2],
+            Self::Other => [&[OTHER_ADDR], &[OTHER6]],
+            Self::Pods => [&[POD_ADDR, OTHER_ADDR, REMOTE_POD], &[POD6, OTHER6]],
+            Self::Outside => [&[SERVER], &[SERVER6]],
+        }
+    }
 }
 
 /// Where what leaves the cluster goes.
@@ -59,6 +85,7 @@ impl Default for Plan {
             is_plain: false,
             drops_invalid: true,
             pick_up: true,
+            behind: Behind::Pods,
         }
     }
 }
@@ -76,7 +103,11 @@ impl Plan {
         let mut plan = self.clone();
         let mut is_new = [false; 2];
         let pod = choices.below(2);
-        match choices.below(9) {
+        match choices.below(10) {
+            9 => {
+                plan.behind =
+                    choices.of(&[Behind::Nobody, Behind::Other, Behind::Pods, Behind::Outside]);
+            }
             0 => {
                 plan.outside = choices.of(&[
                     Outside::Router(9),
@@ -152,6 +183,13 @@ impl Plan {
             nat: nat(1024..=65_535, self.masquerades),
             ..world.tables()
         };
+        let [four, six] = self.behind.addresses();
+        let [four, six] =
+            [four, six].map(|all| all.iter().map(|addr| (*addr, 53)).collect::<Vec<_>>());
+        let both = [6, 17]
+            .into_iter()
+            .flat_map(|protocol| [(VIP, protocol, 80, &*four), (VIP6, protocol, 80, &*six)]);
+        tables.services = services(&both.collect::<Vec<_>>(), false);
         tables.tracking.drops_invalid = self.drops_invalid;
         tables.tracking.pick_up = self.pick_up;
         if self.has_other_address

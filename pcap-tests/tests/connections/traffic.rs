@@ -9,6 +9,7 @@ use pcap_tests::judge::{self, View};
 
 use crate::node::*;
 use crate::schedule::{NODE_B, NODE6_B};
+use crate::services::{VIP, VIP6};
 
 /// A neighbour of a port, as a sender and as a receiver: port, MAC addresses of the port and its own, addresses.
 struct Peer {
@@ -270,6 +271,9 @@ fn opening(choices: &mut Choices<'_>, tunnels_to_outside: bool) -> (PortId, Vec<
     };
     if to == 4 && choices.once_in(3) {
         dst = if is_v6 { NODE6_B } else { NODE_B };
+    }
+    if choices.once_in(4) {
+        dst = if is_v6 { VIP6 } else { VIP };
     }
     let ports = (choices.of(&[40_000, 40_001]), choices.of(&[80, 53]));
     let (protocol, l4) = payload(choices, is_v6, ports);

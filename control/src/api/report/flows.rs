@@ -56,6 +56,9 @@ pub struct Flow {
     pub from_host: bool,
     /// What the source is translated to, if it is.
     pub snat: Option<Translation>,
+    /// What the destination is translated to, if it is: a service's endpoint.
+    #[serde(default)]
+    pub dnat: Option<Translation>,
     /// The pod that it counts for, as `namespace/name`, or its interface if nobody names it any more.
     pub endpoint: Option<String>,
     /// The direction of the packet that began it.
@@ -68,7 +71,7 @@ pub struct Flow {
     pub expires_seconds: u64,
 }
 
-/// What a source is translated to.
+/// What a source or destination is translated to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Translation {
     /// The address.

@@ -1,6 +1,6 @@
 //! What became of connections as they began, as `observe` answers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +37,9 @@ pub struct FlowRecord {
     pub src: FlowEnd,
     /// Where it was to go.
     pub dst: FlowEnd,
+    /// The service's address and port, if it was sent to one; `dst` is its endpoint then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<SocketAddr>,
     /// Type and code of an ICMP message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmp: Option<(u8, u8)>,

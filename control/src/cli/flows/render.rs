@@ -104,6 +104,7 @@ fn table(flows: &[Flow], is_wide: bool) -> Table {
         ("SOURCE", Left),
         ("DESTINATION", Left),
         ("AS", Left),
+        ("AT", Left),
         ("STATE", Left),
         ("PACKETS", Right),
         ("BYTES", Right),
@@ -127,11 +128,13 @@ fn table(flows: &[Flow], is_wide: bool) -> Table {
     for flow in flows {
         let snat = flow.snat.as_ref();
         let snat = snat.map(|snat| end(snat.addr, snat.port, snat.icmp_id));
+        let dnat = flow.dnat.as_ref().map(|it| end(it.addr, it.port, None));
         let mut cells = vec![
             flow.protocol.clone(),
             end(flow.src, flow.src_port, flow.icmp_id),
             end(flow.dst, flow.dst_port, None),
             or_dash(snat.as_ref()),
+            or_dash(dnat.as_ref()),
             flow.state.clone(),
             number(flow.original.packets),
             number(flow.original.bytes),

@@ -260,7 +260,7 @@ fn a_row_says_what_is_known_and_no_more() {
             "protocol": "icmp", "state": "UNREPLIED",
             "src": "0.0.0.10", "src_port": null, "dst": "8.8.8.8", "dst_port": null, "icmp_id": 10,
             "icmp_type": 53, "from_host": true,
-            "snat": { "addr": "192.0.2.1", "port": null, "icmp_id": 77 },
+            "snat": { "addr": "192.0.2.1", "port": null, "icmp_id": 77 }, "dnat": null,
             "endpoint": "ns/pod1",
             "original": {
                 "port": "port1", "node": null, "origin": "port 1", "packets": 1, "bytes": 84, "generation": 4
@@ -274,7 +274,7 @@ fn a_row_says_what_is_known_and_no_more() {
             "protocol": "tcp", "state": "NONE",
             "src": "::1", "src_port": 3, "dst": "::2", "dst_port": 4, "icmp_id": null,
             "icmp_type": null, "from_host": false,
-            "snat": null, "endpoint": null,
+            "snat": null, "dnat": null, "endpoint": null,
             "original": {
                 "port": null, "node": null, "origin": "unknown", "packets": 0, "bytes": 0, "generation": 0
             },

@@ -44,6 +44,7 @@ fn query() -> Connection {
         sport: 40_000,
         dport: 53,
         snat: Some(("192.0.2.1".parse().unwrap(), 1024)),
+        dnat: Some(("203.0.113.7".parse().unwrap(), 5353)),
         owner: Some(PortId(1)),
         original: direction(Origin::Port(PortId(1))),
         reply: direction(Origin::Port(PortId(2))),
@@ -77,6 +78,9 @@ fn each_condition_means_what_it_says() {
         "endpoint p1",
         "endpoint p2",
         "snat",
+        "dnat",
+        "host 203.0.113.7",
+        "port 5353",
         "src 10.0.0.0/8 and dst port 53 and proto udp",
         "not tcp",
         "not not udp",
@@ -92,6 +96,8 @@ fn each_condition_means_what_it_says() {
         "dst 10.0.0.0/8",
         "src 192.0.2.1",
         "dst 192.0.2.1",
+        "dst 203.0.113.7",
+        "dst port 5353",
         "src port 53",
         "src port 1024",
         "port 54-1023",
@@ -110,10 +116,12 @@ fn each_condition_means_what_it_says() {
         protocol: 1,
         owner: None,
         snat: None,
+        dnat: None,
         reply: direction(Origin::Unknown),
         ..query
     };
     assert!(!meant("port 53", &ping), "an identifier is no port");
+    assert!(!meant("dnat", &ping));
     assert!(!meant("snat", &ping) && !meant("endpoint p2", &ping));
     let state = Connection {
         state: State::SynSent,
@@ -203,6 +211,7 @@ enum Leaf {
     State(State),
     Endpoint(u16),
     Snat,
+    Dnat,
 }
 
 impl Tree {
@@ -240,7 +249,9 @@ fn last_byte(addr: IpAddr) -> u8 {
 
 impl Leaf {
     fn holds(&self, one: &Connection) -> bool {
-        let translated = one.snat.map(|(addr, port)| (last_byte(addr), port));
+        let translated =
+            [one.snat, one.dnat].map(|it| it.map(|(addr, port)| (last_byte(addr), port)));
+        let translated = translated.into_iter().flatten();
         let has_ports = one.protocol == 6 || one.protocol == 17;
         match *self {
             Self::Src(byte) => last_byte(one.src) == byte,
@@ -264,7 +275,8 @@ impl Leaf {
                     || one.original.origin == Origin::Port(port)
                     || one.reply.origin == Origin::Port(port)
             }
-            Self::Snat => translated.is_some(),
+            Self::Snat => one.snat.is_some(),
+            Self::Dnat => one.dnat.is_some(),
         }
     }
 
@@ -279,6 +291,7 @@ impl Leaf {
             Self::State(state) => format!("state {}", state.name()),
             Self::Endpoint(port) => format!("endpoint p{port}"),
             Self::Snat => "snat".to_owned(),
+            Self::Dnat => "dnat".to_owned(),
         }
     }
 }
@@ -294,6 +307,7 @@ fn leaf() -> impl Strategy<Value = Leaf> {
         prop::sample::select(State::ALL.to_vec()).prop_map(Leaf::State),
         (0..4_u16).prop_map(Leaf::Endpoint),
         Just(Leaf::Snat),
+        Just(Leaf::Dnat),
     ]
 }
 
@@ -323,12 +337,12 @@ fn connection() -> impl Strategy<Value = Connection> {
         prop::sample::select(State::ALL.to_vec()),
         (addr(), addr()),
         (0..4_u16, 0..4_u16),
-        prop::option::of((addr(), 0..4_u16)),
+        [(); 2].map(|()| prop::option::of((addr(), 0..4_u16))),
         prop::option::of(0..4_u16),
         (origin(), origin()),
     )
         .prop_map(
-            |(protocol, state, ends, ports, snat, owner, origins)| Connection {
+            |(protocol, state, ends, ports, [snat, dnat], owner, origins)| Connection {
                 protocol,
                 state,
                 denied: false,
@@ -337,6 +351,7 @@ fn connection() -> impl Strategy<Value = Connection> {
                 sport: ports.0,
                 dport: ports.1,
                 snat,
+                dnat,
                 owner: owner.map(PortId),
                 original: direction(origins.0),
                 reply: direction(origins.1),

@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 
 use super::*;
 
-const TESTS: [&str; 24] = [
+const TESTS: [&str; 25] = [
     "src host 10.0.0.1",
     "dst host fd00::1",
     "host 10.0.0.1",
@@ -33,6 +33,7 @@ const TESTS: [&str; 24] = [
     "state syn-sent",
     "endpoint shop/web",
     "snat",
+    "dnat",
 ];
 
 /// Words, some taken out, doubled, or put elsewhere, and some that are none.
@@ -87,6 +88,7 @@ fn written(filter: &Filter) -> String {
             Test::State(state) => format!("state {}", state.name()),
             Test::Endpoint(name) => format!("endpoint {name}"),
             Test::Snat => "snat".to_owned(),
+            Test::Dnat => "dnat".to_owned(),
         },
     }
 }

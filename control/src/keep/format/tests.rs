@@ -25,16 +25,17 @@ fn direction() -> impl Strategy<Value = KeptDirection> {
 
 fn kept() -> impl Strategy<Value = Kept> {
     any::<bool>().prop_flat_map(|v6| {
-        let snat = proptest::option::of((addr(v6), any::<u16>()));
-        let ends = (addr(v6), addr(v6), any::<(u16, u16)>(), snat);
+        let to = || proptest::option::of((addr(v6), any::<u16>()));
+        let ends = (addr(v6), addr(v6), any::<(u16, u16)>(), to(), to());
         let rest = (any::<u8>(), any::<bool>(), direction(), direction());
         (ends, rest).prop_map(
-            |((src, dst, ports, snat), (protocol, owned_by_reply, original, reply))| Kept {
+            |((src, dst, ports, snat, dnat), (protocol, owned_by_reply, original, reply))| Kept {
                 protocol,
                 src,
                 dst,
                 ports,
                 snat,
+                dnat,
                 owned_by_reply,
                 original,
                 reply,
@@ -147,6 +148,7 @@ fn a_right_checksum_is_not_all() {
         dst: Ipv4Addr::BROADCAST.into(),
         ports: (1, 2),
         snat: None,
+        dnat: None,
         owned_by_reply: false,
         original: direction,
         reply: direction,
@@ -156,6 +158,7 @@ fn a_right_checksum_is_not_all() {
     for (at, value, why) in [
         (record + 1, 0x80, "a flag that there is not"),
         (record + 1, IS_V6, "longer than it is"),
+        (record + 1, IS_TO_SERVICE, "a backend that there is not"),
         (record + 2, 1, "a place that there is not"),
         (record + 10, 1, "a port of no translation"),
         (record - 5, 9, "a kind of place that there is not"),
@@ -170,7 +173,10 @@ fn a_right_checksum_is_not_all() {
         );
     }
     assert_eq!(Saved::read(b"PK\x03\x04".to_vec()), Err(FormatError::Magic));
+    let mut before = good.clone();
+    before[8] = 1;
+    assert!(Saved::read(before).is_ok(), "it is the same");
     let mut other = good;
-    other[8] = 2;
-    assert_eq!(Saved::read(other), Err(FormatError::Version(2)));
+    other[8] = 3;
+    assert_eq!(Saved::read(other), Err(FormatError::Version(3)));
 }

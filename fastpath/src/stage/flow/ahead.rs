@@ -6,7 +6,7 @@ use super::connect::{Onward, is_translated};
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
 use super::{Found, snat};
-use crate::batch::{Fate, Packet};
+use crate::batch::{Fate, Packet, flag};
 use crate::connections::Tracker;
 use crate::io::PacketIo;
 use crate::tables::Tables;
@@ -32,7 +32,17 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
         if !is_new {
             continue;
         }
-        let there = N::key_in(packet, || l3_of(packet, io));
+        let is_known_by_backend = packet.has(flag::TRANSLATE);
+        let key = if is_known_by_backend {
+            N::key_as_it_came(packet, l3_of(packet, io))
+        } else {
+            N::key_in(packet, || l3_of(packet, io))
+        };
+        let there = if is_known_by_backend {
+            N::key(packet)
+        } else {
+            key
+        };
         let mut back = there.reversed();
         if is_translated::<N>(tables, onward, packet, &there) {
             let rng = rng.get_or_insert_with(|| tracker.rng.clone());
@@ -43,7 +53,7 @@ fn family<N: Net, I: PacketIo>(packets: &[Packet], io: &mut I, tables: &Tables, 
             });
             back = first.unwrap_or(back);
         }
-        keys.put(count, there);
+        keys.put(count, key);
         answers.put(count, back);
         count += 1;
     }

@@ -1,5 +1,6 @@
 //! New connections, and those that older tables decided.
 
+use encap::l4;
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
@@ -8,11 +9,14 @@ use flowtable::lpm::NextHopId;
 use flowtable::snat::MAX_PROBES;
 
 use super::evict::state_of;
-use super::lookup::{is_told, l3_of, translate_source};
+use super::lookup::{is_told, l3_of, set_source, source_of};
 use super::net::{Net, V4, V6};
+use super::plan::{Inserted, NewSource, Plan, destination_in, destination_of};
 use super::sweep::is_gone;
 use super::track::{self, Standing};
-use super::{Found, NOWHERE, ahead, evict, is_newer, origin_of, policy, related, short, snat};
+use super::{
+    Found, NOWHERE, ahead, evict, is_newer, origin_of, plan, policy, related, service, short, snat,
+};
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
 use crate::connections::Tracker;
 use crate::counters::Counters;
@@ -145,7 +149,7 @@ impl Context<'_> {
     /// for, and nothing kept, for who may not send at all.
     #[cold]
     fn may_wait<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
-        let key = N::key_in(packet, || &*l3);
+        let key = N::key_as_it_came(packet, l3);
         let known = N::side(&self.tracker.connections).table.lookup(&key);
         let is_known = known.is_some_and(|(_, action)| !policy::is_denial(&action));
         // Later fragments wait behind their first.
@@ -164,13 +168,19 @@ impl Context<'_> {
     /// The first packet of a connection.
     fn begin<N: Net>(&mut self, packet: &mut Packet, l3: &mut [u8]) -> Result<(), DropReason> {
         let side = N::side(&self.tracker.connections);
-        let key = N::key_in(packet, || &*l3);
+        let key = N::key_as_it_came(packet, l3);
+        // To a service the packet goes on to a backend, which it is known by.
+        let there = if packet.has(flag::TRANSLATE) {
+            N::key(packet)
+        } else {
+            key
+        };
         let mut of_denial = 0;
         // A packet before it in the batch, or at another poller, may have begun it by now.
         if let Some((flow, action)) = side.table.lookup(&key) {
             if policy::is_denial(&action) {
                 of_denial = self.meets_denial::<N>(flow, &action, packet, l3)?;
-            } else if action.flags & action::NAT_DST == 0 {
+            } else if destination_of::<N>(&key, &action) == destination_in::<N>(&there) {
                 return self.renew::<N>(flow, packet, l3);
             } else {
                 return Err(DropReason::CtInvalid);
@@ -206,9 +216,10 @@ impl Context<'_> {
                 return Err(reason);
             }
         };
-        let is_translated = is_translated::<N>(self.tables, self.onward, packet, &key);
+        let source_is = self.new_source::<N>(packet, &there);
+        let is_translated = source_is != NewSource::Own || there != key;
         let Some(dir) = dir else {
-            // Without a connection it has no other source, and its own must not be seen outside.
+            // Without a connection it has no other source, and its own must not be seen outside; nor would answers be a service's.
             return if is_translated {
                 Err(DropReason::CtInvalid)
             } else {
@@ -229,34 +240,34 @@ impl Context<'_> {
             generation: short(self.tables.generation),
             next_hop: self.route_back::<N>(packet),
             origin: self.reply_origin(),
-            nat_addr: N::tuple(packet).src,
-            nat_port: N::tuple_of(&key).ports.0,
             rule: destination.to_bits(),
             ..Action::default()
         };
-        let mut inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
+        let plan = Plan::<N>::new((key, forward), (there, reply));
+        let mut inserted = self.insert::<N>(owner, &plan, source_is, dir);
         if matches!(inserted, Err(Refused::Insert(InsertError::Full))) && self.may_search() {
             let side = N::side(&self.tracker.connections);
             let rules = &self.tables.policies.counters;
             if evict::for_key::<N>(side, &key, self.now, rules)
-                || evict::for_key::<N>(side, &key.reversed(), self.now, rules)
+                || evict::for_key::<N>(side, &there.reversed(), self.now, rules)
             {
                 self.counters.connections_evicted.add(1);
-                inserted = self.insert::<N>(packet, owner, (key, forward), reply, dir);
+                inserted = self.insert::<N>(owner, &plan, source_is, dir);
             }
         }
         let side = N::side(&self.tracker.connections);
         match inserted {
-            Ok((flow, action)) => {
+            Ok((flow, new_source)) => {
                 self.counters.connections_made.add(1);
                 side.table.touch(flow, self.now, packet.ip_len() as u32);
                 self.tell::<N>(packet, &subject, || Verdict::Allowed {
                     source,
                     destination,
-                    snat: (action.flags & action::NAT_SRC != 0)
-                        .then(|| (N::ip(action.nat_addr), action.nat_port)),
+                    snat: new_source.map(|(addr, port)| (N::ip(addr), port)),
                 });
-                translate_source::<N>(packet, &action);
+                if let Some((addr, port)) = new_source {
+                    set_source::<N>(packet, addr, port);
+                }
                 Ok(())
             }
             Err(Refused::Drop(reason)) => Err(reason),
@@ -378,46 +389,49 @@ impl Context<'_> {
         may
     }
 
-    /// Inserts both directions, with another source where natOutgoing asks for it.
+    /// Inserts both directions. Returns the forward one, and what the source is translated to, if it is.
     fn insert<N: Net>(
         &mut self,
-        packet: &Packet,
         owner: u16,
-        (key, forward): (N::Key, Action<N::Addr>),
-        reply: Action<N::Addr>,
+        plan: &Plan<N>,
+        source: NewSource<N::Addr>,
         dir: Dir,
-    ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-        if is_translated::<N>(self.tables, self.onward, packet, &key) {
-            return self.insert_translated::<N>(owner, (key, forward), reply, dir);
+    ) -> Result<Inserted<N>, Refused> {
+        match source {
+            NewSource::Address(address) => self.insert_translated::<N>(owner, plan, address, dir),
+            NewSource::None => Err(Refused::Drop(DropReason::NatNoAddress)),
+            NewSource::Own => {
+                let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
+                let made = N::side(&self.tracker.connections).insert(owner, |table| {
+                    table.insert_pair(
+                        plan.forward,
+                        (plan.there.reversed(), plan.reply),
+                        self.now,
+                        dirs,
+                    )
+                });
+                match made {
+                    Ok((flow, _)) => Ok((flow, None)),
+                    // The pod speaks to the backend by this port already, without the service.
+                    Err(InsertError::ReplyTaken) if plan.is_to_service() => {
+                        let own = N::tuple_of(&plan.there).src;
+                        self.insert_translated::<N>(owner, plan, own, dir)
+                    }
+                    Err(error) => Err(Refused::Insert(error)),
+                }
+            }
         }
-        let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
-        let made = N::side(&self.tracker.connections).insert(owner, |table| {
-            table.insert_pair((key, forward), (key.reversed(), reply), self.now, dirs)
-        });
-        made.map(|(flow, _)| (flow, forward))
-            .map_err(Refused::Insert)
     }
 
     /// Claims a source port by inserting the answers' key, and the connection with it.
     fn insert_translated<N: Net>(
         &mut self,
         owner: u16,
-        (key, forward): (N::Key, Action<N::Addr>),
-        reply: Action<N::Addr>,
+        plan: &Plan<N>,
+        address: N::Addr,
         dir: Dir,
-    ) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-        let port = self.tables.port(self.onward.port);
-        let address = port.and_then(N::nat_address);
-        let address = address.ok_or(Refused::Drop(DropReason::NatNoAddress))?;
-        let mut forward = Action {
-            flags: forward.flags | action::NAT_SRC,
-            nat_addr: address,
-            ..forward
-        };
-        let reply = Action {
-            flags: reply.flags | action::NAT_DST,
-            ..reply
-        };
+    ) -> Result<Inserted<N>, Refused> {
+        let mut plan = plan.with_source(address);
         let Tracker {
             connections,
             rng,
@@ -426,18 +440,39 @@ impl Context<'_> {
         } = &mut *self.tracker;
         let side = N::side(connections);
         let nat = &self.tables.nat;
-        if snat::count::<N>(side, nat, owner, &key)? {
+        let (key, forward) = &mut plan.forward;
+        if snat::count::<N>(side, nat, owner, key)? {
             forward.flags |= snat::COUNTED;
         }
         let made = side.insert(owner, |table| {
             let seen = (self.now, dir.to_bits());
-            let draw = (rng, spare_tries);
-            snat::claim::<N>(table, nat, draw, (key, forward), reply, seen)
+            snat::claim::<N>(table, nat, (rng, spare_tries), &plan, address, seen)
         });
         if made.is_err() {
-            snat::uncount::<N>(side, &forward, &key);
+            let (key, forward) = &plan.forward;
+            snat::uncount::<N>(side, forward, key);
         }
         made
+    }
+
+    /// The source of a new connection that goes on as `there`.
+    fn new_source<N: Net>(&self, packet: &Packet, there: &N::Key) -> NewSource<N::Addr> {
+        if is_translated::<N>(self.tables, self.onward, packet, there) {
+            let port = self.tables.port(self.onward.port);
+            return NewSource::of(port.and_then(N::nat_address));
+        }
+        // A pod that is behind the service that it speaks to would answer itself without us; it sees the node instead, as with kube-proxy.
+        if self.returns(packet) {
+            return NewSource::of(N::node_address(self.tables));
+        }
+        NewSource::Own
+    }
+
+    /// Whether a packet goes back to the pod that sent it.
+    fn returns(&self, packet: &Packet) -> bool {
+        self.onward.way == Way::Pod
+            && self.onward.port == packet.in_port
+            && self.is_from_pod(packet)
     }
 
     /// A packet of a connection that was decided by other tables, or that came in elsewhere. Routes were looked up again,
@@ -458,14 +493,28 @@ impl Context<'_> {
         let is_over = is_gone(self.tables, (was.origin, was.generation))
             || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.onward.port, was.generation)
-            || was.flags & action::NAT_SRC != 0
-                && !self.may_keep_source::<N>(&view.key, was.nat_addr);
+            || self.goes_elsewhere_now::<N>(&view, packet);
         if is_over {
             evict::remove::<N>(side, flow, rules);
             return Err(DropReason::FlowEnded);
         }
-        if was.flags & action::NAT_SRC != 0 {
-            self.keep_to_leg::<N>(packet, was.nat_addr)?;
+        let source = if was.flags & action::NAT_SRC == 0 {
+            None
+        } else {
+            let source = source_of::<N>(&side.table, &was, flow);
+            Some(source.ok_or(DropReason::FlowEnded)?)
+        };
+        // What answers come from stays a service's.
+        if let Some((address, _)) = source.filter(|_| !view.is_reply()) {
+            let by_uplink = self.onward.way == Way::Uplink;
+            let has_host = (self.tables.nat)
+                .mapping_of(N::protocol_of(&view.key), N::ICMP)
+                .is_none();
+            if has_host || !plan::may_have_source::<N>(self.tables, &view.key, address, by_uplink) {
+                evict::remove::<N>(side, flow, rules);
+                return Err(DropReason::FlowEnded);
+            }
+            self.keep_to_leg::<N>(packet, address)?;
         }
         let side = N::side(&self.tracker.connections);
         let mut rule = was.rule;
@@ -509,7 +558,8 @@ impl Context<'_> {
             }
             Standing::Invalid => return Err(DropReason::CtInvalid),
             Standing::Reopens => {
-                if !evict::remove::<N>(side, flow, rules) || packet.has(flag::TRANSLATE) {
+                let is_answer = view.is_reply() && packet.has(flag::TRANSLATE);
+                if !evict::remove::<N>(side, flow, rules) || is_answer {
                     // It was looked up as an answer. The next one finds nothing, and begins.
                     return Err(DropReason::FlowEnded);
                 }
@@ -534,7 +584,9 @@ impl Context<'_> {
             // Should another poller be at work on it, the next packet tries again.
             let _ = side.table.update_action(flow, &renewed);
         }
-        translate_source::<N>(packet, &renewed);
+        if let Some((addr, port)) = source {
+            set_source::<N>(packet, addr, port);
+        }
         Ok(())
     }
 
@@ -570,11 +622,16 @@ impl Context<'_> {
         }
     }
 
-    /// Whether a connection may leave with this address still: the node has it, and the host has not come to use the protocol.
-    fn may_keep_source<N: Net>(&self, key: &N::Key, address: N::Addr) -> bool {
-        let protocol = N::protocol_of(key);
-        N::is_nat_address(self.tables, address)
-            && self.tables.nat.mapping_of(protocol, N::ICMP).is_some()
+    /// Whether a connection is to begin anew since it would get another destination now, and nothing is lost with it: its service's backend
+    /// is gone, or what it goes to has become a service's. What TCP has begun goes on as long as the backend answers, as with kube-proxy.
+    fn goes_elsewhere_now<N: Net>(&self, view: &View<N::Key>, packet: &Packet) -> bool {
+        if view.is_reply() || !self.is_from_pod(packet) {
+            return false;
+        }
+        let goes_to = destination_of::<N>(&view.key, &view.action);
+        let is_to_backend = view.action.flags & action::NAT_DST != 0;
+        !service::leads_to::<N>(self.tables, &view.key, goes_to, is_to_backend)
+            && (N::protocol_of(&view.key) == l4::UDP || self.is_unanswered::<N>(view))
     }
 
     /// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.

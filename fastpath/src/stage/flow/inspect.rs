@@ -15,7 +15,7 @@ use flowtable::flow::{FlowRef, View, flag as action, idle};
 use super::connect::NOBODY;
 use super::evict::{age_of, owner_of, remove, state_of};
 use super::net::{Net, V4, V6};
-use super::{BY_TUNNEL, NOWHERE, policy};
+use super::{BY_TUNNEL, NOWHERE, plan, policy};
 use crate::batch::PeerId;
 use crate::connections::{Connections, Side};
 use crate::policy::{Decider, RuleCounters};
@@ -43,6 +43,8 @@ pub struct Connection {
     pub dport: u16,
     /// What the source is translated to, if it is.
     pub snat: Option<(IpAddr, u16)>,
+    /// What the destination is translated to, if it is: a service's backend.
+    pub dnat: Option<(IpAddr, u16)>,
     /// The pod's port whose quota it counts for; `None`: it counts for none.
     pub owner: Option<PortId>,
     /// The direction of the packet that began it.
@@ -223,7 +225,7 @@ fn describe<N: Net>(
     } else {
         idle(now, reply.last_seen)
     };
-    let translated = forward.action.flags & action::NAT_SRC != 0;
+    let to_ip = |(addr, port)| (N::ip(addr), port);
     let owner = owner_of::<N>(forward, reply);
     let direction = |view: &View<N::Key>| Direction {
         origin: Origin::of(view.action.origin),
@@ -240,7 +242,8 @@ fn describe<N: Net>(
         dst: N::ip(tuple.dst),
         sport: tuple.ports.0,
         dport: N::service(&forward.key),
-        snat: translated.then(|| (N::ip(forward.action.nat_addr), forward.action.nat_port)),
+        snat: plan::new_source::<N>(forward, reply).map(to_ip),
+        dnat: plan::new_destination::<N>(forward).map(to_ip),
         owner: (owner != NOBODY).then_some(PortId(owner)),
         original: direction(forward),
         reply: direction(reply),

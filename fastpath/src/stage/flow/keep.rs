@@ -9,15 +9,16 @@ use std::net::IpAddr;
 use encap::nat::Tuple;
 use flowtable::Tick;
 use flowtable::conn::{Dir, Protocol, Timeouts, idle_time, missed, quota::Denied, state};
-use flowtable::flow::{Action, FlowKey as _, InsertError, View, flag as action, idle, seen_before};
+use flowtable::flow::{Action, FlowKey as _, InsertError, View, idle, seen_before};
 
 use super::connect::{NOBODY, OWNED_BY_REPLY};
 use super::evict::{age_of, state_of};
 use super::inspect::{Origin, TRIES};
 use super::net::{Net, V4, V6};
+use super::plan::{self, Plan};
 use super::{BY_TUNNEL, policy, short, snat, sweep};
 use crate::connections::{Connections, Side};
-use crate::port::PortId;
+use crate::port::{PortId, PortKind};
 use crate::tables::{Mapping, Tables};
 
 /// A connection as it is handed from one process to the next. The numbers of ports and nodes in it are those of the process that has
@@ -35,6 +36,8 @@ pub struct Kept {
     pub ports: (u16, u16),
     /// What the source is translated to, if it is: an address of the same family, and the port or identifier.
     pub snat: Option<(IpAddr, u16)>,
+    /// What the destination is translated to, if it is: a service's backend.
+    pub dnat: Option<(IpAddr, u16)>,
     /// Whether it counts for the endpoint that the answers come from.
     pub owned_by_reply: bool,
     /// The direction of the packet that began it.
@@ -157,9 +160,9 @@ fn keep_of<N: Net>(
             return;
         }
         // The host's, by now: it is not to miss what comes there.
-        let is_translated = forward.action.flags & action::NAT_SRC != 0;
         let protocol = N::protocol_of(&forward.key);
-        if is_translated && !is_given::<N>(tables, protocol, forward.action.nat_port) {
+        let source = plan::new_source::<N>(forward, reply);
+        if source.is_some_and(|(_, port)| !is_given::<N>(tables, protocol, port)) {
             return;
         }
         let (age, timeout) = age_of::<N>(forward, reply, &tables.tracking.timeouts, now);
@@ -171,7 +174,7 @@ fn keep_of<N: Net>(
 
 fn describe<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> Kept {
     let tuple = N::tuple_of(&forward.key);
-    let translated = forward.action.flags & action::NAT_SRC != 0;
+    let to_ip = |(addr, port)| (N::ip(addr), port);
     let direction = |view: &View<N::Key>| KeptDirection {
         origin: Origin::of(view.action.origin),
         word: view.dir,
@@ -182,7 +185,8 @@ fn describe<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> 
         src: N::ip(tuple.src),
         dst: N::ip(tuple.dst),
         ports: tuple.ports,
-        snat: translated.then(|| (N::ip(forward.action.nat_addr), forward.action.nat_port)),
+        snat: plan::new_source::<N>(forward, reply).map(to_ip),
+        dnat: plan::new_destination::<N>(forward).map(to_ip),
         owned_by_reply: forward.action.flags & OWNED_BY_REPLY != 0,
         original: direction(forward),
         reply: direction(reply),
@@ -192,8 +196,8 @@ fn describe<N: Net>(forward: &View<N::Key>, reply: &View<N::Key>, now: Tick) -> 
 /// A connection that is taken over, in its family's terms.
 struct Taking<N: Net> {
     key: N::Key,
-    source: N::Addr,
-    source_port: u16,
+    /// What it goes on as, before its source is translated.
+    there: N::Key,
     snat: Option<(N::Addr, u16)>,
 }
 
@@ -201,21 +205,25 @@ impl<N: Net> Taking<N> {
     fn new(kept: &Kept) -> Result<Self, LeftOut> {
         // No address of one family is translated to one of the other.
         let addr = |ip| N::addr(ip).ok_or(LeftOut::Address);
-        let (source, source_port) = (addr(kept.src)?, kept.ports.0);
+        let translated = |to: Option<(IpAddr, u16)>| match to {
+            Some((ip, port)) => Ok(Some((addr(ip)?, port))),
+            None => Ok(None),
+        };
         let tuple = Tuple {
-            src: source,
+            src: addr(kept.src)?,
             dst: addr(kept.dst)?,
             ports: kept.ports,
         };
-        let snat = match kept.snat {
-            Some((ip, port)) => Some((addr(ip)?, port)),
-            None => None,
+        let (dst, port) = translated(kept.dnat)?.unwrap_or((tuple.dst, tuple.ports.1));
+        let there = Tuple {
+            dst,
+            ports: (tuple.ports.0, port),
+            ..tuple
         };
         Ok(Self {
             key: N::make_key(tuple, kept.protocol),
-            source,
-            source_port,
-            snat,
+            there: N::make_key(there, kept.protocol),
+            snat: translated(kept.snat)?,
         })
     }
 
@@ -241,14 +249,21 @@ impl<N: Net> Taking<N> {
         } else {
             NOBODY
         };
-        let answers = self.answers(tables)?;
+        let by_uplink = tables
+            .port(PortId(back))
+            .is_some_and(|port| matches!(port.kind, PortKind::Uplink));
+        let answers = self.answers(tables, by_uplink)?;
         side.quota
             .may_create(owner, side.len())
             .map_err(|denied| match denied {
                 Denied::Quota => LeftOut::Quota,
                 Denied::Full => LeftOut::Full,
             })?;
-        let (mut forward, reply) = self.actions(kept, tables);
+        let Plan {
+            forward: (_, mut forward),
+            reply,
+            ..
+        } = self.plan(kept, tables);
         if self.snat.is_some()
             && snat::count::<N>(side, &tables.nat, owner, &self.key).map_err(|_| LeftOut::Quota)?
         {
@@ -289,25 +304,25 @@ impl<N: Net> Taking<N> {
     }
 
     /// The key of the answers, if what the connection is translated to is still ours to use.
-    fn answers(&self, tables: &Tables) -> Result<N::Key, LeftOut> {
+    fn answers(&self, tables: &Tables, by_uplink: bool) -> Result<N::Key, LeftOut> {
         let Some((address, port)) = self.snat else {
-            return Ok(self.key.reversed());
+            return Ok(self.there.reversed());
         };
-        if !N::is_nat_address(tables, address) {
+        let protocol = N::protocol_of(&self.key);
+        if !plan::may_have_source::<N>(tables, &self.key, address, by_uplink) {
             return Err(LeftOut::Address);
         }
-        let protocol = N::protocol_of(&self.key);
         if !is_given::<N>(tables, protocol, port) {
             return Err(LeftOut::Port);
         }
-        Ok(snat::answers::<N>(&self.key, protocol, (address, port)))
+        Ok(snat::answers::<N>(&self.there, protocol, (address, port)))
     }
 
-    /// What `connect` would have given them, by these tables.
-    fn actions(&self, kept: &Kept, tables: &Tables) -> (Action<N::Addr>, Action<N::Addr>) {
-        let mut forward = Action {
+    /// What `connect` would have made of it, by these tables.
+    fn plan(&self, kept: &Kept, tables: &Tables) -> Plan<N> {
+        let forward = Action {
             generation: short(tables.generation),
-            next_hop: N::route(tables, N::destination_of(&self.key)),
+            next_hop: N::route(tables, N::destination_of(&self.there)),
             origin: kept.original.origin.code(),
             flags: if kept.owned_by_reply {
                 OWNED_BY_REPLY
@@ -316,20 +331,23 @@ impl<N: Net> Taking<N> {
             },
             ..Action::default()
         };
-        let mut reply = Action {
+        let reply = Action {
             generation: short(tables.generation),
-            next_hop: N::route(tables, self.source),
+            next_hop: N::route(tables, N::tuple_of(&self.key).src),
             origin: kept.reply.origin.code(),
-            nat_addr: self.source,
-            nat_port: self.source_port,
             ..Action::default()
         };
-        if let Some((address, port)) = self.snat {
-            forward.flags |= action::NAT_SRC;
-            (forward.nat_addr, forward.nat_port) = (address, port);
-            reply.flags |= action::NAT_DST;
+        let plan = Plan::new((self.key, forward), (self.there, reply));
+        match self.snat {
+            Some((address, port)) => {
+                let plan = plan.with_source(address);
+                Plan {
+                    forward: plan.forward_by(port),
+                    ..plan
+                }
+            }
+            None => plan,
         }
-        (forward, reply)
     }
 }
 

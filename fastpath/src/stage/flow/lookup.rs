@@ -1,12 +1,12 @@
 //! Finding the connections of a batch, and repeating what was decided about them.
 
 use flowtable::conn::Dir;
-use flowtable::flow::{Action, FlowRef, Hit, Keys, Soon, flag as action};
+use flowtable::flow::{Action, FlowRef, FlowTable, Hit, Keys, Soon, flag as action};
 use flowtable::{Tick, prefetch};
 
 use super::net::{Net, V4, V6};
 use super::track::{self, Standing};
-use super::{Found, evict, origin_of, policy, related, short, untracked};
+use super::{Found, evict, origin_of, policy, related, service, short, untracked};
 use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
@@ -125,6 +125,9 @@ fn family<N: Net, I: PacketIo>(
             }
         }
     }
+    if left.undecided && !N::services(tables).is_empty() {
+        left.exceptional |= service::run::<N>(packets, &**found, tables);
+    }
 }
 
 /// Says what is left to do for the packet in a place. Called, since few packets need it.
@@ -196,10 +199,13 @@ impl<N: Net> Repeat<'_, N> {
             let table = &self.side.table;
             match track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters) {
                 Standing::Part => {}
-                Standing::Passes => return translate_source::<N>(packet, action),
+                Standing::Passes => return self.translate_source(packet, action, entry.flow()),
                 Standing::Invalid => return packet.drop(DropReason::CtInvalid),
                 Standing::Reopens => {
                     let counters = &self.tables.policies.counters;
+                    if packet.has(flag::TRANSLATE) && !is_reply {
+                        N::restore(packet, l3);
+                    }
                     if reopen::<N>(self.side, entry.flow(), packet, counters) {
                         left.undecided = true;
                         set(found, *place, Found::Nothing);
@@ -209,8 +215,41 @@ impl<N: Net> Repeat<'_, N> {
             }
         }
         entry.touch(self.now, N::len(packet));
-        translate_source::<N>(packet, action);
+        self.translate_source(packet, action, entry.flow());
     }
+
+    #[inline(always)]
+    fn translate_source(&self, packet: &mut Packet, action: &Action<N::Addr>, flow: FlowRef) {
+        if action.flags & action::NAT_SRC == 0 {
+            return;
+        }
+        match source_of::<N>(&self.side.table, action, flow) {
+            Some((addr, port)) => set_source::<N>(packet, addr, port),
+            None => packet.drop(DropReason::FlowEnded),
+        }
+    }
+}
+
+/// What the source of a direction is translated to that has [`action::NAT_SRC`]; `None` if its connection is going at this moment. Where the
+/// destination is translated too, the entry has room for that alone: the other direction's key says the source.
+#[inline(always)]
+pub(super) fn source_of<N: Net>(
+    table: &FlowTable<N::Key>,
+    action: &Action<N::Addr>,
+    flow: FlowRef,
+) -> Option<(N::Addr, u16)> {
+    if action.flags & action::NAT_DST == 0 {
+        Some((action.nat_addr, action.nat_port))
+    } else {
+        answered_at::<N>(table, flow)
+    }
+}
+
+/// Where the other direction's packets go to.
+#[cold]
+fn answered_at<N: Net>(table: &FlowTable<N::Key>, flow: FlowRef) -> Option<(N::Addr, u16)> {
+    let tuple = N::tuple_of(&table.partner_key(flow)?);
+    Some((tuple.dst, tuple.ports.1))
 }
 
 /// Whether the sender is told that the packet is dropped.
@@ -238,29 +277,31 @@ fn reopen<N: Net>(
 /// Gives the packet, as it is known, the destination that its connection's packets get.
 #[inline(always)]
 pub(super) fn translate_destination<N: Net>(packet: &mut Packet, action: &Action<N::Addr>) {
-    if action.flags & action::NAT_DST == 0 {
-        return;
+    if action.flags & action::NAT_DST != 0 {
+        set_destination::<N>(packet, action.nat_addr, action.nat_port);
     }
-    N::set_destination(packet, action.nat_addr);
+}
+
+/// Gives the packet, as it is known, another destination.
+#[inline(always)]
+pub(super) fn set_destination<N: Net>(packet: &mut Packet, addr: N::Addr, port: u16) {
+    N::set_destination(packet, addr);
     if packet.has(flag::ORDINARY) {
-        packet.ports.1 = action.nat_port;
+        packet.ports.1 = port;
     } else {
-        set_unusual_port::<N>(packet, |ports| &mut ports.1, action.nat_port);
+        set_unusual_port::<N>(packet, |ports| &mut ports.1, port);
     }
     packet.flags |= flag::TRANSLATE;
 }
 
 /// The same for its source.
 #[inline(always)]
-pub(super) fn translate_source<N: Net>(packet: &mut Packet, action: &Action<N::Addr>) {
-    if action.flags & action::NAT_SRC == 0 {
-        return;
-    }
-    N::set_source(packet, action.nat_addr);
+pub(super) fn set_source<N: Net>(packet: &mut Packet, addr: N::Addr, port: u16) {
+    N::set_source(packet, addr);
     if packet.has(flag::ORDINARY) {
-        packet.ports.0 = action.nat_port;
+        packet.ports.0 = port;
     } else {
-        set_unusual_port::<N>(packet, |ports| &mut ports.0, action.nat_port);
+        set_unusual_port::<N>(packet, |ports| &mut ports.0, port);
     }
     packet.flags |= flag::TRANSLATE;
 }

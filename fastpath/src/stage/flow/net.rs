@@ -8,6 +8,7 @@ use flowtable::acl::Address;
 use flowtable::conn;
 use flowtable::flow::{FlowKey, Key4, Key6};
 use flowtable::lpm::NextHopId;
+use flowtable::service::{ServiceAddr, Services};
 
 use super::{policy, related};
 use crate::batch::{Family, Packet, flag};
@@ -27,7 +28,7 @@ pub(super) struct Quote<N: Net> {
 /// An address family.
 pub(super) trait Net: Sized {
     /// Its addresses.
-    type Addr: Copy + Eq + Default + Address;
+    type Addr: Copy + Eq + Default + Address + ServiceAddr;
     /// Its keys.
     type Key: FlowKey<Addr = Self::Addr> + Default;
     /// What an ICMP error quotes.
@@ -63,6 +64,8 @@ pub(super) trait Net: Sized {
     fn set_destination(packet: &mut Packet, addr: Self::Addr);
     /// Makes the packet's addresses as known those of its bytes again.
     fn restore_addresses(packet: &mut Packet, l3: &[u8]);
+    /// Source and destination in the packet's bytes.
+    fn addresses_in(packet: &Packet, l3: &[u8]) -> (Self::Addr, Self::Addr);
     /// Whether the packet's transport checksum is right as it came.
     fn verify(packet: &Packet, l3: &[u8]) -> bool;
     fn route(tables: &Tables, addr: Self::Addr) -> NextHopId;
@@ -71,6 +74,10 @@ pub(super) trait Net: Sized {
     fn nat_address(port: &Port) -> Option<Self::Addr>;
     /// Whether the dataplane translates to this address still.
     fn is_nat_address(tables: &Tables, addr: Self::Addr) -> bool;
+    /// The node's own address, which is nobody's but the host's.
+    fn node_address(tables: &Tables) -> Option<Self::Addr>;
+    /// What pods reach by services.
+    fn services(tables: &Tables) -> &Services<Self::Addr>;
     /// Whether natOutgoing applies.
     fn is_masqueraded(tables: &Tables, key: &Self::Key) -> bool;
     fn quote(packet: &Packet, l3: &[u8]) -> Result<Quote<Self>, QuoteError>;
@@ -157,11 +164,26 @@ pub(super) trait Net: Sized {
     fn restore(packet: &mut Packet, l3: &[u8]) {
         packet.flags &= !flag::TRANSLATE;
         Self::restore_addresses(packet, l3);
-        if !Self::is_later_fragment(packet) {
-            let l4 = Self::l4_of(packet, l3);
-            packet.ports =
-                l4::parse(Self::protocol(packet), l4).map_or((0, 0), l4::Transport::ports);
+        packet.ports = Self::ports_in(packet, l3);
+    }
+
+    /// The ports in the packet's bytes; those as known of a later fragment, which has none.
+    fn ports_in(packet: &Packet, l3: &[u8]) -> (u16, u16) {
+        if Self::is_later_fragment(packet) {
+            return packet.ports;
         }
+        let l4 = Self::l4_of(packet, l3);
+        l4::parse(Self::protocol(packet), l4).map_or((0, 0), l4::Transport::ports)
+    }
+
+    /// [`key_in`](Self::key_in) of a packet as it came, though it may be known by a service's backend already.
+    fn key_as_it_came(packet: &Packet, l3: &[u8]) -> Self::Key {
+        if !packet.has(flag::TRANSLATE) {
+            return Self::key_in(packet, || l3);
+        }
+        let (src, dst) = Self::addresses_in(packet, l3);
+        let ports = Self::ports_in(packet, l3);
+        Self::make_key(Tuple { src, dst, ports }, Self::protocol(packet))
     }
 
     /// A TCP segment's facts; `None` for other protocols and for what is no segment.
@@ -179,42 +201,59 @@ const fn icmp_service(id: u16, kind: u8) -> u16 {
     (id & 0xff00).wrapping_add(0x100) | kind as u16
 }
 
-/// The hash of a packet with these ends ([`Packet::flow_hash`]), if it is of a known connection, and may be under way if it is of TCP.
+/// A packet that was sent, of a known connection.
+pub(in crate::stage) struct Sent<A> {
+    /// Its hash ([`Packet::flow_hash`]).
+    pub(in crate::stage) hash: u32,
+    /// Its ends as it came, if it was for a service.
+    pub(in crate::stage) to_service: Option<Tuple<A>>,
+}
+
+/// What is known of a packet that was sent with these ends, if it is of a connection, and may be under way if it is of TCP.
 /// `upper` is what is there of its transport header, at least 8 bytes.
-pub(in crate::stage) fn hash4(
+pub(in crate::stage) fn sent4(
     connections: &Connections,
     tuple: Tuple<u32>,
     protocol: u8,
     upper: &[u8],
-) -> Option<u32> {
-    hash::<V4>(connections, tuple, protocol, upper)
+) -> Option<Sent<u32>> {
+    sent::<V4>(connections, tuple, protocol, upper)
 }
 
 /// The same for IPv6.
-pub(in crate::stage) fn hash6(
+pub(in crate::stage) fn sent6(
     connections: &Connections,
     tuple: Tuple<u128>,
     protocol: u8,
     upper: &[u8],
-) -> Option<u32> {
-    hash::<V6>(connections, tuple, protocol, upper)
+) -> Option<Sent<u128>> {
+    sent::<V6>(connections, tuple, protocol, upper)
 }
 
-fn hash<N: Net>(
+fn sent<N: Net>(
     connections: &Connections,
     tuple: Tuple<N::Addr>,
     protocol: u8,
     upper: &[u8],
-) -> Option<u32> {
-    let key = N::key_against(tuple, protocol, upper.first().copied()).reversed();
+) -> Option<Sent<N::Addr>> {
+    // By the other direction: what was translated is known by what it came with, and answered by what it was sent with.
+    let against = N::key_against(tuple, protocol, upper.first().copied());
     let table = &N::side(connections).table;
-    let (flow, action) = table.lookup(&key)?;
+    let (back, action) = table.lookup(&against)?;
+    let flow = table.partner(back)?;
     if protocol == l4::TCP {
         let &[_, _, _, _, sequence @ ..] = upper.first_chunk::<8>()?;
-        let back = table.partner(flow)?;
         related::is_under_way(table, flow, back, u32::from_be_bytes(sequence)).then_some(())?;
     }
-    (!policy::is_denial(&action)).then(|| table.flow_hash(&key))
+    if policy::is_denial(&action) {
+        return None;
+    }
+    let key = table.partner_key(back)?;
+    let came = N::tuple_of(&key);
+    Some(Sent {
+        hash: table.flow_hash(&key),
+        to_service: (came.dst != tuple.dst).then_some(came),
+    })
 }
 
 /// IPv4.
@@ -341,6 +380,12 @@ impl Net for V4 {
         packet.ip4.read_addresses(l3);
     }
 
+    fn addresses_in(packet: &Packet, l3: &[u8]) -> (u32, u32) {
+        let mut ip = packet.ip4;
+        ip.read_addresses(l3);
+        (ip.src, ip.dst)
+    }
+
     fn verify(packet: &Packet, l3: &[u8]) -> bool {
         let mut ip = packet.ip4;
         ip.read_addresses(l3);
@@ -365,6 +410,14 @@ impl Net for V4 {
     #[inline]
     fn nat_address(port: &Port) -> Option<u32> {
         port.nat4
+    }
+
+    fn node_address(tables: &Tables) -> Option<u32> {
+        tables.tunnels.local4.map(Ipv4Addr::to_bits)
+    }
+
+    fn services(tables: &Tables) -> &Services<u32> {
+        &tables.services.v4
     }
 
     fn is_nat_address(tables: &Tables, addr: u32) -> bool {
@@ -516,6 +569,12 @@ impl Net for V6 {
         packet.ip6.read_addresses(l3);
     }
 
+    fn addresses_in(packet: &Packet, l3: &[u8]) -> (u128, u128) {
+        let mut ip = packet.ip6;
+        ip.read_addresses(l3);
+        (ip.src, ip.dst)
+    }
+
     fn verify(packet: &Packet, l3: &[u8]) -> bool {
         let mut ip = packet.ip6;
         ip.read_addresses(l3);
@@ -540,6 +599,14 @@ impl Net for V6 {
     #[inline]
     fn nat_address(port: &Port) -> Option<u128> {
         port.nat6
+    }
+
+    fn node_address(tables: &Tables) -> Option<u128> {
+        tables.tunnels.local6.map(Ipv6Addr::to_bits)
+    }
+
+    fn services(tables: &Tables) -> &Services<u128> {
+        &tables.services.v6
     }
 
     fn is_nat_address(tables: &Tables, addr: u128) -> bool {

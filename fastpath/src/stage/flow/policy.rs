@@ -15,7 +15,7 @@ use flowtable::flow::{Action, FlowKey, FlowRef, FlowTable, Live, View, flag as a
 use super::connect::{Context, NOBODY};
 use super::net::Net;
 use super::{NOWHERE, evict, origin_of, short};
-use crate::batch::{Packet, PeerId};
+use crate::batch::{Packet, PeerId, flag};
 use crate::policy::{Decider, End, Judgement};
 use crate::port::{PortId, PortKind};
 use crate::reason::DropReason;
@@ -100,12 +100,14 @@ fn l4_of<N: Net>(protocol: u8, ports: (u16, u16), l4: &[u8]) -> L4 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subject<A> {
     pub(super) tuple: Tuple<A>,
+    /// The service that it was sent to; the tuple is about its backend.
+    pub(super) service: Option<(A, u16)>,
     pub(super) from: End,
     pub(super) to: End,
 }
 
 impl Context<'_> {
-    /// A packet as policy sees it. Its addresses and ports, as known, must be those that it came with.
+    /// A packet as policy sees it. Its addresses and ports, as known, must be those that it came with, but for a service's backend.
     pub(super) fn subject<N: Net>(&self, packet: &Packet, l3: &[u8]) -> Subject<N::Addr> {
         let known = N::tuple(packet);
         let protocol = N::protocol(packet);
@@ -121,8 +123,13 @@ impl Context<'_> {
             protocol,
             l4: l4_of::<N>(protocol, known.ports, l4),
         };
+        let service = packet.has(flag::TRANSLATE).then(|| {
+            let (_, to) = N::addresses_in(packet, l3);
+            (to, N::ports_in(packet, l3).1)
+        });
         Subject {
             tuple,
+            service,
             from: self.came_from::<N>(packet),
             to: self.goes_to(),
         }
@@ -138,6 +145,7 @@ impl Context<'_> {
             ref tuple,
             from,
             to,
+            ..
         } = subject;
         let policies = &self.tables.policies;
         policies.judge(tuple, from, to, |logs| self.log::<N>(packet, subject, logs))
@@ -151,19 +159,25 @@ impl Context<'_> {
         l3: &[u8],
     ) -> Option<(Judgement, Subject<N::Addr>)> {
         let mut ends = (self.came_from::<N>(packet), self.goes_to());
-        let key = if view.is_reply() {
+        let forward = if view.is_reply() {
             ends = (ends.1, ends.0);
             let table = &N::side(&self.tracker.connections).table;
-            table.view(table.partner(view.flow)?)?.key
+            table.view(table.partner(view.flow)?)?
         } else {
-            view.key
+            *view
         };
+        let (key, action) = (forward.key, forward.action);
         let protocol = N::protocol_of(&key);
         if protocol == N::ICMP && (view.is_reply() || N::is_later_fragment(packet)) {
             // What was asked is not seen here: the next query tells.
             return None;
         }
-        let known = N::tuple_of(&key);
+        let mut known = N::tuple_of(&key);
+        let mut service = None;
+        if action.flags & action::NAT_DST != 0 {
+            service = Some((known.dst, known.ports.1));
+            (known.dst, known.ports.1) = (action.nat_addr, action.nat_port);
+        }
         let tuple = Tuple {
             source: known.src,
             destination: known.dst,
@@ -174,7 +188,13 @@ impl Context<'_> {
         // `Log` rules are for what begins.
         let policies = &self.tables.policies;
         let judgement = policies.judge(&tuple, from, to, |_| ());
-        Some((judgement, Subject { tuple, from, to }))
+        let subject = Subject {
+            tuple,
+            service,
+            from,
+            to,
+        };
+        Some((judgement, subject))
     }
 
     fn came_from<N: Net>(&self, packet: &Packet) -> End {

@@ -78,9 +78,8 @@ pub(super) fn translate<N: Net>(
 ) -> Result<(), DropReason> {
     let view = table.view(flow).ok_or(DropReason::FlowEnded)?;
     let partner = table.partner(flow).and_then(|flow| table.view(flow));
-    if partner.is_none_or(|partner| is_over(&view, &partner, tables)) {
-        return Err(DropReason::FlowEnded);
-    }
+    let partner = partner.filter(|partner| !is_over(&view, partner, tables));
+    let partner = partner.ok_or(DropReason::FlowEnded)?;
     let Action {
         flags,
         nat_addr,
@@ -109,11 +108,17 @@ pub(super) fn translate<N: Net>(
         }
     }
     if flags & action::NAT_SRC != 0 {
-        ends.0 = nat_addr;
-        dst = nat_addr;
-        ports.1 = nat_port;
+        let (addr, port) = if flags & action::NAT_DST == 0 {
+            (nat_addr, nat_port)
+        } else {
+            let answered = N::tuple_of(&partner.key);
+            (answered.dst, answered.ports.1)
+        };
+        ends.0 = addr;
+        dst = addr;
+        ports.1 = port;
         if is_icmp {
-            ports.0 = nat_port;
+            ports.0 = port;
         }
     }
     if !N::translate_error(packet, l3, &quote, ends, Tuple { src, dst, ports }) {

@@ -3,11 +3,12 @@
 use encap::nat::Tuple;
 use flowtable::Tick;
 use flowtable::conn::Dir;
-use flowtable::flow::{Action, FlowRef, FlowTable, InsertError};
+use flowtable::flow::{Action, FlowTable, InsertError};
 use flowtable::snat::{PortRng, shares};
 
 use super::connect::Refused;
 use super::net::Net;
+use super::plan::{Inserted, Plan};
 use crate::connections::Side;
 use crate::reason::DropReason;
 use crate::tables::{Mapping, Nat};
@@ -28,18 +29,18 @@ pub(super) fn claim<N: Net>(
     table: &FlowTable<N::Key>,
     nat: &Nat,
     (rng, spare): (&mut PortRng, &mut u32),
-    (key, mut forward): (N::Key, Action<N::Addr>),
-    reply: Action<N::Addr>,
+    plan: &Plan<N>,
+    address: N::Addr,
     (now, dir): (Tick, u64),
-) -> Result<(FlowRef, Action<N::Addr>), Refused> {
-    let protocol = N::protocol_of(&key);
+) -> Result<Inserted<N>, Refused> {
+    let protocol = N::protocol_of(&plan.there);
     let mapping = nat.mapping_of(protocol, N::ICMP);
-    let mut insert = |port| {
-        forward.nat_port = port;
-        let back = answers::<N>(&key, protocol, (forward.nat_addr, port));
+    let insert = |port| {
+        let back = answers::<N>(&plan.there, protocol, (address, port));
         let dirs = (dir, Dir::EMPTY.to_bits());
-        let made = table.insert_pair((key, forward), (back, reply), now, dirs);
-        made.map(|(flow, _)| (flow, forward))
+        let forward = plan.forward_by(port);
+        let made = table.insert_pair(forward, (back, plan.reply), now, dirs);
+        made.map(|(flow, _)| (flow, Some((address, port))))
     };
     let set = match mapping.ok_or(Refused::Drop(DropReason::NatProtocol))? {
         Mapping::Port(set) => set,

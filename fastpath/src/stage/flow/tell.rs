@@ -51,6 +51,7 @@ impl Context<'_> {
             verdict,
             src: N::ip(subject.tuple.source),
             dst: N::ip(subject.tuple.destination),
+            service: subject.service.map(|(addr, port)| (N::ip(addr), port)),
             protocol: subject.tuple.protocol,
             l4: subject.tuple.l4,
             in_port: packet.in_port,

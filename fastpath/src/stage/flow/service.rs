@@ -1,0 +1,69 @@
+//! Pods' connections to services: the backend that a new one gets, before it is decided where it goes.
+//!
+//! A packet's destination, as known, becomes the backend, as kube-proxy's DNAT in PREROUTING has it: routes, policy and natOutgoing are
+//! about that. What the packet came with is what its connection is looked up by, and is in its bytes.
+
+use flowtable::service::Service;
+
+use super::Found;
+use super::lookup::set_destination;
+use super::net::Net;
+use crate::batch::{Packet, PeerId};
+use crate::port::PortKind;
+use crate::reason::DropReason;
+use crate::tables::Tables;
+
+/// Gives those packets of pods that belong to no connection and go to a service a backend. Returns whether a sender has to be told that
+/// its packet is dropped.
+#[inline(never)]
+pub(super) fn run<N: Net>(packets: &mut [Packet], found: &[Found], tables: &Tables) -> bool {
+    let mut told = false;
+    for (packet, found) in packets.iter_mut().zip(found) {
+        if packet.family == N::FAMILY
+            && packet.is_undecided()
+            && matches!(found, Found::Nothing)
+            && !N::is_later_fragment(packet)
+            && is_from_pod(packet, tables)
+            && let Err(reason) = give_backend::<N>(packet, tables)
+        {
+            packet.drop(reason);
+            told = true;
+        }
+    }
+    told
+}
+
+fn is_from_pod(packet: &Packet, tables: &Tables) -> bool {
+    let port = tables.port(packet.in_port);
+    packet.peer == PeerId::NONE && port.is_some_and(|it| matches!(it.kind, PortKind::Pod(_)))
+}
+
+/// Makes the backend the packet's destination, if that is a service.
+fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), DropReason> {
+    let tuple = N::tuple(packet);
+    let services = N::services(tables);
+    match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
+        Service::None => Ok(()),
+        Service::NoPort => Err(DropReason::ServiceNoPort),
+        Service::Port(frontend) => {
+            let backend = frontend.choose(tuple.src, packet.flow_hash);
+            let (addr, port) = backend.ok_or(DropReason::ServiceNoBackend)?;
+            set_destination::<N>(packet, addr, port);
+            Ok(())
+        }
+    }
+}
+
+/// Whether connections of a key go to this destination, which `is_backend` says is one of a service's.
+pub(super) fn leads_to<N: Net>(
+    tables: &Tables,
+    key: &N::Key,
+    goes_to: (N::Addr, u16),
+    is_backend: bool,
+) -> bool {
+    let tuple = N::tuple_of(key);
+    match N::services(tables).at(tuple.dst, N::protocol_of(key), tuple.ports.1) {
+        Service::Port(frontend) => is_backend && frontend.backends().contains(&goes_to),
+        Service::None | Service::NoPort => !is_backend,
+    }
+}

@@ -1,0 +1,641 @@
+//! Services: pods reach backends by addresses that nobody has, and see answers from there.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use encap::eth::MacAddr;
+use fastpath::batch::Fate;
+use fastpath::port::PortId;
+use fastpath::reason::DropReason;
+use fastpath::tables::{NextHop, Services, Tables, Unresolved, Way};
+use flowtable::acl::Action;
+use flowtable::conn::Timeouts;
+use flowtable::service::{self, Frontend};
+use pcap_tests::build::{self, counted, ip4, ip6, udp};
+use pcap_tests::rig::Rig;
+
+use crate::fragments::fragments;
+use crate::node::*;
+use crate::policy::{ACK, SYN, SYN_ACK, allow, endpoint, put, set, to_port};
+
+const RST: u8 = 0x04;
+
+pub(crate) const VIP: &str = "10.96.0.10";
+pub(crate) const VIP6: &str = "fd00:96::a";
+/// An address that others have beside a service.
+const EXTERNAL: &str = "203.0.113.80";
+
+/// Backends of one port, of one family.
+pub(crate) type Behind<'a> = &'a [(&'a str, u16)];
+
+fn addr(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// Services by address, protocol and port; [`VIP`] and [`VIP6`] are theirs alone.
+pub(crate) fn services(of: &[(&str, u8, u16, Behind<'_>)], affinity: bool) -> Services {
+    let (mut four, mut six) = (Vec::new(), Vec::new());
+    for (at, protocol, port, behind) in of {
+        match addr(at) {
+            IpAddr::V4(at) => {
+                let behind = behind
+                    .iter()
+                    .map(|(addr, port)| (v4(addr).to_bits(), *port));
+                let frontend = Arc::new(Frontend::new(behind.collect(), affinity));
+                four.push(((at.to_bits(), *protocol, *port), frontend));
+            }
+            IpAddr::V6(at) => {
+                let behind = behind
+                    .iter()
+                    .map(|(addr, port)| (v6(addr).to_bits(), *port));
+                let frontend = Arc::new(Frontend::new(behind.collect(), affinity));
+                six.push(((at.to_bits(), *protocol, *port), frontend));
+            }
+        }
+    }
+    Services {
+        v4: Arc::new(service::Services::new(four, [v4(VIP).to_bits()])),
+        v6: Arc::new(service::Services::new(six, [v6(VIP6).to_bits()])),
+    }
+}
+
+fn with(of: &[(&str, u8, u16, Behind<'_>)]) -> Tables {
+    Tables {
+        services: services(of, false),
+        ..tables(1024..=65_535)
+    }
+}
+
+fn rig_with(of: &[(&str, u8, u16, Behind<'_>)]) -> Rig {
+    Rig::new(with(of)).with_connections()
+}
+
+/// Has other services from now on.
+fn change(rig: &mut Rig, of: &[(&str, u8, u16, Behind<'_>)]) {
+    let tables = Tables {
+        services: services(of, false),
+        ..rig.tables().clone()
+    };
+    rig.set_tables(tables);
+}
+
+fn from_other(packet: &[u8]) -> Vec<u8> {
+    build::ethernet(GATEWAY_MAC, OTHER_MAC, packet)
+}
+
+/// What is seen of what left, and by which port.
+fn out(rig: &mut Rig, port: PortId, frame: Vec<u8>) -> Result<(PortId, Seen), DropReason> {
+    one(rig, port, frame).map(|(to, frame)| (to, seen(&frame)))
+}
+
+fn ends(src: (&str, u16), dst: (&str, u16)) -> Seen {
+    Seen {
+        src: addr(src.0),
+        dst: addr(dst.0),
+        ports: (src.1, dst.1),
+    }
+}
+
+#[test]
+fn a_local_backend_is_reached_and_its_answers_come_from_the_service() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    let there = |flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), flags, seq, ack));
+    let back = |flags, seq, ack| {
+        from_other(&segment4(
+            OTHER_ADDR,
+            POD_ADDR,
+            (8080, 40_000),
+            flags,
+            seq,
+            ack,
+        ))
+    };
+    let at_backend = ends((POD_ADDR, 40_000), (OTHER_ADDR, 8080));
+    let at_client = ends((VIP, 80), (POD_ADDR, 40_000));
+    let steps = [
+        (POD, there(SYN, 100, 0), (OTHER, &at_backend)),
+        (OTHER, back(SYN_ACK, 200, 101), (POD, &at_client)),
+        (POD, there(ACK, 101, 201), (OTHER, &at_backend)),
+        (OTHER, back(ACK, 201, 101), (POD, &at_client)),
+    ];
+    for (from, frame, (to, expected)) in &steps {
+        let said = out(&mut rig, *from, frame.clone());
+        assert_eq!(said, Ok((*to, (*expected).clone())));
+    }
+    // And again when all is decided anew.
+    crate::schedule::make_stale(&mut rig);
+    for (from, frame, (to, expected)) in &steps[2..] {
+        for _ in 0..2 {
+            let said = out(&mut rig, *from, frame.clone());
+            assert_eq!(said, Ok((*to, (*expected).clone())));
+        }
+    }
+    assert_eq!(rig.counters().connections_made.get(), 1);
+    let mut shown = Vec::new();
+    let connections = Arc::clone(rig.connections());
+    let lines = 0..connections.lines();
+    connections.visit(lines, &Timeouts::DEFAULT, rig.now(), |it, _| {
+        shown.push(*it);
+    });
+    let [one] = shown[..] else {
+        panic!("{shown:?}")
+    };
+    assert_eq!((one.dst, one.dport), (addr(VIP), 80));
+    assert_eq!(one.dnat, Some((addr(OTHER_ADDR), 8080)));
+    assert_eq!(one.snat, None);
+}
+
+#[test]
+fn a_backend_of_another_node_is_reached_by_tunnel() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(REMOTE, 5353)])]);
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"query"));
+    for _ in 0..2 {
+        let (to, frame) = one(&mut rig, POD, query.clone()).expect("by tunnel");
+        assert_eq!(to, UPLINK);
+        assert_eq!(seen(&frame[50..]), ends((POD_ADDR, 5000), (REMOTE, 5353)));
+        let answer = from_outside(&tunnelled(
+            &ip4(REMOTE, POD_ADDR).udp(5353, 5000, b"answer"),
+        ));
+        let said = out(&mut rig, UPLINK, answer);
+        assert_eq!(said, Ok((POD, ends((VIP, 53), (POD_ADDR, 5000)))));
+    }
+}
+
+/// As `kubernetes.default` is: the API server has a node's address, which natOutgoing is about.
+#[test]
+fn a_backend_outside_sees_the_node_and_the_client_the_service() {
+    let mut rig = rig_with(&[
+        (VIP, 6, 443, &[(SERVER, 6443)]),
+        (VIP6, 6, 443, &[(SERVER6, 6443)]),
+    ]);
+    let segment =
+        |flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, 443), flags, seq, ack));
+    let (to, there) = out(&mut rig, POD, segment(SYN, 100, 0)).expect("it leaves");
+    let port = there.ports.0;
+    assert_eq!((to, there), (UPLINK, ends((NODE, port), (SERVER, 6443))));
+    let answer =
+        |flags, seq, ack| from_outside(&segment4(SERVER, NODE, (6443, port), flags, seq, ack));
+    let at_client = ends((VIP, 443), (POD_ADDR, 40_000));
+    let said = out(&mut rig, UPLINK, answer(SYN_ACK, 200, 101));
+    assert_eq!(said, Ok((POD, at_client.clone())));
+    for round in 0..3 {
+        let said = out(&mut rig, POD, segment(ACK, 101, 201));
+        assert_eq!(
+            said,
+            Ok((UPLINK, ends((NODE, port), (SERVER, 6443)))),
+            "{round}"
+        );
+        let said = out(&mut rig, UPLINK, answer(ACK, 201, 101));
+        assert_eq!(said, Ok((POD, at_client.clone())), "{round}");
+        // Once by what is remembered, once decided anew.
+        crate::schedule::make_stale(&mut rig);
+    }
+    assert_eq!(rig.connections().v4.len(), 1);
+
+    let syn = from_pod(&ip6(POD6, VIP6).tcp(40_000, 443, SYN, &[]));
+    let (to, there) = out(&mut rig, POD, syn).expect("it leaves");
+    let port = there.ports.0;
+    assert_eq!((to, there), (UPLINK, ends((NODE6, port), (SERVER6, 6443))));
+    let answer = from_outside(&ip6(SERVER6, NODE6).tcp(6443, port, SYN_ACK, &[]));
+    let said = out(&mut rig, UPLINK, answer);
+    assert_eq!(said, Ok((POD, ends((VIP6, 443), (POD6, 40_000)))));
+}
+
+#[test]
+fn a_pod_behind_its_own_service_sees_the_node() {
+    let mut rig = rig_with(&[
+        (VIP, 6, 80, &[(POD_ADDR, 8080)]),
+        (VIP6, 17, 53, &[(POD6, 5353)]),
+    ]);
+    let syn = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), SYN, 100, 0));
+    let (to, there) = out(&mut rig, POD, syn).expect("back to itself");
+    let port = there.ports.0;
+    assert_eq!((to, there), (POD, ends((NODE, port), (POD_ADDR, 8080))));
+    for (flags, seq, ack) in [(SYN_ACK, 200, 101), (ACK, 201, 101), (ACK, 201, 101)] {
+        let answer = from_pod(&segment4(POD_ADDR, NODE, (8080, port), flags, seq, ack));
+        let said = out(&mut rig, POD, answer);
+        assert_eq!(said, Ok((POD, ends((VIP, 80), (POD_ADDR, 40_000)))));
+        let data = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), ACK, 101, 201));
+        let said = out(&mut rig, POD, data);
+        assert_eq!(said, Ok((POD, ends((NODE, port), (POD_ADDR, 8080)))));
+        crate::schedule::make_stale(&mut rig);
+    }
+    assert_eq!(rig.connections().v4.len(), 1);
+    let query = from_pod(&ip6(POD6, VIP6).udp(5000, 53, b"query"));
+    let (to, there) = out(&mut rig, POD, query).expect("back to itself");
+    assert_eq!((to, there.src, there.dst), (POD, addr(NODE6), addr(POD6)));
+    // Without a service nobody's packets come back to him.
+    let own = from_pod(&ip4(POD_ADDR, POD_ADDR).tcp(1, 2, SYN, &[]));
+    assert!(one(&mut rig, POD, own).is_err());
+}
+
+#[test]
+fn who_finds_no_endpoint_is_told_so_at_once() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[]), (VIP6, 17, 53, &[])]);
+    let syn = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), SYN, 100, 0));
+    let other_port = from_pod(&segment4(POD_ADDR, VIP, (40_000, 81), SYN, 100, 0));
+    let query = from_pod(&ip6(POD6, VIP6).udp(5000, 53, b"query"));
+    for (frame, reason, kind) in [
+        (&syn, DropReason::ServiceNoBackend, &[3, 3]),
+        (&other_port, DropReason::ServiceNoPort, &[3, 3]),
+        (&query, DropReason::ServiceNoBackend, &[1, 4]),
+    ] {
+        let outcome = rig.run(POD, std::slice::from_ref(frame));
+        assert_eq!(outcome.fates, [Fate::Drop(reason)]);
+        let told: Vec<_> = outcome.all().collect();
+        let [(POD, told)] = told[..] else {
+            panic!("{told:?}")
+        };
+        let (l3, is_v6) = (&told[14..], frame[12] == 0x86);
+        let icmp = if is_v6 { &l3[40..] } else { &l3[20..] };
+        assert_eq!(&icmp[..2], kind);
+        assert_eq!(icmp[8..28], frame[14..34], "it quotes what was sent");
+    }
+    let ping = from_pod(&ip4(POD_ADDR, VIP).icmp(8, 0, 0x0007_0001, b"ping"));
+    let outcome = rig.run(POD, &[ping]);
+    assert_eq!(outcome.fates, [Fate::Drop(DropReason::ServiceNoPort)]);
+    assert!(rig.connections().v4.is_empty() && rig.connections().v6.is_empty());
+}
+
+#[test]
+fn what_is_not_a_pods_first_packet_to_a_services_port_goes_its_own_way() {
+    let mut rig = rig_with(&[
+        (VIP, 6, 80, &[(OTHER_ADDR, 8080)]),
+        (EXTERNAL, 6, 80, &[(OTHER_ADDR, 8080)]),
+    ]);
+    // At another port of an address that is not the service's alone somebody else may be.
+    let syn = from_pod(&segment4(POD_ADDR, EXTERNAL, (40_000, 81), SYN, 100, 0));
+    let (to, there) = out(&mut rig, POD, syn).expect("by the default route");
+    assert_eq!((to, there.dst, there.ports.1), (UPLINK, addr(EXTERNAL), 81));
+    let syn = from_pod(&segment4(POD_ADDR, EXTERNAL, (40_000, 80), SYN, 100, 0));
+    let said = out(&mut rig, POD, syn).map(|(to, _)| to);
+    assert_eq!(said, Ok(OTHER));
+    // The kernel's own kube-proxy has spoken already where the host sends.
+    let hosts = build::ethernet(
+        [2, 0, 0, 0, 0, 4],
+        HOST_MAC,
+        &ip4(NODE, VIP).tcp(1, 80, SYN, &[]),
+    );
+    let (to, there) = out(&mut rig, HOST, hosts).expect("by the default route");
+    assert_eq!((to, there.dst), (UPLINK, addr(VIP)));
+    // Other nodes translate before they send.
+    let remote = from_outside(&tunnelled(&ip4(REMOTE, VIP).tcp(1, 80, SYN, &[])));
+    let to = one(&mut rig, UPLINK, remote).map(|(to, _)| to);
+    assert_ne!(to, Ok(OTHER));
+}
+
+#[test]
+fn connections_are_spread_and_an_affine_client_stays() {
+    let backends: Vec<_> = (10..20).map(|n| (format!("10.65.1.{n}"), 8080)).collect();
+    let behind: Vec<_> = backends
+        .iter()
+        .map(|(addr, port)| (addr.as_str(), *port))
+        .collect();
+    let chosen = |rig: &mut Rig| -> HashSet<IpAddr> {
+        let ports = 0..50;
+        let dst = ports.map(|n| {
+            let syn = segment4(POD_ADDR, VIP, (40_000 + n, 80), SYN, 100, 0);
+            let (_, frame) = one(rig, POD, from_pod(&syn)).expect("by tunnel");
+            seen(&frame[50..]).dst
+        });
+        dst.collect()
+    };
+    let mut rig = rig_with(&[(VIP, 6, 80, &behind)]);
+    assert!(chosen(&mut rig).len() > 5);
+    let tables = Tables {
+        services: services(&[(VIP, 6, 80, &behind)], true),
+        ..tables(1024..=65_535)
+    };
+    let mut rig = Rig::new(tables).with_connections();
+    assert_eq!(chosen(&mut rig).len(), 1);
+}
+
+#[test]
+fn fragments_to_a_service_follow_their_first_and_come_back() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+    let frames = |all: Vec<Vec<u8>>, wrap: fn(&[u8]) -> Vec<u8>| -> Vec<_> {
+        all.iter().map(|it| wrap(it)).collect()
+    };
+    let mut there = frames(fragments(POD_ADDR, VIP, (5000, 53)), from_pod);
+    there.rotate_left(1);
+    let sent: Vec<_> = rig
+        .run(POD, &there)
+        .all()
+        .map(|(to, it)| (to, it.clone()))
+        .collect();
+    assert_eq!(sent.len(), 3);
+    for (to, frame) in &sent {
+        assert_eq!((*to, &frame[30..34]), (OTHER, &[10, 65, 0, 3][..]));
+    }
+    assert_eq!(sent[0].1[36..38], 5353_u16.to_be_bytes());
+    let back = frames(fragments(OTHER_ADDR, POD_ADDR, (5353, 5000)), from_other);
+    let sent: Vec<_> = rig
+        .run(OTHER, &back)
+        .all()
+        .map(|(to, it)| (to, it.clone()))
+        .collect();
+    assert_eq!(sent.len(), 3);
+    for (to, frame) in &sent {
+        assert_eq!((*to, &frame[26..30]), (POD, &[10, 96, 0, 10][..]));
+    }
+    assert_eq!(sent[0].1[34..36], 53_u16.to_be_bytes());
+}
+
+#[test]
+fn icmp_errors_quote_what_their_receiver_sent() {
+    let mut rig = rig_with(&[
+        (VIP, 17, 53, &[(OTHER_ADDR, 5353)]),
+        (VIP, 17, 54, &[(SERVER, 5353)]),
+    ]);
+    // The backend's port is closed.
+    let query = ip4(POD_ADDR, VIP).udp(5000, 53, b"query");
+    let (_, frame) = one(&mut rig, POD, from_pod(&query)).expect("local");
+    let closed = from_other(&ip4(OTHER_ADDR, POD_ADDR).icmp(3, 3, 0, &frame[14..]));
+    let (to, frame) = one(&mut rig, OTHER, closed).expect("related");
+    let told = seen(&frame);
+    assert_eq!((to, told.src, told.dst), (POD, addr(VIP), addr(POD_ADDR)));
+    assert_eq!(frame[42 + 12..42 + 28], query[12..28], "as the pod sent it");
+    // The client's is.
+    let answer = ip4(OTHER_ADDR, POD_ADDR).udp(5353, 5000, b"answer");
+    let (_, frame) = one(&mut rig, OTHER, from_other(&answer)).expect("an answer");
+    let closed = from_pod(&ip4(POD_ADDR, VIP).icmp(3, 3, 0, &frame[14..]));
+    let (to, frame) = one(&mut rig, POD, closed).expect("related");
+    let told = seen(&frame);
+    assert_eq!(
+        (to, told.src, told.dst),
+        (OTHER, addr(POD_ADDR), addr(OTHER_ADDR))
+    );
+    assert_eq!(
+        frame[42 + 12..42 + 24],
+        answer[12..24],
+        "as the backend sent it"
+    );
+    // Both ends are translated, and a router outside has no way on.
+    let query = ip4(POD_ADDR, VIP).udp(5000, 54, b"query");
+    let (to, frame) = one(&mut rig, POD, from_pod(&query)).expect("it leaves");
+    assert_eq!((to, seen(&frame).src), (UPLINK, addr(NODE)));
+    let error = ip4("203.0.113.1", NODE).icmp(3, 1, 0, &frame[14..]);
+    let (to, frame) = one(&mut rig, UPLINK, from_outside(&error)).expect("related");
+    assert_eq!((to, seen(&frame).dst), (POD, addr(POD_ADDR)));
+    assert_eq!(frame[42 + 12..42 + 24], query[12..24], "as the pod sent it");
+    assert_eq!(
+        build::checksum(&frame[42..62]),
+        0,
+        "the quoted header's checksum"
+    );
+}
+
+#[test]
+fn a_narrow_tunnel_is_told_in_the_services_name() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(REMOTE, 5353)])]);
+    let datagram = ip4(POD_ADDR, VIP).sealed(17, udp(5000, 53, &counted(1300)), 6);
+    let (to, frame) = one(&mut rig, POD, from_pod(&datagram)).expect("by tunnel");
+    assert_eq!(to, UPLINK);
+    let error = ip4("172.18.0.1", NODE).icmp(3, 4, 1300, &frame[14..514]);
+    let outcome = rig.run(UPLINK, &[from_outside(&error)]);
+    assert_eq!(outcome.fates, [Fate::Punt]);
+    let told: Vec<_> = outcome.all().collect();
+    let [(POD, told)] = told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(told[34..36], [3, 4]);
+    assert_eq!(
+        told[42 + 12..42 + 24],
+        datagram[12..24],
+        "as the pod sent it"
+    );
+    assert_eq!(build::checksum(&told[34..]), 0, "ICMP's checksum");
+}
+
+#[test]
+fn a_backend_that_is_gone_loses_what_loses_nothing() {
+    let first: Behind<'_> = &[(OTHER_ADDR, 8080)];
+    let second: Behind<'_> = &[(REMOTE, 8080)];
+    let all = |behind| [(VIP, 6, 80, behind), (VIP, 17, 53, behind)];
+    let mut rig = rig_with(&all(first));
+    let to = |rig: &mut Rig, packet: &[u8]| one(rig, POD, from_pod(packet)).map(|(to, _)| to);
+    let tcp = |port, flags, seq, ack| segment4(POD_ADDR, VIP, (port, 80), flags, seq, ack);
+    let query = ip4(POD_ADDR, VIP).udp(5000, 53, b"query");
+    assert_eq!(to(&mut rig, &query), Ok(OTHER));
+    assert_eq!(to(&mut rig, &tcp(40_000, SYN, 100, 0)), Ok(OTHER));
+    assert_eq!(to(&mut rig, &tcp(40_001, SYN, 100, 0)), Ok(OTHER));
+    let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, 40_000), SYN_ACK, 200, 101);
+    one(&mut rig, OTHER, from_other(&answer)).expect("an answer");
+    assert_eq!(to(&mut rig, &tcp(40_000, ACK, 101, 201)), Ok(OTHER));
+
+    change(&mut rig, &all(second));
+    // Established, and its backend may be about to end it in good order.
+    assert_eq!(to(&mut rig, &tcp(40_000, ACK, 101, 201)), Ok(OTHER));
+    for packet in [query, tcp(40_001, SYN, 100, 0)] {
+        assert_eq!(to(&mut rig, &packet), Err(DropReason::FlowEnded));
+        assert_eq!(to(&mut rig, &packet), Ok(UPLINK), "the new backend");
+    }
+    // No endpoint is left.
+    change(&mut rig, &all(&[]));
+    let query = ip4(POD_ADDR, VIP).udp(5000, 53, b"query");
+    assert_eq!(to(&mut rig, &query), Err(DropReason::FlowEnded));
+    assert_eq!(to(&mut rig, &query), Err(DropReason::ServiceNoBackend));
+}
+
+#[test]
+fn what_has_become_a_services_is_sent_to_its_backends() {
+    let mut rig = rig();
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"query"));
+    assert_eq!(
+        out(&mut rig, POD, query.clone()).map(|(to, _)| to),
+        Ok(UPLINK)
+    );
+    change(&mut rig, &[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+    assert_eq!(
+        one(&mut rig, POD, query.clone()).err(),
+        Some(DropReason::FlowEnded)
+    );
+    assert_eq!(out(&mut rig, POD, query).map(|(to, _)| to), Ok(OTHER));
+}
+
+#[test]
+fn policy_is_about_the_backend() {
+    let observed = Arc::new(AtomicBool::new(true));
+    let tables = with(&[
+        (VIP, 6, 80, &[(OTHER_ADDR, 8080)]),
+        (VIP, 6, 81, &[(OTHER_ADDR, 8081)]),
+    ]);
+    let mut rig = Rig::new(tables).with_records(16, &observed);
+    set(&mut rig, |policies| {
+        put(policies, POD, endpoint(vec![], allow()));
+        let ingress = vec![
+            to_port(1, Action::Allow, 8080),
+            to_port(2, Action::Deny, 8081),
+        ];
+        put(policies, OTHER, endpoint(ingress, vec![]));
+    });
+    let syn = |port| from_pod(&segment4(POD_ADDR, VIP, (40_000, port), SYN, 100, 0));
+    assert_eq!(out(&mut rig, POD, syn(80)).map(|(to, _)| to), Ok(OTHER));
+    for _ in 0..3 {
+        assert_eq!(one(&mut rig, POD, syn(81)), Err(DropReason::PolicyDeny));
+    }
+    let records = rig.records();
+    let told: Vec<_> = records.iter().map(|it| (it.dst, it.service)).collect();
+    let expected = [80, 81].map(|port| (addr(OTHER_ADDR), Some((addr(VIP), port))));
+    assert_eq!(told, expected, "the denial is remembered");
+    // It is judged anew with the tables, by the backend again.
+    set(&mut rig, |policies| {
+        put(policies, OTHER, endpoint(allow(), vec![]));
+    });
+    assert_eq!(out(&mut rig, POD, syn(81)).map(|(to, _)| to), Ok(OTHER));
+    // What is established is judged again if that is wanted.
+    let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, 40_000), SYN_ACK, 200, 101);
+    one(&mut rig, OTHER, from_other(&answer)).expect("an answer");
+    set(&mut rig, |policies| {
+        policies.reevaluate = true;
+        put(
+            policies,
+            OTHER,
+            endpoint(vec![to_port(2, Action::Deny, 8080)], vec![]),
+        );
+    });
+    let data = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), ACK, 101, 201));
+    assert_eq!(one(&mut rig, POD, data), Err(DropReason::PolicyDeny));
+}
+
+#[test]
+fn a_port_that_the_pod_uses_to_the_backend_itself_is_not_used_twice() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    let direct = from_pod(&segment4(POD_ADDR, OTHER_ADDR, (40_000, 8080), SYN, 100, 0));
+    let said = out(&mut rig, POD, direct);
+    assert_eq!(
+        said,
+        Ok((OTHER, ends((POD_ADDR, 40_000), (OTHER_ADDR, 8080))))
+    );
+    let by_service = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), SYN, 100, 0));
+    let (to, there) = out(&mut rig, POD, by_service).expect("by another port");
+    let port = there.ports.0;
+    assert_ne!(port, 40_000);
+    assert_eq!(
+        (to, there),
+        (OTHER, ends((POD_ADDR, port), (OTHER_ADDR, 8080)))
+    );
+    for (port, from) in [(port, (VIP, 80)), (40_000, (OTHER_ADDR, 8080))] {
+        let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, port), SYN_ACK, 200, 101);
+        let said = out(&mut rig, OTHER, from_other(&answer));
+        assert_eq!(said, Ok((POD, ends(from, (POD_ADDR, 40_000)))));
+    }
+    crate::schedule::make_stale(&mut rig);
+    let data = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), ACK, 101, 201));
+    let said = out(&mut rig, POD, data);
+    assert_eq!(
+        said,
+        Ok((OTHER, ends((POD_ADDR, port), (OTHER_ADDR, 8080))))
+    );
+}
+
+#[test]
+fn connections_to_services_go_on_after_a_restart() {
+    let of: [(&str, u8, u16, Behind<'_>); 3] = [
+        (VIP, 6, 80, &[(OTHER_ADDR, 8080)]),
+        (VIP, 6, 443, &[(SERVER, 6443)]),
+        (VIP, 6, 81, &[(POD_ADDR, 8081)]),
+    ];
+    let mut rig = rig_with(&of);
+    let there =
+        |port, flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, port), flags, seq, ack));
+    let mut sources = Vec::new();
+    for (port, backend, from) in [
+        (80, OTHER_ADDR, OTHER),
+        (443, SERVER, UPLINK),
+        (81, POD_ADDR, POD),
+    ] {
+        let (_, at) = out(&mut rig, POD, there(port, SYN, 100, 0)).expect("it leaves");
+        let ports = (at.ports.1, at.ports.0);
+        let answer = segment4(backend, &at.src.to_string(), ports, SYN_ACK, 200, 101);
+        let answer = match from {
+            UPLINK => from_outside(&answer),
+            OTHER => from_other(&answer),
+            _ => from_pod(&answer),
+        };
+        let (to, _) = out(&mut rig, from, answer.clone()).expect("an answer");
+        assert_eq!(to, POD);
+        out(&mut rig, POD, there(port, ACK, 101, 201)).expect("established");
+        sources.push((port, from, at, answer));
+    }
+    let mut next = Rig::new(with(&of)).with_connections();
+    let connections = Arc::clone(rig.connections());
+    let mut kept = Vec::new();
+    connections.keep(0..connections.lines(), rig.tables(), rig.now(), |it| {
+        kept.push(*it);
+    });
+    assert_eq!(kept.len(), 3);
+    for kept in &kept {
+        let taken = next
+            .connections()
+            .take_over(kept, next.tables(), next.now());
+        taken.expect("it holds");
+    }
+    crate::schedule::make_stale(&mut next);
+    for (port, from, at, answer) in sources {
+        for _ in 0..2 {
+            let (_, again) = out(&mut next, POD, there(port, ACK, 101, 201)).expect("it goes on");
+            assert_eq!(again, at);
+            let said = out(&mut next, from, answer.clone());
+            assert_eq!(said, Ok((POD, ends((VIP, port), (POD_ADDR, 40_000)))));
+        }
+    }
+    assert_eq!(next.counters().connections_made.get(), 0, "none is new");
+}
+
+#[test]
+fn who_waits_for_a_backends_neighbour_goes_on_translated() {
+    let mut tables = with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+    let known = tables.next_hops.clone();
+    for hop in &mut tables.next_hops {
+        if matches!(hop, NextHop::Send(it) if it.port == OTHER) {
+            *hop = NextHop::Resolve(Unresolved {
+                port: OTHER,
+                peer: fastpath::batch::PeerId::NONE,
+                way: Way::Pod,
+                gateway: None,
+            });
+        }
+    }
+    let mut rig = Rig::new(tables.clone()).with_connections();
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"query"));
+    let outcome = rig.run_without_waiting(POD, &[query]);
+    assert_eq!(outcome.fates, [Fate::Held]);
+    rig.set_tables(Tables {
+        next_hops: known,
+        ..tables
+    });
+    rig.pass(std::time::Duration::from_millis(200));
+    let sent = rig.sent();
+    let [frame] = &sent[usize::from(OTHER.0)][..] else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(seen(frame), ends((POD_ADDR, 5000), (OTHER_ADDR, 5353)));
+    assert_eq!(frame[..6], MacAddr(OTHER_MAC).0);
+}
+
+#[test]
+fn a_port_that_is_used_again_begins_anew() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    let there = |flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), flags, seq, ack));
+    for stale in [false, true] {
+        assert!(out(&mut rig, POD, there(SYN, 100, 0)).is_ok());
+        let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, 40_000), SYN_ACK, 200, 101);
+        one(&mut rig, OTHER, from_other(&answer)).expect("an answer");
+        assert!(out(&mut rig, POD, there(ACK, 101, 201)).is_ok());
+        assert!(out(&mut rig, POD, there(RST | ACK, 101, 201)).is_ok());
+        if stale {
+            crate::schedule::make_stale(&mut rig);
+        }
+        let again = out(&mut rig, POD, there(SYN, 5000, 0));
+        assert_eq!(
+            again,
+            Ok((OTHER, ends((POD_ADDR, 40_000), (OTHER_ADDR, 8080))))
+        );
+        rig.connections().v4.table.for_each(|view| {
+            rig.connections().v4.table.remove_pair(view.flow);
+        });
+    }
+}
