@@ -10,6 +10,7 @@ mod origin;
 mod outcome;
 mod place;
 mod report;
+mod service;
 mod side;
 
 use fastpath::connections::Connections;
@@ -22,6 +23,7 @@ pub use self::ask::{Ask, protocol};
 pub use self::host::HostTable;
 use self::host::HostsOwn;
 pub(crate) use self::judge::explain;
+use self::outcome::Entry;
 use self::place::end_of;
 pub use self::report::{Step, Trace};
 pub use self::side::find;
@@ -157,6 +159,15 @@ impl Tracer<'_> {
         {
             return Ok(());
         }
+        let hash = connections.map_or(0, |it| service::hash(packet, ports, it));
+        let backend = match probe.give_backend(self.tables, hash) {
+            Ok(backend) => backend,
+            Err(reason) => {
+                self.dropped("service", reason);
+                return Ok(());
+            }
+        };
+        let packet = &self.at_backend(packet, backend);
         let hop = match probe.resolve(self.tables) {
             Ok(hop) => self.tables.next_hop(hop),
             Err(reason) => {
@@ -188,8 +199,13 @@ impl Tracer<'_> {
         self.step("route", said);
         let to_end = end_of(way, out);
         let judgement = self.judge(packet, from_end, to_end);
+        let entry = Entry {
+            is_untracked,
+            to_service: backend.is_some(),
+            returns: to_end == from_end,
+        };
         if let Some(own) = hosts_own {
-            self.conclude(packet, judgement, (way, out), is_untracked);
+            self.conclude(packet, judgement, (way, out), entry);
             // On its way in the table is last.
             if to_end == End::Host && self.trace.reason.is_none() {
                 self.ask_host_table(packet, &own);
@@ -197,7 +213,7 @@ impl Tracer<'_> {
             return Ok(());
         }
         self.staged_on(packet, &from_party, to_end);
-        self.conclude(packet, judgement, (way, out), is_untracked);
+        self.conclude(packet, judgement, (way, out), entry);
         Ok(())
     }
 

@@ -11,6 +11,17 @@ use fastpath::tables::{Mapping, Way};
 use super::Tracer;
 use crate::policy::packet::Packet;
 
+/// What the entry in the flow table depends on beside policy.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    /// There is none: untracked policy decides.
+    pub(super) is_untracked: bool,
+    /// The destination is a service's endpoint.
+    pub(super) to_service: bool,
+    /// That is the sender itself.
+    pub(super) returns: bool,
+}
+
 impl Tracer<'_> {
     /// What becomes of the source of a packet that natOutgoing is for. Which port, and whether one is free, shows only then.
     fn translation(&self, packet: &Packet, out: PortId) -> Result<String, DropReason> {
@@ -44,10 +55,10 @@ impl Tracer<'_> {
         packet: &Packet,
         judgement: Judgement,
         (way, out): (Way, PortId),
-        is_untracked: bool,
+        is: Entry,
     ) {
         let generation = self.tables.generation;
-        let entry = |said: String| (!is_untracked).then_some(said);
+        let entry = |said: String| (!is.is_untracked).then_some(said);
         match judgement {
             Judgement::Deny { reason, .. } => {
                 if reason != DropReason::PolicyDeny {
@@ -79,11 +90,16 @@ impl Tracer<'_> {
                         }
                     }
                 }
+                if is.returns {
+                    let said = "the pod's own: what it gets comes from the node's address";
+                    self.step("service", said);
+                }
                 "ALLOW".clone_into(&mut self.trace.verdict);
-                let nat = if masquerades {
-                    ", source translated"
-                } else {
-                    ""
+                let nat = match (is.to_service, masquerades || is.returns) {
+                    (false, false) => "",
+                    (false, true) => ", source translated",
+                    (true, false) => ", destination translated",
+                    (true, true) => ", source and destination translated",
                 };
                 self.trace.entry = entry(format!(
                     "allow{nat}, generation {generation}, both directions"

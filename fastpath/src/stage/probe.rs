@@ -1,12 +1,14 @@
 //! What the stages before policy say of a packet that nobody sent: for `caracal trace`, with the stages' own checks.
 
+use std::net::IpAddr;
+
 use flowtable::lpm::NextHopId;
 
-use crate::batch::{Batch, Fate, Packet, PeerId};
+use crate::batch::{Batch, Fate, Packet, PeerId, flag};
 use crate::frame::Frame;
 use crate::port::PortId;
 use crate::reason::DropReason;
-use crate::stage::{parse, resolve};
+use crate::stage::{flow, parse, resolve};
 use crate::tables::Tables;
 
 /// A lone packet on its way. There is no frame: nothing can be sent.
@@ -35,6 +37,25 @@ impl Probe {
         packet.peer = peer;
         parse::lone(packet, l3, port, &tables.tunnels)?;
         Ok(Self { batch, in_port })
+    }
+
+    /// The backend that it gets, if it is a pod's and goes to a service: address and port. `hash` is that of its connection, by which the
+    /// backend is chosen ([`FlowTable::flow_hash`](flowtable::flow::FlowTable::flow_hash)).
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub fn give_backend(
+        &mut self,
+        tables: &Tables,
+        hash: u32,
+    ) -> Result<Option<(IpAddr, u16)>, DropReason> {
+        let [packet] = self.batch.packets() else {
+            return Err(DropReason::PortDown);
+        };
+        packet.flow_hash = hash;
+        flow::to_backend(packet, tables)?;
+        let backend = packet.destination().map(|addr| (addr, packet.ports.1));
+        Ok(backend.filter(|_| packet.has(flag::TRANSLATE)))
     }
 
     /// Where it goes, and whether it may come from where it does.

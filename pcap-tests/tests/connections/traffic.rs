@@ -272,7 +272,8 @@ fn opening(choices: &mut Choices<'_>, tunnels_to_outside: bool) -> (PortId, Vec<
     if to == 4 && choices.once_in(3) {
         dst = if is_v6 { NODE6_B } else { NODE_B };
     }
-    if choices.once_in(4) {
+    // To other nodes' pods it is an address outside.
+    if (from != 5 || tunnels_to_outside) && choices.once_in(4) {
         dst = if is_v6 { VIP6 } else { VIP };
     }
     let ports = (choices.of(&[40_000, 40_001]), choices.of(&[80, 53]));

@@ -35,6 +35,7 @@ pub use keep::{Kept, KeptDirection, LeftOut};
 pub(super) use lookup::l3_of;
 pub use lookup::run as lookup;
 pub(super) use net::{Sent, sent4, sent6};
+pub(super) use service::one as to_backend;
 pub use sweep::{Sweep, run as sweep};
 
 use crate::batch::{Packet, PeerId};

@@ -7,8 +7,8 @@ use flowtable::service::Service;
 
 use super::Found;
 use super::lookup::set_destination;
-use super::net::Net;
-use crate::batch::{Packet, PeerId};
+use super::net::{Net, V4, V6};
+use crate::batch::{Family, Packet, PeerId};
 use crate::port::PortKind;
 use crate::reason::DropReason;
 use crate::tables::Tables;
@@ -22,8 +22,6 @@ pub(super) fn run<N: Net>(packets: &mut [Packet], found: &[Found], tables: &Tabl
         if packet.family == N::FAMILY
             && packet.is_undecided()
             && matches!(found, Found::Nothing)
-            && !N::is_later_fragment(packet)
-            && is_from_pod(packet, tables)
             && let Err(reason) = give_backend::<N>(packet, tables)
         {
             packet.drop(reason);
@@ -33,13 +31,25 @@ pub(super) fn run<N: Net>(packets: &mut [Packet], found: &[Found], tables: &Tabl
     told
 }
 
+/// The same for a lone packet, without a frame.
+pub(in crate::stage) fn one(packet: &mut Packet, tables: &Tables) -> Result<(), DropReason> {
+    match packet.family {
+        Family::V4 => give_backend::<V4>(packet, tables),
+        Family::V6 => give_backend::<V6>(packet, tables),
+        Family::Unknown => Ok(()),
+    }
+}
+
 fn is_from_pod(packet: &Packet, tables: &Tables) -> bool {
     let port = tables.port(packet.in_port);
     packet.peer == PeerId::NONE && port.is_some_and(|it| matches!(it.kind, PortKind::Pod(_)))
 }
 
-/// Makes the backend the packet's destination, if that is a service.
+/// Makes the backend the packet's destination, if that is a service and a pod has sent it.
 fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), DropReason> {
+    if N::is_later_fragment(packet) || !is_from_pod(packet, tables) {
+        return Ok(());
+    }
     let tuple = N::tuple(packet);
     let services = N::services(tables);
     match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
