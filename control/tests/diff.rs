@@ -219,3 +219,35 @@ fn a_daemon_that_refuses_or_whose_files_are_not_there_is_trouble() {
     );
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn services_differ_in_what_they_say_and_not_in_who_manages_them() {
+    let dir = std::env::temp_dir().join(format!("caracal-diff-services-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let old = std::fs::read_to_string("tests/services/kubectl.yaml").unwrap();
+    let (one, other) = (dir.join("old.yaml"), dir.join("new.yaml"));
+    std::fs::write(&one, &old).unwrap();
+    let differ = |new: &str| {
+        std::fs::write(&other, new).unwrap();
+        let (one, other) = (one.to_str().unwrap(), other.to_str().unwrap());
+        let output = diff(&["-f", other, "--against", one]);
+        assert_eq!(text(&output.stderr), "");
+        text(&output.stdout)
+    };
+    let managed = old.replace("resourceVersion: \"480\"", "resourceVersion: \"481\"");
+    assert_ne!(managed, old);
+    assert_eq!(differ(&managed), "no differences\n");
+    let new = old
+        .replace("    - 10.244.1.3\n", "    - 10.244.1.33\n")
+        .replace("- ip: 198.51.100.7\n", "- ip: 198.51.100.9\n");
+    let said = differ(&new);
+    std::fs::remove_dir_all(&dir).unwrap();
+    for part in [
+        "EndpointSlice prod/web-k2j9d",
+        "endpoints[0].addresses",
+        "Service prod/web",
+        "status.loadBalancer.ingress[0].ip",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}

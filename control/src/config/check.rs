@@ -1,5 +1,7 @@
 //! What must hold between resources.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -19,11 +21,13 @@ pub fn check(resources: &Resources, diagnostics: &mut Diagnostics) {
     endpoints_are_unique(resources, diagnostics);
     pools_are_disjoint(resources, diagnostics);
     blocks_are_disjoint(resources, diagnostics);
+    services::claims_are_unique(resources, diagnostics);
     if complete {
         references_are_met(resources, diagnostics);
         blocks_lie_in_pools(resources, diagnostics);
         endpoints_lie_in_pools(resources, diagnostics);
         nodes_have_addresses(resources, diagnostics);
+        services::slices_have_services(resources, diagnostics);
     }
 }
 

@@ -60,7 +60,7 @@ pub fn compute_with(
         vteps: vteps(resources, &nodes, &pools),
         routes: routes(resources, node_name, &nodes, &pools),
         service_cidrs: services(resources),
-        services: Arc::default(),
+        services: cluster.services.on(node_name),
         nodes,
         pools,
         endpoints,

@@ -17,7 +17,8 @@ use super::files;
 use super::given::read_all_given;
 use super::kept::Kept;
 use super::kinds::{
-    BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node, WorkloadEndpoint,
+    BgpConfiguration, BlockAffinity, EndpointSlice, FelixConfiguration, IpPool, Node, Service,
+    WorkloadEndpoint,
 };
 use super::regular;
 use super::resource::{Meta, Resource};
@@ -25,6 +26,7 @@ use super::source::{Source, Span};
 use super::yaml;
 use crate::policy::resource::{self, Decoded, HostEndpoint, PolicyResources};
 use crate::policy::{Calculator, Model};
+use crate::services;
 
 /// All resources of a load, valid one by one and together. Each list is sorted by name.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -41,6 +43,10 @@ pub struct Resources {
     pub bgp: Vec<Arc<BgpConfiguration>>,
     /// `BlockAffinity`.
     pub blocks: Vec<Arc<BlockAffinity>>,
+    /// `Service` of Kubernetes.
+    pub services: Vec<Arc<Service>>,
+    /// `EndpointSlice` of Kubernetes.
+    pub slices: Vec<Arc<EndpointSlice>>,
     /// Warnings and notes; never errors.
     pub remarks: Diagnostics,
 }
@@ -54,6 +60,8 @@ impl Resources {
             + self.felix.len()
             + self.bgp.len()
             + self.blocks.len()
+            + self.services.len()
+            + self.slices.len()
     }
 
     /// True if there is no resource.
@@ -69,6 +77,8 @@ impl Resources {
             Resource::FelixConfiguration(felix) => self.felix.push(felix),
             Resource::BgpConfiguration(bgp) => self.bgp.push(bgp),
             Resource::BlockAffinity(block) => self.blocks.push(block),
+            Resource::Service(service) => self.services.push(service),
+            Resource::EndpointSlice(slice) => self.slices.push(slice),
         }
     }
 
@@ -83,6 +93,8 @@ impl Resources {
         self.felix.sort_by(|a, b| order(&a.meta, &b.meta));
         self.bgp.sort_by(|a, b| order(&a.meta, &b.meta));
         self.blocks.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.services.sort_by(|a, b| order(&a.meta, &b.meta));
+        self.slices.sort_by(|a, b| order(&a.meta, &b.meta));
     }
 }
 
@@ -93,6 +105,8 @@ pub struct Cluster {
     pub base: Resources,
     /// Who may speak to whom.
     pub policy: Arc<Model>,
+    /// Kubernetes services.
+    pub services: Arc<services::Objects>,
     /// Interfaces of nodes that policy is for.
     pub host_endpoints: Vec<Arc<HostEndpoint>>,
     /// Number of resources.
@@ -130,7 +144,8 @@ pub(crate) fn load_with_texts(
     let mut diagnostics = Diagnostics::default();
     let sources = read_all_given(paths, &mut diagnostics);
     let resources = resource::load(&sources, diagnostics, check::check);
-    let cluster = resources.and_then(|it| cluster(it, &mut Calculator::default()));
+    let cluster =
+        resources.and_then(|it| cluster(it, &mut Calculator::default(), &mut Arc::default()));
     (sources, cluster)
 }
 
@@ -141,6 +156,7 @@ pub struct Loader {
     paths: Vec<PathBuf>,
     kept: Kept<Decoded>,
     calculator: Calculator,
+    services: Arc<services::Objects>,
     /// What the load before gave, its policy and what is remarkable about it left out. None if it was refused.
     before: Option<Cluster>,
 }
@@ -152,6 +168,7 @@ impl Loader {
             paths: paths.to_vec(),
             kept: Kept::default(),
             calculator: Calculator::default(),
+            services: Arc::default(),
             before: None,
         }
     }
@@ -175,13 +192,15 @@ impl Loader {
             .read(&self.paths, &mut diagnostics, resource::decode);
         let files = files.iter().map(|file| &**file);
         let resources = resource::join(files, diagnostics, check::check)?;
-        let before = Cluster {
+        let mut before = Cluster {
             base: resources.base.clone(),
             policy: Arc::default(),
+            services: Arc::default(),
             host_endpoints: resources.host_endpoints.clone(),
             len: resources.len(),
         };
-        let cluster = cluster(resources, &mut self.calculator)?;
+        let cluster = cluster(resources, &mut self.calculator, &mut self.services)?;
+        before.services = Arc::clone(&self.services);
         self.before = Some(before);
         Ok(cluster)
     }
@@ -281,7 +300,7 @@ pub(crate) fn read_all(paths: &[PathBuf], diagnostics: &mut Diagnostics) -> Vec<
 pub fn load_sources(sources: &[Arc<Source>]) -> Result<Cluster, Diagnostics> {
     let diagnostics = Diagnostics::default();
     let resources = resource::load(sources, diagnostics, check::check)?;
-    cluster(resources, &mut Calculator::default())
+    cluster(resources, &mut Calculator::default(), &mut Arc::default())
 }
 
 /// Reads one regular file, within the limit of size.
@@ -345,12 +364,28 @@ fn may_pass(error: &std::io::Error) -> bool {
     )
 }
 
-/// The policy that follows from resources, beside them.
+/// The policy that follows from resources, beside them. Services are those from before if they did not change.
 fn cluster(
     resources: PolicyResources,
     calculator: &mut Calculator,
+    services: &mut Arc<services::Objects>,
 ) -> Result<Cluster, Diagnostics> {
     let len = resources.len();
+    let now = services::Objects::new(
+        resources
+            .base
+            .services
+            .iter()
+            .filter_map(|it| it.object.clone()),
+        resources
+            .base
+            .slices
+            .iter()
+            .filter_map(|it| it.object.clone()),
+    );
+    if !services.are_same(&now) {
+        *services = Arc::new(now);
+    }
     match calculator.calculate(&resources) {
         Ok((model, findings)) => {
             let mut base = resources.base;
@@ -359,6 +394,7 @@ fn cluster(
             Ok(Cluster {
                 base,
                 policy: model,
+                services: Arc::clone(services),
                 host_endpoints: resources.host_endpoints,
                 len,
             })

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Severity};
 use super::kinds::{
-    BgpConfiguration, BlockAffinity, FelixConfiguration, IpPool, Node as NodeResource,
-    WorkloadEndpoint, passive,
+    BgpConfiguration, BlockAffinity, EndpointSlice, FelixConfiguration, IpPool,
+    Node as NodeResource, Service, WorkloadEndpoint, passive,
 };
 use super::names;
 use super::source::{Located, Span};
@@ -18,6 +18,10 @@ use super::yaml::{Node, Value};
 pub const API_VERSION: &str = "projectcalico.org/v3";
 /// The API group and version of Kubernetes' own policies.
 pub(crate) const KUBERNETES_VERSION: &str = "networking.k8s.io/v1";
+/// The version of Kubernetes' oldest kinds.
+const CORE_VERSION: &str = "v1";
+/// The API group and version of services' endpoints.
+const DISCOVERY_VERSION: &str = "discovery.k8s.io/v1";
 
 /// Name and kind of a resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +61,10 @@ pub enum Resource {
     BgpConfiguration(Arc<BgpConfiguration>),
     /// Which node owns which block.
     BlockAffinity(Arc<BlockAffinity>),
+    /// A service of Kubernetes.
+    Service(Arc<Service>),
+    /// Endpoints of one.
+    EndpointSlice(Arc<EndpointSlice>),
 }
 
 impl Resource {
@@ -69,6 +77,8 @@ impl Resource {
             Self::FelixConfiguration(felix) => &felix.meta,
             Self::BgpConfiguration(bgp) => &bgp.meta,
             Self::BlockAffinity(block) => &block.meta,
+            Self::Service(service) => &service.meta,
+            Self::EndpointSlice(slice) => &slice.meta,
         }
     }
 }
@@ -82,8 +92,24 @@ const KINDS: [&str; 6] = [
     "BlockAffinity",
 ];
 
+/// Those of Kubernetes, with their versions.
+const KUBERNETES_KINDS: [(&str, &str); 2] = [
+    ("Service", CORE_VERSION),
+    ("EndpointSlice", DISCOVERY_VERSION),
+];
+
+/// Versions that lists are of.
+const LIST_VERSIONS: [&str; 4] = [
+    CORE_VERSION,
+    API_VERSION,
+    KUBERNETES_VERSION,
+    DISCOVERY_VERSION,
+];
+
 /// Kinds of this and other readers that live in a namespace.
-const NAMESPACED: [&str; 7] = [
+const NAMESPACED: [&str; 9] = [
+    "Service",
+    "EndpointSlice",
     "WorkloadEndpoint",
     "NetworkPolicy",
     "KubernetesNetworkPolicy",
@@ -122,9 +148,35 @@ pub(crate) fn decode_resource(
     cx: &mut Context<'_>,
     out: &mut Vec<Resource>,
 ) {
-    if check_api_version(header, cx) {
-        decode_kind(fields, &header.kind, cx, out);
+    let (version, kind) = (&header.api_version.value, &header.kind);
+    let mut kubernetes = KUBERNETES_KINDS.into_iter();
+    let known = kubernetes.find(|(name, of)| kind.value == *name && version == of);
+    if let Some((known, _)) = known {
+        decode_kubernetes(fields, known, kind, cx, out);
+    } else if check_api_version(header, cx) {
+        decode_kind(fields, kind, cx, out);
     }
+}
+
+/// Of Kubernetes' kinds each has fields of its own beside `metadata`.
+fn decode_kubernetes(
+    mut fields: Fields<'_>,
+    known: &'static str,
+    kind: &Located<String>,
+    cx: &mut Context<'_>,
+    out: &mut Vec<Resource>,
+) {
+    let meta = take_metadata(&mut fields, known, cx);
+    let is_named = meta.is_some();
+    let meta = meta.unwrap_or_else(|| unnamed(known, kind));
+    let resource = if known == "Service" {
+        Service::decode(meta, &mut fields, cx).map(|it| Resource::Service(it.into()))
+    } else {
+        let slice = EndpointSlice::decode(meta, &mut fields, cx);
+        Some(Resource::EndpointSlice(slice.into()))
+    };
+    fields.finish(cx);
+    out.extend(resource.filter(|_| is_named));
 }
 
 fn each_item(
@@ -158,7 +210,7 @@ fn each_item(
 
     let item_kind = kind.strip_suffix("List");
     if let Some(item_kind) = item_kind
-        && (["v1", API_VERSION, KUBERNETES_VERSION].contains(&api_version.value.as_str()))
+        && LIST_VERSIONS.contains(&api_version.value.as_str())
     {
         fields.accept(&["metadata"]);
         let items = fields.take("items");
@@ -240,7 +292,13 @@ fn check_api_version(header: &Header, cx: &mut Context<'_>) -> bool {
                     "Node" => format!(
                         "leave it out: the node's addresses are in Calico's Node, of `{API_VERSION}`"
                     ),
-                    _ => format!("leave it out: Calico's kinds are of `{API_VERSION}`"),
+                    "Endpoints" => format!(
+                        "leave it out: a service's endpoints are in EndpointSlices, of `{DISCOVERY_VERSION}`"
+                    ),
+                    _ => match nearest(kind, KUBERNETES_KINDS.into_iter().map(|(name, _)| name)) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("leave it out: Calico's kinds are of `{API_VERSION}`"),
+                    },
                 },
             ),
         },
@@ -252,10 +310,14 @@ fn check_api_version(header: &Header, cx: &mut Context<'_>) -> bool {
 /// The versions that a kind is read of, for advice to somebody who wrote another one.
 fn versions(kind: &str, wrong: &str) -> Option<String> {
     let is_kubernetes = wrong.contains("k8s.io/") || wrong.starts_with("extensions/");
+    let mut kubernetes = KUBERNETES_KINDS.into_iter();
+    if let Some((_, version)) = kubernetes.find(|(name, _)| *name == kind) {
+        return Some(format!("`{version}`"));
+    }
     match kind {
-        "Namespace" | "ServiceAccount" => Some("`v1`".to_owned()),
+        "Namespace" | "ServiceAccount" => Some(format!("`{CORE_VERSION}`")),
         // Kubernetes' own has nothing that ours has.
-        "Node" if wrong == "v1" => None,
+        "Node" if wrong == CORE_VERSION => None,
         "NetworkPolicy" if is_kubernetes => Some(format!("`{KUBERNETES_VERSION}`")),
         "NetworkPolicy" => Some(format!(
             "`{API_VERSION}`, or `{KUBERNETES_VERSION}` for one of Kubernetes"
@@ -408,9 +470,13 @@ fn metadata(node: &Node, kind: &'static str, cx: &mut Context<'_>) -> Option<Met
 /// Reports a kind that is not known at all.
 pub(super) fn unknown_kind(kind: &Located<String>, cx: &mut Context<'_>) {
     let known = KINDS.into_iter().chain(passive::known());
+    let mut kubernetes = KUBERNETES_KINDS.into_iter();
     let label = match nearest(&kind.value, known) {
         Some(known) => format!("did you mean `{known}`?"),
-        None => format!("{API_VERSION} has no such kind"),
+        None => match kubernetes.find(|(name, _)| *name == kind.value) {
+            Some((_, version)) => format!("it is of apiVersion `{version}`"),
+            None => format!("{API_VERSION} has no such kind"),
+        },
     };
     cx.resource.clear();
     cx.report(

@@ -33,6 +33,16 @@ impl std::fmt::Display for Name {
     }
 }
 
+/// Whether a field beside `metadata` says what is wanted.
+fn is_read(kind: &str, field: &str) -> bool {
+    match kind {
+        "EndpointSlice" => ["addressType", "endpoints", "ports"].contains(&field),
+        // Of a service it says which addresses load balancers have.
+        "Service" => ["spec", "status"].contains(&field),
+        _ => field == "spec",
+    }
+}
+
 /// All resources of some files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Written(pub BTreeMap<Name, Tree>);
@@ -67,7 +77,9 @@ impl Written {
         };
         // What is left out is empty.
         let mut map: BTreeMap<String, Tree> = BTreeMap::new();
-        map.insert("spec".to_owned(), empty());
+        if is_read(&header.kind.value, "spec") {
+            map.insert("spec".to_owned(), empty());
+        }
         let (mut name, mut namespace, mut labels) = (None, None, None);
         for (key, node) in fields.pairs() {
             let tree = Tree::of(node);
@@ -78,7 +90,7 @@ impl Written {
                     namespace = metadata.remove("namespace");
                     labels = metadata.remove("labels");
                 }
-                ("spec", content) => {
+                (field, content) if is_read(&header.kind.value, field) => {
                     let at = tree.at;
                     map.insert(key.name.clone(), Tree { content, at });
                 }

@@ -1,6 +1,6 @@
 //! From objects to the endpoints of each service.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::objects::{Endpoint, EndpointSlice, Service};
@@ -11,49 +11,57 @@ use crate::desired;
 /// As kube-proxy has it (`pkg/proxy/topology.go`): endpoints that are ready; if none is, those that still serve while they terminate. To
 /// the cluster IPs of a service that is local to nodes, the node's own only; to its other addresses, which `externalTrafficPolicy` is
 /// about, a node's pods reach all.
-pub fn calculate(
-    services: &[Service],
-    slices: &[EndpointSlice],
+/// An address that is a service's cluster IP is never another's external one: whoever may make services could else take what others say.
+pub fn calculate<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
     node: &str,
 ) -> Vec<desired::Service> {
+    let services: Vec<&Service> = services.into_iter().collect();
+    let inside = services.iter().flat_map(|it| &it.cluster_ips).copied();
+    let inside: HashSet<IpAddr> = inside.collect();
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
         let key = (slice.namespace.as_str(), slice.service.as_str());
         by_service.entry(key).or_default().push(slice);
     }
     let mut all = Vec::new();
-    for service in services {
+    for service in &services {
         let key = (service.namespace.as_str(), service.name.as_str());
         let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
-        all.extend(ways_to(service, slices, node));
+        all.extend(ways_to(service, slices, &inside, node));
     }
     all.sort_by(|a, b| {
-        let key = |it: &desired::Service| (it.namespace.clone(), it.name.clone());
-        key(a)
-            .cmp(&key(b))
-            .then_with(|| a.addresses.cmp(&b.addresses))
+        let name = a
+            .namespace
+            .cmp(&b.namespace)
+            .then_with(|| a.name.cmp(&b.name));
+        name.then_with(|| a.addresses.cmp(&b.addresses))
     });
     all
 }
 
 /// One, or two where other endpoints are behind the cluster IPs than behind the other addresses.
-fn ways_to(service: &Service, slices: &[&EndpointSlice], node: &str) -> Vec<desired::Service> {
-    let external = service
+fn ways_to(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    all_inside: &HashSet<IpAddr>,
+    node: &str,
+) -> Vec<desired::Service> {
+    let inside = service.cluster_ips.iter().copied();
+    let outside = service
         .external_ips
         .iter()
         .chain(&service.load_balancer_ips);
-    if !service.internal_local {
-        let addresses = service.cluster_ips.iter().chain(external).copied();
-        return way_to(service, slices, addresses, None)
-            .into_iter()
-            .collect();
-    }
-    let inside: BTreeSet<IpAddr> = service.cluster_ips.iter().copied().collect();
-    let outside = external.copied().filter(|it| !inside.contains(it));
-    let ways = [
-        way_to(service, slices, inside.iter().copied(), Some(node)),
-        way_to(service, slices, outside, None),
-    ];
+    let outside = outside.copied().filter(|it| !all_inside.contains(it));
+    let ways = if service.internal_local {
+        [
+            way_to(service, slices, inside, Some(node)),
+            way_to(service, slices, outside, None),
+        ]
+    } else {
+        [way_to(service, slices, inside.chain(outside), None), None]
+    };
     ways.into_iter().flatten().collect()
 }
 
@@ -264,6 +272,21 @@ mod tests {
             ..service()
         };
         assert_eq!(of(&all, &published).len(), 4);
+    }
+
+    #[test]
+    fn a_cluster_ip_is_nobody_elses_external_one() {
+        let thief = Service {
+            namespace: "default".to_owned(),
+            name: "dns".to_owned(),
+            cluster_ips: vec![addr("10.96.0.66")],
+            load_balancer_ips: vec![addr("198.51.100.2")],
+            external_ips: vec![addr("10.96.0.10")],
+            ..service()
+        };
+        let all = calculate(&[thief, service()], &[], "a");
+        assert_eq!(all[0].addresses, ["10.96.0.66", "198.51.100.2"].map(addr));
+        assert!(all[1].addresses.contains(&addr("10.96.0.10")));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! endpoints a service has on this node.
 
 mod calculate;
+mod kept;
 pub mod objects;
 
 pub use calculate::calculate;
+pub use kept::Objects;
