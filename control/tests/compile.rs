@@ -13,6 +13,7 @@ use encap::outer::Kind;
 use fastpath::port::PortKind;
 use fastpath::reason::DropReason;
 use fastpath::tables::{Adjacency, NextHop, Tables, Way};
+use flowtable::service::Service;
 use ipnet::IpNet;
 
 #[path = "compile/legs.rs"]
@@ -146,6 +147,47 @@ fn port(name: &str, ifindex: u32, role: PortRole) -> PortSpec {
         partial_checksums: false,
         role,
     }
+}
+
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: prod}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: prod, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.65.0.2]}]
+ports: [{port: 8080}]
+";
+
+#[test]
+fn services_are_in_the_tables_and_change_with_them() {
+    let desired = |more: &str| desired_with("vxlanMode: Never", "192.168.0.12/24", more);
+    let kernel = Kernel::default();
+    let mut compiler = compiler(desired(SERVICE), &kernel);
+    let backends = |tables: &Tables| {
+        let vip = u32::from_be_bytes([10, 96, 0, 1]);
+        match tables.services.v4.at(vip, 6, 80) {
+            Service::Port(frontend) => frontend.backends().to_vec(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let [old, new] = [[10, 65, 0, 2], [10, 65, 1, 9]].map(u32::from_be_bytes);
+    let first = compiler.tables(&kernel);
+    assert_eq!(backends(&first), [(old, 8080)]);
+    let moved = desired(&SERVICE.replace("10.65.0.2", "10.65.1.9"));
+    assert!(!moved.is_same_but_policy(compiler.desired()));
+    compiler.set_desired(moved, &kernel).unwrap();
+    let second = compiler.tables(&kernel);
+    assert_eq!(backends(&second), [(new, 8080)]);
+    assert!(second.generation > first.generation);
+    // Who has them still sees what there was.
+    assert_eq!(backends(&first), [(old, 8080)]);
+    compiler.set_desired(desired(""), &kernel).unwrap();
+    assert!(compiler.tables(&kernel).services.v4.is_empty());
 }
 
 #[test]

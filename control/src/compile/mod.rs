@@ -13,6 +13,7 @@ mod places;
 mod policy;
 mod ports;
 mod render;
+mod services;
 
 pub use fib::FibError;
 pub use inspect::{LegState, LegView, RouteKind, RouteSource, RouteState, RouteView};
@@ -38,6 +39,7 @@ use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
 use incarnation::Incarnations;
 use legs::Spreads;
+use services::ServiceCompiler;
 
 /// Why a wanted state is refused.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,7 @@ pub struct Compiler {
     incarnations: Incarnations,
     spreads: Spreads,
     policy: PolicyCompiler,
+    services: ServiceCompiler,
     /// Tunnels whose path is narrower than the uplink: the longest outer packet in bytes, by node and whether it is over IPv6.
     path_mtus: BTreeMap<(PeerId, bool), u16>,
     /// The ports of natOutgoing: none until they are set, so that none are taken from the host meanwhile.
@@ -87,6 +90,7 @@ impl Compiler {
             incarnations: Incarnations::default(),
             spreads: Spreads::default(),
             policy: PolicyCompiler::default(),
+            services: ServiceCompiler::default(),
             path_mtus: BTreeMap::new(),
             nat_ports: Arc::new(Ports::none()),
             pick_up: true,
@@ -193,8 +197,8 @@ impl Compiler {
         &mut self.policy
     }
 
-    /// Takes a new wanted state. All routes that follow from it are replaced, and what changed of the policy; nothing
-    /// changes on an error.
+    /// Takes a new wanted state. All routes that follow from it are replaced, and what changed of the policy and of services;
+    /// nothing changes on an error.
     ///
     /// # Errors
     /// When the routes or the policy do not fit the tables.
@@ -220,7 +224,10 @@ impl Compiler {
                 })
             });
         match outcome {
-            Ok(()) => self.peers = peers,
+            Ok(()) => {
+                self.services.update(&self.desired.services);
+                self.peers = peers;
+            }
             Err(_) => self.desired = before,
         }
         outcome

@@ -9,9 +9,7 @@ use fastpath::batch::PeerId;
 use fastpath::group::Group;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
 use fastpath::reason::DropReason;
-use fastpath::tables::{
-    Adjacency, Nat, NextHop, Services, Tables, Tunnels, Unresolved, VxlanEnd, Way,
-};
+use fastpath::tables::{Adjacency, Nat, NextHop, Tables, Tunnels, Unresolved, VxlanEnd, Way};
 use flowtable::lpm::NextHopId;
 use ipnet::IpNet;
 
@@ -79,7 +77,7 @@ pub(super) fn tables(
                 .collect(),
             ..nat::nat(&compiler.desired, &compiler.nat_ports)
         },
-        services: Services::default(),
+        services: compiler.services.tables().clone(),
         tracking: nat::tracking(&compiler.desired, compiler.pick_up),
         policies: compiler
             .policy
