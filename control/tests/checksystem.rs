@@ -405,7 +405,11 @@ fn rules_of_calico_and_of_kube_proxy_are_seen() {
     nft("delete table ip filter");
     nft("add table ip kube-proxy");
     nft("add chain ip kube-proxy services");
-    lab.says("kube-proxy", "warn", &["reach no service", "cluster DNS"]);
+    lab.says(
+        "kube-proxy",
+        "warn",
+        &["reach none by its address", "cluster DNS"],
+    );
 }
 
 /// Process 1 is the container's own, and its mounts end with it.

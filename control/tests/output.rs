@@ -117,6 +117,7 @@ fn answers_of_the_daemon_that_cannot_be_written_are_an_error_too() {
         ("ports", include_str!("golden/ports.json")),
         ("drops", include_str!("golden/drops.json")),
         ("routes", include_str!("golden/routes.json")),
+        ("services", include_str!("golden/services.json")),
         ("flows", include_str!("golden/flows.json")),
         ("observe", include_str!("golden/observe.json")),
         (

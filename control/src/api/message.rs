@@ -36,6 +36,8 @@ pub enum Method {
     Routes(RoutesParams),
     /// [`Neighbours`](super::report::Neighbours).
     Neighbours(PageParams),
+    /// [`Services`](super::report::Services).
+    Services(ServicesParams),
     /// [`PolicyShown`](super::report::PolicyShown).
     Policy(EndpointParams),
     /// [`Trace`](crate::trace::Trace).
@@ -83,6 +85,21 @@ pub struct PageParams {
     #[serde(default)]
     pub offset: usize,
     /// At most as many; default and maximum [`MAX_PAGE`](super::MAX_PAGE).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Which services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicesParams {
+    /// Only that at this address, called `namespace/name`, or called so in whatever namespace.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
+    /// Leave out as many of their ports: `next` of the page before.
+    #[serde(default)]
+    pub offset: usize,
+    /// At most as many of their ports; default and maximum [`MAX_PAGE`](super::MAX_PAGE). Fewer where they have many endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }
@@ -327,6 +344,11 @@ impl Method {
                     .map(Self::Neighbours)
                     .map_err(bad);
             }
+            "services" => {
+                return serde_json::from_value(given)
+                    .map(Self::Services)
+                    .map_err(bad);
+            }
             "flows" => return serde_json::from_value(given).map(Self::Flows).map_err(bad),
             "flush-flows" => {
                 return serde_json::from_value(given)
@@ -345,7 +367,7 @@ impl Method {
             }
             "perf" => return serde_json::from_value(given).map(Self::Perf).map_err(bad),
             _ => {
-                let known = "status, ports, drops, accounting, routes, neighbours, policy, trace, flows, flush-flows, observe, capture, perf";
+                let known = "status, ports, drops, accounting, routes, neighbours, services, policy, trace, flows, flush-flows, observe, capture, perf";
                 let message = format!("no method {name:?}; there are {known}");
                 return Err(ApiError::new(ErrorCode::UnknownMethod, message));
             }
@@ -414,6 +436,11 @@ mod tests {
             Method::Accounting,
             Method::Routes(routes),
             Method::Neighbours(PageParams {
+                offset: 2,
+                limit: None,
+            }),
+            Method::Services(ServicesParams {
+                only: Some("prod/web".to_owned()),
                 offset: 2,
                 limit: None,
             }),

@@ -28,7 +28,7 @@ pub use bind::{BindError, Bound, Purpose};
 pub use client::{Client, ClientError};
 pub use message::{
     ApiError, CaptureParams, EndpointParams, ErrorCode, FlowsBy, FlowsParams, FlushParams, Method,
-    ObserveParams, PageParams, PerfParams, Request, Response, RoutesParams,
+    ObserveParams, PageParams, PerfParams, Request, Response, RoutesParams, ServicesParams,
 };
 pub use server::{Limits, Server, Ticket};
 

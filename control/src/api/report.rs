@@ -11,12 +11,14 @@ mod changes;
 mod flows;
 mod observed;
 mod perf;
+mod services;
 
 pub use captured::{Captured, CapturedPacket, Moment};
 pub use changes::Changes;
 pub use flows::{Flow, FlowCounts, FlowDirection, Flows, Flushed, Translation};
 pub use observed::{FlowDecider, FlowEnd, FlowRecord, FlowVerdict, Observed};
 pub use perf::{Perf, PollerPerf, StagePerf};
+pub use services::{ServiceCounts, ServicePort, Services};
 
 pub use crate::compile::RouteView as Route;
 
@@ -54,6 +56,9 @@ pub struct Status {
     pub felix: Option<Felix>,
     /// How many routes there are.
     pub routes: RouteCounts,
+    /// How many services pods reach.
+    #[serde(default)]
+    pub services: ServiceCounts,
     /// The ports, as in [`Ports`].
     pub ports: Vec<Port>,
     /// Pods' interfaces that no WorkloadEndpoint names: nothing passes there.

@@ -22,6 +22,7 @@ mod ports;
 mod replay;
 mod routes;
 mod run;
+mod services;
 mod status;
 pub(crate) mod table;
 mod top;
@@ -110,6 +111,8 @@ pub enum Command {
     Drops(drops::Args),
     /// Show the routes as pollers have them.
     Routes(routes::Args),
+    /// Show the services that pods reach, and what is behind them.
+    Services(services::Args),
     /// Show connections, count them, or remove them.
     Flows(flows::Args),
     /// Show connections as they begin: allowed, denied, logged.
@@ -177,6 +180,7 @@ impl Cli {
             Command::Ports(args) => ports::run(args, &self),
             Command::Drops(args) => drops::run(args, &self),
             Command::Routes(args) => routes::run(args, &self),
+            Command::Services(args) => services::run(args, &self),
             Command::Flows(args) => flows::run(args, &self),
             Command::Observe(args) => observe::run(args, &self),
             Command::Capture(args) => capture::run(args, &self),

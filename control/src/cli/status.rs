@@ -111,6 +111,9 @@ fn render(status: &Status) -> String {
         number(routes.kernel as u64)
     );
     line(&mut out, status, &[], "Routes", &text);
+    if status.services.total > 0 {
+        line(&mut out, status, &[], "Services", &services(status));
+    }
     line(
         &mut out,
         status,
@@ -167,6 +170,18 @@ fn render(status: &Status) -> String {
     let _ = writeln!(out, "  {:<12} {}", "Drops", drops(status));
     problems(&mut out, &status.problems);
     out
+}
+
+fn services(status: &Status) -> String {
+    let counts = &status.services;
+    let lacking = match counts.without_endpoints {
+        0 => String::new(),
+        count => format!(
+            "   {} without endpoints (caracal services)",
+            number(count as u64)
+        ),
+    };
+    format!("{}{lacking}", number(counts.total as u64))
 }
 
 /// The way to Felix, in words.

@@ -257,6 +257,8 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("routes", "status.routes.ipv4", "Routes in the tables.").labelled(V4),
     gauge("routes", "status.routes.ipv6", "").labelled(V6),
     gauge("kernel_routes", "status.routes.kernel", "Routes in the kernel's main table."),
+    gauge("services", "status.services.total", "Kubernetes services that pods reach."),
+    gauge("services_without_endpoints", "status.services.without_endpoints", "Of these, those of which a port has no endpoint: its clients are refused."),
     counter("netlink_overruns", "status.routes.overruns", "Times that the kernel's messages overran us; each was followed by a full dump."),
     // Policy, with `ruleMetrics: true`.
     counter("policy_rule_connections", "rules[].connections", "First packets that a rule decided about; with `ruleMetrics: true`.").labelled(RULE),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::tally::{self, Tally};
-use super::{Node, kernel, ports::Served};
+use super::{Node, kernel, ports::Served, services};
 use crate::api::report::{
     Connections, Datastore, DropCount, Drops, KernelDrops, NatPorts, Neighbour, Neighbours, Part,
     Poller, Port, Ports, Problem, ReasonCount, RouteCounts, Routes, Status, TableUse, Tunnel,
@@ -44,6 +44,9 @@ impl Node {
             Method::Accounting => value(&tally::accounting(self.pollers.counters())),
             Method::Routes(params) => value(&self.routes(params)),
             Method::Neighbours(params) => value(&self.neighbour_reports(params)),
+            Method::Services(params) => {
+                value(&services::page(&self.compiler.desired().services, params))
+            }
             Method::Policy(params) => self.policy_shown(&params.endpoint),
             Method::Trace(ask) => {
                 let tables = self.publisher.latest();
@@ -135,6 +138,7 @@ impl Node {
                 kernel: self.mirror.route_count(),
                 overruns: self.mirror.overruns(),
             },
+            services: services::counts(&self.compiler.desired().services),
             ports: self.port_reports(),
             closed: closed.cloned().collect(),
             tunnels: self.tunnels(),

@@ -31,6 +31,7 @@ mod perf;
 mod pollers;
 mod ports;
 mod rules;
+mod services;
 mod source;
 mod start;
 mod systemd;

@@ -26,6 +26,7 @@ mod pods;
 mod process;
 mod reload;
 mod scale;
+mod services;
 mod spray;
 mod stderr;
 mod telemetry;

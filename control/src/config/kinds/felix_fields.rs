@@ -228,7 +228,7 @@ const MISSED: &[(&str, &[&str], &str)] = &[
     (
         "bpfEnabled",
         &["true"],
-        "services are not translated here as by Calico's BPF dataplane: kube-proxy has to run",
+        "services are translated for pods alone: kube-proxy has to run for the host and for node ports",
     ),
     (
         "deviceRouteSourceAddress",

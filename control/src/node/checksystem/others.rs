@@ -194,7 +194,7 @@ impl Seen<'_> {
         }
     }
 
-    /// Nobody translates services for pods.
+    /// What kube-proxy does for the host is the dataplane's to do for pods, and it has to know the services.
     fn services(&self) -> Finding {
         let check = "kube-proxy";
         let process = self.machine.process(&["kube-proxy"]);
@@ -214,10 +214,14 @@ impl Seen<'_> {
             };
             return Finding::ok(check, found);
         }
+        if self.desired.is_some_and(|it| !it.services.is_empty()) {
+            let found = "its rules are for the host and for node ports; pods reach services by the dataplane";
+            return Finding::ok(check, found);
+        }
         Finding::warn(
             check,
-            "its rules are in force for the host's own traffic; pods' packets do not meet them, and reach no service by its address, cluster DNS neither",
-            "give pods addresses of endpoints (headless services), or a DNS server of the node; this version knows no services",
+            "its rules are in force for the host's own traffic; pods' packets do not meet them, and no Service is among the resources: pods reach none by its address, cluster DNS neither",
+            "write `kubectl get services,endpointslices -A -o yaml` into a file of the resources, again when it changes; docs/services.md",
         )
     }
 
@@ -264,6 +268,7 @@ mod tests {
     use super::super::State;
     use super::super::machine::played::Played;
     use super::*;
+    use crate::desired::Service;
 
     #[test]
     fn rules_that_can_not_be_read_are_not_said_to_be_absent() {
@@ -287,5 +292,26 @@ mod tests {
         for finding in said(Ok(Chains::new())) {
             assert_eq!(finding.state, State::Ok, "{finding:?}");
         }
+    }
+
+    #[test]
+    fn kube_proxy_is_no_trouble_for_pods_whose_services_are_known() {
+        let machine = Played::new("others-services", &[]);
+        let config = DaemonConfig::default();
+        let mirror = Mirror::new().unwrap();
+        let said = |desired: &Desired| {
+            let seen = Seen {
+                machine: &machine.0,
+                config: &config,
+                desired: Some(desired),
+                mirror: &mirror,
+                chains: Ok([("nat".to_owned(), "KUBE-SERVICES".to_owned())].into()),
+            };
+            seen.services().state
+        };
+        let mut desired = Desired::default();
+        assert_eq!(said(&desired), State::Warn);
+        desired.services = vec![Service::default()].into();
+        assert_eq!(said(&desired), State::Ok);
     }
 }
