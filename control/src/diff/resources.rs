@@ -90,8 +90,11 @@ impl Written {
                     namespace = metadata.remove("namespace");
                     labels = metadata.remove("labels");
                 }
-                (field, content) if is_read(&header.kind.value, field) => {
+                (field, mut content) if is_read(&header.kind.value, field) => {
                     let at = tree.at;
+                    if let ("status", Content::Map(status)) = (field, &mut content) {
+                        status.retain(|key, _| key == "loadBalancer");
+                    }
                     map.insert(key.name.clone(), Tree { content, at });
                 }
                 _ => {}
