@@ -175,6 +175,7 @@ fn a_right_checksum_is_not_all() {
     assert_eq!(Saved::read(b"PK\x03\x04".to_vec()), Err(FormatError::Magic));
     let mut before = good.clone();
     before[8] = 1;
+    Writer::seal(&mut before);
     assert!(Saved::read(before).is_ok(), "it is the same");
     let mut other = good;
     other[8] = 3;
