@@ -414,6 +414,14 @@ pub struct ServiceCidrs {
     pub load_balancer: Vec<IpNet>,
 }
 
+impl ServiceCidrs {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = IpNet> {
+        let lists = [&self.cluster, &self.external, &self.load_balancer];
+        lists.into_iter().flatten().copied()
+    }
+}
+
 /// A service as this node's pods are to reach it: kube-proxy's part, for them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Service {

@@ -155,6 +155,8 @@ drop_reasons! {
         "`caracal services` shows it; are its pods ready, and does internalTrafficPolicy allow those of other nodes?";
     ServiceNoPort "service-no-port" "service" "A pod spoke to a service's cluster IP by a protocol or port that the service has not."
         "`caracal services` shows the ports; a cluster IP answers nothing else, no ping either.";
+    ServiceLoop "service-loop" "service" "A pod spoke to an address that no service has, of a range that only services have: routers would send it back to a node."
+        "`caracal services` shows those that there are; the ranges are BGPConfiguration's, `serviceLoopPrevention` says what becomes of it.";
     NoRoute "no-route" "resolve" "No route to the destination."
         "`caracal routes` shows the table; `ip route` what the kernel gives us.";
     Blackhole "blackhole" "resolve" "The destination lies in this node's own block, or in a blackhole route, and nobody has it."

@@ -225,7 +225,7 @@ impl Compiler {
             });
         match outcome {
             Ok(()) => {
-                self.services.update(&self.desired.services);
+                self.services.update(&self.desired);
                 self.peers = peers;
             }
             Err(_) => self.desired = before,

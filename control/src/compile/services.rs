@@ -2,31 +2,42 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use fastpath::tables;
 use flowtable::service::{Frontend, ServiceAddr, Services};
+use ipnet::IpNet;
 
-use crate::desired::Service;
+use crate::desired::{Desired, Service, ServiceLoopPrevention};
 
 /// Compiles services. A port whose backends did not change keeps what was made of them: to choose among many takes a large table.
 #[derive(Debug, Default)]
 pub(super) struct ServiceCompiler {
     wanted: Arc<Vec<Service>>,
+    /// The ranges that only services have.
+    cidrs: Vec<IpNet>,
     tables: tables::Services,
 }
 
 impl ServiceCompiler {
-    /// Takes other services.
-    pub(super) fn update(&mut self, services: &Arc<Vec<Service>>) {
-        if Arc::ptr_eq(&self.wanted, services) {
+    /// Takes the services of another wanted state.
+    pub(super) fn update(&mut self, desired: &Desired) {
+        let prevention = desired.felix.service_loop_prevention;
+        self.tables.refuses_strays = prevention == ServiceLoopPrevention::Reject;
+        let cidrs = match prevention {
+            ServiceLoopPrevention::Disabled => Vec::new(),
+            ServiceLoopPrevention::Drop | ServiceLoopPrevention::Reject => {
+                desired.service_cidrs.all().collect()
+            }
+        };
+        let services = &desired.services;
+        if Arc::ptr_eq(&self.wanted, services) && self.cidrs == cidrs {
             return;
         }
-        self.tables = tables::Services {
-            v4: compile(services, &self.tables.v4),
-            v6: compile(services, &self.tables.v6),
-        };
-        self.wanted = Arc::clone(services);
+        self.tables.v4 = compile(services, &cidrs, &self.tables.v4);
+        self.tables.v6 = compile(services, &cidrs, &self.tables.v6);
+        (self.wanted, self.cidrs) = (Arc::clone(services), cidrs);
     }
 
     /// Those in force.
@@ -39,6 +50,11 @@ impl ServiceCompiler {
 trait Family: ServiceAddr {
     /// None: it is of the other one.
     fn of(address: IpAddr) -> Option<Self>;
+
+    /// The addresses of a network.
+    fn range(net: &IpNet) -> Option<RangeInclusive<Self>> {
+        Some(Self::of(net.network())?..=Self::of(net.broadcast())?)
+    }
 }
 
 impl Family for u32 {
@@ -63,7 +79,11 @@ impl Family for u128 {
 type Content<'a, A> = (&'a [(A, u16)], bool);
 
 /// The services of one family. An address has the backends of its own family alone.
-fn compile<A: Family>(services: &[Service], before: &Arc<Services<A>>) -> Arc<Services<A>> {
+fn compile<A: Family>(
+    services: &[Service],
+    cidrs: &[IpNet],
+    before: &Arc<Services<A>>,
+) -> Arc<Services<A>> {
     let made = before.iter().map(|(_, it)| it);
     let made: HashMap<Content<'_, A>, &Arc<Frontend<A>>> = made
         .map(|it| ((it.backends(), it.has_affinity()), it))
@@ -89,7 +109,7 @@ fn compile<A: Family>(services: &[Service], before: &Arc<Services<A>>) -> Arc<Se
         }
     }
     let own = services.iter().flat_map(|it| of_family(&it.own_addresses));
-    let now = Services::new(entries, own);
+    let now = Services::new(entries, own).alone_in(cidrs.iter().filter_map(A::range));
     if now == **before {
         return Arc::clone(before);
     }
@@ -132,8 +152,15 @@ mod tests {
 
     fn tables(services: Vec<Service>) -> tables::Services {
         let mut compiler = ServiceCompiler::default();
-        compiler.update(&Arc::new(services));
+        compiler.update(&desired(services));
         compiler.tables().clone()
+    }
+
+    fn desired(services: impl Into<Arc<Vec<Service>>>) -> Desired {
+        Desired {
+            services: services.into(),
+            ..Desired::default()
+        }
     }
 
     fn v4(address: &str) -> u32 {
@@ -148,7 +175,7 @@ mod tests {
     fn backends<A: Family>(services: &Services<A>, address: A) -> Option<Vec<(A, u16)>> {
         match services.at(address, 6, 80) {
             Found::Port(frontend) => Some(frontend.backends().to_vec()),
-            Found::None | Found::NoPort => None,
+            Found::None | Found::NoPort | Found::Stray => None,
         }
     }
 
@@ -200,6 +227,36 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_no_service_leads_nowhere_where_only_services_are() {
+        let mut compiler = ServiceCompiler::default();
+        let mut desired = desired(vec![service("a", &["10.96.0.1"], &[])]);
+        desired.service_cidrs.cluster = vec!["10.96.0.0/12".parse().unwrap()];
+        desired.service_cidrs.external = vec!["fd00:99::/64".parse().unwrap()];
+        let at = |compiler: &ServiceCompiler, four: &str, six: &str| {
+            let tables = compiler.tables();
+            let (four, six) = (tables.v4.at(v4(four), 6, 81), tables.v6.at(v6(six), 6, 81));
+            (four == Found::Stray, six == Found::Stray)
+        };
+        compiler.update(&desired);
+        assert_eq!(at(&compiler, "10.111.255.255", "fd00:99::"), (true, true));
+        assert_eq!(at(&compiler, "10.112.0.0", "fd00:98::"), (false, false));
+        assert_eq!(
+            compiler.tables().v4.at(v4("10.96.0.1"), 6, 81),
+            Found::NoPort
+        );
+        assert!(!compiler.tables().refuses_strays);
+
+        desired.felix.service_loop_prevention = ServiceLoopPrevention::Reject;
+        compiler.update(&desired);
+        assert_eq!(at(&compiler, "10.96.0.2", "fd00:99::1"), (true, true));
+        assert!(compiler.tables().refuses_strays);
+
+        desired.felix.service_loop_prevention = ServiceLoopPrevention::Disabled;
+        compiler.update(&desired);
+        assert_eq!(at(&compiler, "10.96.0.2", "fd00:99::1"), (false, false));
+    }
+
+    #[test]
     fn of_two_services_at_one_place_the_first_counts() {
         let both = vec![
             service("a", &["10.96.0.1"], &["10.244.1.2:80"]),
@@ -217,7 +274,7 @@ mod tests {
         ];
         let mut compiler = ServiceCompiler::default();
         let wanted = Arc::new(services.to_vec());
-        compiler.update(&wanted);
+        compiler.update(&desired(Arc::clone(&wanted)));
         let before = compiler.tables().clone();
         let of = |tables: &tables::Services, address| frontend(&tables.v4, address);
         // One for both of its addresses.
@@ -226,14 +283,14 @@ mod tests {
 
         let equal = Arc::new(services.to_vec());
         for services in [wanted, equal] {
-            compiler.update(&services);
+            compiler.update(&desired(services));
             assert!(Arc::ptr_eq(&compiler.tables().v4, &before.v4));
         }
 
         let mut changed = services.to_vec();
         let added: SocketAddr = "10.244.1.4:80".parse().unwrap();
         changed[1].ports[0].backends.push(added);
-        compiler.update(&Arc::new(changed.clone()));
+        compiler.update(&desired(changed.clone()));
         let after = compiler.tables().clone();
         assert!(Arc::ptr_eq(&of(&after, "10.96.0.1"), &same));
         assert!(!Arc::ptr_eq(
@@ -246,10 +303,10 @@ mod tests {
 
         // The same backends are chosen from in another way.
         changed[0].affinity = true;
-        compiler.update(&Arc::new(changed.clone()));
+        compiler.update(&desired(changed.clone()));
         assert!(of(compiler.tables(), "10.96.0.1").has_affinity());
         changed.remove(0);
-        compiler.update(&Arc::new(changed));
+        compiler.update(&desired(changed));
         assert_eq!(compiler.tables().v4.iter().count(), 1);
     }
 }

@@ -57,6 +57,7 @@ fn report_of(reason: DropReason, packet: &Packet, tables: &Tables) -> Option<Rep
         DropReason::Prohibited | DropReason::EndpointToHostRejected => Report::Prohibited,
         // As kube-proxy's REJECT: a client of TCP is refused at once.
         DropReason::ServiceNoBackend | DropReason::ServiceNoPort => Report::PortUnreachable,
+        DropReason::ServiceLoop if tables.services.refuses_strays => Report::PortUnreachable,
         DropReason::MtuExceeded => match tables.next_hop(packet.next_hop) {
             NextHop::Send(adjacency) => Report::TooBig { mtu: adjacency.mtu },
             NextHop::Resolve(_) | NextHop::Drop(_) | NextHop::Group(_) => return None,

@@ -10,6 +10,7 @@ mod maglev;
 mod tests;
 
 use core::hash::Hash;
+use core::ops::RangeInclusive;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -23,7 +24,7 @@ pub const MAX_BACKENDS: usize = u16::MAX as usize;
 const CLIENTS: Seed = Seed([0x6166_6669_6e69_7479, 0x6361_7261_6361_6c00]);
 
 /// An address of a family: `u32` or `u128`, in host byte order.
-pub trait ServiceAddr: Copy + Eq + Hash {
+pub trait ServiceAddr: Copy + Ord + Hash {
     /// As the blocks of a hash.
     fn blocks(self) -> [u64; 2];
 }
@@ -97,6 +98,8 @@ pub enum Service<'a, A> {
     None,
     /// The address is a service's alone, which has no such port.
     NoPort,
+    /// No service's, though only services have addresses there: whoever gets it next would send it back here.
+    Stray,
     /// A service's port.
     Port(&'a Frontend<A>),
 }
@@ -106,6 +109,7 @@ pub enum Service<'a, A> {
 pub struct Services<A: Eq + Hash> {
     ports: HashMap<(A, u8, u16), Arc<Frontend<A>>>,
     own: HashSet<A>,
+    ranges: Box<[RangeInclusive<A>]>,
 }
 
 impl<A: Eq + Hash> Default for Services<A> {
@@ -113,6 +117,7 @@ impl<A: Eq + Hash> Default for Services<A> {
         Self {
             ports: HashMap::default(),
             own: HashSet::default(),
+            ranges: Box::default(),
         }
     }
 }
@@ -128,13 +133,21 @@ impl<A: ServiceAddr> Services<A> {
         Self {
             ports: entries.into_iter().collect(),
             own: own.into_iter().collect(),
+            ranges: Box::default(),
         }
+    }
+
+    /// The same, where only services have the addresses of these ranges, of which there are a few.
+    #[must_use]
+    pub fn alone_in(mut self, ranges: impl IntoIterator<Item = RangeInclusive<A>>) -> Self {
+        self.ranges = ranges.into_iter().collect();
+        self
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.own.is_empty()
+        self.ports.is_empty() && self.own.is_empty() && self.ranges.is_empty()
     }
 
     /// All ports, in no order.
@@ -148,6 +161,7 @@ impl<A: ServiceAddr> Services<A> {
         match self.ports.get(&(addr, protocol, port)) {
             Some(frontend) => Service::Port(frontend),
             None if self.own.contains(&addr) => Service::NoPort,
+            None if self.ranges.iter().any(|it| it.contains(&addr)) => Service::Stray,
             None => Service::None,
         }
     }

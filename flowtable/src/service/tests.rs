@@ -86,6 +86,7 @@ proptest! {
     fn an_address_and_port_are_what_a_list_says(
         entries in prop::collection::vec(((0..4_u32, prop::sample::select(vec![6_u8, 17]), 0..4_u16), 0..3_usize), 0..20),
         own in prop::collection::vec(0..5_u32, 0..3),
+        ranges in prop::collection::vec((0..5_u32, 0..5_u32), 0..2),
         asked in prop::collection::vec((0..5_u32, prop::sample::select(vec![6_u8, 17]), 0..5_u16), 50),
     ) {
         let frontends: Vec<_> = entries
@@ -93,11 +94,13 @@ proptest! {
             .map(|&(key, count)| (key, Arc::new(Frontend::new(backends(count), false))))
             .collect();
         let services = Services::new(frontends.iter().cloned(), own.iter().copied());
+        let services = services.alone_in(ranges.iter().map(|&(first, last)| first..=last));
         for key in asked {
             let of_key = frontends.iter().rev().find(|(it, _)| *it == key);
             let expected = match of_key {
                 Some((_, frontend)) => Service::Port(&**frontend),
                 None if own.contains(&key.0) => Service::NoPort,
+                None if ranges.iter().any(|&(first, last)| first <= key.0 && key.0 <= last) => Service::Stray,
                 None => Service::None,
             };
             prop_assert_eq!(services.at(key.0, key.1, key.2), expected);

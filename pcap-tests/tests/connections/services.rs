@@ -58,6 +58,7 @@ pub(crate) fn services(of: &[(&str, u8, u16, Behind<'_>)], affinity: bool) -> Se
     Services {
         v4: Arc::new(service::Services::new(four, [v4(VIP).to_bits()])),
         v6: Arc::new(service::Services::new(six, [v6(VIP6).to_bits()])),
+        ..Services::default()
     }
 }
 
@@ -284,6 +285,28 @@ fn what_is_not_a_pods_first_packet_to_a_services_port_goes_its_own_way() {
     let remote = from_outside(&tunnelled(&ip4(REMOTE, VIP).tcp(1, 80, SYN, &[])));
     let to = one(&mut rig, UPLINK, remote).map(|(to, _)| to);
     assert_ne!(to, Ok(OTHER));
+}
+
+#[test]
+fn an_address_of_no_service_leads_nowhere_where_only_services_are() {
+    let stray = from_pod(&segment4(POD_ADDR, "10.96.9.9", (40_000, 80), SYN, 100, 0));
+    for refuses in [false, true] {
+        let mut tables = with(&[]);
+        let range = v4("10.96.0.0").to_bits()..=v4("10.111.255.255").to_bits();
+        tables.services = Services {
+            v4: Arc::new(service::Services::default().alone_in([range])),
+            refuses_strays: refuses,
+            ..tables.services
+        };
+        let mut rig = Rig::new(tables).with_connections();
+        let outcome = rig.run(POD, std::slice::from_ref(&stray));
+        assert_eq!(outcome.fates, [Fate::Drop(DropReason::ServiceLoop)]);
+        let told: Vec<_> = outcome
+            .all()
+            .map(|(_, frame)| frame[34..36].to_vec())
+            .collect();
+        assert_eq!(told, vec![vec![3, 3]; usize::from(refuses)]);
+    }
 }
 
 #[test]

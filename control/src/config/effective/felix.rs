@@ -103,6 +103,10 @@ pub(super) fn values(
             word(&NatExclusions::WORDS, nat_exclusions),
         ),
         ("natPortRange", json!(nat_port_range.map(range))),
+        (
+            "serviceLoopPrevention",
+            word(&ServiceLoopPrevention::WORDS, service_loop_prevention),
+        ),
         ("vxlanEnabled", json!(vxlan_enabled)),
         ("vxlanMTU", json!(vxlan_mtu)),
         ("vxlanMTUV6", json!(vxlan_mtu_v6)),
@@ -119,10 +123,6 @@ pub(super) fn values(
         ),
         ("ipv6Support", json!(ipv6_support)),
         ("removeExternalRoutes", json!(remove_external_routes)),
-        (
-            "serviceLoopPrevention",
-            word(&ServiceLoopPrevention::WORDS, service_loop_prevention),
-        ),
     ];
     let all = all
         .into_iter()
@@ -141,9 +141,9 @@ pub(super) fn services(services: &ServiceCidrs) -> Vec<(&'static str, Value, Eff
         load_balancer,
     } = services;
     vec![
-        ("serviceClusterIPs", json!(cluster), Effect::None),
-        ("serviceExternalIPs", json!(external), Effect::None),
-        ("serviceLoadBalancerIPs", json!(load_balancer), Effect::None),
+        ("serviceClusterIPs", json!(cluster), Effect::Some),
+        ("serviceExternalIPs", json!(external), Effect::Some),
+        ("serviceLoadBalancerIPs", json!(load_balancer), Effect::Some),
     ]
 }
 

@@ -33,6 +33,7 @@ const SAMPLES: [(&str, &str, &str); 34] = [
         "IPPoolsAndHostIPs",
     ),
     ("natPortRange", "'1024:2000'", "1024:2000"),
+    ("serviceLoopPrevention", "Reject", "Reject"),
     ("vxlanEnabled", "true", "true"),
     ("vxlanMTU", "1410", "1410"),
     ("vxlanMTUV6", "1420", "1420"),
@@ -48,7 +49,6 @@ const SAMPLES: [(&str, &str, &str); 34] = [
     ),
     ("ipv6Support", "false", "false"),
     ("removeExternalRoutes", "false", "false"),
-    ("serviceLoopPrevention", "Reject", "Reject"),
 ];
 
 /// A FelixConfiguration that says one thing.

@@ -123,12 +123,11 @@ impl FelixConfiguration {
                 decode::number(1..=255u8),
             )),
             remove_external_routes: value(spec.get("removeExternalRoutes", cx, decode::boolean)),
-            service_loop_prevention: without_effect(
-                spec,
+            service_loop_prevention: value(spec.get(
                 "serviceLoopPrevention",
                 cx,
                 decode::choice(&ServiceLoopPrevention::WORDS, false),
-            ),
+            )),
             ipv6_support: without_effect(spec, "ipv6Support", cx, decode::boolean),
             disable_conntrack_invalid_check: value(spec.get(
                 "disableConntrackInvalidCheck",

@@ -290,11 +290,6 @@ const MISSED: &[(&str, &[&str], &str)] = &[
         &["true"],
         "routes to pods are made all the same, in a table of ours",
     ),
-    (
-        "serviceLoopPrevention",
-        &["Drop", "Reject"],
-        "packets to service addresses that nobody translated follow the routes",
-    ),
 ];
 
 /// Warns of a field that nothing acts on, where that is not what its value asks for.

@@ -55,6 +55,7 @@ fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), Drop
     match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
         Service::None => Ok(()),
         Service::NoPort => Err(DropReason::ServiceNoPort),
+        Service::Stray => Err(DropReason::ServiceLoop),
         Service::Port(frontend) => {
             let backend = frontend.choose(tuple.src, packet.flow_hash);
             let (addr, port) = backend.ok_or(DropReason::ServiceNoBackend)?;
@@ -74,6 +75,6 @@ pub(super) fn leads_to<N: Net>(
     let tuple = N::tuple_of(key);
     match N::services(tables).at(tuple.dst, N::protocol_of(key), tuple.ports.1) {
         Service::Port(frontend) => is_backend && frontend.backends().contains(&goes_to),
-        Service::None | Service::NoPort => !is_backend,
+        Service::None | Service::NoPort | Service::Stray => !is_backend,
     }
 }
