@@ -210,6 +210,7 @@ run_libtest() {
 # What only a feature builds: the afxdp crate brings libbpf's C. Its own build, so that the tests of the workspace are of what is shipped.
 test_features() {
   cargo clippy -p fastpath --features afxdp --all-targets --locked --quiet -- -D warnings || return 1
+  cargo clippy -p control --no-default-features --all-targets --locked --quiet -- -D warnings || return 1
   run_tests -p fastpath --features afxdp --test packet_io
 }
 

@@ -14,6 +14,7 @@ pub mod felix;
 pub mod flows;
 pub mod http;
 pub mod keep;
+pub mod kubernetes;
 mod metrics;
 pub mod netlink;
 pub mod nft;

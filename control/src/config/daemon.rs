@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::decode::{self, Context, Fields};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::hosts::HostEndpoints;
+use super::kubernetes::{self, Kubernetes};
 use super::listen::Listen;
 use super::load;
 use super::source::{Located, Source};
@@ -25,6 +26,8 @@ pub struct DaemonConfig {
     pub felix_socket: PathBuf,
     /// `mtuFile`: where Calico's CNI plugin is told the MTU of pods, with `source: felix`. Default: `/var/lib/calico/mtu`.
     pub mtu_file: PathBuf,
+    /// `kubernetes`: the API server that services come from, with either source. Default: none.
+    pub kubernetes: Option<Kubernetes>,
     /// `uplinks`: interfaces to other nodes and the world. Default: none (local pods only).
     pub uplinks: Vec<Uplink>,
     /// `pollers.cores`: one poller on each of these CPUs. Default: none, one poller that runs anywhere.
@@ -230,6 +233,7 @@ impl Default for DaemonConfig {
             source: UpdateSource::default(),
             felix_socket: PathBuf::from(crate::felix::DEFAULT_SOCKET),
             mtu_file: PathBuf::from(crate::felix::DEFAULT_MTU_FILE),
+            kubernetes: None,
             uplinks: Vec::new(),
             cores: Vec::new(),
             poll_mode: PollMode::default(),
@@ -321,6 +325,9 @@ impl DaemonConfig {
         }
         if let Some(path) = fields.get("mtuFile", cx, absolute_path) {
             self.mtu_file = path.value;
+        }
+        if let Some(given) = fields.take("kubernetes") {
+            self.kubernetes = kubernetes::decode(given, cx);
         }
         if let Some(uplinks) = fields.get("uplinks", cx, decode::list(uplink)) {
             self.uplinks = uplinks
@@ -458,7 +465,7 @@ fn cores_are_unique(cores: &[Located<u16>], cx: &mut Context<'_>) {
     }
 }
 
-fn absolute_path(node: &Node, cx: &mut Context<'_>) -> Option<PathBuf> {
+pub(super) fn absolute_path(node: &Node, cx: &mut Context<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(decode::name(node, cx)?);
     if path.is_absolute() {
         return Some(path);
@@ -511,6 +518,7 @@ mod tests {
         assert_eq!(all.listen, DaemonConfig::default().listen);
         assert_eq!(all.felix_socket, DaemonConfig::default().felix_socket);
         assert_eq!(all.mtu_file, DaemonConfig::default().mtu_file);
+        assert!(all.kubernetes.is_some_and(|it| it.server.is_some()));
     }
 
     #[test]

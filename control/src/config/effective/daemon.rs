@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::word;
-use crate::config::HostEndpoints;
 use crate::config::daemon::{
     Connections, DaemonConfig, FailMode, Frames, PollMode, UpdateSource, Uplink, UplinkMode,
 };
 use crate::config::listen::Listen;
+use crate::config::{Access, HostEndpoints};
 
 /// Each setting and its value in force, in the order of the example. `null`: chosen at start. `node`: our node's name.
 pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Value)> {
@@ -20,6 +20,7 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
         source,
         felix_socket,
         mtu_file,
+        kubernetes,
         uplinks,
         cores,
         poll_mode,
@@ -48,12 +49,22 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
     } = connections;
     let Listen { metrics, health } = listen;
     let path = |path: &std::path::Path| json!(path.display().to_string());
+    let access = kubernetes.as_ref().map(|it| &it.access);
+    let kubeconfig = match access {
+        Some(Access::Kubeconfig(file)) => path(file),
+        Some(Access::InCluster) | None => Value::Null,
+    };
+    let in_cluster = access.map(|it| *it == Access::InCluster);
+    let server = kubernetes.as_ref().map(|it| &it.server);
     let cores: Vec<u16> = cores.iter().map(|core| core.value).collect();
     vec![
         ("nodeName", json!(node)),
         ("source", word(&UpdateSource::WORDS, source)),
         ("felixSocket", path(felix_socket)),
         ("mtuFile", path(mtu_file)),
+        ("kubernetes.kubeconfig", kubeconfig),
+        ("kubernetes.inCluster", json!(in_cluster)),
+        ("kubernetes.server", json!(server)),
         ("resources", path(resources)),
         ("uplinks", uplinks.iter().map(uplink).collect()),
         (

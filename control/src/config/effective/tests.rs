@@ -192,6 +192,7 @@ fn each_setting_of_the_daemon_has_its_place() {
                 frames:\n  total: 4096\n  size: 4096\n  uplinkRing: 512\n  podRing: 64\n\
                 connections:\n  entries: 4096\n  entriesV6: 1024\n  perEndpointPercent: 50\n  pickUp: false\n  keep: false\n\
                 reevaluateEstablished: true\nhostEndpoints: forwarded-only\ncontrolSocket: /s\nsource: felix\nfelixSocket: /f\nmtuFile: /m\n\
+                kubernetes:\n  kubeconfig: /k\n  inCluster: false\n  server: https://s\n\
                 metrics: off\nhealth: 127.0.0.1:1\nruleMetrics: true\n";
     let said = |text: &str| {
         let source = Source::new("/etc/caracal/caracal.yaml", text);

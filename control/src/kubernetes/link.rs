@@ -1,0 +1,169 @@
+//! Between the control loop and the thread that speaks to the API server: a mailbox, which has the latest and nothing else.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use nix::sys::eventfd::EventFd;
+
+use crate::config::Kubernetes;
+use crate::desired::Service;
+
+/// How it stands with the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// The server's URL, once it is known.
+    pub server: Option<String>,
+    /// When all services were known for the first time.
+    pub synced: Option<Instant>,
+    /// `Service` objects that are known, headless ones left out.
+    pub services: usize,
+    /// `EndpointSlice` objects that are known.
+    pub endpoint_slices: usize,
+    /// Why what is known may be old. None: the server's changes come.
+    pub error: Option<Failure>,
+}
+
+/// What can not be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Objects of what kind; none: of neither.
+    pub kind: Option<&'static str>,
+    /// Why, in words of one line.
+    pub why: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(kind) = self.kind {
+            write!(f, "{kind}: ")?;
+        }
+        f.write_str(&self.why)
+    }
+}
+
+/// What is for the control loop. Written by the thread, read by the loop.
+#[derive(Default)]
+struct Mail {
+    /// All services, if they are others than those that were taken.
+    services: Option<Arc<Vec<Service>>>,
+    condition: Condition,
+}
+
+/// The mailbox, and what is signalled when something was put there.
+pub(super) struct Mailbox {
+    mail: Mutex<Mail>,
+    come: EventFd,
+}
+
+/// The thread, as the control loop sees it. It ends some time after this is dropped; nobody waits for it.
+pub struct Link {
+    mailbox: Arc<Mailbox>,
+    thread: JoinHandle<()>,
+    /// Dropped: the thread is to end.
+    #[cfg(feature = "kubernetes")]
+    _running: tokio::sync::oneshot::Sender<()>,
+    condition: Condition,
+}
+
+impl Link {
+    /// Begins to follow the services of a cluster, for the pods of the node `node`.
+    ///
+    /// # Errors
+    /// There is no thread or descriptor to be had.
+    #[cfg(feature = "kubernetes")]
+    pub fn start(settings: &Kubernetes, node: &str) -> io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::new()?);
+        let (running, stopped) = tokio::sync::oneshot::channel();
+        let work = super::work::Work::new(settings.clone(), node.to_owned(), mailbox.clone());
+        // Here, where it can still be said that there is none.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .thread_name(THREAD)
+            .build()?;
+        let thread = std::thread::Builder::new().name(THREAD.to_owned());
+        let thread = thread.spawn(move || {
+            runtime.block_on(work.until(stopped));
+            // A name that is being looked up is waited for by nobody.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self {
+            mailbox,
+            thread,
+            _running: running,
+            condition: Condition::default(),
+        })
+    }
+
+    /// Nothing, in a program without the library.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "kubernetes"))]
+    pub fn start(_: &Kubernetes, _: &str) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Readable when there is something to take.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.mailbox.come.as_fd()
+    }
+
+    /// How it stands, as it was taken last.
+    pub const fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    /// Takes what has come: how it stands now is [`condition`](Self::condition); all services, if they have changed.
+    pub fn take(&mut self) -> Option<Arc<Vec<Service>>> {
+        // Empties the counter; it may be empty already.
+        let _ = self.mailbox.come.read();
+        let mut mail = self.mailbox.lock();
+        self.condition.clone_from(&mail.condition);
+        if self.thread.is_finished() {
+            self.condition.error = Some(Failure {
+                kind: None,
+                why: PANICKED.to_owned(),
+            });
+        }
+        mail.services.take()
+    }
+}
+
+const PANICKED: &str = "the thread that speaks to it has panicked, and is back after the next start: please report it with the log";
+
+impl Mailbox {
+    #[cfg(feature = "kubernetes")]
+    fn new() -> io::Result<Self> {
+        use nix::sys::eventfd::EfdFlags;
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        Ok(Self {
+            mail: Mutex::default(),
+            come: EventFd::from_flags(flags)?,
+        })
+    }
+
+    /// Puts there how it stands, and all services if they have changed.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn put(&self, condition: Condition, services: Option<Arc<Vec<Service>>>) {
+        let mut mail = self.lock();
+        mail.condition = condition;
+        if services.is_some() {
+            mail.services = services;
+        }
+        drop(mail);
+        // A counter at its limit refuses, and then control wakes anyway.
+        let _ = self.come.write(1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
+        // Whole at any time: it is written in one go.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of the thread.
+#[cfg(feature = "kubernetes")]
+const THREAD: &str = "kubernetes";
