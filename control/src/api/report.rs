@@ -54,6 +54,9 @@ pub struct Status {
     /// Felix, where resources come from it.
     #[serde(default)]
     pub felix: Option<Felix>,
+    /// The API server, where services come from one.
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
     /// How many routes there are.
     pub routes: RouteCounts,
     /// How many services pods reach.
@@ -107,6 +110,8 @@ pub enum Part {
     Daemon,
     /// The resources' files.
     Datastore,
+    /// The way to a cluster's API server.
+    Kubernetes,
     /// Ports.
     Ports,
     /// The host's port.
@@ -124,9 +129,10 @@ pub enum Part {
 
 impl Part {
     /// All that this program knows.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Daemon,
         Self::Datastore,
+        Self::Kubernetes,
         Self::Ports,
         Self::Host,
         Self::HostPolicy,
@@ -139,6 +145,7 @@ impl Part {
         match self {
             Self::Daemon => "daemon",
             Self::Datastore => "datastore",
+            Self::Kubernetes => "kubernetes",
             Self::Ports => "ports",
             Self::Host => "host",
             Self::HostPolicy => "host-policy",
@@ -201,6 +208,21 @@ pub struct Felix {
     pub connections: u64,
     /// Why the last connection ended that did not end in order.
     pub last_error: Option<String>,
+}
+
+/// The API server of a Kubernetes cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kubernetes {
+    /// Its URL; `null`: the credentials that name it could not be read yet.
+    pub server: Option<String>,
+    /// Seconds since all services were known for the first time; `null`: they are not yet.
+    pub synced_seconds: Option<u64>,
+    /// `Service` objects that are known, headless ones left out.
+    pub services: usize,
+    /// `EndpointSlice` objects that are known.
+    pub endpoint_slices: usize,
+    /// Why what is known may be old; `null`: changes come.
+    pub error: Option<String>,
 }
 
 /// The resources' files, or what Felix says.

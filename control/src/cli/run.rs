@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use super::{Cli, Exit, output};
 use crate::node::{self, RunError};
 
@@ -22,6 +26,11 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
+    // What it meets at every try is said once, by who uses it.
+    let library = Some(args.log).filter(|it| *it > tracing::Level::INFO);
+    let levels = Targets::new()
+        .with_default(args.log)
+        .with_target("kube_client", library);
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(cli.color_stderr())
@@ -29,6 +38,8 @@ pub(super) fn run(args: &Args, cli: &Cli) -> Exit {
         .with_target(false)
         // It would say on standard error that standard error cannot be written, and panic.
         .log_internal_errors(false)
+        .finish()
+        .with(levels)
         .init();
     match node::run(&args.config) {
         Ok(()) => Exit::Ok,

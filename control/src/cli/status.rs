@@ -6,7 +6,7 @@ use super::table::{duration, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
-use crate::api::report::{Connections, Felix, Part, Port, Problem, Status, TableUse};
+use crate::api::report::{Connections, Felix, Kubernetes, Part, Port, Problem, Status, TableUse};
 use crate::words::{counted, number};
 
 /// Drop reasons that are named; the others are in `caracal drops`.
@@ -99,6 +99,10 @@ fn render(status: &Status) -> String {
         "Datastore",
         &datastore,
     );
+    if let Some(it) = &status.kubernetes {
+        let text = kubernetes(it);
+        line(&mut out, status, &[Part::Kubernetes], "Kubernetes", &text);
+    }
     let routes = &status.routes;
     let overruns = match routes.overruns {
         0 => String::new(),
@@ -206,6 +210,22 @@ fn felix(felix: &Felix, taken: &str) -> String {
     format!(
         "{way}{sync}   messages {messages} (sequence {}, ignored {ignored}){last}",
         felix.sequence
+    )
+}
+
+/// The way to the API server, in words.
+fn kubernetes(kubernetes: &Kubernetes) -> String {
+    let server = kubernetes.server.as_deref();
+    let server = one_line(server.unwrap_or("unknown server"));
+    let state = match (kubernetes.synced_seconds, &kubernetes.error) {
+        (None, _) => "connecting".to_owned(),
+        (Some(since), None) => format!("synced {} ago", duration(since)),
+        (Some(since), Some(_)) => format!("away, synced {} ago", duration(since)),
+    };
+    format!(
+        "{server}   {state}   {}, {}",
+        counted(kubernetes.services as u64, "service"),
+        counted(kubernetes.endpoint_slices as u64, "endpoint slice")
     )
 }
 
@@ -409,6 +429,42 @@ mod tests {
         status.felix = Some(felix);
         add(&status);
         golden::check("status-felix.txt", &lines);
+    }
+
+    #[test]
+    fn kubernetes_in_one_line() {
+        let mut status = status();
+        status.problems.clear();
+        let mut kubernetes = Kubernetes {
+            server: None,
+            synced_seconds: None,
+            services: 0,
+            endpoint_slices: 0,
+            error: None,
+        };
+        let mut lines = String::new();
+        let mut add = |kubernetes: &Kubernetes, problem: Option<&str>| {
+            status.kubernetes = Some(kubernetes.clone());
+            status.problems = Vec::from_iter(problem.map(|message| Problem {
+                part: Part::Kubernetes,
+                interface: None,
+                message: message.to_owned(),
+            }));
+            let text = render(&status);
+            let is_about = |line: &&str| line.contains("Kubernetes");
+            for line in text.lines().filter(is_about) {
+                let _ = writeln!(lines, "{line}");
+            }
+        };
+        add(&kubernetes, Some("Kubernetes has not said which"));
+        kubernetes.server = Some("https://192.0.2.10:6443\u{1b}".to_owned());
+        kubernetes.synced_seconds = Some(300);
+        kubernetes.services = 12;
+        kubernetes.endpoint_slices = 1;
+        add(&kubernetes, None);
+        kubernetes.error = Some("services: no".to_owned());
+        add(&kubernetes, Some("Kubernetes: services: no\u{1b}"));
+        golden::check("status-kubernetes.txt", &lines);
     }
 
     #[test]

@@ -34,7 +34,7 @@ use fastpath::tables::Tables;
 use flowtable::snat::Ports;
 use ipnet::IpNet;
 
-use crate::desired::{Desired, Endpoint, RouteTypes, Way};
+use crate::desired::{Desired, Endpoint, RouteTypes, Service, Way};
 use fib::{Fib, Layer};
 use hops::{Hop, HopTable};
 use incarnation::Incarnations;
@@ -231,6 +231,11 @@ impl Compiler {
             Err(_) => self.desired = before,
         }
         outcome
+    }
+
+    /// Takes other services. All else stays as it is.
+    pub fn set_services(&mut self, services: Arc<Vec<Service>>) {
+        self.desired.services = services;
     }
 
     /// The nodes' numbers, with one for each node that is new.

@@ -249,6 +249,8 @@ pub(super) const METRICS: &[Metric] = &[
     counter("felix_connections", "status.felix.connections", "Times that Felix connected."),
     gauge("felix_messages", "status.felix.messages", "Messages of the connection to Felix."),
     gauge("felix_messages_ignored", "status.felix.ignored", "Those of them that nothing acts on."),
+    gauge("kubernetes_services", "status.kubernetes.services", "Services that the API server has told of, headless ones left out. This and the next are there with `kubernetes`."),
+    gauge("kubernetes_endpoint_slices", "status.kubernetes.endpoint_slices", "Slices of their endpoints that it has told of."),
     Metric {
         kind: Kind::Histogram,
         ..counter("route_apply", "status.changes", "Time from when the control thread woke to when pollers had tables of what was new: routes, neighbours, pods, files.")

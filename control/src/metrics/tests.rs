@@ -12,7 +12,7 @@ use super::gather::each;
 use super::list::{Kind, METRICS, Metric, Unit};
 use super::strict::{About, Exposition};
 use super::{Dropped, Figures, Format, Page, RuleUse};
-use crate::api::report::{Changes, Drops, Felix, Part, Status};
+use crate::api::report::{Changes, Drops, Felix, Kubernetes, Part, Status};
 
 /// Numbers of the JSON that are no metric, and why.
 const NO_METRICS: &[(&str, &str)] = &[
@@ -33,6 +33,10 @@ const NO_METRICS: &[(&str, &str)] = &[
         "felix_connections says whether something changed",
     ),
     ("status.felix.sequence", "felix_messages follows it"),
+    (
+        "status.kubernetes.synced_seconds",
+        "a server that has not answered yet is a problem",
+    ),
     (
         "status.host_table_pending",
         "true for a moment behind a change; if for longer, it is a problem",
@@ -63,6 +67,13 @@ fn figures() -> Figures {
         ignored: 3,
         connections: 2,
         last_error: None,
+    });
+    status.kubernetes = Some(Kubernetes {
+        server: Some("https://192.0.2.10:6443".to_owned()),
+        synced_seconds: Some(7),
+        services: 12,
+        endpoint_slices: 15,
+        error: None,
     });
     status.pollers[0].busy_nanoseconds = 1_500_000_000;
     status.pollers[1].core = None;

@@ -77,6 +77,7 @@ impl Node {
         let mut problems = self.datastore_problem();
         problems.extend(self.telemetry.problems());
         problems.extend(self.felix_problems());
+        problems.extend(self.kubernetes_problem());
         problems.extend(self.misplaced_node());
         problems.extend(self.port_problems());
         let host_table = self.host_policy_condition();
@@ -132,6 +133,7 @@ impl Node {
                 refusals: self.telemetry.refusals,
             },
             felix: self.felix_report(now),
+            kubernetes: self.kubernetes_report(now),
             routes: RouteCounts {
                 ipv4,
                 ipv6,

@@ -73,6 +73,7 @@ impl Node {
                 self.take_files(read);
             }
             self.follow_felix(now);
+            self.follow_kubernetes();
             if self.retry_at.is_some_and(|at| at <= now) {
                 self.reconcile_ports();
             }
@@ -108,6 +109,7 @@ impl Node {
             PollFd::new(self.mirror.fd(), PollFlags::POLLIN),
         ];
         fds.extend(self.source.poll_fds());
+        fds.extend(self.services.poll_fd());
         fds.extend(self.api.poll_fds());
         fds.extend(self.telemetry.poll_fds());
         let timeout =

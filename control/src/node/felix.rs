@@ -129,10 +129,11 @@ impl Node {
 
     fn take_calculated(&mut self, len: usize, calculated: Calculated) -> Result<(), String> {
         let Calculated {
-            desired,
+            mut desired,
             problems,
             remarks,
         } = calculated;
+        self.services.add_to(&mut desired);
         let (endpoints, routes) = (desired.endpoints.len(), desired.routes.len());
         if desired != *self.compiler.desired() {
             self.put_in_force(desired)

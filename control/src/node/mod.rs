@@ -1,7 +1,7 @@
 //! The daemon: owns the node's ports, pollers and tables, and follows files, kernel and pods.
 //!
 //! One thread, one loop over poll(2). It never touches a packet; pollers never wait for it. What takes long, large files and
-//! nft, has threads of its own.
+//! nft, and what waits for others, a cluster's API server, has threads of its own.
 
 mod answer;
 mod budget;
@@ -23,6 +23,7 @@ mod host_ports;
 mod host_protocols;
 mod keep;
 mod kernel;
+mod kubernetes;
 mod leftovers;
 mod lingering;
 mod neighbours;
@@ -141,6 +142,7 @@ pub struct Node {
     observation: Observation,
     capture: Capture,
     source: Source,
+    services: kubernetes::Services,
     api: api::Server,
     telemetry: Telemetry,
     started: Instant,
@@ -280,10 +282,11 @@ impl Node {
     fn take_files(&mut self, read: Read) {
         match read.outcome {
             Ok(Loaded {
-                desired,
+                mut desired,
                 resources,
                 remarks,
             }) => {
+                self.services.add_to(&mut desired);
                 tracing::info!(
                     endpoints = desired.endpoints.len(),
                     nodes = desired.nodes.len(),

@@ -81,6 +81,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     compiler
         .policy_mut()
         .set_reevaluate(config.reevaluate_established);
+    let services = super::kubernetes::Services::start(&config, &name, &desired)?;
     compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
     let host_ports = HostPorts::read(mirror.links()).map_err(|source| RunError::System {
@@ -155,6 +156,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         observation: super::Observation::default(),
         capture: super::Capture::default(),
         source,
+        services,
         api,
         telemetry,
         started: Instant::now(),

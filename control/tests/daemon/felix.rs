@@ -59,8 +59,17 @@ fn known(lab: &Lab) -> Desired {
     compute_with(&cluster, "node1", HostEndpoints::Enforced).expect("resources of the node")
 }
 
-fn snapshot(lab: &Lab) -> Vec<Payload> {
+pub(crate) fn snapshot(lab: &Lab) -> Vec<Payload> {
     encoder::snapshot(&known(lab), Generation::V3_33)
+}
+
+/// A Felix that has said all it knows.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn connected(lab: &Lab) -> Felix {
+    let mut felix = felix(lab);
+    felix.say(&snapshot(lab));
+    felix.say(&[encoder::in_sync()]);
+    felix
 }
 
 /// What is in the second and not in the first.

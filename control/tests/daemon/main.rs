@@ -1,5 +1,9 @@
 //! The daemon as a process in a network namespace: real veths, real stacks, real packets.
 
+#[cfg(feature = "kubernetes")]
+#[path = "../kubernetes/api_server.rs"]
+#[expect(dead_code, reason = "the tests of the thread alone use the rest")]
+mod api_server;
 mod bad_input;
 mod bond;
 mod capture;
@@ -17,6 +21,8 @@ mod host_policy;
 mod keep;
 mod keep_bad_luck;
 mod kernel_state;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod lab;
 mod legs;
 mod observe;

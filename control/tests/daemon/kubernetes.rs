@@ -1,0 +1,166 @@
+//! Services of an API server, which is on the node itself here.
+
+use std::fs;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::api_server::{ApiServer, SERVICES, SLICES, service, slice};
+use crate::felix;
+use crate::lab::{Lab, run};
+use crate::process::{Daemon, PATIENCE};
+use crate::traffic::{Echo, Stream, reaches};
+
+const PACE: Duration = Duration::from_millis(10);
+
+/// A server on the node's loopback, with one service, and the daemon told of it.
+fn server(lab: &Lab) -> ApiServer {
+    let server = run(&lab.node, ApiServer::start);
+    server.put(SERVICES, service("web", "10.96.0.1"));
+    server.put(SLICES, slice("web", &["10.244.1.10"]));
+    let config = fs::OpenOptions::new().append(true).open(lab.config());
+    let kubeconfig = server.kubeconfig(&lab.dir);
+    writeln!(
+        config.expect("open"),
+        "kubernetes: {{kubeconfig: {}}}",
+        kubeconfig.display()
+    )
+    .expect("write");
+    server
+}
+
+/// Waits until the daemon says this of the API server.
+fn until(daemon: &Daemon, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let start = Instant::now();
+    loop {
+        let state = daemon.state();
+        if holds(&state["kubernetes"]) {
+            return state;
+        }
+        assert!(start.elapsed() < PATIENCE, "not in time: {what}; {state}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn problems(state: &Value) -> Vec<&str> {
+    let all = state["problems"].as_array().into_iter().flatten();
+    let ours = all.filter(|it| it["part"] == "kubernetes");
+    ours.filter_map(|it| it["message"].as_str()).collect()
+}
+
+fn is_well(kubernetes: &Value) -> bool {
+    kubernetes["error"].is_null() && kubernetes["synced_seconds"].is_u64()
+}
+
+#[test]
+fn services_come_when_the_server_answers_and_stay_when_it_does_not() {
+    let test = "kubernetes::services_come_when_the_server_answers_and_stay_when_it_does_not";
+    let Some(mut lab) = Lab::new(test) else {
+        return;
+    };
+    let (first, second) = (lab.pod(0), lab.pod(1));
+    let echo = Echo::at(&second.netns, second.v4());
+    let server = server(&lab);
+    server.away(true);
+    let mut daemon = Daemon::start(&lab);
+    // It serves, and says what it waits for.
+    reaches(&first.netns, first.v4(), echo.addr());
+    let stream = Stream::start(&first.netns, first.v4(), echo.addr(), PACE);
+    stream.wait_for_reply();
+    let state = until(&daemon, "the error", |it| it["error"].is_string());
+    assert_eq!(state["kubernetes"]["synced_seconds"], Value::Null);
+    let said = problems(&state);
+    assert_eq!(said.len(), 1, "{state}");
+    assert!(
+        said[0].ends_with("; none of its services is known yet"),
+        "{said:?}"
+    );
+    assert_eq!(daemon.caracal(&["status"]).status.code(), Some(5));
+
+    server.away(false);
+    daemon.wait_for("services of Kubernetes are known");
+    let state = until(&daemon, "services", is_well);
+    let kubernetes = &state["kubernetes"];
+    assert_eq!(kubernetes["server"], server.url);
+    assert_eq!(
+        (&kubernetes["services"], &kubernetes["endpoint_slices"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(problems(&state), [""; 0]);
+    let shown = daemon.caracal(&["status"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains("1 service, 1 endpoint slice"), "{text}");
+
+    // What changes takes effect, and nothing else is touched by it.
+    let generation = state["generation"].as_u64().expect("a number");
+    server.put(SERVICES, service("api", "10.96.0.2"));
+    let state = until(&daemon, "another", |it| it["services"] == 2);
+    assert!(state["generation"].as_u64() > Some(generation), "{state}");
+
+    // It refuses: said once, however often it is asked.
+    let lines = daemon.log_len();
+    let tries = server.asked().len();
+    server.refuse(Some((403, "services is forbidden")));
+    let state = until(&daemon, "the refusal", |it| {
+        let error = it["error"].as_str();
+        error.is_some_and(|error| error.starts_with("services: "))
+    });
+    let why =
+        "Kubernetes: services: services is forbidden (HTTP 403); the services before stay in force";
+    assert_eq!(problems(&state), [why]);
+    assert_eq!(state["kubernetes"]["services"], 2);
+    let start = Instant::now();
+    while server.asked().len() < tries + 8 {
+        assert!(start.elapsed() < PATIENCE, "{:?}", server.asked());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Files are read meanwhile: the services stay.
+    let generation = daemon.state()["generation"].clone();
+    let loaded = daemon.log_len();
+    lab.resource("again.yaml", "# nothing\n");
+    daemon.wait_after(loaded, "resources loaded");
+    assert_eq!(daemon.state()["generation"], generation);
+    server.refuse(None);
+    daemon.wait_after(lines, "Kubernetes answers again");
+    let log = daemon.log();
+    let said = log.lines().skip(lines);
+    assert_eq!(said.filter(|it| it.contains("403")).count(), 1, "{log}");
+    assert!(
+        !log.contains("kube_client") && !log.contains("failed with"),
+        "{log}"
+    );
+
+    assert!(stream.flows_within(Duration::from_millis(500)));
+    // It ends in time whatever the server does.
+    server.away(true);
+    drop(stream);
+    daemon.finish();
+}
+
+#[test]
+fn services_of_the_api_server_beside_felix() {
+    let Some(mut lab) = felix::lab("kubernetes::services_of_the_api_server_beside_felix") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    server(&lab);
+    let mut daemon = Daemon::start(&lab);
+    // It does not wait for Felix.
+    daemon.wait_for("services of Kubernetes are known");
+    let mut felix = felix::connected(&lab);
+    daemon.wait_for("Felix's state taken");
+    until(&daemon, "services", |it| is_well(it) && it["services"] == 1);
+    let generation = daemon.state()["generation"].clone();
+    // The same state once more is no change: services are as they were.
+    felix.say(&felix::snapshot(&lab));
+    let heard = felix::snapshot(&lab).len() * 2 + 1;
+    let start = Instant::now();
+    while daemon.state()["felix"]["messages"] != heard {
+        assert!(start.elapsed() < PATIENCE, "{}", daemon.state());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(daemon.state()["generation"], generation);
+    drop(pod);
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
