@@ -118,8 +118,11 @@ impl Link {
 
     /// Takes what has come: how it stands now is [`condition`](Self::condition); all services, if they have changed.
     pub fn take(&mut self) -> Option<Arc<Vec<Service>>> {
-        // Empties the counter; it may be empty already.
-        let _ = self.mailbox.come.read();
+        // Empties the counter.
+        let has_come = self.mailbox.come.read().is_ok();
+        if !has_come && !self.thread.is_finished() {
+            return None;
+        }
         let mut mail = self.mailbox.lock();
         self.condition.clone_from(&mail.condition);
         if self.thread.is_finished() {
@@ -149,10 +152,11 @@ impl Mailbox {
     #[cfg(feature = "kubernetes")]
     pub(super) fn put(&self, condition: Condition, services: Option<Arc<Vec<Service>>>) {
         let mut mail = self.lock();
-        mail.condition = condition;
-        if services.is_some() {
-            mail.services = services;
+        if services.is_none() && mail.condition == condition {
+            return;
         }
+        mail.condition = condition;
+        mail.services = services.or(mail.services.take());
         drop(mail);
         // A counter at its limit refuses, and then control wakes anyway.
         let _ = self.come.write(1);

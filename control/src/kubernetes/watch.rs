@@ -89,7 +89,7 @@ struct Follower<K: Kind, F> {
     version: Version,
     /// The last watch brought an error and nothing else.
     watch_failed: bool,
-    /// Something new is known since the last pause.
+    /// A watch has been well since the last pause.
     has_worked: bool,
 }
 
@@ -141,7 +141,6 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
             (self.tell)(News::Well);
         }
         self.version = Version::Known(version.clone());
-        self.has_worked = !self.watch_failed;
         self.watch(version).await
     }
 

@@ -29,8 +29,9 @@ struct State {
     history: Vec<(u64, &'static str, String)>,
     /// Changes up to here are forgotten.
     forgotten: u64,
-    /// What is answered to all that is asked from now on.
+    /// What is answered to all that is asked from now on, or to what is asked of a path.
     refusal: Option<(u16, String)>,
+    refused: Option<&'static str>,
     /// Connections are closed without an answer.
     is_away: bool,
     /// Each time all watches are cut off.
@@ -111,14 +112,15 @@ impl ApiServer {
         });
     }
 
-    /// Nothing has changed up to now.
-    pub(crate) fn bookmark(&self, path: &'static str) {
+    /// Nothing has changed up to now: up to which version.
+    pub(crate) fn bookmark(&self, path: &'static str) -> u64 {
         self.change(|state| {
             state.version += 1;
             let metadata = json!({"resourceVersion": state.version.to_string()});
             let object = json!({"apiVersion": "v1", "kind": "Any", "metadata": metadata});
             state.event(path, "BOOKMARK", &object);
-        });
+            state.version
+        })
     }
 
     /// Whoever watches gets this line, from any version on.
@@ -149,8 +151,15 @@ impl ApiServer {
     pub(crate) fn refuse(&self, refusal: Option<(u16, &str)>) {
         self.change(|state| {
             state.refusal = refusal.map(|(code, message)| (code, message.to_owned()));
+            state.refused = None;
             state.cuts += 1;
         });
+    }
+
+    /// Answers with an error about this path alone.
+    pub(crate) fn refuse_only(&self, path: &'static str, refusal: (u16, &str)) {
+        self.refuse(Some(refusal));
+        self.change(|state| state.refused = Some(path));
     }
 
     /// Answers nothing from now on, or does again.
@@ -202,7 +211,9 @@ impl ApiServer {
                 return Ok(());
             }
             let refusal = (!is_known).then(|| (401, "who are you".to_owned()));
-            if let Some((code, message)) = refusal.or_else(|| state.refusal.clone()) {
+            let is_about = state.refused.is_none_or(|it| it == path);
+            let all = state.refusal.clone().filter(|_| is_about);
+            if let Some((code, message)) = refusal.or(all) {
                 drop(state);
                 answer(stream, code, &status(code, &message))?;
             } else if value(query, "watch").is_some() {
@@ -230,7 +241,7 @@ impl ApiServer {
             let gone = json!({"type": "ERROR", "object": status(410, "too old")}).to_string();
             return chunk(stream, &gone).and_then(|()| write!(stream, "0\r\n\r\n"));
         }
-        while state.cuts == cuts {
+        loop {
             let said: Vec<_> = state
                 .history
                 .iter()
@@ -238,6 +249,9 @@ impl ApiServer {
                 .cloned()
                 .collect();
             if said.is_empty() {
+                if state.cuts != cuts {
+                    return Ok(());
+                }
                 let woken = self.shared.1.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -249,7 +263,6 @@ impl ApiServer {
             }
             state = self.state();
         }
-        Ok(())
     }
 }
 
