@@ -326,9 +326,8 @@ impl DaemonConfig {
         if let Some(path) = fields.get("mtuFile", cx, absolute_path) {
             self.mtu_file = path.value;
         }
-        if let Some(given) = fields.take("kubernetes") {
-            self.kubernetes = kubernetes::decode(given, cx);
-        }
+        let given = fields.take("kubernetes");
+        self.kubernetes = given.and_then(|given| kubernetes::decode(given, cx));
         if let Some(uplinks) = fields.get("uplinks", cx, decode::list(uplink)) {
             self.uplinks = uplinks
                 .value

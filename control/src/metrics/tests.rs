@@ -413,7 +413,7 @@ fn the_alerts_are_whole() {
     let text = fs::read_to_string(root().join("deploy/alerts.yaml")).unwrap();
     let file: Value = serde_saphyr::from_str(&text).unwrap();
     let rules = file["groups"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 6);
+    assert_eq!(rules.len(), 7);
     for rule in rules {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let query = text(&rule["expr"]);
