@@ -1,7 +1,7 @@
 //! Services of a Kubernetes cluster, from its API server.
 //!
-//! A thread of its own lists and watches `Service` and `EndpointSlice` ([`watch`]), keeps what matters of them ([`kept`]), and gives
-//! the control loop all services as this node's pods are to reach them, whenever that has changed ([`link`]). The API server
+//! A thread of its own lists and watches `Service` and `EndpointSlice` (`watch.rs`), keeps what matters of them (`kept.rs`), and gives
+//! the control loop all services as this node's pods are to reach them, whenever that has changed (`link.rs`). The API server
 //! being away changes nothing.
 
 #[cfg(feature = "kubernetes")]
