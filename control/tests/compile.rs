@@ -186,6 +186,10 @@ fn services_are_in_the_tables_and_change_with_them() {
     assert!(second.generation > first.generation);
     // Who has them still sees what there was.
     assert_eq!(backends(&first), [(old, 8080)]);
+    // Services alone, of whatever source.
+    let alone = desired(SERVICE).services;
+    compiler.set_services(alone);
+    assert_eq!(backends(&compiler.tables(&kernel)), [(old, 8080)]);
     compiler.set_desired(desired(""), &kernel).unwrap();
     assert!(compiler.tables(&kernel).services.v4.is_empty());
 }

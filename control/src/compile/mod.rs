@@ -236,6 +236,7 @@ impl Compiler {
     /// Takes other services. All else stays as it is.
     pub fn set_services(&mut self, services: Arc<Vec<Service>>) {
         self.desired.services = services;
+        self.services.update(&self.desired);
     }
 
     /// The nodes' numbers, with one for each node that is new.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,7 +11,7 @@ use crate::api_server::{ApiServer, SERVICES, SLICES, service, slice};
 use crate::felix;
 use crate::lab::{Lab, run};
 use crate::process::{Daemon, PATIENCE};
-use crate::traffic::{Echo, Stream, reaches};
+use crate::traffic::{Echo, Stream, connect, reaches};
 
 const PACE: Duration = Duration::from_millis(10);
 
@@ -18,7 +19,7 @@ const PACE: Duration = Duration::from_millis(10);
 fn server(lab: &Lab) -> ApiServer {
     let server = run(&lab.node, ApiServer::start);
     server.put(SERVICES, service("web", "10.96.0.1"));
-    server.put(SLICES, slice("web", &["10.244.1.10"]));
+    server.put(SLICES, slice("web", &["10.244.1.3"]));
     let config = fs::OpenOptions::new().append(true).open(lab.config());
     let kubeconfig = server.kubeconfig(&lab.dir);
     writeln!(
@@ -111,6 +112,15 @@ fn services_come_when_the_server_answers_and_stay_when_it_does_not() {
     let shown = daemon.caracal(&["status"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(text.contains("1 service, 1 endpoint slice"), "{text}");
+    // Its endpoint is the second pod.
+    let listener = run(&second.netns, || TcpListener::bind((second.v4(), 8080))).expect("listen");
+    let client = connect(
+        &first.netns,
+        first.v4(),
+        SocketAddr::from(([10, 96, 0, 1], 80)),
+    );
+    let (_, seen) = listener.accept().expect("accept");
+    assert_eq!(seen, client.local_addr().expect("bound"));
 
     // What changes takes effect, and nothing else is touched by it.
     let generation = state["generation"].as_u64().expect("a number");

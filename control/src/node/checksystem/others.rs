@@ -214,14 +214,15 @@ impl Seen<'_> {
             };
             return Finding::ok(check, found);
         }
-        if self.desired.is_some_and(|it| !it.services.is_empty()) {
+        let is_told = self.desired.is_some_and(|it| !it.services.is_empty());
+        if is_told || self.config.kubernetes.is_some() {
             let found = "its rules are for the host and for node ports; pods reach services by the dataplane";
             return Finding::ok(check, found);
         }
         Finding::warn(
             check,
-            "its rules are in force for the host's own traffic; pods' packets do not meet them, and no Service is among the resources: pods reach none by its address, cluster DNS neither",
-            "write `kubectl get services,endpointslices -A -o yaml` into a file of the resources, again when it changes; docs/services.md",
+            "its rules are in force for the host's own traffic; pods' packets do not meet them, and nobody says which services there are: pods reach none by its address, cluster DNS neither",
+            "name the API server (`kubernetes` in caracal.yaml, docs/kubernetes.md), or have services among the resources (docs/services.md)",
         )
     }
 
