@@ -9,6 +9,7 @@ use pcap_tests::build::{counted, ip4, udp};
 use pcap_tests::rig::Rig;
 
 use crate::node::*;
+use crate::services::{VIP, from_other, rig_with};
 
 /// A UDP datagram of 3,000 bytes in three fragments.
 pub(crate) fn fragments(src: &str, dst: &str, ports: (u16, u16)) -> Vec<Vec<u8>> {
@@ -198,4 +199,63 @@ fn fragments_do_not_outlive_their_sender() {
     assert_eq!(rig.held(), 0);
     let drops = rig.counters().drops(POD, DropReason::FlowEnded);
     assert_eq!(drops.map(fastpath::counters::Counter::get), Some(1));
+}
+
+/// All of them are looked up before there is a connection; those that came before their first wait.
+#[test]
+fn fragments_to_a_service_follow_their_first_and_come_back() {
+    let wrapped = |all: Vec<Vec<u8>>, wrap: fn(&[u8]) -> Vec<u8>| -> Vec<_> {
+        all.iter().map(|it| wrap(it)).collect()
+    };
+    for early in 0..3 {
+        let mut rig = rig_with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+        let mut there = wrapped(fragments(POD_ADDR, VIP, (5000, 53)), from_pod);
+        there.rotate_right(early);
+        let out = sent(&mut rig, POD, &there);
+        assert_eq!(out.len(), 3, "{early} came before their first");
+        for (to, frame) in &out {
+            assert_eq!((*to, &frame[30..34]), (OTHER, &[10, 65, 0, 3][..]));
+        }
+        let first = out.iter().find(|(_, it)| it[20..22] == [0x20, 0]);
+        let (_, first) = first.expect("the first");
+        assert_eq!(first[36..38], 5353_u16.to_be_bytes());
+        assert_eq!(rig.counters().connections_made.get(), 1);
+        let back = wrapped(fragments(OTHER_ADDR, POD_ADDR, (5353, 5000)), from_other);
+        let out = sent(&mut rig, OTHER, &back);
+        assert_eq!(out.len(), 3);
+        for (to, frame) in &out {
+            assert_eq!((*to, &frame[26..30]), (POD, &[10, 96, 0, 10][..]));
+        }
+        assert_eq!(out[0].1[34..36], 53_u16.to_be_bytes());
+    }
+}
+
+#[test]
+fn fragments_to_a_service_outside_leave_as_the_nodes() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(SERVER, 5353)])]);
+    let there: Vec<_> = fragments(POD_ADDR, VIP, (5000, 53))
+        .iter()
+        .map(|it| from_pod(it))
+        .collect();
+    let out = sent(&mut rig, POD, &there);
+    assert_eq!(out.len(), 3);
+    for (to, frame) in &out {
+        let ends = [v4(NODE).octets(), v4(SERVER).octets()].concat();
+        assert_eq!((*to, &frame[26..34]), (UPLINK, &ends[..]));
+    }
+}
+
+/// The first says so for all.
+#[test]
+fn fragments_of_a_refused_datagram_are_told_once() {
+    for behind in [&[(VIP, 17, 53, &[][..])][..], &[]] {
+        let mut rig = rig_with(behind);
+        let there: Vec<_> = fragments(POD_ADDR, VIP, (5000, 53))
+            .iter()
+            .map(|it| from_pod(it))
+            .collect();
+        let outcome = rig.run(POD, &there);
+        let told: Vec<_> = outcome.all().map(|(to, it)| (to, it[34])).collect();
+        assert_eq!(told, [(POD, 3)], "{:?}", outcome.fates);
+    }
 }

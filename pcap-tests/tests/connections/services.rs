@@ -16,7 +16,6 @@ use flowtable::service::{self, Frontend};
 use pcap_tests::build::{self, counted, ip4, ip6, udp};
 use pcap_tests::rig::Rig;
 
-use crate::fragments::fragments;
 use crate::node::*;
 use crate::policy::{ACK, SYN, SYN_ACK, allow, endpoint, put, set, to_port};
 
@@ -69,7 +68,7 @@ fn with(of: &[(&str, u8, u16, Behind<'_>)]) -> Tables {
     }
 }
 
-fn rig_with(of: &[(&str, u8, u16, Behind<'_>)]) -> Rig {
+pub(crate) fn rig_with(of: &[(&str, u8, u16, Behind<'_>)]) -> Rig {
     Rig::new(with(of)).with_connections()
 }
 
@@ -82,7 +81,7 @@ fn change(rig: &mut Rig, of: &[(&str, u8, u16, Behind<'_>)]) {
     rig.set_tables(tables);
 }
 
-fn from_other(packet: &[u8]) -> Vec<u8> {
+pub(crate) fn from_other(packet: &[u8]) -> Vec<u8> {
     build::ethernet(GATEWAY_MAC, OTHER_MAC, packet)
 }
 
@@ -333,37 +332,6 @@ fn connections_are_spread_and_an_affine_client_stays() {
     };
     let mut rig = Rig::new(tables).with_connections();
     assert_eq!(chosen(&mut rig).len(), 1);
-}
-
-#[test]
-fn fragments_to_a_service_follow_their_first_and_come_back() {
-    let mut rig = rig_with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
-    let frames = |all: Vec<Vec<u8>>, wrap: fn(&[u8]) -> Vec<u8>| -> Vec<_> {
-        all.iter().map(|it| wrap(it)).collect()
-    };
-    let mut there = frames(fragments(POD_ADDR, VIP, (5000, 53)), from_pod);
-    there.rotate_left(1);
-    let sent: Vec<_> = rig
-        .run(POD, &there)
-        .all()
-        .map(|(to, it)| (to, it.clone()))
-        .collect();
-    assert_eq!(sent.len(), 3);
-    for (to, frame) in &sent {
-        assert_eq!((*to, &frame[30..34]), (OTHER, &[10, 65, 0, 3][..]));
-    }
-    assert_eq!(sent[0].1[36..38], 5353_u16.to_be_bytes());
-    let back = frames(fragments(OTHER_ADDR, POD_ADDR, (5353, 5000)), from_other);
-    let sent: Vec<_> = rig
-        .run(OTHER, &back)
-        .all()
-        .map(|(to, it)| (to, it.clone()))
-        .collect();
-    assert_eq!(sent.len(), 3);
-    for (to, frame) in &sent {
-        assert_eq!((*to, &frame[26..30]), (POD, &[10, 96, 0, 10][..]));
-    }
-    assert_eq!(sent[0].1[34..36], 53_u16.to_be_bytes());
 }
 
 #[test]

@@ -178,9 +178,14 @@ impl Context<'_> {
         let mut of_denial = 0;
         // A packet before it in the batch, or at another poller, may have begun it by now.
         if let Some((flow, action)) = side.table.lookup(&key) {
+            let goes_to = destination_of::<N>(&key, &action);
+            let would_go = destination_in::<N>(&there);
+            // A later fragment is known by the port that its first came with, and has none to be translated.
+            let is_same =
+                goes_to == would_go || N::is_later_fragment(packet) && goes_to.0 == would_go.0;
             if policy::is_denial(&action) {
                 of_denial = self.meets_denial::<N>(flow, &action, packet, l3)?;
-            } else if destination_of::<N>(&key, &action) == destination_in::<N>(&there) {
+            } else if is_same {
                 return self.renew::<N>(flow, packet, l3);
             } else {
                 return Err(DropReason::CtInvalid);

@@ -45,24 +45,30 @@ fn is_from_pod(packet: &Packet, tables: &Tables) -> bool {
     packet.peer == PeerId::NONE && port.is_some_and(|it| matches!(it.kind, PortKind::Pod(_)))
 }
 
-/// Makes the backend the packet's destination, if that is a service and a pod has sent it.
+/// Makes the backend the packet's destination, if that is a service and a pod has sent it. A later fragment goes to its first's, whose
+/// connection may be made only after this batch was looked up.
 fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), DropReason> {
-    if N::is_later_fragment(packet) || !is_from_pod(packet, tables) {
+    if !is_from_pod(packet, tables) {
         return Ok(());
     }
     let tuple = N::tuple(packet);
     let services = N::services(tables);
-    match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
-        Service::None => Ok(()),
+    let backend = match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
+        Service::None => return Ok(()),
         Service::NoPort => Err(DropReason::ServiceNoPort),
         Service::Stray => Err(DropReason::ServiceLoop),
         Service::Port(frontend) => {
             let backend = frontend.choose(tuple.src, packet.flow_hash);
-            let (addr, port) = backend.ok_or(DropReason::ServiceNoBackend)?;
-            set_destination::<N>(packet, addr, port);
-            Ok(())
+            backend.ok_or(DropReason::ServiceNoBackend)
         }
+    };
+    match backend {
+        Ok((addr, port)) => set_destination::<N>(packet, addr, port),
+        // The sender was told by its first.
+        Err(_) if N::is_later_fragment(packet) => {}
+        Err(reason) => return Err(reason),
     }
+    Ok(())
 }
 
 /// Whether connections of a key go to this destination, which `is_backend` says is one of a service's.
