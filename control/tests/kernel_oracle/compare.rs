@@ -24,9 +24,8 @@ impl Outcome {
     /// How they differ: one line for each field, or one for all when they did different things.
     pub(crate) fn differences(&self) -> Vec<String> {
         let (kernel, caracal) = (sorted(&self.kernel), sorted(&self.caracal));
-        let (did, does) = (summary(&kernel), summary(&caracal));
-        if did != does {
-            return vec![format!("{did} -> {does}")];
+        if what(&kernel) != what(&caracal) {
+            return vec![format!("{} -> {}", summary(&kernel), summary(&caracal))];
         }
         let pairs = kernel.iter().zip(&caracal);
         let mut all: Vec<_> = pairs.flat_map(|(k, c)| fields(&k.view, &c.view)).collect();
@@ -58,6 +57,16 @@ fn sorted(outputs: &[Output]) -> Vec<Output> {
     let mut outputs = outputs.to_vec();
     outputs.sort_by_key(|output| (output.side, output.view.kind.clone(), output.view.offset));
     outputs
+}
+
+/// What came out by which link. The address that an ICMP error is from is a field as others are.
+fn what(outputs: &[Output]) -> Vec<(Side, &str)> {
+    let outputs = outputs.iter().map(|output| {
+        let kind = &output.view.kind;
+        let before = kind.split_once(" from ").map(|(kind, _)| kind);
+        (output.side, before.unwrap_or(kind))
+    });
+    outputs.collect()
 }
 
 fn summary(outputs: &[Output]) -> String {
@@ -120,8 +129,8 @@ fn short(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{TYPE_IPV4, ethernet};
-    use crate::plan::{NODE_MAC, OUTSIDE4, POD1_4, POD1_MAC};
+    use crate::frame::{Check, ICMP, TYPE_IPV4, ethernet, icmp};
+    use crate::plan::{NODE_MAC, NODE4, OUTSIDE4, POD_GATEWAY4, POD1_4, POD1_MAC};
     use crate::script::udp4;
 
     fn output(side: Side, change: impl FnOnce(&mut crate::frame::Ip4)) -> Output {
@@ -162,6 +171,16 @@ mod tests {
         assert_eq!(
             differences(vec![plain()], vec![flipped]),
             ["ip.checksum right -> wrong"]
+        );
+        let error = |from| {
+            output(Side::Pod1, |ip| {
+                (ip.src, ip.protocol) = (from, ICMP);
+                ip.payload = icmp(11, 0, [0; 4], &[0x45; 28], Check::Right);
+            })
+        };
+        assert_eq!(
+            differences(vec![error(POD_GATEWAY4)], vec![error(NODE4)]),
+            ["ip.src a9fe0101 -> ac120002"]
         );
         let data = output(Side::Wire, |ip| ip.payload[20] ^= 1);
         let found = differences(vec![plain()], vec![data]);

@@ -1,6 +1,6 @@
 //! Frames, written out naively: no code under test helps here.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::{Mac, VNI, VXLAN_PORT};
 
@@ -8,6 +8,8 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const IPIP: u8 = 4;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+/// The fragment header of IPv6.
+pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const ICMPV6: u8 = 58;
 
 pub(crate) const TYPE_IPV4: u16 = 0x0800;
@@ -176,6 +178,16 @@ impl Ends for (Ipv6Addr, Ipv6Addr) {
         let (src, dst) = (self.0.octets(), self.1.octets());
         let len = (len as u32).to_be_bytes();
         [&src[..], &dst, &len, &[0, 0, 0, protocol]].concat()
+    }
+}
+
+impl Ends for (IpAddr, IpAddr) {
+    fn pseudo(&self, protocol: u8, len: usize) -> Vec<u8> {
+        match *self {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => (src, dst).pseudo(protocol, len),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => (src, dst).pseudo(protocol, len),
+            _ => panic!("two families"),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod plan;
 mod run;
 mod scenarios;
 mod script;
+mod services;
 mod skip;
 mod source_ports;
 mod tap;
@@ -64,6 +65,21 @@ fn masquerade() {
     let resources =
         node::resources(Tunnel::Vxlan).replace("natOutgoing: false", "natOutgoing: true");
     let caracal = CaracalNode::start_with(test, &resources);
+    let outcomes = talk.with(&kernel.dataplane, &caracal.dataplane);
+    allowed::judge(test, &outcomes);
+}
+
+/// Lets pods talk to a service, whose connections the kernel translates by kube-proxy's rules.
+#[test]
+fn services() {
+    let test = "services";
+    if skip::skipped(test) || skip::skipped_without_nft(test) {
+        return;
+    }
+    let mut talk = masquerade::Talk::default();
+    scenarios::services::write(&mut talk);
+    let kernel = KernelNode::start_with(test, &services::rules());
+    let caracal = CaracalNode::start_with(test, &services::resources());
     let outcomes = talk.with(&kernel.dataplane, &caracal.dataplane);
     allowed::judge(test, &outcomes);
 }

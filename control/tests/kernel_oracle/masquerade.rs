@@ -1,4 +1,4 @@
-//! What `masquerade fully-random` and conntrack make of a conversation, against natOutgoing.
+//! What conntrack and NAT make of a conversation, `masquerade fully-random` of natOutgoing among them, against what Caracal does.
 //!
 //! Both nodes draw ports at random, so each is talked to by itself: who answers learns the port from what came out of
 //! that node. In what is compared a drawn port is the name of its conversation, and a checksum that covers one is
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::compare::{Outcome, Output};
 use crate::frame::{
-    Check, Ends, ICMP, ICMPV6, Ip4, Ip6, TCP, TYPE_IPV4, TYPE_IPV6, UDP, checksum, ethernet,
+    Check, Ends, FRAGMENT, ICMP, ICMPV6, Ip4, Ip6, TCP, TYPE_IPV4, TYPE_IPV6, UDP, checksum,
+    ethernet,
 };
 use crate::plan::{DIRECT_POD4, NODE4, NODE6, POD1_4, VXLAN_PORT};
 use crate::run::{Dataplane, is_noise};
@@ -49,30 +50,32 @@ type Drawn = (u8, IpAddr, u16, u16);
 /// What was learnt of one node.
 #[derive(Default)]
 pub(crate) struct Learnt {
-    names: BTreeMap<Drawn, &'static str>,
+    names: BTreeMap<Drawn, String>,
 }
 
 impl Learnt {
     /// The port that a conversation was given.
     pub(crate) fn port(&self, name: &str) -> u16 {
-        let found = self.names.iter().find(|(_, known)| **known == name);
+        let found = self.names.iter().find(|(_, known)| *known == name);
         // Of one that did not come out; then neither will this.
         found.map_or(1, |((.., port), _)| *port)
     }
 
     /// Whose port this is. Somebody else may have sent to it, or have been told of it.
-    fn name(&self, drawn: &Drawn) -> Option<&'static str> {
+    fn name(&self, drawn: &Drawn) -> Option<&str> {
         let (protocol, _, _, port) = *drawn;
         let by_port = || {
             let mut names = self.names.iter();
             names.find(|((other, .., known), _)| (*other, *known) == (protocol, port))
         };
         let exactly = self.names.get(drawn);
-        exactly.or_else(|| by_port().map(|(_, name)| name)).copied()
+        exactly
+            .or_else(|| by_port().map(|(_, name)| name))
+            .map(String::as_str)
     }
 
     /// Remembers a port, and judges it.
-    fn learn(&mut self, who: &str, name: &'static str, drawn: Drawn) {
+    fn learn(&mut self, who: &str, name: &str, drawn: Drawn) {
         let (protocol, _, _, port) = drawn;
         if matches!(protocol, TCP | UDP) {
             assert!(port >= 1024, "{who} {name}: port {port}");
@@ -80,7 +83,7 @@ impl Learnt {
         if who == "caracal" && protocol == UDP {
             assert_ne!(port, VXLAN_PORT, "{name}: the port of VXLAN");
         }
-        let other = self.names.insert(drawn, name);
+        let other = self.names.insert(drawn, name.to_owned());
         assert_eq!(other, None, "{who} {name}: {drawn:?} was given twice");
     }
 }
@@ -92,7 +95,8 @@ type Make = Box<dyn Fn(&Learnt) -> Vec<Vec<u8>>>;
 struct Step {
     name: String,
     side: Side,
-    learns: Option<&'static str>,
+    /// Whether it begins a conversation that is given a port.
+    begins: bool,
     make: Make,
 }
 
@@ -108,7 +112,7 @@ impl Talk {
         side: Side,
         packet: impl Fn(&Learnt) -> Vec<u8> + 'static,
     ) {
-        self.push(name, side, None, move |learnt| vec![packet(learnt)]);
+        self.push(name, side, false, move |learnt| vec![packet(learnt)]);
     }
 
     /// Several: what they become together counts, not which of them it was.
@@ -118,24 +122,24 @@ impl Talk {
         side: Side,
         packets: impl Fn(&Learnt) -> Vec<Vec<u8>> + 'static,
     ) {
-        self.push(name, side, None, packets);
+        self.push(name, side, false, packets);
     }
 
     /// The same; it begins a conversation, which is given a port.
     pub(crate) fn begin(
         &mut self,
-        name: &'static str,
+        name: &str,
         side: Side,
         packet: impl Fn(&Learnt) -> Vec<u8> + 'static,
     ) {
-        self.push(name, side, Some(name), move |learnt| vec![packet(learnt)]);
+        self.push(name, side, true, move |learnt| vec![packet(learnt)]);
     }
 
     fn push(
         &mut self,
         name: &str,
         side: Side,
-        learns: Option<&'static str>,
+        begins: bool,
         packets: impl Fn(&Learnt) -> Vec<Vec<u8>> + 'static,
     ) {
         let framed = move |packet: &Vec<u8>| {
@@ -148,7 +152,7 @@ impl Talk {
         self.0.push(Step {
             name: name.to_owned(),
             side,
-            learns,
+            begins,
             make: Box::new(make),
         });
     }
@@ -180,9 +184,9 @@ impl Talk {
                 node.taps[&step.side].send(&frame);
             }
             let frames = meet();
-            if let Some(name) = step.learns {
-                let first = frames.iter().find(|(side, _)| *side == Side::Wire);
-                let drawn = first.and_then(|(_, frame)| drawn(&frame[14..]));
+            if step.begins {
+                let name = &step.name;
+                let drawn = frames.iter().find_map(|(_, frame)| drawn(&frame[14..]));
                 let drawn =
                     drawn.unwrap_or_else(|| panic!("{}: {name} is not translated", node.name));
                 learnt.learn(node.name, name, drawn);
@@ -276,7 +280,16 @@ fn packet(bytes: &mut [u8]) -> Option<Packet<'_>> {
     } else {
         40 + usize::from(word(4))
     };
-    let fragment = if is_v4 { word(6) & 0x3fff } else { 0 };
+    let mut protocol = header[if is_v4 { 9 } else { 6 }];
+    let mut fragment = if is_v4 { word(6) & 0x3fff } else { 0 };
+    let mut start = header_len;
+    if !is_v4 && protocol == FRAGMENT {
+        let header = bytes.get(start..start + 8)?;
+        let word = u16::from_be_bytes([header[2], header[3]]);
+        // As IPv4 has them: the offset below, "more fragments" above.
+        (protocol, fragment) = (header[0], word >> 3 | (word & 1) << 13);
+        start += 8;
+    }
     let (src, dst) = if is_v4 {
         (address(12)?, address(16)?)
     } else {
@@ -287,10 +300,10 @@ fn packet(bytes: &mut [u8]) -> Option<Packet<'_>> {
     Some(Packet {
         src,
         dst,
-        protocol: header[if is_v4 { 9 } else { 6 }],
+        protocol,
         is_whole: fragment == 0 && !is_cut,
         is_later: fragment & 0x1fff != 0,
-        payload: bytes.get_mut(header_len..end)?,
+        payload: bytes.get_mut(start..end)?,
     })
 }
 
@@ -316,6 +329,11 @@ fn drawn(packet_bytes: &[u8]) -> Option<Drawn> {
 
 /// A frame for comparison.
 fn view(frame: &[u8], learnt: &Learnt) -> View {
+    // No drawn port is seen in a tunnel.
+    let tunnelled = View::of(frame);
+    if tunnelled.source_port.is_some() {
+        return tunnelled;
+    }
     let mut frame = frame.to_vec();
     let mut said = Vec::new();
     mask(&mut frame[14..], learnt, "", &mut said);

@@ -266,7 +266,7 @@ impl UmlNode {
 
 /// Whether a command is not about IPv6, which the guest has not.
 pub(crate) fn is_v4(command: &str) -> bool {
-    !["fd18:", "fd65:", "fd66:", "2001:", "fe80:"]
+    !["fd18:", "fd65:", "fd66:", "fd96:", "2001:", "fe80:"]
         .iter()
         .any(|prefix| command.contains(prefix))
 }

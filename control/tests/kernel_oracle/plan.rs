@@ -152,10 +152,13 @@ pub(crate) fn underlay() -> Vec<String> {
         [
             format!("198.51.100.0/24 via {ROUTER4} dev {UPLINK}"),
             format!("240.0.0.0/4 via {ROUTER4} dev {UPLINK}"),
+            // Of services' addresses, which a default route is about on other nodes.
+            format!("10.96.0.0/16 via {ROUTER4} dev {UPLINK}"),
             "unreachable 192.0.2.0/25".to_owned(),
             "prohibit 192.0.2.128/25".to_owned(),
             "blackhole 203.0.113.0/25".to_owned(),
             format!("2001:db8:51::/48 via {ROUTER6} dev {UPLINK}"),
+            format!("fd96::/112 via {ROUTER6} dev {UPLINK}"),
             "unreachable 2001:db8:a::/48".to_owned(),
             "prohibit 2001:db8:b::/48".to_owned(),
             "blackhole 2001:db8:c::/48".to_owned(),

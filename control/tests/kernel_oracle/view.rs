@@ -10,9 +10,10 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::frame::{Ends, ICMP, ICMPV6, IPIP, TYPE_IPV4, TYPE_IPV6, UDP, checksum};
+use crate::frame::{Ends, FRAGMENT, ICMP, ICMPV6, IPIP, TYPE_IPV4, TYPE_IPV6, UDP, checksum};
 use crate::plan::{NODE4, NODE6, POD_GATEWAY4, POD_GATEWAY6, TUNNEL4, TUNNEL6, VXLAN_PORT};
 use crate::script::Key;
+use crate::services::{SERVICE4, SERVICE6};
 
 /// A frame's fields in the order of their bytes, values in hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,9 +149,22 @@ impl View {
             let pseudo = (src, dst).pseudo(ICMPV6, payload.len());
             self.control(layer, src.into(), payload, verdict_of(&[&pseudo, payload]));
         } else {
-            self.push(layer, "payload", payload);
+            self.payload6(layer, next, payload);
         }
         self.push(layer, "trailer", trailer);
+    }
+
+    /// What IPv6 carries that is neither a tunnel's nor the node's own; of a fragment its header first.
+    fn payload6(&mut self, layer: &str, next: u8, payload: &[u8]) {
+        let fragment = payload.split_first_chunk::<8>();
+        let Some((header, rest)) = fragment.filter(|_| next == FRAGMENT) else {
+            return self.push(layer, "payload", payload);
+        };
+        self.push(layer, "fragment.next", &header[..2]);
+        self.push(layer, "fragment.offset", &header[2..4]);
+        self.push(layer, "fragment.id", &header[4..]);
+        self.offset = word(header, 2) & 0xfff8;
+        self.push(layer, "payload", rest);
     }
 
     fn tunnel(&mut self, layer: &str, protocol: u8, ends: &impl Ends, payload: &[u8]) {
@@ -174,6 +188,28 @@ impl View {
         self.kind = format!("vxlan({})", self.kind);
     }
 
+    /// What an ICMP error quotes: the TTL and what follows from it by themselves, then the rest.
+    fn quote(&mut self, layer: &str, quote: &[u8]) {
+        let mut rest = quote.to_vec();
+        match quote.first().map(|first| first >> 4) {
+            Some(4) if quote.len() >= 20 => {
+                self.push(layer, "icmp.quote.ttl", &quote[TTL..=TTL]);
+                rest[HEADER_CHECKSUM].fill(0);
+                let header_len = usize::from(quote[0] & 15) * 4;
+                let header = &rest[..header_len.clamp(20, rest.len())];
+                let check = verdict(word(quote, HEADER_CHECKSUM.start), checksum(&[header]));
+                self.say(layer, "icmp.quote.checksum", check);
+                rest[TTL] = 0;
+            }
+            Some(6) if quote.len() >= 40 => {
+                self.push(layer, "icmp.quote.hop_limit", &quote[HOP_LIMIT..=HOP_LIMIT]);
+                rest[HOP_LIMIT] = 0;
+            }
+            _ => {}
+        }
+        self.push(layer, "icmp.quote", &rest);
+    }
+
     /// An ICMP message of the node's own.
     fn control(&mut self, layer: &str, src: IpAddr, message: &[u8], check: &str) {
         let Some((header, rest)) = message.split_first_chunk::<8>() else {
@@ -185,7 +221,7 @@ impl View {
         self.push(layer, "icmp.code", &[code]);
         self.say(layer, "icmp.checksum", check);
         self.push(layer, "icmp.word", &word);
-        self.push(layer, "icmp.quote", rest);
+        self.quote(layer, rest);
         let is_reply = (src.is_ipv4() && kind == 0) || kind == 129;
         self.kind = format!("icmp {kind}/{code} from {src}");
         self.key = if is_reply {
@@ -204,17 +240,23 @@ impl View {
     }
 }
 
+/// Where an IPv4 header has its TTL and its checksum, and an IPv6 header its hop limit.
+const TTL: usize = 8;
+const HEADER_CHECKSUM: std::ops::Range<usize> = 10..12;
+const HOP_LIMIT: usize = 7;
+
 /// Whether an outermost packet is one that the node encapsulated.
 fn is_tunnel(from_node: bool, protocol: u8, payload: &[u8]) -> bool {
     let is_vxlan = protocol == UDP && payload.len() >= 16 && word(payload, 2) == VXLAN_PORT;
     from_node && (is_vxlan || protocol == IPIP)
 }
 
+/// Whether the node speaks from this address. A service's is among them: the kernel speaks of its packets in its name.
 fn is_own(addr: IpAddr) -> bool {
-    [NODE4, TUNNEL4, POD_GATEWAY4]
+    [NODE4, TUNNEL4, POD_GATEWAY4, SERVICE4]
         .map(IpAddr::from)
         .contains(&addr)
-        || [NODE6, TUNNEL6, POD_GATEWAY6]
+        || [NODE6, TUNNEL6, POD_GATEWAY6, SERVICE6]
             .map(IpAddr::from)
             .contains(&addr)
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use crate::frame::{
-    Check, ICMPV6, Ip6, TCP, TYPE_IPV4, TYPE_IPV6, ethernet, filler, icmp6, tcp, udp,
+    Check, FRAGMENT, ICMPV6, Ip6, TCP, TYPE_IPV4, TYPE_IPV6, ethernet, filler, icmp6, tcp, udp,
 };
 use crate::plan::{
     BLACKHOLE6, DIRECT_POD6, NO_POD6, NODE6, NOWHERE6, OUTSIDE6, PEER1_6, PEER1_POD6, POD_GATEWAY6,
@@ -125,7 +125,6 @@ fn extend(ip: &mut Ip6, number: u8, mut header: Vec<u8>) {
 fn extensions(script: &mut Script) {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
     const DESTINATION: u8 = 60;
     let padding = || vec![0, 0, 1, 4, 0, 0, 0, 0];
     script.both6("hop-by-hop-padding", |ip| extend(ip, HOP_BY_HOP, padding()));
