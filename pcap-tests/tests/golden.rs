@@ -72,7 +72,9 @@ fn frames(path: &Path) -> Vec<Vec<u8>> {
 /// Runs the captures `in-PORT.pcap` of a folder; the outputs go to `out`.
 fn replay(case: &Path, ports: &[&str], out: &Path) -> Summary {
     let mut config = vec![cases().join("cluster.yaml"), case.join("pool.yaml")];
-    config.extend(Some(case.join("policy.yaml")).filter(|file| file.exists()));
+    for more in ["policy.yaml", "services.yaml"] {
+        config.extend(Some(case.join(more)).filter(|file| file.exists()));
+    }
     let resources = load_paths(&config).unwrap_or_else(|all| panic!("{}", all.render(false)));
     let desired = compute_with(&resources, "node1", HostEndpoints::ForwardedOnly);
     let desired = desired.unwrap_or_else(|all| panic!("{all:?}"));

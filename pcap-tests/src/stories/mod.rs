@@ -5,6 +5,7 @@ mod neighbours;
 mod packets;
 mod policy;
 mod refused;
+mod services;
 mod snat;
 mod ways;
 
@@ -136,5 +137,9 @@ pub fn all() -> Vec<Story> {
         snat::fragments(),
         snat::ports_exhausted(),
         snat::stray_packets(),
+        services::dns_across_nodes(),
+        services::api_server(),
+        services::to_itself(),
+        services::without_endpoints(),
     ]
 }

@@ -15,10 +15,10 @@ pub(super) use fragments::fragments;
 
 const SERVER4: &str = "192.0.2.1";
 const SERVER6: &str = "2001:db8:9::1";
-const ROUTER4: &str = "172.18.0.1";
+pub(super) const ROUTER4: &str = "172.18.0.1";
 const ROUTER6: &str = "2001:db8:18::1";
 /// The only port of `natPortRange`.
-const PORT: u16 = 20_000;
+pub(super) const PORT: u16 = 20_000;
 
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -38,7 +38,7 @@ fn to_router(packet: &[u8]) -> Vec<u8> {
 }
 
 /// A TCP segment over IPv4.
-fn tcp4(
+pub(super) fn tcp4(
     (src, dst): (&str, &str),
     ttl: u8,
     ports: (u16, u16),
@@ -64,7 +64,7 @@ fn tcp6(
 }
 
 /// A way of the packets of a connection: what comes in, and what must go out.
-type Step = (&'static str, Vec<u8>, &'static str, Vec<u8>);
+pub(super) type Step = (&'static str, Vec<u8>, &'static str, Vec<u8>);
 
 /// From pod a to the outside.
 fn leaves(before: &[u8], after: &[u8]) -> Step {
@@ -72,11 +72,11 @@ fn leaves(before: &[u8], after: &[u8]) -> Step {
 }
 
 /// From the outside to pod a.
-fn comes(before: &[u8], after: &[u8]) -> Step {
+pub(super) fn comes(before: &[u8], after: &[u8]) -> Step {
     (ETH0, from_router(before), A, to_a(after))
 }
 
-fn story(name: &'static str, steps: Vec<Step>) -> Story {
+pub(super) fn story(name: &'static str, steps: Vec<Step>) -> Story {
     let (mut input, mut output, mut fates) = (Vec::new(), Vec::new(), Vec::new());
     for (at, (from, before, to, after)) in steps.into_iter().enumerate() {
         input.push((from, at as u64, before));
