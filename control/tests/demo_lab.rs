@@ -205,6 +205,21 @@ fn caracal_passes_every_check() {
         sources,
         [node, node, pod, pod, pod, node6, node6, pod6, pod6, pod6]
     );
+    let services = |what: &str| {
+        let of = |c: &&Value| c["step"] == "services" && c["what"] == what;
+        checks.iter().filter(of).count()
+    };
+    // Of each family: three kinds of endpoints by TCP, UDP and who is seen; none; one that goes; two policies.
+    for (what, of_each) in [
+        ("connections", 3 + 1 + 1),
+        ("udp", 3),
+        ("source", 3),
+        ("refused", 1),
+        ("kept", 1),
+        ("blocked", 1),
+    ] {
+        assert_eq!(services(what), 2 * of_each, "{what}");
+    }
     assert_nothing_left(&lab);
 }
 

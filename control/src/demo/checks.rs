@@ -247,7 +247,8 @@ pub fn took(started: Instant) -> Figures {
     }
 }
 
-fn millis(time: Duration) -> f64 {
+/// A time in milliseconds, to three digits.
+pub fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -261,7 +262,8 @@ pub fn ping_figures(pings: ping::Pings) -> Figures {
     }
 }
 
-fn udp_figures(echoes: udp::Echoes) -> Figures {
+/// The figures of a series of datagrams.
+pub fn udp_figures(echoes: udp::Echoes) -> Figures {
     Figures {
         answers: Some(echoes.sizes.len() as u32),
         sizes_bytes: Some(echoes.sizes),
@@ -283,7 +285,10 @@ pub fn tcp_figures(transfer: tcp::Transfer) -> Figures {
 }
 
 /// The server must have seen the same source each time that it saw one.
-fn judge_source(source: IpAddr, seen: &[Option<IpAddr>]) -> Result<Figures, Failure> {
+///
+/// # Errors
+/// The other source that it saw, or that it saw none.
+pub fn judge_source(source: IpAddr, seen: &[Option<IpAddr>]) -> Result<Figures, Failure> {
     if let Some(other) = seen.iter().flatten().find(|seen| **seen != source) {
         return Err(format!("the server saw {other}, not {source}"));
     }

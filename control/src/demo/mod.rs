@@ -5,7 +5,7 @@
 //! - [`topology`], [`kernel_node`]: the commands that build it (text), [`lab`]: a lab's life;
 //! - [`resources`], [`daemon`]: configuration and processes of Caracal;
 //! - [`peer`]: clients and servers, [`wire`]: the look at the underlay;
-//! - [`pairs`], [`checks`], [`snat`], [`steps`]: who talks, what must hold, in which order; [`ask`]: what the daemons count;
+//! - [`pairs`], [`checks`], [`snat`], [`services`], [`steps`]: who talks, what must hold, in which order; [`ask`]: what the daemons count;
 //! - [`report`]: what came out.
 
 pub mod args;
@@ -17,6 +17,7 @@ pub mod error;
 pub mod ip;
 pub mod kernel_node;
 pub mod lab;
+mod live;
 pub mod netns;
 pub mod pairs;
 pub mod peer;
@@ -27,6 +28,7 @@ pub mod progress;
 pub mod report;
 pub mod resources;
 pub mod scenario;
+pub mod services;
 pub mod snat;
 mod spoof;
 pub mod steps;

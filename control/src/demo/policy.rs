@@ -3,23 +3,17 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::cancel::Cancel;
 use super::error::{DemoError, Result};
 use super::lab::Lab;
 use super::plan::{Node, POD_NAMESPACE, WEB};
-use super::resources::control_socket;
 use super::scenario::Family;
 use super::topology::ETH;
-use crate::api::report::{Drops, Part, Status};
-use crate::api::{Client, ClientError, Method};
+use super::{ask, live, resources};
+use crate::api::Method;
+use crate::api::report::Drops;
 use crate::trace::{Ask, Trace};
-
-/// How long a change may take until all pollers use it.
-const LIMIT: Duration = Duration::from_secs(5);
-/// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a rule that denied in the kernel ends in the daemon's words.
 pub(super) const IN_KERNEL: &str = ", in the kernel";
@@ -37,6 +31,8 @@ pub(super) enum Policy {
     Silence,
     /// Of node 1's interface to the others: nothing that comes in there may reach it, or the node itself.
     Edge,
+    /// Only TCP to this port may come in.
+    OnlyPort(u16),
 }
 
 impl Policy {
@@ -47,18 +43,20 @@ impl Policy {
             Self::OnlyDb => "only-db",
             Self::Silence => "silence-web",
             Self::Edge => "close-edge",
+            Self::OnlyPort(_) => "only-port",
         }
     }
 
     /// How many resources its file holds.
     fn resources(self) -> isize {
         match self {
-            Self::Staged | Self::OnlyDb | Self::Silence => 1,
+            Self::Staged | Self::OnlyDb | Self::Silence | Self::OnlyPort(_) => 1,
             Self::Edge => 2,
         }
     }
 
     fn text(self) -> String {
+        let only_port;
         let (kind, types, rules) = match self {
             Self::Staged => (
                 "StagedNetworkPolicy",
@@ -72,6 +70,12 @@ impl Policy {
             ),
             Self::Silence => ("NetworkPolicy", "Egress", "  egress: []\n"),
             Self::Edge => return self.edge(),
+            Self::OnlyPort(port) => {
+                only_port = format!(
+                    "  ingress:\n    - action: Allow\n      protocol: TCP\n      destination: {{ports: [{port}]}}\n    - action: Deny\n"
+                );
+                ("NetworkPolicy", "Ingress", only_port.as_str())
+            }
         };
         format!(
             "apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata:\n  name: {}\n  namespace: {POD_NAMESPACE}\n\
@@ -102,8 +106,8 @@ impl Policy {
     }
 
     fn path(self, lab: &Lab, node: Node) -> PathBuf {
-        let dir = lab.dir().join(node.name()).join("conf.d");
-        dir.join(format!("policy-{}.yaml", self.name()))
+        let file = format!("policy-{}.yaml", self.name());
+        resources::directory(lab, node).join(file)
     }
 
     /// Drops its file into both nodes' resources, and waits until it is in force.
@@ -127,28 +131,6 @@ impl Policy {
     }
 }
 
-/// Removes what an earlier step may have left.
-///
-/// # Errors
-/// When a file cannot be removed.
-pub(super) fn clear(lab: &Lab) -> Result<()> {
-    for policy in [
-        Policy::Staged,
-        Policy::OnlyDb,
-        Policy::Silence,
-        Policy::Edge,
-    ] {
-        for node in Node::ALL {
-            let path = policy.path(lab, node);
-            if path.exists() {
-                fs::remove_file(&path)
-                    .map_err(DemoError::io(format!("removing {}", path.display())))?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Changes the files of both nodes, whose resources become `more`, and waits until pollers and the kernel use them.
 fn change(
     lab: &Lab,
@@ -157,34 +139,14 @@ fn change(
     act: impl Fn(Node) -> std::io::Result<()>,
 ) -> Result<()> {
     for node in Node::ALL {
-        let before = status(lab, node)?.datastore.resources;
+        let before = ask::status(lab, node)?.datastore.resources;
         let wanted = before.saturating_add_signed(more);
         act(node).map_err(DemoError::io("changing a policy's file".to_owned()))?;
-        let in_force = |status: &Status| {
-            let used = |poller: &crate::api::report::Poller| poller.generation >= status.generation;
-            status.datastore.resources == wanted
-                && status.pollers.iter().all(used)
-                && !status.host_table_pending
-                && !status.problems.iter().any(|it| it.part == Part::HostPolicy)
-        };
-        let done = cancel.wait_until(LIMIT, || {
-            status(lab, node).is_ok_and(|status| in_force(&status))
+        live::wait(lab, node, cancel, "a policy", || {
+            Ok(ask::status(lab, node)?.datastore.resources == wanted)
         })?;
-        if !done {
-            let error = status(lab, node)?.datastore.error.unwrap_or_default();
-            let message = format!(
-                "{}: a policy is not in force after {} s: {error}",
-                node.name(),
-                LIMIT.as_secs()
-            );
-            return Err(DemoError::Daemon(message));
-        }
     }
     Ok(())
-}
-
-fn status(lab: &Lab, node: Node) -> Result<Status> {
-    ask(lab, node, Method::Status)
 }
 
 /// What the daemon of `node` dropped so far.
@@ -192,7 +154,7 @@ fn status(lab: &Lab, node: Node) -> Result<Status> {
 /// # Errors
 /// When it does not answer.
 pub(super) fn drops(lab: &Lab, node: Node) -> Result<Drops> {
-    ask(lab, node, Method::Drops)
+    ask::call(lab, node, Method::Drops)
 }
 
 /// What would become of a new TCP connection, as the daemon of `node` traces it.
@@ -207,11 +169,5 @@ pub(super) fn trace(lab: &Lab, node: Node, from: IpAddr, to: IpAddr) -> Result<T
         port: 80,
         source_port: 40_000,
     };
-    ask(lab, node, Method::Trace(packet))
-}
-
-fn ask<T: serde::de::DeserializeOwned>(lab: &Lab, node: Node, method: Method) -> Result<T> {
-    let socket = control_socket(lab.dir(), node);
-    let asked = Client::connect(&socket, PATIENCE).and_then(|mut client| client.call(method));
-    asked.map_err(|error: ClientError| DemoError::Daemon(format!("{}: {error}", node.name())))
+    ask::call(lab, node, Method::Trace(packet))
 }

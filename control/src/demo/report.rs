@@ -31,12 +31,14 @@ pub enum What {
     Wire,
     /// Several TCP connections at once.
     Connections,
-    /// An ICMP error about a closed port, heard by the client.
+    /// A client is told at once that nobody serves there.
     Refused,
     /// An ICMP error about a TTL that ended on the way, heard by the client.
     Expired,
     /// A TCP transfer over a path with a smaller MTU.
     Mtu,
+    /// Connections from before a change go on.
+    Kept,
     /// More connections than ports for them.
     Exhausted,
     /// Many UDP flows of one pod.
@@ -65,9 +67,10 @@ impl What {
             Self::Source => "seen as",
             Self::Wire => "wire",
             Self::Connections => "connections",
-            Self::Refused => "refused by",
+            Self::Refused => "refused",
             Self::Expired => "expired at",
             Self::Mtu => "path mtu",
+            Self::Kept => "kept",
             Self::Exhausted => "exhausted",
             Self::Flood => "flood",
             Self::Blocked => "blocked",
@@ -131,6 +134,9 @@ pub struct Figures {
     /// Connections that came about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// Endpoints of the service that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<u32>,
     /// Connections or packets that had to be refused, and were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<u32>,
@@ -157,6 +163,9 @@ pub struct Figures {
 impl Figures {
     fn text(&self, what: What) -> String {
         let rounded = |value: Option<f64>| value.unwrap_or_default();
+        let by = self.endpoints.map_or(String::new(), |endpoints| {
+            format!(", by {}", counted(endpoints.into(), "endpoint"))
+        });
         match what {
             What::Neighbour => super::plan::GATEWAY_MAC.to_owned(),
             What::Ping => {
@@ -170,7 +179,7 @@ impl Figures {
                 let most = sizes.iter().max().copied().unwrap_or_default();
                 let lost = self.lost.filter(|lost| *lost > 0);
                 let lost = lost.map_or(String::new(), |lost| format!(" ({lost} sent again)"));
-                format!("up to {most} B{lost}")
+                format!("up to {most} B{lost}{by}")
             }
             What::Tcp => {
                 let changes = self.changes.map_or(String::new(), |changes| {
@@ -189,15 +198,18 @@ impl Figures {
                 self.bytes.unwrap_or_default() >> 20
             ),
             What::Wire => self.wire.clone().unwrap_or_default(),
-            What::Source | What::Refused | What::Expired => {
-                self.source.map_or(String::new(), |ip| ip.to_string())
-            }
+            What::Source | What::Expired => self.source.map_or(String::new(), |ip| ip.to_string()),
+            What::Refused => match self.source {
+                Some(ip) => format!("by {ip}"),
+                None => format!("after {:.1} ms", rounded(self.took_ms)),
+            },
             What::Connections => {
                 let bytes = self.bytes.map_or(String::new(), |bytes| {
                     format!(", {} MiB, sha256 equal", bytes >> 20)
                 });
-                format!("{}{bytes}", self.connections.unwrap_or_default())
+                format!("{}{bytes}{by}", self.connections.unwrap_or_default())
             }
+            What::Kept => self.connections.unwrap_or_default().to_string(),
             What::Exhausted => format!(
                 "{} go on, {} refused",
                 self.connections.unwrap_or_default(),
@@ -219,7 +231,7 @@ impl Figures {
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Step of the demonstration, e.g. "vxlan", "cross-subnet/same", "interop-vxlan", "stopped", "snat".
+    /// Step of the demonstration, e.g. "vxlan", "cross-subnet/same", "interop-vxlan", "stopped", "snat", "services".
     pub step: String,
     /// Mode of the pools.
     pub mode: Mode,

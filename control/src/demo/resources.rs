@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::{DemoError, Result};
@@ -31,7 +32,7 @@ pub struct Options {
 /// When a file cannot be written.
 pub fn write(lab: &Lab, node: Node, scenario: Scenario, options: &Options) -> Result<PathBuf> {
     let dir = lab.dir().join(node.name());
-    let resources = dir.join("conf.d");
+    let resources = directory(lab, node);
     fs::create_dir_all(&resources)
         .map_err(DemoError::io(format!("creating {}", resources.display())))?;
     let file = dir.join("caracal.yaml");
@@ -40,6 +41,26 @@ pub fn write(lab: &Lab, node: Node, scenario: Scenario, options: &Options) -> Re
         put(&resources.join(name), &text)?;
     }
     Ok(file)
+}
+
+/// Where the resources of `node` are.
+pub fn directory(lab: &Lab, node: Node) -> PathBuf {
+    lab.dir().join(node.name()).join("conf.d")
+}
+
+/// Removes the resources of `node`, those too that a step has added. No daemon may run there.
+///
+/// # Errors
+/// When they cannot be removed.
+pub fn clear(lab: &Lab, node: Node) -> Result<()> {
+    let resources = directory(lab, node);
+    match fs::remove_dir_all(&resources) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(DemoError::io(format!(
+            "removing {}",
+            resources.display()
+        ))(error)),
+        _ => Ok(()),
+    }
 }
 
 fn put(path: &Path, text: &str) -> Result<()> {

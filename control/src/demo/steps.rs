@@ -17,7 +17,7 @@ use super::resources::Options;
 use super::scenario::{Carriage, Family, Mode, Scenario};
 use super::spoof;
 use super::wire::Wire;
-use super::{daemon, kernel_node, resources, snat};
+use super::{daemon, kernel_node, resources, services, snat};
 
 /// What to show.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ enum Step {
     Policy(Scenario),
     /// natOutgoing is on.
     Snat(Scenario),
+    /// Services, whose endpoints come and go.
+    Services(Scenario),
     /// Node 2 is the kernel's.
     Interop(Scenario),
 }
@@ -65,6 +67,7 @@ impl Step {
             | Self::Without(scenario, _)
             | Self::Policy(scenario)
             | Self::Snat(scenario)
+            | Self::Services(scenario)
             | Self::Interop(scenario) => scenario,
         }
     }
@@ -76,6 +79,7 @@ impl Step {
             Self::Without(_, Ending::Killed) => "killed".to_owned(),
             Self::Policy(_) => "policy".to_owned(),
             Self::Snat(_) => "snat".to_owned(),
+            Self::Services(_) => "services".to_owned(),
             Self::Interop(scenario) => format!("interop-{}", scenario.label()),
         }
     }
@@ -92,6 +96,7 @@ impl Step {
             }
             Self::Policy(_) => format!("{mode}: policies, applied and withdrawn live"),
             Self::Snat(_) => format!("{mode}: natOutgoing, pods leave with the node's address"),
+            Self::Services(_) => format!("{mode}: services, and endpoints that go"),
             Self::Interop(_) => format!("{mode}: node2 on the kernel's own routing and devices"),
         }
     }
@@ -99,6 +104,7 @@ impl Step {
     fn options(self) -> Options {
         match self {
             Self::Snat(_) => snat::OPTIONS,
+            Self::Services(_) => services::OPTIONS,
             _ => Options::default(),
         }
     }
@@ -136,7 +142,14 @@ fn all(wishes: &Wishes) -> Vec<Step> {
         let proofs = [Ending::Stopped, Ending::Killed].map(|how| Step::Without(first, how));
         // After the conversations that they judge, on the same lab.
         let more: &[Step] = match wishes.dataplane {
-            Dataplane::Caracal => &[Step::Policy(first), proofs[0], proofs[1], Step::Snat(first)],
+            Dataplane::Caracal => &[
+                Step::Policy(first),
+                proofs[0],
+                proofs[1],
+                Step::Snat(first),
+                Step::Services(first),
+            ],
+            // Services are kube-proxy's there.
             Dataplane::Kernel => &[Step::Snat(first)],
             Dataplane::None => &[],
         };
@@ -249,6 +262,7 @@ fn play(
             let ours = wishes.dataplane == Dataplane::Caracal;
             snat::play(bench, &wishes.families, ours, audience)?;
         }
+        Step::Services(_) => services::play(bench, &wishes.families, audience)?,
         Step::Without(_, how) => {
             // The control of the control: it flows now.
             flows(bench, wishes, None, audience)?;
@@ -417,7 +431,11 @@ impl<'a> Nodes<'a> {
     fn new(lab: &'a Lab, scenario: Scenario, dataplane: Dataplane, step: Step) -> Self {
         let second = match step {
             Step::Interop(_) => Dataplane::Kernel,
-            Step::Show(_) | Step::Without(..) | Step::Policy(_) | Step::Snat(_) => dataplane,
+            Step::Show(_)
+            | Step::Without(..)
+            | Step::Policy(_)
+            | Step::Snat(_)
+            | Step::Services(_) => dataplane,
         };
         Self {
             lab,
@@ -438,7 +456,7 @@ impl<'a> Nodes<'a> {
         for (node, dataplane) in Node::ALL.into_iter().zip(self.dataplane) {
             match dataplane {
                 Dataplane::Caracal => {
-                    policy::clear(self.lab)?;
+                    resources::clear(self.lab, node)?;
                     let config: PathBuf =
                         resources::write(self.lab, node, self.scenario, &self.options)?;
                     self.daemons.push(Daemon::start(self.lab, node, &config)?);

@@ -1,10 +1,10 @@
 //! TCP transfers whose every byte is hashed by the sender and by the receiver.
 //!
-//! The client sends its bytes and their SHA-256; the server answers with the SHA-256 of what it received and the address
-//! that it saw, and then sends as much back, with its hash. So each end judges the other's bytes.
+//! The client sends its bytes and their SHA-256; the server answers with the SHA-256 of what it received, the address
+//! that it saw and its own, and then sends as much back, with its hash. So each end judges the other's bytes.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ use nix::sys::time::TimeVal;
 
 pub use super::pipe::Amount;
 use super::pipe::{Hash, Pipe};
-use super::{Failure, Route, check, is_timeout};
+use super::{Failure, Route, Servers, check, is_timeout};
 use crate::demo::cancel::Cancel;
 use crate::demo::netns;
 
@@ -55,6 +55,8 @@ pub struct Transfer {
     pub sha256: String,
     /// The client's address as the server saw it.
     pub source: IpAddr,
+    /// The server's own address: behind a service the client does not see it.
+    pub server: IpAddr,
 }
 
 /// A client of [`run_all`].
@@ -169,11 +171,25 @@ pub fn connects_to(route: &Route, port: u16) -> Result<(), Failure> {
     connect(&route.from, listener.address, CONNECT).map(drop)
 }
 
-/// A server that waits for connections.
+/// Tries to connect where nobody serves; returns how long it took until the client was refused.
+///
+/// # Errors
+/// When it was not refused before it gave up by itself.
+pub fn refused(netns: &str, to: SocketAddr) -> Result<Duration, Failure> {
+    let started = Instant::now();
+    let connected = netns::within(netns, || TcpStream::connect_timeout(&to, CONNECT));
+    match connected.map_err(|error| error.to_string())? {
+        Ok(_) => Err(format!("connected to {to}, where nobody serves")),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(started.elapsed()),
+        Err(error) => Err(format!("connecting to {to}: not refused, but {error}")),
+    }
+}
+
+/// A server that waits for connections, or several behind one address.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    /// Where it listens.
+    sockets: Vec<TcpListener>,
+    /// Where clients connect to.
     pub address: SocketAddr,
 }
 
@@ -186,24 +202,41 @@ impl Listener {
         Self::at(netns, SocketAddr::new(address, 0))
     }
 
+    /// Listens where each of the servers is.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn behind(servers: &Servers) -> Result<Self, Failure> {
+        let listen = |(netns, at): &(String, SocketAddr)| Self::at(netns, *at);
+        let each: Vec<Self> = servers.each.iter().map(listen).collect::<Result<_, _>>()?;
+        Ok(Self {
+            sockets: each.into_iter().flat_map(|it| it.sockets).collect(),
+            address: servers.address,
+        })
+    }
+
     fn at(netns: &str, at: SocketAddr) -> Result<Self, Failure> {
         let made = netns::within(netns, || TcpListener::bind(at))
             .map_err(|error| error.to_string())?
             .and_then(|socket| {
                 socket.set_nonblocking(true)?;
                 let address = socket.local_addr()?;
-                Ok(Self { socket, address })
+                let sockets = vec![socket];
+                Ok(Self { sockets, address })
             });
         made.map_err(|error| format!("listening on {at} in {netns}: {error}"))
     }
 
     /// The next connection, if there is one already.
     fn accept(&self) -> Result<Option<(TcpStream, SocketAddr)>, Failure> {
-        match self.socket.accept() {
-            Ok(accepted) => Ok(Some(accepted)),
-            Err(error) if is_timeout(&error) => Ok(None),
-            Err(error) => Err(format!("accept: {error}")),
+        for socket in &self.sockets {
+            match socket.accept() {
+                Ok(accepted) => return Ok(Some(accepted)),
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(format!("accept: {error}")),
+            }
         }
+        Ok(None)
     }
 }
 
@@ -214,6 +247,8 @@ pub struct Connection {
     server: TcpStream,
     /// The client as the server saw it.
     pub source: SocketAddr,
+    /// The server's own end.
+    pub endpoint: SocketAddr,
 }
 
 impl Connection {
@@ -240,10 +275,12 @@ impl Connection {
                 .and_then(|()| stream.set_nodelay(true))
                 .map_err(|error| format!("socket options: {error}"))?;
         }
+        let endpoint = local(&server)?;
         Ok(Self {
             client,
             server,
             source,
+            endpoint,
         })
     }
 
@@ -264,6 +301,12 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn local(stream: &TcpStream) -> Result<SocketAddr, Failure> {
+    stream
+        .local_addr()
+        .map_err(|error| format!("the server's own address: {error}"))
 }
 
 fn connect(netns: &str, to: SocketAddr, limit: Duration) -> Result<TcpStream, Failure> {
@@ -306,8 +349,7 @@ fn talk(pipe: &mut Pipe<'_>, amount: Amount) -> Result<Transfer, Failure> {
     let sent = pipe.send_stream(amount, 0x00c0_ffee)?;
     let received_there = receive_hash(pipe)?;
     let up = started.elapsed();
-    let mut source = [0; 16];
-    pipe.receive_all(&mut source)?;
+    let [source, server] = [receive_address(pipe)?, receive_address(pipe)?];
     if received_there != sent.hash {
         return Err(format!(
             "client to server: sent sha256 {}, the server received {}",
@@ -335,7 +377,8 @@ fn talk(pipe: &mut Pipe<'_>, amount: Amount) -> Result<Transfer, Failure> {
             time: started.elapsed(),
         },
         sha256: hex(&sent.hash),
-        source: Ipv6Addr::from(source).to_canonical(),
+        source,
+        server,
     })
 }
 
@@ -346,14 +389,17 @@ fn serve(
     amount: Amount,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
+    let own = local(&stream)?;
     let mut pipe = Pipe::new(stream, cancel)?;
     let received = pipe.receive_stream()?;
     pipe.send_all(&received.hash)?;
-    let from = match from.ip() {
-        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
-        IpAddr::V6(addr) => addr,
-    };
-    pipe.send_all(&from.octets())?;
+    for address in [from.ip(), own.ip()] {
+        let address = match address {
+            IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+            IpAddr::V6(addr) => addr,
+        };
+        pipe.send_all(&address.octets())?;
+    }
     let sent = pipe.send_stream(amount, 0xbeef)?;
     pipe.send_all(&sent.hash)
 }
@@ -362,6 +408,12 @@ fn receive_hash(pipe: &mut Pipe<'_>) -> Result<Hash, Failure> {
     let mut hash = Hash::default();
     pipe.receive_all(&mut hash)?;
     Ok(hash)
+}
+
+fn receive_address(pipe: &mut Pipe<'_>) -> Result<IpAddr, Failure> {
+    let mut octets = [0; 16];
+    pipe.receive_all(&mut octets)?;
+    Ok(Ipv6Addr::from(octets).to_canonical())
 }
 
 fn hex(hash: &Hash) -> String {

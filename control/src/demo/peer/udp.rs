@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Failure, Route, check, is_timeout};
+use super::{Failure, Route, Servers, check, is_timeout};
 use crate::demo::cancel::Cancel;
 use crate::demo::netns;
 use crate::words::counted;
@@ -19,6 +19,8 @@ pub struct Echoes {
     pub lost: u32,
     /// The client's address as the server saw it, the last time.
     pub source: IpAddr,
+    /// The address of the server that answered: behind a service the client does not see it.
+    pub server: IpAddr,
 }
 
 /// The sizes to try: small ones, one that fills a packet of `mtu` bytes, and one that is sent in fragments.
@@ -54,32 +56,73 @@ pub fn run(
     patience: Patience,
     cancel: &Cancel,
 ) -> Result<Echoes, Failure> {
-    let bind = |netns: &str, at: SocketAddr| -> Result<UdpSocket, Failure> {
-        netns::within(netns, || UdpSocket::bind(at))
-            .map_err(|error| error.to_string())?
-            .map_err(|error| format!("binding {at} in {netns}: {error}"))
-    };
     let server = bind(&route.to, SocketAddr::new(route.address, 0))?;
     let to = server.local_addr().map_err(|error| error.to_string())?;
+    echo(&route.from, to, &[server], sizes, patience, cancel)
+}
+
+/// The same from `netns` to one of several servers behind an address, the only one that may see of it.
+///
+/// # Errors
+/// The size that was not answered in any try, or that two servers were asked.
+pub fn run_behind(
+    netns: &str,
+    servers: &Servers,
+    sizes: &[usize],
+    patience: Patience,
+    cancel: &Cancel,
+) -> Result<Echoes, Failure> {
+    let each = servers.each.iter().map(|(netns, at)| bind(netns, *at));
+    let sockets: Vec<UdpSocket> = each.collect::<Result<_, _>>()?;
+    echo(netns, servers.address, &sockets, sizes, patience, cancel)
+}
+
+fn bind(netns: &str, at: SocketAddr) -> Result<UdpSocket, Failure> {
+    netns::within(netns, || UdpSocket::bind(at))
+        .map_err(|error| error.to_string())?
+        .map_err(|error| format!("binding {at} in {netns}: {error}"))
+}
+
+fn echo(
+    netns: &str,
+    to: SocketAddr,
+    servers: &[UdpSocket],
+    sizes: &[usize],
+    patience: Patience,
+    cancel: &Cancel,
+) -> Result<Echoes, Failure> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let client = bind(&route.from, any.parse().map_err(|_| "address")?)?;
+    let client = bind(netns, any.parse().map_err(|_| "address")?)?;
     client
         .connect(to)
         .map_err(|error| format!("connecting to {to}: {error}"))?;
 
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let server = scope.spawn(|| serve(&server, &done));
+        let workers: Vec<_> = servers
+            .iter()
+            .map(|server| scope.spawn(|| serve(server, &done)))
+            .collect();
         let lost = ask(&client, sizes, patience, cancel);
         done.store(true, Ordering::Relaxed);
-        let source = server
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(Echoes {
-            lost: lost?,
-            sizes: sizes.to_vec(),
-            source: source.ok_or("the server saw nothing")?,
-        })
+        let mut saw = Vec::new();
+        for (server, worker) in servers.iter().zip(workers) {
+            let joined = worker.join();
+            let source = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let own = server.local_addr().map_err(|error| error.to_string())?;
+            saw.extend(source.map(|source| (source, own.ip())));
+        }
+        let lost = lost?;
+        match saw[..] {
+            [] => Err("the server saw nothing".to_owned()),
+            [(source, server)] => Ok(Echoes {
+                sizes: sizes.to_vec(),
+                lost,
+                source,
+                server,
+            }),
+            [(_, one), (_, other), ..] => Err(format!("both {one} and {other} were asked")),
+        }
     })
 }
 

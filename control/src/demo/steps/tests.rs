@@ -21,6 +21,7 @@ fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
             "stopped",
             "killed",
             "snat",
+            "services",
             "ipip",
             "direct",
             "cross-subnet/same",
@@ -31,7 +32,7 @@ fn caracal_must_also_be_missed_and_judged_by_the_kernel() {
     );
     assert_eq!(
         names(&[Mode::Direct], Dataplane::Caracal),
-        ["direct", "policy", "stopped", "killed", "snat"]
+        ["direct", "policy", "stopped", "killed", "snat", "services"]
     );
 }
 
@@ -54,7 +55,7 @@ fn a_step_that_there_is_not_is_named_with_those_that_there_are() {
     };
     assert_eq!(check(&wishes), Ok(()));
     wishes.steps.push("foo".to_owned());
-    let said = "no step \"foo\" of these modes: direct, policy, stopped, killed, snat";
+    let said = "no step \"foo\" of these modes: direct, policy, stopped, killed, snat, services";
     assert_eq!(check(&wishes), Err(said.to_owned()));
     wishes.steps = vec!["interop-vxlan".to_owned()];
     assert!(check(&wishes).is_err(), "it is of another mode");
