@@ -3,7 +3,7 @@
 //!
 //! - [`plan`], [`scenario`]: who is where, and what is tried (pure);
 //! - [`topology`], [`kernel_node`]: the commands that build it (text), [`lab`]: a lab's life;
-//! - [`resources`], [`daemon`]: configuration and processes of Caracal;
+//! - [`resources`], [`daemon`]: configuration and processes of Caracal, `live`: changes while they run;
 //! - [`peer`]: clients and servers, [`wire`]: the look at the underlay;
 //! - [`pairs`], [`checks`], [`snat`], [`services`], [`steps`]: who talks, what must hold, in which order; [`ask`]: what the daemons count;
 //! - [`report`]: what came out.

@@ -1,7 +1,7 @@
 //! Services: a pod reaches what is behind a cluster IP, an address that nobody has.
 //!
-//! What kind of endpoint it is decides where a connection goes ([`reach`]); then endpoints change ([`change`]). A client's socket takes
-//! answers from the cluster IP alone: that it gets them is the proof that they come from there.
+//! First endpoints of each kind, then endpoints that change, each in a module of its own. A client's socket takes answers from the cluster
+//! IP alone: that it gets them is the proof that they come from there.
 
 mod change;
 mod files;
