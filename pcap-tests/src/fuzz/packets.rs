@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use encap::eth::MacAddr;
-use encap::ipv4;
 use encap::outer::Macs;
+use encap::{ipv4, l4};
 use fastpath::batch::PeerId;
 use fastpath::capture::Reader;
 use fastpath::port::{PodPort, Port, PortId, PortKind};
-use fastpath::tables::{Nat, Tables, Way};
+use fastpath::tables::{Nat, Services, Tables, Way};
+use flowtable::service::{self, Frontend, ServiceAddr};
 use flowtable::snat::{NatPools, Pool, Ports};
 
 use crate::judge;
@@ -28,6 +29,9 @@ pub(super) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 pub(super) const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x65, 0, 0, 0, 0, 0, 2);
 pub(super) const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
+/// A service's, and so nobody's.
+pub(super) const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub(super) const SERVICE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0xa);
 const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, 2);
 const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 65, 0, 3);
 
@@ -142,7 +146,30 @@ fn tables() -> Tables {
             ports: Arc::new(Ports::new(40_000..=40_015, [], [4789..=4789])),
             ..Nat::default()
         },
+        services: services(),
         ..world.tables()
+    }
+}
+
+/// Behind a service's ports in turn: the outside, another node's pod, and the first pod, which so may speak to itself; nobody is behind
+/// the last.
+fn services() -> Services {
+    fn on<A: ServiceAddr>(service: A, behind: &[A]) -> service::Services<A> {
+        let ports = (53..).zip(behind).map(|(port, &addr)| {
+            let frontend = Frontend::new(vec![(addr, 53)], false);
+            ((service, l4::UDP, port), Arc::new(frontend))
+        });
+        let empty = (
+            (service, l4::UDP, 80),
+            Arc::new(Frontend::new(Vec::new(), false)),
+        );
+        service::Services::new(ports.chain([empty]), [service])
+    }
+    let four = [OUTSIDE, REMOTE, POD].map(Into::into);
+    let six = [OUTSIDE6, POD6].map(Into::into);
+    Services {
+        v4: Arc::new(on(SERVICE.into(), &four)),
+        v6: Arc::new(on(SERVICE6.into(), &six)),
     }
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use encap::outer::Macs;
 use encap::{eth, ipv4, ipv6};
 
-use super::packets::{OUTSIDE, OUTSIDE6, PEER, PEER_VTEP, POD, POD6, REMOTE, VNI, VTEP, mark};
+use super::packets::{
+    OUTSIDE, OUTSIDE6, PEER, PEER_VTEP, POD, POD6, REMOTE, SERVICE, SERVICE6, VNI, VTEP, mark,
+};
 use crate::build::{self, ethernet, ip4, ip6};
 use crate::fixtures;
 
@@ -127,8 +129,41 @@ pub(super) fn pipeline() -> Vec<Vec<u8>> {
         FROM_POD | mark::WAIT | 7 << 5,
         udp(&pod, &outside, (6000, 53)),
     ));
+    // The service's answers are the outside's, the tunnel's, and the pod's own to the node.
+    let (service, service6) = (SERVICE.to_string(), SERVICE6.to_string());
+    let about = ip4(&node, &outside).udp(40_000, 53, b"fuzz me if you can");
+    let piece = |word, data: &[u8]| {
+        let ip = ip4(&pod, &service).id(7).fragment(word);
+        frame(ip.packet(build::UDP, data))
+    };
+    let whole = build::udp(5001, 53, &[7; 24]);
+    let served = [
+        (FROM_POD, udp(&pod, &service, (5000, 53))),
+        (FROM_POD, udp(&pod, &service, (5000, 54))),
+        (FROM_POD, udp(&pod, &service, (5000, 55))),
+        (FROM_POD, udp(&pod, &service, (5000, 80))),
+        (FROM_POD, udp(&pod, &service, (5000, 81))),
+        (FROM_POD, piece(build::MF, &whole[..16])),
+        (FROM_POD | mark::LAST, piece(2, &whole[16..])),
+        (FROM_UPLINK, udp(&outside, &node, (53, 40_000))),
+        (FROM_UPLINK, frame(tunnelled.clone())),
+        (FROM_POD, udp(&pod, &node, (53, 40_001))),
+        (
+            FROM_UPLINK,
+            frame(ip4(&outside, &node).icmp(3, 3, 0, &about)),
+        ),
+        (
+            FROM_POD | mark::LAST,
+            frame(ip6(&pod6, &service6).udp(5000, 53, b"question")),
+        ),
+        (
+            FROM_POD,
+            frame(ip6(&pod6, &service6).udp(5000, 54, b"myself?")),
+        ),
+    ];
     let mut seeds = vec![
         input(&masqueraded),
+        input(&served),
         input(&[
             (FROM_POD, udp(&pod, &remote, (5000, 53))),
             (FROM_UPLINK | mark::LAST, frame(tunnelled)),
