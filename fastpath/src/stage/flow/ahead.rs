@@ -2,7 +2,8 @@
 
 use flowtable::flow::{FlowKey, Keys};
 
-use super::connect::{Onward, is_translated};
+use super::connect::Onward;
+use super::insert::is_translated;
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
 use super::{Found, snat};

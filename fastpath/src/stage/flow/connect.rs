@@ -9,13 +9,14 @@ use flowtable::lpm::NextHopId;
 use flowtable::snat::MAX_PROBES;
 
 use super::evict::state_of;
+use super::insert::Refused;
 use super::lookup::{is_told, l3_of, set_source, source_of};
 use super::net::{Net, V4, V6};
-use super::plan::{Inserted, NewSource, Plan, destination_in, destination_of};
+use super::plan::{NewSource, Plan, destination_in, destination_of};
 use super::sweep::is_gone;
 use super::track::{self, Standing};
 use super::{
-    Found, NOWHERE, ahead, evict, is_newer, origin_of, plan, policy, related, service, short, snat,
+    Found, NOWHERE, ahead, evict, is_newer, origin_of, plan, policy, related, service, short,
 };
 use crate::batch::{Batch, Family, Fate, Packet, PeerId, flag};
 use crate::connections::Tracker;
@@ -309,7 +310,7 @@ impl Context<'_> {
     }
 
     /// Whether a packet comes from a pod of this node.
-    fn is_from_pod(&self, packet: &Packet) -> bool {
+    pub(super) fn is_from_pod(&self, packet: &Packet) -> bool {
         packet.peer == PeerId::NONE && self.is_pods(packet.in_port)
     }
 
@@ -392,92 +393,6 @@ impl Context<'_> {
         let may = self.tracker.searches > 0;
         self.tracker.searches = self.tracker.searches.saturating_sub(1);
         may
-    }
-
-    /// Inserts both directions. Returns the forward one, and what the source is translated to, if it is.
-    fn insert<N: Net>(
-        &mut self,
-        owner: u16,
-        plan: &Plan<N>,
-        source: NewSource<N::Addr>,
-        dir: Dir,
-    ) -> Result<Inserted<N>, Refused> {
-        match source {
-            NewSource::Address(address) => self.insert_translated::<N>(owner, plan, address, dir),
-            NewSource::None => Err(Refused::Drop(DropReason::NatNoAddress)),
-            NewSource::Own => {
-                let dirs = (dir.to_bits(), Dir::EMPTY.to_bits());
-                let made = N::side(&self.tracker.connections).insert(owner, |table| {
-                    table.insert_pair(
-                        plan.forward,
-                        (plan.there.reversed(), plan.reply),
-                        self.now,
-                        dirs,
-                    )
-                });
-                match made {
-                    Ok((flow, _)) => Ok((flow, None)),
-                    // The pod speaks to the backend by this port already, without the service.
-                    Err(InsertError::ReplyTaken) if plan.is_to_service() => {
-                        let own = N::tuple_of(&plan.there).src;
-                        self.insert_translated::<N>(owner, plan, own, dir)
-                    }
-                    Err(error) => Err(Refused::Insert(error)),
-                }
-            }
-        }
-    }
-
-    /// Claims a source port by inserting the answers' key, and the connection with it.
-    fn insert_translated<N: Net>(
-        &mut self,
-        owner: u16,
-        plan: &Plan<N>,
-        address: N::Addr,
-        dir: Dir,
-    ) -> Result<Inserted<N>, Refused> {
-        let mut plan = plan.with_source(address);
-        let Tracker {
-            connections,
-            rng,
-            spare_tries,
-            ..
-        } = &mut *self.tracker;
-        let side = N::side(connections);
-        let nat = &self.tables.nat;
-        let (key, forward) = &mut plan.forward;
-        if snat::count::<N>(side, nat, owner, key)? {
-            forward.flags |= snat::COUNTED;
-        }
-        let made = side.insert(owner, |table| {
-            let seen = (self.now, dir.to_bits());
-            snat::claim::<N>(table, nat, (rng, spare_tries), &plan, address, seen)
-        });
-        if made.is_err() {
-            let (key, forward) = &plan.forward;
-            snat::uncount::<N>(side, forward, key);
-        }
-        made
-    }
-
-    /// The source of a new connection that goes on as `there`.
-    fn new_source<N: Net>(&self, packet: &Packet, there: &N::Key) -> NewSource<N::Addr> {
-        if is_translated::<N>(self.tables, self.onward, packet, there) {
-            let port = self.tables.port(self.onward.port);
-            return NewSource::of(port.and_then(N::nat_address));
-        }
-        // A pod that is behind the service that it speaks to would answer itself without us; it sees the node instead, as with kube-proxy.
-        if self.returns(packet) {
-            return NewSource::of(N::node_address(self.tables));
-        }
-        NewSource::Own
-    }
-
-    /// Whether a packet goes back to the pod that sent it.
-    fn returns(&self, packet: &Packet) -> bool {
-        self.onward.way == Way::Pod
-            && self.onward.port == packet.in_port
-            && self.is_from_pod(packet)
     }
 
     /// A packet of a connection that was decided by other tables, or that came in elsewhere. Routes were looked up again,
@@ -652,25 +567,4 @@ impl Context<'_> {
         let port = self.tables.port(port);
         port.is_some_and(|port| port.since != 0 && is_newer(port.since, entry))
     }
-}
-
-/// Whether natOutgoing gives a new connection another source.
-pub(super) fn is_translated<N: Net>(
-    tables: &Tables,
-    onward: Onward,
-    packet: &Packet,
-    key: &N::Key,
-) -> bool {
-    onward.way == Way::Uplink
-        && !packet.has(flag::KEEP_TTL)
-        && N::is_masqueraded(tables, key)
-        && !tables.nat.untouched.contains(&onward.port)
-}
-
-/// Why there is no connection.
-pub(super) enum Refused {
-    /// The table says so.
-    Insert(InsertError),
-    /// The packet is dropped.
-    Drop(DropReason),
 }

@@ -11,6 +11,7 @@ mod ahead;
 mod connect;
 mod evict;
 mod fragments;
+mod insert;
 mod inspect;
 mod keep;
 mod lookup;

@@ -6,7 +6,7 @@ use flowtable::conn::Dir;
 use flowtable::flow::{Action, FlowTable, InsertError};
 use flowtable::snat::{PortRng, shares};
 
-use super::connect::Refused;
+use super::insert::Refused;
 use super::net::Net;
 use super::plan::{Inserted, Plan};
 use crate::connections::Side;

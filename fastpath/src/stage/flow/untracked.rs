@@ -10,7 +10,8 @@ use flowtable::Tick;
 use flowtable::flow::flag as action;
 
 use super::Found;
-use super::connect::{Context, Onward, is_translated};
+use super::connect::{Context, Onward};
+use super::insert::is_translated;
 use super::lookup::l3_of;
 use super::net::{Net, V4, V6};
 use crate::batch::{Family, Packet, flag};
