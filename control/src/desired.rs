@@ -34,6 +34,8 @@ pub struct Desired {
     pub service_cidrs: ServiceCidrs,
     /// Kubernetes services, sorted by namespace and name.
     pub services: Arc<Vec<Service>>,
+    /// Whether there may be more services, of which the source has not told yet.
+    pub services_incomplete: bool,
     /// Who may speak to whom. Of the endpoints of all nodes that the source knows; ours are enforced.
     pub policy: Arc<Model>,
 }
@@ -51,6 +53,7 @@ impl Desired {
             felix,
             service_cidrs,
             services,
+            services_incomplete,
             policy: _,
         } = self;
         *node_name == other.node_name
@@ -62,6 +65,7 @@ impl Desired {
             && *felix == other.felix
             && *service_cidrs == other.service_cidrs
             && *services == other.services
+            && *services_incomplete == other.services_incomplete
     }
 
     /// Our own node. `None` only in a value that no source has filled.

@@ -94,8 +94,9 @@ fn what_is_not_said_of_an_endpoint_is_as_kubernetes_has_it() {
             "10.244.1.1:8080 10.244.1.2:8080 10.244.1.3:8080",
         ),
         (&["{ready: false}", "{ready: true}"], "10.244.1.2:8080"),
-        // Not ready is not serving, unless somebody says so.
-        (&["{ready: false, terminating: true}"], ""),
+        // As kube-proxy has it, who is not said not to serve does.
+        (&["{ready: false, terminating: true}"], "10.244.1.1:8080"),
+        (&["{ready: false, serving: false, terminating: true}"], ""),
         (
             &["{ready: false, serving: true, terminating: true}"],
             "10.244.1.1:8080",

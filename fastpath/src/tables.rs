@@ -101,6 +101,8 @@ pub struct Services {
     pub v4: Arc<service::Services<u32>>,
     /// By their IPv6 addresses.
     pub v6: Arc<service::Services<u128>>,
+    /// Whether there may be more, of which nobody has told yet: then no connection to one is over for want of it.
+    pub incomplete: bool,
     /// Whether a pod is told that nobody is at an address that only services have (`serviceLoopPrevention: Reject`).
     pub refuses_strays: bool,
 }

@@ -220,7 +220,7 @@ fn kubernetes(kubernetes: &Kubernetes) -> String {
     let state = match (kubernetes.synced_seconds, &kubernetes.error) {
         (None, _) => "connecting".to_owned(),
         (Some(since), None) => format!("synced {} ago", duration(since)),
-        (Some(since), Some(_)) => format!("away, synced {} ago", duration(since)),
+        (Some(since), Some(_)) => format!("not up to date, synced {} ago", duration(since)),
     };
     format!(
         "{server}   {state}   {}, {}",

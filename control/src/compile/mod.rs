@@ -233,9 +233,10 @@ impl Compiler {
         outcome
     }
 
-    /// Takes other services. All else stays as it is.
+    /// Takes other services, which are all that there are. All else stays as it is.
     pub fn set_services(&mut self, services: Arc<Vec<Service>>) {
         self.desired.services = services;
+        self.desired.services_incomplete = false;
         self.services.update(&self.desired);
     }
 

@@ -24,6 +24,7 @@ impl ServiceCompiler {
     /// Takes the services of another wanted state.
     pub(super) fn update(&mut self, desired: &Desired) {
         let prevention = desired.felix.service_loop_prevention;
+        self.tables.incomplete = desired.services_incomplete;
         self.tables.refuses_strays = prevention == ServiceLoopPrevention::Reject;
         let cidrs = match prevention {
             ServiceLoopPrevention::Disabled => Vec::new(),

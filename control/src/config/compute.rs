@@ -61,6 +61,7 @@ pub fn compute_with(
         routes: routes(resources, node_name, &nodes, &pools),
         service_cidrs: services(resources),
         services: cluster.services.on(node_name),
+        services_incomplete: false,
         nodes,
         pools,
         endpoints,

@@ -102,6 +102,7 @@ impl State {
             felix,
             service_cidrs: self.services.clone(),
             services: Arc::default(),
+            services_incomplete: false,
             policy,
         };
         for problem in &mut problems {

@@ -21,10 +21,10 @@ use flowtable::flow::SEEN_UNIT;
 /// What the file begins with.
 const MAGIC: [u8; 8] = *b"caracal\x1a";
 
-/// The version that is written, and read.
+/// The version that is written where there is a connection to a service, and read.
 pub const VERSION: u32 = 2;
 
-/// A version that is read, too: without services, and the same but for that.
+/// The same without services, which is read, too, and written where there is none: a daemon of before reads it.
 const BEFORE_SERVICES: u32 = 1;
 
 /// Bytes before what the checksum is over.
@@ -98,7 +98,7 @@ pub enum FormatError {
     #[error("it is no file of connections")]
     Magic,
     /// Another version of the daemon wrote it.
-    #[error("it is of version {0}, and this daemon reads version {VERSION}")]
+    #[error("it is of version {0}, and this daemon reads versions {BEFORE_SERVICES} and {VERSION}")]
     Version(u32),
     /// It does not end where it says.
     #[error("it is {found} bytes long and says {said}: cut off, or added to")]
@@ -130,7 +130,7 @@ impl Writer {
         let room = connections.min(MOST as usize) * RECORD_V4;
         let mut out = Vec::with_capacity(4096 + room);
         out.extend(MAGIC);
-        out.extend(VERSION.to_le_bytes());
+        out.extend(BEFORE_SERVICES.to_le_bytes());
         out.extend([0; 16]);
         out.extend(head.boot);
         out.extend(head.netns.to_le_bytes());
@@ -202,6 +202,7 @@ impl Writer {
         }
         if let Some((_, port)) = kept.dnat {
             out.extend(port.to_le_bytes());
+            put_at(out, MAGIC.len(), &VERSION.to_le_bytes());
         }
         true
     }
@@ -340,7 +341,11 @@ impl Saved {
         }
         let records = cursor.at;
         for _ in 0..count {
-            cursor.record(places.len())?;
+            let at = cursor.at;
+            let (kept, _) = cursor.record(places.len())?;
+            if kept.dnat.is_some() && version == BEFORE_SERVICES {
+                return Err(FormatError::Content(at));
+            }
         }
         if cursor.at != bytes.len() {
             return Err(FormatError::Content(cursor.at));

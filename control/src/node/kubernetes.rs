@@ -1,6 +1,7 @@
 //! Services: those of the source, and those of a cluster's API server, into force.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ pub(super) struct Services {
     cluster: Arc<Vec<Service>>,
     /// All of them.
     merged: Arc<Vec<Service>>,
+    /// Whether the API server has said which there are.
+    is_synced: bool,
     link: Option<Link>,
     /// How it stood with the API server when that was looked at last.
     seen: Condition,
@@ -43,6 +46,7 @@ impl Services {
             source: first.services.clone(),
             cluster: Arc::default(),
             merged: first.services.clone(),
+            is_synced: false,
             link: link.map_err(|source| RunError::System {
                 what: "start the thread that speaks to Kubernetes",
                 source,
@@ -65,6 +69,12 @@ impl Services {
             self.merge();
         }
         desired.services = self.merged.clone();
+        desired.services_incomplete = self.is_incomplete();
+    }
+
+    /// Whether the API server has yet to say which services there are.
+    pub(super) const fn is_incomplete(&self) -> bool {
+        self.link.is_some() && !self.is_synced
     }
 
     fn merge(&mut self) {
@@ -106,7 +116,8 @@ const fn what_holds(condition: &Condition) -> &'static str {
     }
 }
 
-/// Both, sorted. Of one name the API server knows better.
+/// Both, sorted. Of one name the API server knows better, and so it does of an address. What is a cluster IP of one is no other address
+/// of the other.
 fn merge(source: &Arc<Vec<Service>>, cluster: &Arc<Vec<Service>>) -> Arc<Vec<Service>> {
     if source.is_empty() {
         return cluster.clone();
@@ -117,10 +128,28 @@ fn merge(source: &Arc<Vec<Service>>, cluster: &Arc<Vec<Service>>) -> Arc<Vec<Ser
     let name = |it: &Service| (it.namespace.clone(), it.name.clone());
     let known: BTreeSet<_> = cluster.iter().map(name).collect();
     let others = source.iter().filter(|it| !known.contains(&name(it)));
-    let mut all: Vec<_> = others.chain(&**cluster).cloned().collect();
+    let mut all: Vec<_> = others.cloned().collect();
+    let (theirs, ours) = (own_addresses(cluster), own_addresses(&all));
+    for service in &mut all {
+        service.addresses.retain(|it| !theirs.contains(it));
+        service.own_addresses.retain(|it| !theirs.contains(it));
+    }
+    let of_cluster = cluster.iter().cloned().map(|mut service| {
+        let own = service.own_addresses.clone();
+        let may_have = |it: &IpAddr| own.contains(it) || !ours.contains(it);
+        service.addresses.retain(may_have);
+        service
+    });
+    all.extend(of_cluster);
+    all.retain(|service| !service.addresses.is_empty());
     // Two of one name are next to each other, in their order.
     all.sort_by_cached_key(name);
     Arc::new(all)
+}
+
+fn own_addresses(services: &[Service]) -> BTreeSet<IpAddr> {
+    let own = services.iter().flat_map(|it| &it.own_addresses);
+    own.copied().collect()
 }
 
 impl Node {
@@ -137,9 +166,11 @@ impl Node {
         let Some(services) = services else {
             return;
         };
+        let was_incomplete = self.services.is_incomplete();
         self.services.cluster = services;
+        self.services.is_synced = true;
         self.services.merge();
-        if self.services.merged != self.compiler.desired().services {
+        if was_incomplete || self.services.merged != self.compiler.desired().services {
             self.compiler.set_services(self.services.merged.clone());
             self.stale = true;
         }
@@ -183,8 +214,46 @@ mod tests {
             namespace: "default".to_owned(),
             name: name.to_owned(),
             affinity,
+            addresses: vec![addr("10.96.9.9")],
             ..Service::default()
         }
+    }
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn at(name: &str, own: &str, external: &str) -> Service {
+        Service {
+            addresses: vec![addr(own), addr(external)],
+            own_addresses: vec![addr(own)],
+            ..service(name, false)
+        }
+    }
+
+    #[test]
+    fn a_cluster_ip_is_of_who_has_it_whoever_says_so() {
+        let files = [
+            at("a", "10.96.0.1", "10.96.0.9"),
+            at("b", "10.96.0.2", "192.0.2.1"),
+        ];
+        let cluster = [
+            at("c", "10.96.0.9", "10.96.0.2"),
+            at("d", "10.96.0.1", "192.0.2.2"),
+        ];
+        let merged = services(&files, &cluster).merged;
+        let said: Vec<_> = merged
+            .iter()
+            .map(|it| (it.name.as_str(), it.addresses.clone()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("b", vec![addr("10.96.0.2"), addr("192.0.2.1")]),
+                ("c", vec![addr("10.96.0.9")]),
+                ("d", vec![addr("10.96.0.1"), addr("192.0.2.2")]),
+            ]
+        );
     }
 
     fn names(all: &[Service]) -> Vec<(&str, bool)> {

@@ -38,7 +38,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     let telemetry = super::telemetry::Telemetry::start(config.listen)?;
     let super::source::Opened {
         source,
-        desired,
+        mut desired,
         store,
     } = super::source::open(path, &config, &name)?;
     if config.uplinks.is_empty() {
@@ -81,7 +81,8 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
     compiler
         .policy_mut()
         .set_reevaluate(config.reevaluate_established);
-    let services = super::kubernetes::Services::start(&config, &name, &desired)?;
+    let mut services = super::kubernetes::Services::start(&config, &name, &desired)?;
+    services.add_to(&mut desired);
     compiler.set_desired(desired, &mirror)?;
     let mut publisher = Publisher::new(Tables::default());
     let host_ports = HostPorts::read(mirror.links()).map_err(|source| RunError::System {

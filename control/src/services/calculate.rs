@@ -121,15 +121,19 @@ fn backends(
         }
         found
     };
-    let mut found = if service.publish_not_ready {
+    let ready = if service.publish_not_ready {
         of(|_| true)
     } else {
         of(|it| it.ready)
     };
-    if found.is_empty() {
-        found = of(|it| it.serving && it.terminating);
-    }
-    found.into_iter().collect()
+    // Each family by itself: a client of one has no use for the other's.
+    let lacks = |v4: bool| ready.iter().all(|it| it.is_ipv4() != v4);
+    let lacking = [lacks(false), lacks(true)];
+    let ending = of(|it| it.serving && it.terminating).into_iter();
+    let ending = ending.filter(|it| lacking[usize::from(it.is_ipv4())]);
+    let mut found: Vec<_> = ready.iter().copied().chain(ending).collect();
+    found.sort_unstable();
+    found
 }
 
 #[cfg(test)]
@@ -267,6 +271,17 @@ mod tests {
         };
         assert_eq!(of(&all, &service()), ["10.244.1.2:5353"]);
         assert_eq!(of(&all[1..], &service()), ["10.244.1.4:5353"]);
+        let six = Endpoint {
+            ready: false,
+            terminating: true,
+            ..endpoint("fd00:244::2", "a")
+        };
+        let of_both = [all[0].clone(), all[2].clone(), six];
+        assert_eq!(
+            of(&of_both, &service()),
+            ["10.244.1.2:5353", "[fd00:244::2]:5353"],
+            "of IPv6 there is no other"
+        );
         let published = Service {
             publish_not_ready: true,
             ..service()

@@ -170,6 +170,7 @@ fn services() -> Services {
     Services {
         v4: Arc::new(on(SERVICE.into(), &four)),
         v6: Arc::new(on(SERVICE6.into(), &six)),
+        ..Services::default()
     }
 }
 

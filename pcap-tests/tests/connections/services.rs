@@ -12,6 +12,7 @@ use fastpath::reason::DropReason;
 use fastpath::tables::{NextHop, Services, Tables, Unresolved, Way};
 use flowtable::acl::Action;
 use flowtable::conn::Timeouts;
+use flowtable::flow::Capacity;
 use flowtable::service::{self, Frontend};
 use pcap_tests::build::{self, counted, ip4, ip6, udp};
 use pcap_tests::rig::Rig;
@@ -428,6 +429,164 @@ fn a_backend_that_is_gone_loses_what_loses_nothing() {
     let query = ip4(POD_ADDR, VIP).udp(5000, 53, b"query");
     assert_eq!(to(&mut rig, &query), Err(DropReason::FlowEnded));
     assert_eq!(to(&mut rig, &query), Err(DropReason::ServiceNoBackend));
+}
+
+#[test]
+fn no_service_makes_a_way_for_what_pods_may_not_send() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[("172.18.0.3", 4789)])]);
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"a tunnel's packet"));
+    assert_eq!(one(&mut rig, POD, query), Err(DropReason::TunnelFromPod));
+    assert!(rig.connections().v4.is_empty());
+}
+
+#[test]
+fn a_port_that_is_used_again_does_not_go_to_a_backend_that_is_gone() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    let there = |flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), flags, seq, ack));
+    assert!(out(&mut rig, POD, there(SYN, 100, 0)).is_ok());
+    let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, 40_000), SYN_ACK, 200, 101);
+    one(&mut rig, OTHER, from_other(&answer)).expect("an answer");
+    assert!(out(&mut rig, POD, there(ACK, 101, 201)).is_ok());
+    assert!(out(&mut rig, POD, there(RST | ACK, 101, 201)).is_ok());
+    change(&mut rig, &[(VIP, 6, 80, &[(SERVER, 8080)])]);
+    let again = out(&mut rig, POD, there(SYN, 5000, 0));
+    assert_eq!(again, Err(DropReason::FlowEnded));
+    let again = out(&mut rig, POD, there(SYN, 5000, 0)).expect("anew");
+    assert_eq!((again.0, again.1.dst), (UPLINK, addr(SERVER)));
+}
+
+#[test]
+fn datagrams_begin_anew_though_the_way_to_the_old_backend_is_gone() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(REMOTE, 5353)])]);
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"query"));
+    one(&mut rig, POD, query.clone()).expect("by tunnel");
+    let mut tables = with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+    for hop in &mut tables.next_hops {
+        if matches!(hop, NextHop::Send(it) if it.way == Way::Tunnel) {
+            *hop = NextHop::Drop(DropReason::Unreachable);
+        }
+    }
+    rig.set_tables(tables);
+    assert_eq!(
+        one(&mut rig, POD, query.clone()),
+        Err(DropReason::FlowEnded)
+    );
+    assert_eq!(out(&mut rig, POD, query).map(|(to, _)| to), Ok(OTHER));
+}
+
+#[test]
+fn a_connection_that_was_ended_is_ended_for_its_backend_too() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    set(&mut rig, |policies| {
+        put(policies, POD, endpoint(allow(), allow()));
+        put(policies, OTHER, endpoint(allow(), allow()));
+    });
+    let there = |flags, seq, ack| from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), flags, seq, ack));
+    let back = |flags, seq, ack| {
+        let ports = (8080, 40_000);
+        from_other(&segment4(OTHER_ADDR, POD_ADDR, ports, flags, seq, ack))
+    };
+    assert!(out(&mut rig, POD, there(SYN, 100, 0)).is_ok());
+    assert!(one(&mut rig, OTHER, back(SYN_ACK, 200, 101)).is_ok());
+    assert!(out(&mut rig, POD, there(ACK, 101, 201)).is_ok());
+    set(&mut rig, |policies| {
+        policies.reevaluate = true;
+        put(
+            policies,
+            POD,
+            endpoint(allow(), vec![to_port(2, Action::Deny, 8080)]),
+        );
+    });
+    assert_eq!(
+        one(&mut rig, POD, there(ACK, 101, 201)),
+        Err(DropReason::PolicyDeny)
+    );
+    for _ in 0..2 {
+        assert_eq!(
+            one(&mut rig, OTHER, back(ACK, 201, 101)),
+            Err(DropReason::PolicyDeny)
+        );
+        assert_eq!(
+            one(&mut rig, POD, there(ACK, 101, 201)),
+            Err(DropReason::PolicyDeny)
+        );
+        // Also when tables are others.
+        crate::schedule::make_stale(&mut rig);
+    }
+}
+
+/// As many as by one address of the destination (`flowtable::snat::shares`), though there are two ways to it.
+#[test]
+fn a_services_ports_are_its_backends() {
+    let mut tables = with(&[(VIP, 6, 443, &[(SERVER, 6443)])]);
+    tables.nat = nat(1024..=5119, true);
+    let mut rig = Rig::new(tables).with_room_for(Capacity::new(1 << 15).expect("a power of two"));
+    let (mut made, mut refused) = (0, HashSet::new());
+    for number in 0..4000 {
+        let (dst, port) = if number % 2 == 0 {
+            (VIP, 443)
+        } else {
+            (SERVER, 6443)
+        };
+        let syn = segment4(POD_ADDR, dst, (10_000 + number, port), SYN, 100, 0);
+        match rig.run_now(POD, &[from_pod(&syn)]).fates[0] {
+            Fate::Drop(reason) => drop(refused.insert(reason)),
+            _ => made += 1,
+        }
+    }
+    assert_eq!(
+        (made, refused),
+        (3072, HashSet::from([DropReason::NatPortsQuota]))
+    );
+}
+
+#[test]
+fn a_port_that_the_pod_uses_by_the_service_is_not_used_twice() {
+    let mut rig = rig_with(&[(VIP, 6, 80, &[(OTHER_ADDR, 8080)])]);
+    let by_service = from_pod(&segment4(POD_ADDR, VIP, (40_000, 80), SYN, 100, 0));
+    assert!(out(&mut rig, POD, by_service).is_ok());
+    let direct = from_pod(&segment4(POD_ADDR, OTHER_ADDR, (40_000, 8080), SYN, 100, 0));
+    let (_, there) = out(&mut rig, POD, direct).expect("by another port");
+    let port = there.ports.0;
+    assert_ne!(port, 40_000);
+    let answer = segment4(OTHER_ADDR, POD_ADDR, (8080, port), SYN_ACK, 200, 101);
+    let said = out(&mut rig, OTHER, from_other(&answer));
+    assert_eq!(
+        said,
+        Ok((POD, ends((OTHER_ADDR, 8080), (POD_ADDR, 40_000))))
+    );
+}
+
+/// As an ingress of the host's network, whose external address is the node's.
+#[test]
+fn an_endpoint_at_the_services_own_address_keeps_its_connections() {
+    let mut rig = rig_with(&[(SERVER, 17, 53, &[(SERVER, 53)])]);
+    let query = from_pod(&ip4(POD_ADDR, SERVER).udp(5000, 53, b"query"));
+    for _ in 0..3 {
+        assert_eq!(
+            out(&mut rig, POD, query.clone()).map(|(to, _)| to),
+            Ok(UPLINK)
+        );
+        crate::schedule::make_stale(&mut rig);
+    }
+}
+
+/// As after a restart, until the API server has answered.
+#[test]
+fn until_all_services_are_known_no_connection_to_one_is_over() {
+    let mut rig = rig_with(&[(VIP, 17, 53, &[(OTHER_ADDR, 5353)])]);
+    let query = from_pod(&ip4(POD_ADDR, VIP).udp(5000, 53, b"query"));
+    let at_backend = Ok((OTHER, ends((POD_ADDR, 5000), (OTHER_ADDR, 5353))));
+    assert_eq!(out(&mut rig, POD, query.clone()), at_backend);
+    for (incomplete, expected) in [(true, at_backend), (false, Err(DropReason::FlowEnded))] {
+        let mut tables = rig.tables().clone();
+        tables.services = Services {
+            incomplete,
+            ..services(&[], false)
+        };
+        rig.set_tables(tables);
+        assert_eq!(out(&mut rig, POD, query.clone()), expected);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::service::{PROTOCOLS, TCP, address, twice};
+use super::service::{PROTOCOLS, PROXY_LABEL, TCP, address, twice};
 use crate::config::decode::{self, Context, Fields};
 use crate::config::resource::Meta;
 use crate::config::source::{Located, Span};
@@ -70,6 +70,7 @@ impl EndpointSlice {
         });
         let service = meta.labels.get(SERVICE_LABEL);
         let service = service.filter(|it| !it.is_empty() && kind != AddressType::Name);
+        let service = service.filter(|_| !meta.labels.contains_key(PROXY_LABEL));
         let object = service.map(|service| objects::EndpointSlice {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.value.clone(),
@@ -118,7 +119,7 @@ fn endpoint(node: &Node, kind: AddressType, cx: &mut Context<'_>) -> Option<Endp
     Some(Endpoint {
         address: first.value,
         ready,
-        serving: conditions.serving.unwrap_or(ready),
+        serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
         node: node_name.map(|it| it.value).filter(|it| !it.is_empty()),
     })

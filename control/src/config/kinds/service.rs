@@ -25,6 +25,9 @@ pub struct Service {
     pub outside: Vec<Located<IpAddr>>,
 }
 
+/// Who has it is another proxy's (`pkg/proxy/apis/well_known_labels.go`).
+pub(super) const PROXY_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
 /// `type`: whether it is one with cluster IPs.
 const TYPES: [(&str, bool); 4] = [
     ("ClusterIP", true),
@@ -80,6 +83,14 @@ impl Service {
                 outside: Vec::new(),
             });
         }
+        if is_anothers(&meta, cx) {
+            return Some(Self {
+                meta,
+                object: None,
+                inside: Vec::new(),
+                outside: Vec::new(),
+            });
+        }
         let mut balanced = ingress.map(|it| it.value).unwrap_or_default();
         if let Some(at) = spec.source_ranges.filter(|_| !balanced.is_empty()) {
             let message = "load balancers' addresses of this service are left to the load balancer";
@@ -103,6 +114,17 @@ impl Service {
             outside: spec.external.into_iter().chain(balanced).collect(),
         })
     }
+}
+
+/// Whether another proxy than kube-proxy is to translate: that is not ours either.
+pub(super) fn is_anothers(meta: &Meta, cx: &mut Context<'_>) -> bool {
+    let is_it = meta.labels.contains_key(PROXY_LABEL);
+    if is_it {
+        let message = format!("left to another proxy: it has the label {PROXY_LABEL}");
+        let finding = Diagnostic::new(Severity::Note, message);
+        cx.report(finding.at(&meta.name.at, "pods reach it by its own proxy alone"));
+    }
+    is_it
 }
 
 fn spec(node: &Node, cx: &mut Context<'_>) -> Option<Spec> {

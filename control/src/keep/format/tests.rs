@@ -153,7 +153,7 @@ fn a_right_checksum_is_not_all() {
         original: direction,
         reply: direction,
     };
-    let good = write(&(head, vec![Place::Host], vec![(kept, [0, 0])]));
+    let good = write(&(head.clone(), vec![Place::Host], vec![(kept, [0, 0])]));
     let record = good.len() - RECORD_V4;
     for (at, value, why) in [
         (record + 1, 0x80, "a flag that there is not"),
@@ -173,10 +173,17 @@ fn a_right_checksum_is_not_all() {
         );
     }
     assert_eq!(Saved::read(b"PK\x03\x04".to_vec()), Err(FormatError::Magic));
-    let mut before = good.clone();
-    before[8] = 1;
-    Writer::seal(&mut before);
-    assert!(Saved::read(before).is_ok(), "it is the same");
+    assert_eq!(good[8], 1, "without services, as before there were any");
+    let to_service = Kept {
+        dnat: Some((Ipv4Addr::LOCALHOST.into(), 80)),
+        ..kept
+    };
+    let mut service = write(&(head.clone(), vec![Place::Host], vec![(to_service, [0, 0])]));
+    assert_eq!(service[8], 2);
+    assert!(Saved::read(service.clone()).is_ok());
+    service[8] = 1;
+    Writer::seal(&mut service);
+    assert!(matches!(Saved::read(service), Err(FormatError::Content(_))));
     let mut other = good;
     other[8] = 3;
     assert_eq!(Saved::read(other), Err(FormatError::Version(3)));

@@ -232,7 +232,7 @@ fn entity(node: &Node, what: &'static str, cx: &mut Context<'_>) -> Option<Entit
                     &key.at,
                     "use a selector of the service's pods, and their ports",
                 )
-                .help("nothing here follows Service and EndpointSlice"),
+                .help("rules are judged by selectors and networks alone"),
         );
     }
     fields.finish(cx);

@@ -1,6 +1,5 @@
 //! New connections, and those that older tables decided.
 
-use encap::l4;
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
@@ -107,6 +106,17 @@ fn one<N: Net, I: PacketIo>(
         };
         if let Err(reason) = done {
             packet.drop(reason);
+        }
+    }
+    if let Found::Stale(flow) = found
+        && !matches!(packet.fate, Fate::Transmit(_))
+    {
+        // The way to a service's backend that is gone may be gone, too.
+        let side = N::side(&tracker.connections);
+        let view = side.table.view(flow);
+        if view.is_some_and(|it| service::begins_anew::<N>(tables, &side.table, &it, packet)) {
+            evict::remove::<N>(side, flow, &tables.policies.counters);
+            packet.drop(DropReason::FlowEnded);
         }
     }
     if matches!(packet.fate, Fate::Drop(_)) && packet.has(flag::TRANSLATE) {
@@ -216,7 +226,7 @@ impl Context<'_> {
                 destination,
             } => (source, destination),
             Judgement::Deny { reason, by } => {
-                self.remember_denied::<N>(key, packet, (reason, by), of_denial);
+                self.remember_denied::<N>((key, there.reversed()), packet, (reason, by), of_denial);
                 packet.denied_by = by;
                 self.tell::<N>(packet, &subject, || Verdict::Denied { reason, by });
                 return Err(reason);
@@ -413,7 +423,7 @@ impl Context<'_> {
         let is_over = is_gone(self.tables, (was.origin, was.generation))
             || self.endpoint_is_newer(packet.in_port, was.generation)
             || self.endpoint_is_newer(self.onward.port, was.generation)
-            || self.goes_elsewhere_now::<N>(&view, packet);
+            || service::begins_anew::<N>(self.tables, &side.table, &view, packet);
         if is_over {
             evict::remove::<N>(side, flow, rules);
             return Err(DropReason::FlowEnded);
@@ -478,8 +488,9 @@ impl Context<'_> {
             }
             Standing::Invalid => return Err(DropReason::CtInvalid),
             Standing::Reopens => {
-                let is_answer = view.is_reply() && packet.has(flag::TRANSLATE);
-                if !evict::remove::<N>(side, flow, rules) || is_answer {
+                let is_lost = view.is_reply() && packet.has(flag::TRANSLATE)
+                    || service::goes_elsewhere::<N>(self.tables, &view, packet);
+                if !evict::remove::<N>(side, flow, rules) || is_lost {
                     // It was looked up as an answer. The next one finds nothing, and begins.
                     return Err(DropReason::FlowEnded);
                 }
@@ -540,18 +551,6 @@ impl Context<'_> {
             Fate::Drop(reason) => Err(reason),
             _ => Ok(()),
         }
-    }
-
-    /// Whether a connection is to begin anew since it would get another destination now, and nothing is lost with it: its service's backend
-    /// is gone, or what it goes to has become a service's. What TCP has begun goes on as long as the backend answers, as with kube-proxy.
-    fn goes_elsewhere_now<N: Net>(&self, view: &View<N::Key>, packet: &Packet) -> bool {
-        if view.is_reply() || !self.is_from_pod(packet) {
-            return false;
-        }
-        let goes_to = destination_of::<N>(&view.key, &view.action);
-        let is_to_backend = view.action.flags & action::NAT_DST != 0;
-        !service::leads_to::<N>(self.tables, &view.key, goes_to, is_to_backend)
-            && (N::protocol_of(&view.key) == l4::UDP || self.is_unanswered::<N>(view))
     }
 
     /// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.

@@ -1,7 +1,7 @@
 //! New connections into the table: with another source where they get one.
 
 use flowtable::conn::Dir;
-use flowtable::flow::{FlowKey, InsertError};
+use flowtable::flow::{FlowKey, InsertError, flag as action};
 
 use super::connect::{Context, Onward};
 use super::net::Net;
@@ -36,8 +36,11 @@ impl Context<'_> {
                 });
                 match made {
                     Ok((flow, _)) => Ok((flow, None)),
-                    // The pod speaks to the backend by this port already, without the service.
-                    Err(InsertError::ReplyTaken) if plan.is_to_service() => {
+                    // The pod speaks to the backend by this port already, without the service, or by it.
+                    Err(InsertError::ReplyTaken)
+                        if plan.is_to_service()
+                            || self.is_services::<N>(&plan.there.reversed()) =>
+                    {
                         let own = N::tuple_of(&plan.there).src;
                         self.insert_translated::<N>(owner, plan, own, dir)
                     }
@@ -64,8 +67,8 @@ impl Context<'_> {
         } = &mut *self.tracker;
         let side = N::side(connections);
         let nat = &self.tables.nat;
-        let (key, forward) = &mut plan.forward;
-        if snat::count::<N>(side, nat, owner, key)? {
+        if snat::count::<N>(side, nat, owner, &plan.there)? {
+            let (_, forward) = &mut plan.forward;
             forward.flags |= snat::COUNTED;
         }
         let made = side.insert(owner, |table| {
@@ -90,6 +93,13 @@ impl Context<'_> {
             return NewSource::of(N::node_address(self.tables));
         }
         NewSource::Own
+    }
+
+    /// Whether what a key answers was sent to a service.
+    fn is_services<N: Net>(&self, key: &N::Key) -> bool {
+        const ANSWERS: u8 = action::IS_REPLY | action::NAT_SRC;
+        let known = N::side(&self.tracker.connections).table.lookup(key);
+        known.is_some_and(|(_, action)| action.flags & ANSWERS == ANSWERS)
     }
 
     /// Whether a packet goes back to the pod that sent it.

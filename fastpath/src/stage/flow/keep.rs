@@ -265,7 +265,8 @@ impl<N: Net> Taking<N> {
             ..
         } = self.plan(kept, tables);
         if self.snat.is_some()
-            && snat::count::<N>(side, &tables.nat, owner, &self.key).map_err(|_| LeftOut::Quota)?
+            && snat::count::<N>(side, &tables.nat, owner, &self.there)
+                .map_err(|_| LeftOut::Quota)?
         {
             forward.flags |= snat::COUNTED;
         }

@@ -233,15 +233,15 @@ impl Context<'_> {
         }
     }
 
-    /// Remembers that connections of this key are denied. `flags` are what an earlier denial of it hands on.
+    /// Remembers that connections of the first of these keys, answered by the second, are denied. `flags` are what an earlier denial of it hands on.
     pub(super) fn remember_denied<N: Net>(
         &self,
-        key: N::Key,
+        keys: (N::Key, N::Key),
         packet: &Packet,
         denied: (DropReason, Decider),
         flags: u8,
     ) {
-        self.deny_key::<N>(key, origin_of(packet), packet, denied, flags);
+        self.deny_keys::<N>(keys, origin_of(packet), packet, denied, flags);
     }
 
     /// Removes a connection that is no longer allowed, and remembers that: as one that was ended, or one that never began.
@@ -254,23 +254,31 @@ impl Context<'_> {
     ) {
         let side = N::side(&self.tracker.connections);
         let table = &side.table;
-        let forward = if view.is_reply() {
-            table.partner(view.flow).and_then(|flow| table.view(flow))
+        let other = table.partner(view.flow).and_then(|flow| table.view(flow));
+        let (forward, reply) = if view.is_reply() {
+            (other, Some(*view))
         } else {
-            Some(*view)
+            (Some(*view), other)
         };
         let counters = &self.tables.policies.counters;
-        if let Some(View { key, action, .. }) = forward
+        if let (Some(View { key, action, .. }), Some(reply)) = (forward, reply)
             && evict::remove::<N>(side, view.flow, counters)
         {
             let flags = if was_established { REVOKED } else { 0 };
-            self.deny_key::<N>(key, action.origin, packet, denied, flags);
+            // Answers to another source than the sender's own are to nobody now.
+            let is_to_sender = N::tuple_of(&reply.key).dst == N::tuple_of(&key).src;
+            let back = if is_to_sender {
+                reply.key
+            } else {
+                key.reversed()
+            };
+            self.deny_keys::<N>((key, back), action.origin, packet, denied, flags);
         }
     }
 
-    fn deny_key<N: Net>(
+    fn deny_keys<N: Net>(
         &self,
-        key: N::Key,
+        (key, back): (N::Key, N::Key),
         origin: u16,
         packet: &Packet,
         (reason, by): (DropReason, Decider),
@@ -290,7 +298,7 @@ impl Context<'_> {
             origin: NOWHERE,
             ..forward
         };
-        let (there, back) = ((key, forward), (key.reversed(), reply));
+        let (there, back) = ((key, forward), (back, reply));
         let dirs = (Dir::EMPTY.to_bits(), Dir::EMPTY.to_bits());
         let len = packet.ip_len() as u32;
         // One that ended a connection takes no room that was not its own.

@@ -3,11 +3,15 @@
 //! A packet's destination, as known, becomes the backend, as kube-proxy's DNAT in PREROUTING has it: routes, policy and natOutgoing are
 //! about that. What the packet came with is what its connection is looked up by, and is in its bytes.
 
+use encap::l4;
+use flowtable::flow::{FlowTable, View, flag as action};
 use flowtable::service::Service;
 
 use super::Found;
+use super::evict::state_of;
 use super::lookup::set_destination;
 use super::net::{Net, V4, V6};
+use super::plan::destination_of;
 use crate::batch::{Family, Packet, PeerId};
 use crate::port::PortKind;
 use crate::reason::DropReason;
@@ -51,15 +55,21 @@ fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), Drop
     if !is_from_pod(packet, tables) {
         return Ok(());
     }
-    let tuple = N::tuple(packet);
+    let (tuple, protocol) = (N::tuple(packet), N::protocol(packet));
     let services = N::services(tables);
-    let backend = match services.at(tuple.dst, N::protocol(packet), tuple.ports.1) {
+    let backend = match services.at(tuple.dst, protocol, tuple.ports.1) {
         Service::None => return Ok(()),
         Service::NoPort => Err(DropReason::ServiceNoPort),
         Service::Stray => Err(DropReason::ServiceLoop),
         Service::Port(frontend) => {
             let backend = frontend.choose(tuple.src, packet.flow_hash);
-            backend.ok_or(DropReason::ServiceNoBackend)
+            match backend.ok_or(DropReason::ServiceNoBackend) {
+                // Whoever may make services must not make a way for what pods may not send.
+                Ok((_, port)) if tables.tunnels.refuse_of_pod(protocol, port) => {
+                    Err(DropReason::TunnelFromPod)
+                }
+                backend => backend,
+            }
         }
     };
     match backend {
@@ -71,16 +81,39 @@ fn give_backend<N: Net>(packet: &mut Packet, tables: &Tables) -> Result<(), Drop
     Ok(())
 }
 
-/// Whether connections of a key go to this destination, which `is_backend` says is one of a service's.
-pub(super) fn leads_to<N: Net>(
+/// Whether a connection of a pod's would get another destination now: its service's backend is gone, or what it goes to has become a
+/// service's.
+pub(super) fn goes_elsewhere<N: Net>(
     tables: &Tables,
-    key: &N::Key,
-    goes_to: (N::Addr, u16),
-    is_backend: bool,
+    view: &View<N::Key>,
+    packet: &Packet,
 ) -> bool {
-    let tuple = N::tuple_of(key);
-    match N::services(tables).at(tuple.dst, N::protocol_of(key), tuple.ports.1) {
-        Service::Port(frontend) => is_backend && frontend.backends().contains(&goes_to),
-        Service::None | Service::NoPort | Service::Stray => !is_backend,
+    if view.is_reply() || !is_from_pod(packet, tables) {
+        return false;
     }
+    let is_to_backend = view.action.flags & action::NAT_DST != 0;
+    if is_to_backend && tables.services.incomplete {
+        return false;
+    }
+    let goes_to = destination_of::<N>(&view.key, &view.action);
+    let tuple = N::tuple_of(&view.key);
+    match N::services(tables).at(tuple.dst, N::protocol_of(&view.key), tuple.ports.1) {
+        Service::Port(frontend) => !frontend.backends().contains(&goes_to),
+        Service::None => is_to_backend,
+        Service::NoPort | Service::Stray => true,
+    }
+}
+
+/// Whether such a connection is to begin anew, since nothing is lost with it. What TCP has begun goes on as long as the backend answers, as
+/// with kube-proxy.
+pub(super) fn begins_anew<N: Net>(
+    tables: &Tables,
+    table: &FlowTable<N::Key>,
+    view: &View<N::Key>,
+    packet: &Packet,
+) -> bool {
+    let reply = || table.view(table.partner(view.flow)?);
+    goes_elsewhere::<N>(tables, view, packet)
+        && (N::protocol_of(&view.key) == l4::UDP
+            || reply().is_some_and(|reply| state_of::<N>(view, &reply).1.is_embryonic()))
 }

@@ -8,7 +8,7 @@ use flowtable::snat::{PortRng, shares};
 
 use super::insert::Refused;
 use super::net::Net;
-use super::plan::{Inserted, Plan};
+use super::plan::{Inserted, Plan, destination_of};
 use crate::connections::Side;
 use crate::reason::DropReason;
 use crate::tables::{Mapping, Nat};
@@ -79,21 +79,21 @@ pub(super) fn claim<N: Net>(
 /// On a forward entry: its port is counted as its source's to the destination.
 pub(super) const COUNTED: u8 = 1 << 6;
 
-/// Counts another port to a destination as its source's, if that may have one. Nothing is counted of an endpoint that has so few
+/// Counts another port to the destination that `there` goes on to as its source's, if that may have one. Nothing is counted of an endpoint that has so few
 /// connections that it does not matter; says whether it was.
 pub(super) fn count<N: Net>(
     side: &Side<N::Key>,
     nat: &Nat,
     owner: u16,
-    key: &N::Key,
+    there: &N::Key,
 ) -> Result<bool, Refused> {
-    let Some(Mapping::Port(ports)) = nat.mapping_of(N::protocol_of(key), N::ICMP) else {
+    let Some(Mapping::Port(ports)) = nat.mapping_of(N::protocol_of(there), N::ICMP) else {
         return Ok(false);
     };
     if side.quota.count(owner) < shares::uncounted(ports) {
         return Ok(false);
     }
-    let hash = share::<N>(side, key);
+    let hash = share::<N>(side, there);
     if !side.shares.claim(hash, shares::limit(ports)) {
         return Err(Refused::Drop(DropReason::NatPortsQuota));
     }
@@ -103,7 +103,11 @@ pub(super) fn count<N: Net>(
 /// Takes back what [`count`] counted of a connection that is gone, or was not made.
 pub(super) fn uncount<N: Net>(side: &Side<N::Key>, action: &Action<N::Addr>, key: &N::Key) {
     if action.flags & COUNTED != 0 {
-        side.shares.release(share::<N>(side, key));
+        let (dst, port) = destination_of::<N>(key, action);
+        let mut to = N::tuple_of(key);
+        (to.dst, to.ports.1) = (dst, port);
+        let there = N::make_key(to, N::protocol_of(key));
+        side.shares.release(share::<N>(side, &there));
     }
 }
 
