@@ -46,11 +46,15 @@ impl Kind for core::Service {
         if cluster_ips.is_empty() {
             return None;
         }
+        let ranges = spec.load_balancer_source_ranges;
+        let is_restricted = ranges.is_some_and(|it| !it.is_empty());
         let balancer = self.status.and_then(|it| it.load_balancer);
         let ingress = balancer.and_then(|it| it.ingress).unwrap_or_default();
         let taken = ingress
             .iter()
-            .filter(|it| it.ip_mode.as_deref() != Some("Proxy"));
+            .filter(|it| it.ip_mode.as_deref() != Some("Proxy"))
+            // Who may use them is checked at the load balancer.
+            .filter(|_| !is_restricted);
         let load_balancer_ips = taken.filter_map(|it| it.ip.as_ref()?.parse().ok());
         let ports = spec.ports.unwrap_or_default();
         Some(Service {

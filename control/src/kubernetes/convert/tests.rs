@@ -80,6 +80,18 @@ fn a_service_of_both_families() {
 }
 
 #[test]
+fn addresses_that_only_some_may_use_are_left_to_the_load_balancer() {
+    let mut value = dns();
+    value["spec"]["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
+    let it = service(&value).expect("a service");
+    assert!(it.load_balancer_ips.is_empty());
+    assert_eq!(it.external_ips, addresses(&["192.0.2.53"]));
+    value["spec"]["loadBalancerSourceRanges"] = json!([]);
+    let it = service(&value).expect("a service");
+    assert_eq!(it.load_balancer_ips.len(), 2, "nobody is kept out");
+}
+
+#[test]
 fn settings_of_a_service() {
     let mut value = with(dns(), "/spec/sessionAffinity", json!("ClientIP"));
     value = with(value, "/spec/internalTrafficPolicy", json!("Local"));
