@@ -16,4 +16,4 @@ mod watch;
 #[cfg(feature = "kubernetes")]
 mod work;
 
-pub use link::{Condition, Failure, Link};
+pub use link::{Condition, Failure, Link, Timing};

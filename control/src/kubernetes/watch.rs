@@ -1,7 +1,7 @@
 //! Following all objects of a kind: a list, then what has changed since (Kubernetes' API concepts, "Efficient detection of changes").
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -37,34 +37,47 @@ enum Version {
     Known(String),
 }
 
-/// Why a list or a watch is over.
+/// Why a list or a watch is over, with words about it.
 enum Trouble {
     /// The server has forgotten the changes since the version (410).
-    Gone,
-    /// The server could not be spoken to.
-    Away(String),
-    /// What it says is an error, or none that we understand.
+    Gone(String),
+    /// The server could not be spoken to, or answers nothing for now. What is known is as good as before.
     Refused(String),
+    /// What it says is not understood, or it finds the question wrong. Another list may help.
+    Strange(String),
 }
 
 impl From<kube::Error> for Trouble {
     fn from(error: kube::Error) -> Self {
-        match &error {
-            kube::Error::Api(status) if status.code == 410 => Self::Gone,
-            kube::Error::Api(_) | kube::Error::SerdeError(_) => Self::Refused(words(&error)),
-            _ => Self::Away(words(&error)),
+        let words = words(&error);
+        match error {
+            kube::Error::Api(status) => match status.code {
+                410 => Self::Gone(words),
+                401 | 403 | 408 | 429 | 500..=599 => Self::Refused(words),
+                _ => Self::Strange(words),
+            },
+            kube::Error::SerdeError(_) => Self::Strange(words),
+            _ => Self::Refused(words),
         }
     }
 }
 
-/// Tells of all objects of a kind, for ever.
-pub(super) async fn follow<K: Kind>(client: Client, tell: impl Fn(News<K::Object>)) {
+/// Tells of all objects of a kind, for ever. After `patience` without the server it goes on with what `renew` gives.
+pub(super) async fn follow<K: Kind>(
+    client: Client,
+    patience: Duration,
+    renew: impl AsyncFn() -> Result<Client, String>,
+    tell: impl Fn(News<K::Object>),
+) {
     let mut follower = Follower {
         api: Api::<K>::all(client),
         tell,
         version: Version::Nothing,
         watch_failed: false,
         has_worked: false,
+        was_gone: false,
+        failing: None,
+        unreadable: None,
     };
     let mut pause = PAUSES[0];
     loop {
@@ -80,6 +93,9 @@ pub(super) async fn follow<K: Kind>(client: Client, tell: impl Fn(News<K::Object
         // All nodes lose the server at the same moment; they are not to come back like that.
         sleep(pause / 2 + (pause / 2).mul_f64(random())).await;
         pause = (pause * 2).min(PAUSES[1]);
+        if follower.failing.is_some_and(|it| it.elapsed() >= patience) {
+            follower.renewed(renew().await);
+        }
     }
 }
 
@@ -91,30 +107,62 @@ struct Follower<K: Kind, F> {
     watch_failed: bool,
     /// A watch has been well since the last pause.
     has_worked: bool,
+    /// The server has said 410, and no watch has been well since.
+    was_gone: bool,
+    /// Since when there has been an error, or a client that has done nothing yet.
+    failing: Option<Instant>,
+    /// Why there is no other client.
+    unreadable: Option<String>,
 }
 
 impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
     /// Says what has become of a try, and how to go on.
     fn settle(&mut self, outcome: Result<(), Trouble>) {
         let is_watch = matches!(self.version, Version::Known(_));
-        let (is_refused, error) = match outcome {
+        let error = match outcome {
             Ok(()) => return,
-            Err(Trouble::Gone) => {
+            Err(Trouble::Gone(error)) => {
                 self.version = Version::Outdated;
-                return;
+                // Once is in the order of things.
+                if !std::mem::replace(&mut self.was_gone, true) {
+                    return;
+                }
+                error
             }
-            Err(Trouble::Away(error)) => (false, error),
-            Err(Trouble::Refused(error)) => (true, error),
+            // A watch that has worked may end in any way: the next says whether that matters.
+            Err(_) if self.has_worked => return,
+            Err(Trouble::Refused(error)) => error,
+            Err(Trouble::Strange(error)) => {
+                if is_watch {
+                    self.version = Version::Outdated;
+                }
+                error
+            }
         };
-        // A watch that has worked may end in any way: the next says whether that matters.
-        if self.has_worked {
-            return;
-        }
         self.watch_failed = is_watch;
-        if is_refused && is_watch {
-            self.version = Version::Outdated;
+        self.failing.get_or_insert_with(Instant::now);
+        (self.tell)(News::Failing(match &self.unreadable {
+            Some(why) => format!("{error}; and there are no other credentials: {why}"),
+            None => error,
+        }));
+    }
+
+    /// Goes on with another client where the one before was, or with that if there is none.
+    fn renewed(&mut self, client: Result<Client, String>) {
+        match client {
+            Ok(client) => {
+                self.api = Api::all(client);
+                self.failing = Some(Instant::now());
+                self.unreadable = None;
+            }
+            Err(error) => self.unreadable = Some(error),
         }
-        (self.tell)(News::Failing(error));
+    }
+
+    fn well(&mut self) {
+        self.failing = None;
+        self.unreadable = None;
+        (self.tell)(News::Well);
     }
 
     /// Lists all, and then watches.
@@ -134,11 +182,11 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
             }
         };
         let version = version.filter(|it| !it.is_empty()).ok_or_else(|| {
-            Trouble::Refused(format!("{NOT_UNDERSTOOD}: a list without a version"))
+            Trouble::Strange(format!("{NOT_UNDERSTOOD}: a list without a version"))
         })?;
         (self.tell)(News::All(objects));
         if !self.watch_failed {
-            (self.tell)(News::Well);
+            self.well();
         }
         self.version = Version::Known(version.clone());
         self.watch(version).await
@@ -160,7 +208,7 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
                     next
                 } else {
                     is_well = true;
-                    self.is_well();
+                    self.works();
                     continue;
                 };
                 let Some(event) = next? else {
@@ -168,7 +216,7 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
                 };
                 self.hear(event)?;
                 if !std::mem::replace(&mut is_well, true) {
-                    self.is_well();
+                    self.works();
                 }
             }
         };
@@ -178,10 +226,11 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
         }
     }
 
-    fn is_well(&mut self) {
+    fn works(&mut self) {
         self.has_worked = true;
         self.watch_failed = false;
-        (self.tell)(News::Well);
+        self.was_gone = false;
+        self.well();
     }
 
     fn hear(&mut self, event: WatchEvent<K>) -> Result<(), Trouble> {
@@ -201,8 +250,14 @@ impl<K: Kind, F: Fn(News<K::Object>)> Follower<K, F> {
                 object.resource_version()
             }
             WatchEvent::Bookmark(bookmark) => Some(bookmark.metadata.resource_version),
-            WatchEvent::Error(status) if status.code == 410 => return Err(Trouble::Gone),
-            WatchEvent::Error(status) => return Err(Trouble::Refused(status_words(&status))),
+            WatchEvent::Error(status) => {
+                let words = status_words(&status);
+                // Others may be about a change, and come again whenever it does.
+                return Err(match status.code {
+                    410 => Trouble::Gone(words),
+                    _ => Trouble::Strange(words),
+                });
+            }
         };
         if let Some(version) = version {
             self.version = Version::Known(version);
@@ -220,7 +275,7 @@ fn key<K: Kind>(object: &K) -> (String, String) {
 async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Trouble> {
     match timeout(ANSWER, request).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Trouble::Away(format!(
+        Err(_) => Err(Trouble::Refused(format!(
             "no answer in {} seconds",
             ANSWER.as_secs()
         ))),

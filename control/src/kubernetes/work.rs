@@ -4,26 +4,24 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, join, select};
+use futures_util::future::{join, select};
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use kube::Client;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::access;
 use super::convert::Kind as _;
 use super::kept::Kept;
-use super::link::{Condition, Failure, Mailbox};
+use super::link::{Condition, Failure, Mailbox, Timing};
 use super::watch::follow;
 use crate::config::Kubernetes;
 use crate::desired;
 use crate::services::calculate;
 use crate::services::objects::{EndpointSlice, Service};
 
-/// Services are calculated this often at most: many objects change at once.
-const PACE: Duration = Duration::from_millis(100);
-
-/// After so long without the server the credentials are read anew: they may be others by now.
-const ANEW: Duration = Duration::from_mins(1);
+/// How it stands is said so often at most: many objects change at once.
+const SAID: Duration = Duration::from_millis(100);
 
 /// Credentials that can not be read are tried again after this.
 const UNREADABLE: Duration = Duration::from_secs(5);
@@ -31,6 +29,7 @@ const UNREADABLE: Duration = Duration::from_secs(5);
 /// The thread's part.
 pub(super) struct Work {
     settings: Kubernetes,
+    timing: Timing,
     node: String,
     mailbox: Arc<Mailbox>,
     known: RefCell<Known>,
@@ -47,18 +46,24 @@ struct Known {
     is_stale: bool,
     /// As the mailbox has got them last.
     told: Option<Arc<Vec<desired::Service>>>,
+    /// Services and slices that were calculated with.
+    counted: Option<(usize, usize)>,
     server: Option<String>,
     synced: Option<Instant>,
     /// Why there is no client.
     error: Option<String>,
-    /// Since when there has been an error.
-    failing: Option<Instant>,
 }
 
 impl Work {
-    pub(super) fn new(settings: Kubernetes, node: String, mailbox: Arc<Mailbox>) -> Self {
+    pub(super) fn new(
+        settings: Kubernetes,
+        timing: Timing,
+        node: String,
+        mailbox: Arc<Mailbox>,
+    ) -> Self {
         Self {
             settings,
+            timing,
             node,
             mailbox,
             known: RefCell::default(),
@@ -72,69 +77,73 @@ impl Work {
         select(work, stopped).await;
     }
 
-    /// Follows the cluster, with another client whenever the one at hand has done nothing for long.
+    /// Follows the cluster. Each kind goes on by itself, whatever becomes of the other.
     async fn follow(&self) {
-        loop {
-            match access::client(&self.settings).await {
-                Ok((client, server)) => {
-                    self.note(|known| {
-                        known.error = None;
-                        known.server = Some(server);
-                    });
-                    let services = follow::<core::Service>(client.clone(), |news| {
-                        self.note(|known| known.is_stale |= known.services.hear(news));
-                    });
-                    let slices = follow::<discovery::EndpointSlice>(client, |news| {
-                        self.note(|known| known.is_stale |= known.slices.hear(news));
-                    });
-                    let following = std::pin::pin!(join(services, slices));
-                    let useless = std::pin::pin!(self.is_useless());
-                    if let Either::Left(_) = select(following, useless).await {
-                        return;
-                    }
-                }
+        let client = loop {
+            match self.client().await {
+                Ok(client) => break client,
                 Err(error) => {
                     self.note(|known| known.error = Some(error));
                     sleep(UNREADABLE).await;
                 }
             }
-        }
+        };
+        let patience = self.timing.anew;
+        let services = follow::<core::Service>(
+            client.clone(),
+            patience,
+            || self.client(),
+            |news| self.note(|known| known.is_stale |= known.services.hear(news)),
+        );
+        let slices = follow::<discovery::EndpointSlice>(
+            client,
+            patience,
+            || self.client(),
+            |news| self.note(|known| known.is_stale |= known.slices.hear(news)),
+        );
+        join(services, slices).await;
     }
 
-    /// Comes back when the server has been away for long.
-    async fn is_useless(&self) {
-        let begin = Instant::now();
-        loop {
-            sleep(ANEW / 10).await;
-            let failing = self.known.borrow().failing;
-            if failing.is_some_and(|since| since.max(begin).elapsed() >= ANEW) {
-                return;
-            }
-        }
+    /// A client by what the files say now.
+    async fn client(&self) -> Result<Client, String> {
+        let (client, server) = access::client(&self.settings).await?;
+        self.note(|known| {
+            known.error = None;
+            known.server = Some(server);
+        });
+        Ok(client)
     }
 
     fn note(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.known.borrow_mut();
-        change(&mut known);
-        let fails = known.failure().is_some();
-        known.failing = match known.failing {
-            Some(since) if fails => Some(since),
-            _ => fails.then(Instant::now),
-        };
+        change(&mut self.known.borrow_mut());
         self.changed.notify_one();
     }
 
-    /// Puts what has changed into the mailbox: the first at once, what follows some time later.
+    /// Puts what has changed into the mailbox: services as soon as all are known, and what follows not before its time.
     async fn publish(&self) {
+        // Before this no services are given. None: none were yet.
+        let mut due: Option<Instant> = None;
         loop {
-            self.changed.notified().await;
+            let waiting = due.filter(|_| self.known.borrow().is_stale);
+            if let Some(due) = waiting {
+                let left = due.saturating_duration_since(Instant::now());
+                // Either way there is something to say.
+                let _ = timeout(left, self.changed.notified()).await;
+            } else {
+                self.changed.notified().await;
+            }
+            let now = Instant::now();
             let (condition, services) = {
                 let mut known = self.known.borrow_mut();
-                let services = known.calculate(&self.node);
+                let is_due = due.is_none_or(|due| due <= now);
+                let services = is_due.then(|| known.calculate(&self.node)).flatten();
                 (known.condition(), services)
             };
+            if services.is_some() {
+                due = Some(now + self.timing.pace);
+            }
             self.mailbox.put(condition, services);
-            sleep(PACE).await;
+            sleep(SAID.min(self.timing.pace)).await;
         }
     }
 }
@@ -153,12 +162,18 @@ impl Known {
         })
     }
 
+    fn counts(&self) -> (usize, usize) {
+        (self.services.objects().len(), self.slices.objects().len())
+    }
+
     fn condition(&self) -> Condition {
+        // As many as are in force, once any are.
+        let (services, endpoint_slices) = self.counted.unwrap_or_else(|| self.counts());
         Condition {
             server: self.server.clone(),
             synced: self.synced,
-            services: self.services.objects().len(),
-            endpoint_slices: self.slices.objects().len(),
+            services,
+            endpoint_slices,
             error: self.failure(),
         }
     }
@@ -170,6 +185,7 @@ impl Known {
             return None;
         }
         self.synced.get_or_insert_with(Instant::now);
+        self.counted = Some(self.counts());
         let services = calculate(self.services.objects(), self.slices.objects(), node);
         if self.told.as_ref().is_some_and(|told| **told == services) {
             return None;

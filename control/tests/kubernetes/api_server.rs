@@ -29,9 +29,11 @@ struct State {
     history: Vec<(u64, &'static str, String)>,
     /// Changes up to here are forgotten.
     forgotten: u64,
-    /// What is answered to all that is asked from now on, or to what is asked of a path.
-    refusal: Option<(u16, String)>,
-    refused: Option<&'static str>,
+    /// Who has this is let in.
+    token: &'static str,
+    refusal: Option<Refusal>,
+    /// All pages after the first are too old.
+    pages_expire: bool,
     /// Connections are closed without an answer.
     is_away: bool,
     /// Each time all watches are cut off.
@@ -44,6 +46,19 @@ struct State {
     page: Option<usize>,
 }
 
+/// What is answered to all that is asked, or to some of it.
+#[derive(Clone, Default)]
+struct Refusal {
+    code: u16,
+    message: String,
+    /// Only to what is asked of this path.
+    path: Option<&'static str>,
+    /// Only to watches.
+    watches_only: bool,
+    /// In plain text, as a proxy says it.
+    is_plain: bool,
+}
+
 impl ApiServer {
     /// Listens on the loopback of the network namespace of this thread.
     pub(crate) fn start() -> Self {
@@ -53,6 +68,7 @@ impl ApiServer {
             shared: Arc::default(),
         };
         server.state().version = 100;
+        server.state().token = "secret";
         let accepting = server.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -72,8 +88,9 @@ impl ApiServer {
     pub(crate) fn kubeconfig(&self, directory: &Path) -> PathBuf {
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters:\n- name: test\n  cluster: {{server: '{}'}}\n\
-             users:\n- name: test\n  user: {{token: secret}}\ncontexts:\n- name: test\n  context: {{cluster: test, user: test}}\n",
-            self.url
+             users:\n- name: test\n  user: {{token: {}}}\ncontexts:\n- name: test\n  context: {{cluster: test, user: test}}\n",
+            self.url,
+            self.state().token
         );
         let path = directory.join("kubeconfig");
         fs::write(&path, text).expect("write");
@@ -149,17 +166,58 @@ impl ApiServer {
 
     /// Answers with an error from now on, or does not any more.
     pub(crate) fn refuse(&self, refusal: Option<(u16, &str)>) {
+        self.set_refusal(refusal.map(|(code, message)| Refusal {
+            code,
+            message: message.to_owned(),
+            ..Refusal::default()
+        }));
+    }
+
+    /// Answers with an error about this path alone.
+    pub(crate) fn refuse_only(&self, path: &'static str, (code, message): (u16, &str)) {
+        self.set_refusal(Some(Refusal {
+            code,
+            message: message.to_owned(),
+            path: Some(path),
+            ..Refusal::default()
+        }));
+    }
+
+    /// Answers with an error to watches of this path, as JSON or as plain text.
+    pub(crate) fn refuse_watches(
+        &self,
+        path: &'static str,
+        (code, message): (u16, &str),
+        is_plain: bool,
+    ) {
+        self.set_refusal(Some(Refusal {
+            code,
+            message: message.to_owned(),
+            path: Some(path),
+            watches_only: true,
+            is_plain,
+        }));
+    }
+
+    /// Cuts off all watches, too.
+    fn set_refusal(&self, refusal: Option<Refusal>) {
         self.change(|state| {
-            state.refusal = refusal.map(|(code, message)| (code, message.to_owned()));
-            state.refused = None;
+            state.refusal = refusal;
             state.cuts += 1;
         });
     }
 
-    /// Answers with an error about this path alone.
-    pub(crate) fn refuse_only(&self, path: &'static str, refusal: (u16, &str)) {
-        self.refuse(Some(refusal));
-        self.change(|state| state.refused = Some(path));
+    /// Cuts off all watches, and lets only those in that have this token.
+    pub(crate) fn wants(&self, token: &'static str) {
+        self.change(|state| {
+            state.token = token;
+            state.cuts += 1;
+        });
+    }
+
+    /// All pages after the first are too old from now on, or are not any more.
+    pub(crate) fn pages_expire(&self, expire: bool) {
+        self.change(|state| state.pages_expire = expire);
     }
 
     /// Answers nothing from now on, or does again.
@@ -199,10 +257,6 @@ impl ApiServer {
                 }
                 head.push(line);
             }
-            let is_known = head.iter().any(|line| {
-                line.trim()
-                    .eq_ignore_ascii_case("authorization: bearer secret")
-            });
             let target = head[0].split(' ').nth(1).expect("a target").to_owned();
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let mut state = self.state();
@@ -210,19 +264,30 @@ impl ApiServer {
             if state.is_away {
                 return Ok(());
             }
-            let refusal = (!is_known).then(|| (401, "who are you".to_owned()));
-            let is_about = state.refused.is_none_or(|it| it == path);
-            let all = state.refusal.clone().filter(|_| is_about);
-            if let Some((code, message)) = refusal.or(all) {
+            let is_watch = value(query, "watch").is_some();
+            if let Some(it) = state.refusal(&head, path, is_watch) {
                 drop(state);
-                answer(stream, code, &status(code, &message))?;
-            } else if value(query, "watch").is_some() {
+                if it.is_plain {
+                    answer(stream, it.code, "text/plain", &it.message)?;
+                } else {
+                    let status = status(it.code, &it.message).to_string();
+                    answer(stream, it.code, JSON, &status)?;
+                }
+            } else if state.pages_expire && value(query, "continue").is_some() {
+                drop(state);
+                answer(
+                    stream,
+                    410,
+                    JSON,
+                    &status(410, "too old a page").to_string(),
+                )?;
+            } else if is_watch {
                 drop(state);
                 return self.watch(stream, path, query);
             } else {
                 let list = state.list(path, query);
                 drop(state);
-                answer(stream, 200, &list)?;
+                answer(stream, 200, JSON, &list.to_string())?;
             }
         }
     }
@@ -272,6 +337,21 @@ impl State {
         self.history.push((self.version, path, line));
     }
 
+    /// What is wrong with a request of this head.
+    fn refusal(&self, head: &[String], path: &str, is_watch: bool) -> Option<Refusal> {
+        let known = format!("authorization: bearer {}", self.token);
+        if !head.iter().any(|it| it.trim().eq_ignore_ascii_case(&known)) {
+            return Some(Refusal {
+                code: 401,
+                message: "who are you".to_owned(),
+                ..Refusal::default()
+            });
+        }
+        let refusal = self.refusal.as_ref()?;
+        let is_about = refusal.path.is_none_or(|it| it == path);
+        (is_about && (is_watch || !refusal.watches_only)).then(|| refusal.clone())
+    }
+
     fn list(&self, path: &str, query: &str) -> Value {
         let objects = self.objects.iter().filter(|(key, _)| key.0 == path);
         let all: Vec<_> = objects.map(|(_, object)| object).collect();
@@ -306,11 +386,12 @@ fn status(code: u16, message: &str) -> Value {
     })
 }
 
-fn answer(mut stream: &TcpStream, code: u16, body: &Value) -> std::io::Result<()> {
-    let body = body.to_string();
+const JSON: &str = "application/json";
+
+fn answer(mut stream: &TcpStream, code: u16, content: &str, body: &str) -> std::io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 {code} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {code} Said\r\nContent-Type: {content}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }

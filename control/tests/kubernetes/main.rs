@@ -12,11 +12,17 @@ use std::{fs, process};
 use api_server::{ApiServer, SERVICES, SLICES, service, slice};
 use control::config::{Access, Kubernetes};
 use control::desired::Service;
-use control::kubernetes::{Condition, Link};
+use control::kubernetes::{Condition, Link, Timing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Quicker than at a node.
+const TIMING: Timing = Timing {
+    pace: Duration::from_millis(100),
+    anew: Duration::from_millis(300),
+};
 
 /// Who follows a server.
 struct Follower {
@@ -29,15 +35,20 @@ struct Follower {
 
 impl Follower {
     fn of(test: &str, server: &ApiServer) -> Self {
+        Self::at(test, server, TIMING)
+    }
+
+    fn at(test: &str, server: &ApiServer, timing: Timing) -> Self {
         let name = format!("caracal-kubernetes-{}-{test}", process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).expect("a directory");
         let access = Access::Kubeconfig(server.kubeconfig(&directory));
-        Self::by(directory, access, None)
+        Self::by(directory, access, None, timing)
     }
 
-    fn by(directory: PathBuf, access: Access, server: Option<String>) -> Self {
-        let link = Link::start(&Kubernetes { access, server }, "node1").expect("a thread");
+    fn by(directory: PathBuf, access: Access, server: Option<String>, timing: Timing) -> Self {
+        let settings = Kubernetes { access, server };
+        let link = Link::start_at(&settings, "node1", timing).expect("a thread");
         Self {
             link,
             services: None,
@@ -46,14 +57,18 @@ impl Follower {
         }
     }
 
+    fn take(&mut self) {
+        if let Some(services) = self.link.take() {
+            self.services = Some(services);
+            self.taken += 1;
+        }
+    }
+
     /// Waits until it is so.
     fn until(&mut self, what: &str, holds: impl Fn(&[String], &Condition) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(services) = self.link.take() {
-                self.services = Some(services);
-                self.taken += 1;
-            }
+            self.take();
             let lines = self.lines();
             if holds(&lines, self.link.condition()) {
                 return;
@@ -201,11 +216,36 @@ fn many_changes_come_together() {
             SERVICES,
             service("web", &format!("10.97.{}.{}", number / 250, number % 250)),
         );
+        // Over more than one pace.
+        std::thread::sleep(Duration::from_millis(2));
+        follower.take();
     }
     follower.has(&["web 10.97.1.50 > 10.244.1.1:8080"]);
-    let most = begin.elapsed().as_millis() / 100 + 2;
+    let most = begin.elapsed().as_millis() / TIMING.pace.as_millis() + 2;
     let taken = (follower.taken - before) as u128;
     assert!(taken <= most, "{taken} of {last}, at most {most}");
+    assert!(taken > 1, "not only the last");
+}
+
+#[test]
+fn all_changes_of_a_pace_come_together() {
+    let server = server();
+    let timing = Timing {
+        pace: Duration::from_secs(2),
+        ..TIMING
+    };
+    let begin = Instant::now();
+    let mut follower = Follower::at("pace", &server, timing);
+    follower.has(&[WEB]);
+    server.put(SERVICES, service("api", "10.96.0.2"));
+    std::thread::sleep(Duration::from_millis(300));
+    follower.take();
+    // As many as are in force.
+    assert_eq!(follower.link.condition().services, 1);
+    server.put(SLICES, slice("api", &["10.244.1.2"]));
+    follower.has(&["api 10.96.0.2 > 10.244.1.2:8080", WEB]);
+    assert_eq!(follower.taken, 2, "both changes at once");
+    assert!(begin.elapsed() >= timing.pace, "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -249,6 +289,118 @@ fn a_watch_that_is_cut_off_goes_on_where_it_was() {
     assert_eq!(lists.count(), 0, "nothing is listed again: {asked:?}");
     server.put(SLICES, slice("web", &["10.244.1.9"]));
     follower.has(&["web 10.96.0.1 > 10.244.1.9:8080"]);
+}
+
+#[test]
+fn a_watch_that_is_refused_goes_on_where_it_was() {
+    let server = server();
+    let mut follower = Follower::of("later", &server);
+    follower.has(&[WEB]);
+    let mut lines = vec![WEB.to_owned()];
+    for (number, code, is_plain) in [
+        (2, 429, false),
+        (3, 503, true),
+        (4, 502, true),
+        (5, 500, false),
+        (6, 403, false),
+    ] {
+        let before = server.asked().len();
+        server.refuse_watches(SERVICES, (code, "not now"), is_plain);
+        follower.fails(&[&format!("services: not now (HTTP {code})")]);
+        let watches = || {
+            let asked = server.asked().split_off(before);
+            let asked = asked.into_iter().filter(|it| it.starts_with(SERVICES));
+            asked.collect::<Vec<_>>()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while watches().len() < 2 {
+            assert!(Instant::now() < deadline, "it is not tried again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(follower.lines(), lines);
+        server.put(
+            SERVICES,
+            service(&format!("a{number}"), &format!("10.96.0.{number}")),
+        );
+        server.refuse(None);
+        lines.insert(lines.len() - 1, format!("a{number} 10.96.0.{number} >"));
+        follower.has(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let watches = watches();
+        let version = watches[0].split('&').find(|it| it.contains("Version="));
+        assert!(
+            watches[..2]
+                .iter()
+                .all(|it| it.contains("watch=") && it.contains(version.expect("one")))
+                && watches.iter().all(|it| it.contains("watch=")),
+            "{watches:?}"
+        );
+    }
+}
+
+#[test]
+fn other_credentials_go_on_where_the_others_were() {
+    let server = server();
+    let mut follower = Follower::of("rotate", &server);
+    follower.has(&[WEB]);
+    let before = server.asked().len();
+    server.wants("another");
+    follower.fails(&["who are you (HTTP 401)"]);
+    server.put(SERVICES, service("api", "10.96.0.2"));
+    // None are worse than the old ones.
+    let path = follower.directory.join("kubeconfig");
+    fs::remove_file(&path).expect("remove");
+    follower.fails(&["who are you", "no other credentials", "No such file"]);
+    server.kubeconfig(&follower.directory);
+    follower.has(&["api 10.96.0.2 >", WEB]);
+    let asked = server.asked();
+    let lists = asked[before..].iter().filter(|it| !it.contains("watch="));
+    assert_eq!(lists.count(), 0, "{asked:?}");
+}
+
+#[test]
+fn a_kind_that_is_well_is_left_alone_and_the_other_has_patience() {
+    let server = server();
+    let mut follower = Follower::of("alone", &server);
+    follower.has(&[WEB]);
+    let before = server.asked().len();
+    let begin = Instant::now();
+    server.refuse_watches(SLICES, (503, "starting"), false);
+    server.put(SERVICES, service("api", "10.96.0.2"));
+    follower.until("the service", |lines, it| {
+        lines.len() == 2 && it.error.is_some()
+    });
+    let of = |path| {
+        let asked = server.asked();
+        let asked = asked[before..].iter().filter(|it| it.starts_with(path));
+        asked.cloned().collect::<Vec<_>>()
+    };
+    while of(SLICES).len() < 4 {
+        assert!(begin.elapsed() < PATIENCE, "it is not tried again");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Other credentials were read meanwhile, and the pauses grew as if not: 0.2, 0.4, 0.8 and 1.6 seconds, half of it by chance.
+    assert!(begin.elapsed() > TIMING.anew * 2);
+    assert!(begin.elapsed() >= Duration::from_millis(1500));
+    assert!(of(SLICES).iter().all(|it| it.contains("watch=")));
+    assert_eq!(of(SERVICES).len(), 1, "once after the cut");
+    server.refuse(None);
+    follower.has(&["api 10.96.0.2 >", WEB]);
+}
+
+#[test]
+fn a_list_whose_pages_are_always_too_old_is_told() {
+    let server = server();
+    server.put(SERVICES, service("api", "10.96.0.2"));
+    let mut follower = Follower::of("pages", &server);
+    follower.has(&["api 10.96.0.2 >", WEB]);
+    server.pages_of(1);
+    server.pages_expire(true);
+    server.forget();
+    follower.fails(&["services: too old a page (HTTP 410)"]);
+    assert_eq!(follower.lines().len(), 2);
+    server.pages_expire(false);
+    server.put(SERVICES, service("new", "10.96.0.3"));
+    follower.has(&["api 10.96.0.2 >", "new 10.96.0.3 >", WEB]);
 }
 
 #[test]
@@ -352,18 +504,21 @@ fn an_object_that_is_none_spoils_no_list() {
 #[test]
 fn who_is_not_known_is_told_and_credentials_may_come_later() {
     let server = server();
-    let mut follower = Follower::of("later", &server);
+    let mut follower = Follower::of("come", &server);
     let path = follower.directory.join("kubeconfig");
     follower.has(&[WEB]);
     let directory = follower.directory.clone();
     fs::remove_file(&path).expect("remove");
     // The one that has got in stays in.
-    let mut other = Follower::by(directory.clone(), Access::Kubeconfig(path.clone()), None);
+    let access = Access::Kubeconfig(path);
+    let mut other = Follower::by(directory.clone(), access, None, TIMING);
     other.fails(&["kubeconfig", "No such file"]);
     let strange = server.kubeconfig(&directory);
     let text = fs::read_to_string(&strange).expect("read");
     fs::write(&strange, text.replace("secret", "wrong")).expect("write");
     other.fails(&["who are you (HTTP 401)"]);
+    server.kubeconfig(&directory);
+    other.has(&[WEB]);
 }
 
 #[test]
@@ -377,18 +532,18 @@ fn another_url_than_the_credentials_say() {
     fs::write(&path, text.replace(&server.url, "https://127.0.0.1:9")).expect("write");
     let access = Access::Kubeconfig(path);
     let url = Some(server.url.clone());
-    let mut follower = Follower::by(directory.clone(), access.clone(), url);
+    let mut follower = Follower::by(directory.clone(), access.clone(), url, TIMING);
     follower.has(&[WEB]);
     // There is a TLS to be had, which this server does not speak.
     let url = Some(server.url.replace("http://", "https://"));
-    let mut follower = Follower::by(directory, access, url);
+    let mut follower = Follower::by(directory, access, url, TIMING);
     follower.fails(&["services: ", "tls handshake"]);
 }
 
 #[test]
 fn outside_of_a_pod_there_is_no_service_account() {
     let nowhere = std::env::temp_dir().join(format!("caracal-kubernetes-{}-pod", process::id()));
-    let mut follower = Follower::by(nowhere, Access::InCluster, None);
+    let mut follower = Follower::by(nowhere, Access::InCluster, None, TIMING);
     follower.fails(&["the service account of the pod: ", "environment variable"]);
 }
 
