@@ -23,6 +23,7 @@ mod records;
 mod same;
 mod schedule;
 mod services;
+mod services_change;
 mod snat;
 mod stacks;
 mod state;

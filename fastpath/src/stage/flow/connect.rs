@@ -437,10 +437,10 @@ impl Context<'_> {
         // What answers come from stays a service's.
         if let Some((address, _)) = source.filter(|_| !view.is_reply()) {
             let by_uplink = self.onward.way == Way::Uplink;
-            let has_host = (self.tables.nat)
+            let is_hosts = (self.tables.nat)
                 .mapping_of(N::protocol_of(&view.key), N::ICMP)
                 .is_none();
-            if has_host || !plan::may_have_source::<N>(self.tables, &view.key, address, by_uplink) {
+            if is_hosts || !plan::may_have_source::<N>(self.tables, &view.key, address, by_uplink) {
                 evict::remove::<N>(side, flow, rules);
                 return Err(DropReason::FlowEnded);
             }
