@@ -20,6 +20,7 @@ pub mod netlink;
 pub mod nft;
 pub mod node;
 mod observe;
+pub mod offload;
 pub mod policy;
 pub mod replay;
 pub mod services;
