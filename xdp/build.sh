@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles the XDP programs: xdp/build.sh [OUTPUT_DIR]   (default: beside the sources)
+# Compiles the BPF programs: xdp/build.sh [OUTPUT_DIR]   (default: beside the sources)
 #
 # Needs clang, llvm-strip and libbpf's headers (Debian: clang llvm libbpf-dev). The objects are committed, so
 # only a change of the C sources needs this. The same clang gives the same bytes wherever it runs: no path of
@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")"
 out=${1:-.}
-for program in nic pod; do
+for program in nic pod flow; do
     clang -O2 -g -Wall -Wextra -Werror -target bpf -fdebug-compilation-dir=. \
         -I"/usr/include/$(uname -m)-linux-gnu" -c "$program.bpf.c" -o "$out/$program.bpf.o"
     llvm-strip -g "$out/$program.bpf.o"
