@@ -34,7 +34,7 @@ fn the_committed_objects_are_what_the_sources_compile_to() {
         "xdp/build.sh: {}",
         String::from_utf8_lossy(&built.stderr)
     );
-    for object in ["nic.bpf.o", "pod.bpf.o"] {
+    for object in ["nic.bpf.o", "pod.bpf.o", "flow.bpf.o"] {
         let committed = std::fs::read(sources.join(object)).expect("committed");
         let rebuilt = std::fs::read(out.join(object)).expect("rebuilt");
         assert!(

@@ -36,6 +36,27 @@ pub struct EndpointCounters {
     pub unknown_device: u64,
 }
 
+/// Packets by what the flows' programs did with them, all devices together. A super-frame is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TcxCounters {
+    /// Treated in the kernel: of a flow that is known.
+    pub hits: u64,
+    /// Sent to the pollers.
+    pub punted: u64,
+    /// Left to the host: not ours.
+    pub passed: u64,
+    /// For the pollers, but there was no punt device: of pods dropped, or passed when configured open; of uplinks left to the host.
+    pub no_punt: u64,
+    /// Dropped: its pod had too many sent to the pollers.
+    pub limited: u64,
+    /// Dropped: the kernel had no memory, midway.
+    pub spoilt: u64,
+    /// Dropped: an answer to a connection that is kept for the next daemon.
+    pub away: u64,
+    /// At a gate that nobody is behind: dropped, or passed when configured open.
+    pub gate_closed: u64,
+}
+
 pub(super) type CounterMap = PerCpuArray<MapData, u64>;
 
 impl NicCounters {
@@ -60,6 +81,21 @@ impl EndpointCounters {
             taken: sum(map, 0)?,
             no_socket: sum(map, 1)?,
             unknown_device: sum(map, 2)?,
+        })
+    }
+}
+
+impl TcxCounters {
+    pub(super) fn read(map: &CounterMap) -> Result<Self, MapError> {
+        Ok(Self {
+            hits: sum(map, 0)?,
+            punted: sum(map, 1)?,
+            passed: sum(map, 2)?,
+            no_punt: sum(map, 3)?,
+            limited: sum(map, 4)?,
+            spoilt: sum(map, 5)?,
+            away: sum(map, 6)?,
+            gate_closed: sum(map, 7)?,
         })
     }
 }

@@ -15,6 +15,7 @@ use super::link::{Link, Mode};
 use super::nic::{clear, fd, find};
 use super::object::{self, Loaded, Verdict};
 use super::pins::{self, PinDir};
+use super::sys::LinkKind;
 
 /// What happens to a frame that no poller serves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -161,15 +162,29 @@ impl EndpointProgram {
             ifname: device.name.clone(),
             source,
         };
-        if let Some(link) = pins.take_over(device).map_err(pin_failed)? {
-            link.update(prog)
-                .map_err(|e| AttachError::kernel(&device.name, "exchange the XDP program", e))?;
-            return Ok(EndpointAttachment::new(link, device, pins, true));
-        }
-        let link = Link::create(prog, device, Mode::Native)?;
-        // On an error the link is closed here, which detaches it.
-        pins.pin(&link, device).map_err(pin_failed)?;
-        Ok(EndpointAttachment::new(link, device, pins, false))
+        let Some(left) = pins.take_over(device).map_err(pin_failed)? else {
+            let link = Link::create(prog, device, Mode::Native)?;
+            // On an error the link is closed here, which detaches it.
+            pins.pin(&link, device).map_err(pin_failed)?;
+            return Ok(EndpointAttachment::new(link, device, pins, false));
+        };
+        let kind = left.kind();
+        let kind = kind.map_err(|e| AttachError::kernel(&device.name, "look at the link", e))?;
+        let link = match kind {
+            LinkKind::Xdp => {
+                left.update(prog).map_err(|e| {
+                    AttachError::kernel(&device.name, "exchange the XDP program", e)
+                })?;
+                left
+            }
+            // Of a daemon that had flows in the kernel.
+            LinkKind::Tcx => {
+                let link = Link::create(prog, device, Mode::Native)?;
+                pins.replace(&left, &link, device).map_err(pin_failed)?;
+                link
+            }
+        };
+        Ok(EndpointAttachment::new(link, device, pins, true))
     }
 
     fn take_slot(&mut self, device: &Device) -> Result<(), AttachError> {
@@ -238,7 +253,7 @@ pub struct EndpointAttachment {
 }
 
 impl EndpointAttachment {
-    fn new(link: Link, device: &Device, pins: &PinDir, taken_over: bool) -> Self {
+    pub(super) fn new(link: Link, device: &Device, pins: &PinDir, taken_over: bool) -> Self {
         Self {
             link,
             ifname: device.name.clone(),
@@ -278,12 +293,12 @@ impl EndpointAttachment {
         drop(self);
     }
 
-    fn detach_and_unpin(self) -> Result<(), AttachError> {
+    pub(super) fn detach_and_unpin(self) -> Result<(), AttachError> {
         let detached = self.link.detach();
         pins::remove(&self.pin).map_err(|source| AttachError::Pin {
             ifname: self.ifname.clone(),
             source,
         })?;
-        detached.map_err(|e| AttachError::kernel(&self.ifname, "detach the XDP program", e))
+        detached.map_err(|e| AttachError::kernel(&self.ifname, "detach the program", e))
     }
 }

@@ -25,6 +25,11 @@ pub enum LoadError {
     /// The kernel lacks what the programs rest on.
     #[error("this kernel is too old for Caracal's XDP programs; run Linux 5.11 or newer")]
     KernelTooOld,
+    /// The kernel has no tcx, which flows in the kernel rest on.
+    #[error(
+        "this kernel is too old for flows in the kernel; run Linux 6.6 or newer, or set `offload: off`"
+    )]
+    NoTcx,
     /// The kernel refused for another reason: its message, with the verifier's.
     #[error("the kernel refused the XDP program {program}: {reason}")]
     Refused {
@@ -118,6 +123,14 @@ pub enum AttachError {
         /// The interface.
         ifname: String,
     },
+    /// The kernel does not let programs run on what comes in by tcx.
+    #[error(
+        "{ifname}: this kernel has no tcx; run Linux 6.6 or newer with CONFIG_NET_XGRESS, or set `offload: off`"
+    )]
+    NoTcx {
+        /// The interface.
+        ifname: String,
+    },
     /// All slots for endpoints are taken.
     #[error("{ifname}: all endpoints ({max}) are in use; raise `maxPods`")]
     TooManyEndpoints {
@@ -185,6 +198,23 @@ impl AttachError {
                 &device.name,
                 "attach the XDP program",
                 io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)),
+            ),
+        }
+    }
+}
+
+impl AttachError {
+    /// What the kernel means when it refuses a tcx link (kernel/bpf/tcx.c, kernel/bpf/mprog.c).
+    pub(super) fn of_tcx_link_create(error: &io::Error, device: &Device) -> Self {
+        let ifname = device.name.clone();
+        match error.raw_os_error() {
+            Some(libc::ENODEV) => Self::UnknownInterface { ifname },
+            Some(libc::EPERM | libc::EACCES) => Self::NoPrivileges { ifname },
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => Self::NoTcx { ifname },
+            errno => Self::kernel(
+                &device.name,
+                "attach the flows' program",
+                io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO)),
             ),
         }
     }

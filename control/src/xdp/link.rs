@@ -1,4 +1,4 @@
-//! An XDP link: a program on a device, for as long as somebody holds it.
+//! A link, of XDP or tcx: a program on a device, for as long as somebody holds it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::device::Device;
 use super::error::AttachError;
-use super::sys;
+use super::sys::{self, LinkInfo, LinkKind};
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of <linux/if_link.h>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) enum Mode {
     Native = 1 << 2,
 }
 
-/// An open XDP link. Dropping it closes the descriptor: an unpinned link detaches, a pinned one stays.
+/// An open link. Dropping it closes the descriptor: an unpinned link detaches, a pinned one stays.
 #[derive(Debug)]
 pub(super) struct Link(OwnedFd);
 
@@ -28,6 +28,13 @@ impl Link {
         sys::link_create(prog, device.index, mode as u32)
             .map(Self)
             .map_err(|errno| AttachError::of_link_create(&errno, device))
+    }
+
+    /// A classifier in front of all others on what comes in by `device`.
+    pub(super) fn create_tcx(prog: BorrowedFd<'_>, device: &Device) -> Result<Self, AttachError> {
+        sys::tcx_link_create(prog, device.index)
+            .map(Self)
+            .map_err(|errno| AttachError::of_tcx_link_create(&errno, device))
     }
 
     pub(super) fn open_pinned(path: &Path) -> io::Result<Self> {
@@ -46,8 +53,13 @@ impl Link {
         sys::link_detach(self.0.as_fd())
     }
 
-    pub(super) fn info(&self) -> io::Result<sys::XdpLinkInfo> {
+    pub(super) fn info(&self) -> io::Result<LinkInfo> {
         sys::link_info(self.0.as_fd())
+    }
+
+    /// Where its program runs.
+    pub(super) fn kind(&self) -> io::Result<LinkKind> {
+        Ok(self.info()?.kind)
     }
 
     /// Whether the link is still on the device with this index.

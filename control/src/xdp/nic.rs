@@ -1,12 +1,10 @@
 //! The NIC's program: passes by default, takes overlay and pod traffic.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
 
 use aya::EbpfLoader;
-use aya::maps::{Array, MapData, XskMap};
+use aya::maps::{MapData, XskMap};
 use aya::programs::ProgramError;
 
 use super::counters::{CounterMap, NicCounters};
@@ -15,18 +13,11 @@ use super::error::{AttachError, LoadError, UpdateError};
 use super::link::{Link, Mode};
 use super::object::{self, Loaded, Verdict};
 use super::pins::{self, PinDir};
-use super::prefixes::{AddressMap, PrefixMap, SyncedSet, prefix};
+use super::sys::LinkKind;
+use super::taken::Taken;
 
 /// The program, by the name that the kernel shows.
 pub(crate) const NIC_PROGRAM: &str = "caracal_nic";
-const MAX_PREFIXES: u32 = 65_536;
-const MAX_LOCAL: u32 = 1024;
-/// Room for the addresses that pods' connections leave with.
-const MAX_NAT: u32 = 256;
-/// TCP, UDP and SCTP, and the protocols without ports together.
-const NAT_PROTOCOLS: usize = 4;
-/// 64-bit words that hold a bit for each port.
-const PORT_WORDS: usize = 65_536 / 64;
 /// More receive queues than any NIC in use has.
 const MAX_QUEUES: u32 = 256;
 
@@ -35,16 +26,6 @@ const MAX_QUEUES: u32 = 256;
 pub struct NicConfig {
     /// The UDP port of VXLAN; `None` leaves VXLAN to the kernel.
     pub vxlan_port: Option<u16>,
-}
-
-/// The ports that pods' connections to the outside leave with, a bit each: TCP's, UDP's and SCTP's. Bit `port % 64` of
-/// word `port / 64`. The fourth are the protocols without ports that leave, by their numbers.
-pub type NatPorts = [[u64; PORT_WORDS]; NAT_PROTOCOLS];
-
-/// No ports.
-#[expect(clippy::large_stack_arrays, reason = "24 KiB, and not in a loop")]
-pub fn no_ports() -> Box<NatPorts> {
-    Box::new([[0; PORT_WORDS]; NAT_PROTOCOLS])
 }
 
 /// How a NIC may run the program.
@@ -61,17 +42,7 @@ pub enum NicMode {
 pub struct NicProgram {
     loaded: Loaded,
     sockets: XskMap<MapData>,
-    vxlan_port: Array<MapData, u16>,
-    pods4: SyncedSet<PrefixMap<4>>,
-    pods6: SyncedSet<PrefixMap<16>>,
-    local4: SyncedSet<AddressMap<4>>,
-    local6: SyncedSet<AddressMap<16>>,
-    nat4: SyncedSet<AddressMap<4>>,
-    nat6: SyncedSet<AddressMap<16>>,
-    nat_ports: Array<MapData, u64>,
-    away_until: Array<MapData, u64>,
-    /// What `nat_ports` holds: the kernel's arrays start as zeros.
-    ports_held: Box<NatPorts>,
+    taken: Taken,
     counters: CounterMap,
 }
 
@@ -83,27 +54,11 @@ impl NicProgram {
     /// [`LoadError`]; nothing stays behind.
     pub fn load(config: &NicConfig) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
-        loader
-            .map_max_entries("pods4", MAX_PREFIXES)
-            .map_max_entries("pods6", MAX_PREFIXES)
-            .map_max_entries("local4", MAX_LOCAL)
-            .map_max_entries("local6", MAX_LOCAL)
-            .map_max_entries("nat4", MAX_NAT)
-            .map_max_entries("nat6", MAX_NAT)
-            .map_max_entries("xsks", MAX_QUEUES);
+        Taken::size(&mut loader).map_max_entries("xsks", MAX_QUEUES);
         let mut loaded = Loaded::load(&mut loader, object::NIC, NIC_PROGRAM)?;
         let mut program = Self {
             sockets: loaded.map("xsks")?,
-            vxlan_port: loaded.map("vxlan_port")?,
-            pods4: SyncedSet::take(&mut loaded, "pods4", "IPv4 pod prefixes", MAX_PREFIXES)?,
-            pods6: SyncedSet::take(&mut loaded, "pods6", "IPv6 pod prefixes", MAX_PREFIXES)?,
-            local4: SyncedSet::take(&mut loaded, "local4", "IPv4 tunnel addresses", MAX_LOCAL)?,
-            local6: SyncedSet::take(&mut loaded, "local6", "IPv6 tunnel addresses", MAX_LOCAL)?,
-            nat4: SyncedSet::take(&mut loaded, "nat4", "IPv4 NAT addresses", MAX_NAT)?,
-            nat6: SyncedSet::take(&mut loaded, "nat6", "IPv6 NAT addresses", MAX_NAT)?,
-            nat_ports: loaded.map("nat_ports")?,
-            away_until: loaded.map("away_until")?,
-            ports_held: no_ports(),
+            taken: Taken::take(loaded.ebpf())?,
             counters: loaded.map("counters")?,
             loaded,
         };
@@ -159,7 +114,12 @@ impl NicProgram {
         let Some(link) = pins.take_over(&device).map_err(pin_failed)? else {
             return self.attach(ifname, mode);
         };
-        let exchanged = link.update(fd(&self.loaded, ifname)?);
+        // What a daemon left in the driver; anything else goes.
+        let exchanged = match link.kind() {
+            Ok(LinkKind::Xdp) => link.update(fd(&self.loaded, ifname)?),
+            Ok(LinkKind::Tcx) => Err(std::io::ErrorKind::Unsupported.into()),
+            Err(e) => Err(e),
+        };
         // From here on it goes with us.
         pins::remove(&pins.path(&device)).map_err(pin_failed)?;
         if exchanged.is_err() {
@@ -174,22 +134,6 @@ impl NicProgram {
         })
     }
 
-    /// Until this time after the machine's start (`CLOCK_BOOTTIME`) nobody is there for answers of
-    /// [`sync_nat`](Self::sync_nat)'s ports, and they are dropped: the host would reset what they belong to. `None`: they are taken.
-    pub fn set_away(&mut self, until: Option<Duration>) -> Result<(), UpdateError> {
-        let until = until.map_or(0, |until| until.as_nanos() as u64);
-        self.away_until
-            .set(0, until, 0)
-            .map_err(|e| UpdateError::of("times", 1, &e))
-    }
-
-    /// Changes the UDP port of VXLAN; packets see the old or the new one.
-    pub fn set_vxlan_port(&mut self, port: Option<u16>) -> Result<(), UpdateError> {
-        self.vxlan_port
-            .set(0, port.unwrap_or(0).to_be(), 0)
-            .map_err(|e| UpdateError::of("VXLAN ports", 1, &e))
-    }
-
     /// Serves receive queue `queue` by an `AF_XDP` socket of that queue. The kernel forgets a socket when it is closed.
     pub fn set_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<(), UpdateError> {
         check_queue(queue)?;
@@ -202,59 +146,6 @@ impl NicProgram {
     pub fn clear_socket(&mut self, queue: u32) -> Result<(), UpdateError> {
         check_queue(queue)?;
         clear(&mut self.sockets, queue, MAX_QUEUES)
-    }
-
-    /// Takes traffic to exactly these IPv4 prefixes; bits beyond a length are ignored.
-    pub fn sync_pods4(
-        &mut self,
-        prefixes: impl IntoIterator<Item = (Ipv4Addr, u8)>,
-    ) -> Result<(), UpdateError> {
-        let wanted = prefixes
-            .into_iter()
-            .map(|(addr, len)| prefix(addr.octets(), len))
-            .collect::<Result<_, _>>()?;
-        self.pods4.sync(&wanted)
-    }
-
-    /// Takes traffic to exactly these IPv6 prefixes; bits beyond a length are ignored.
-    pub fn sync_pods6(
-        &mut self,
-        prefixes: impl IntoIterator<Item = (Ipv6Addr, u8)>,
-    ) -> Result<(), UpdateError> {
-        let wanted = prefixes
-            .into_iter()
-            .map(|(addr, len)| prefix(addr.octets(), len))
-            .collect::<Result<_, _>>()?;
-        self.pods6.sync(&wanted)
-    }
-
-    /// Takes tunnels that end at exactly these addresses of the node, and what pods send to them.
-    pub fn sync_local(
-        &mut self,
-        addrs: impl IntoIterator<Item = IpAddr>,
-    ) -> Result<(), UpdateError> {
-        let (v4, v6) = by_family(addrs);
-        self.local4.sync(&v4)?;
-        self.local6.sync(&v6)
-    }
-
-    /// Takes what comes back to exactly these ports and protocols of exactly these addresses, and what tells of it by ICMP.
-    pub fn sync_nat(
-        &mut self,
-        addrs: impl IntoIterator<Item = IpAddr>,
-        ports: &NatPorts,
-    ) -> Result<(), UpdateError> {
-        let held = self.ports_held.as_flattened_mut();
-        for (index, (held, wanted)) in held.iter_mut().zip(ports.as_flattened()).enumerate() {
-            if held != wanted {
-                let set = self.nat_ports.set(index as u32, *wanted, 0);
-                set.map_err(|e| UpdateError::of("NAT ports", 65_536, &e))?;
-                *held = *wanted;
-            }
-        }
-        let (v4, v6) = by_family(addrs);
-        self.nat4.sync(&v4)?;
-        self.nat6.sync(&v6)
     }
 
     /// What the program has counted since it was loaded.
@@ -273,16 +164,19 @@ impl NicProgram {
     }
 }
 
-/// Addresses as the maps' keys.
-fn by_family(addrs: impl IntoIterator<Item = IpAddr>) -> (BTreeSet<[u8; 4]>, BTreeSet<[u8; 16]>) {
-    let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
-    for addr in addrs {
-        match addr {
-            IpAddr::V4(addr) => drop(v4.insert(addr.octets())),
-            IpAddr::V6(addr) => drop(v6.insert(addr.octets())),
-        }
+/// What it takes is told to its maps.
+impl Deref for NicProgram {
+    type Target = Taken;
+
+    fn deref(&self) -> &Taken {
+        &self.taken
     }
-    (v4, v6)
+}
+
+impl DerefMut for NicProgram {
+    fn deref_mut(&mut self) -> &mut Taken {
+        &mut self.taken
+    }
 }
 
 /// The program on a NIC. Dropping it, or the end of the process, takes it off; but not what was [left](Self::leave).

@@ -14,6 +14,19 @@ pub(super) static NIC: &[u8] =
 pub(super) static POD: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../xdp/pod.bpf.o"));
 
+pub(super) static FLOW: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../xdp/flow.bpf.o"));
+
+/// Takes a map of a loaded object.
+pub(super) fn take_map<M: TryFrom<Map>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, LoadError> {
+    ebpf.take_map(name)
+        .and_then(|map| map.try_into().ok())
+        .ok_or(LoadError::BadObject(name))
+}
+
 /// What an XDP program does with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -65,10 +78,12 @@ impl Loaded {
 
     /// Takes one of the object's maps.
     pub(super) fn map<M: TryFrom<Map>>(&mut self, name: &'static str) -> Result<M, LoadError> {
-        self.ebpf
-            .take_map(name)
-            .and_then(|map| map.try_into().ok())
-            .ok_or(LoadError::BadObject(name))
+        take_map(&mut self.ebpf, name)
+    }
+
+    /// The object, for whoever takes several maps.
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// The program's descriptor.

@@ -14,11 +14,14 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::device::Device;
 use super::error::PinError;
 use super::link::Link;
+use super::sys::{self, LinkKind};
 
 /// Where the system has its BPF file system.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 /// The directory there of all of ours, by network namespace.
 const ALL: &str = "caracal";
+/// In front of the name of a device whose pin is about to be replaced.
+const NEXT: &str = "next:";
 /// The PID namespace of the machine's init (`PROC_PID_INIT_INO`, linux/proc_ns.h), in which all processes can be seen.
 pub(crate) const INITS_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -116,6 +119,23 @@ impl PinDir {
         Ok(path)
     }
 
+    /// Pins a link in place of the one that is pinned for `device`, which is on it by other means; that one is taken off then. At no moment
+    /// is there none that is pinned.
+    pub(super) fn replace(&self, old: &Link, new: &Link, device: &Device) -> Result<(), PinError> {
+        let path = self.path(device);
+        // Should this process end here, who takes the device over finds both, and keeps one.
+        let next = self
+            .namespace
+            .join(pin_name(&format!("{NEXT}{}", device.name), device.index));
+        remove(&next)?;
+        new.pin(&next).map_err(|e| io_error("pin", &next, e))?;
+        if let Err(e) = fs::rename(&next, &path) {
+            let _ = remove(&next);
+            return Err(io_error("rename", &next, e));
+        }
+        old.detach().map_err(|e| io_error("detach", &path, e))
+    }
+
     /// Pins a link again whose pin is gone. Whether it was.
     pub(super) fn ensure(&self, link: &Link, path: &Path) -> Result<bool, PinError> {
         match fs::symlink_metadata(path) {
@@ -206,7 +226,13 @@ fn is_alive(pin: &Path, ifindex: u32) -> bool {
 fn open_if_on(path: &Path, device: &Device) -> Option<Link> {
     let link = Link::open_pinned(path).ok()?;
     let info = link.info().ok()?;
-    (info.ifindex == device.index && device.xdp_programs.contains(&info.prog_id)).then_some(link)
+    let runs_there = match info.kind {
+        LinkKind::Xdp => device.xdp_programs.contains(&info.prog_id),
+        LinkKind::Tcx => {
+            sys::tcx_programs(device.index).is_ok_and(|programs| programs.contains(&info.prog_id))
+        }
+    };
+    (info.ifindex == device.index && runs_there).then_some(link)
 }
 
 /// Removes pins whose devices are gone, and namespaces' directories that hold none. Another daemon may be at it too,

@@ -1,13 +1,14 @@
-//! Sets in the NIC program's maps that are brought in line with a wanted set, entry by entry, so that what stays
+//! Sets in the uplinks' programs' maps that are brought in line with a wanted set, entry by entry, so that what stays
 //! is never missing for a packet.
 
 use std::collections::BTreeSet;
 
+use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
 
 use super::error::{LoadError, UpdateError};
-use super::object::Loaded;
+use super::object::take_map;
 
 /// What a set's map can do.
 pub(super) trait SetMap: TryFrom<Map> {
@@ -71,13 +72,13 @@ pub(super) struct SyncedSet<M: SetMap> {
 
 impl<M: SetMap> SyncedSet<M> {
     pub(super) fn take(
-        loaded: &mut Loaded,
+        ebpf: &mut Ebpf,
         map: &'static str,
         what: &'static str,
         max: u32,
     ) -> Result<Self, LoadError> {
         Ok(Self {
-            map: loaded.map(map)?,
+            map: take_map(ebpf, map)?,
             what,
             max,
             held: BTreeSet::new(),

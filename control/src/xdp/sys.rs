@@ -13,18 +13,23 @@ use std::path::Path;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_ATTACH_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
 const BPF_LINK_TYPE_XDP: u32 = 6;
+const BPF_LINK_TYPE_TCX: u32 = 11;
+/// Of a tcx link: in front of all other programs.
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// `union bpf_attr` for the commands below: plain words, zero beyond what a command defines.
-/// Shorter than the kernel's union, which takes the rest as zero.
+/// Shorter than the kernel's union, which takes the rest as zero, but as long as the longest of these commands' parts.
 #[repr(C)]
 #[derive(Default)]
 struct Attr {
-    words: [u64; 4],
+    words: [u64; 8],
 }
 
 impl Attr {
@@ -36,12 +41,12 @@ impl Attr {
         };
         let [a, b, c, d] = words;
         Self {
-            words: [pair(a, b), pair(c, d), 0, 0],
+            words: [pair(a, b), pair(c, d), 0, 0, 0, 0, 0, 0],
         }
     }
 }
 
-/// `struct bpf_link_info` as far as XDP links fill it.
+/// `struct bpf_link_info` as far as XDP and tcx links fill it.
 #[repr(C)]
 #[derive(Default)]
 struct RawLinkInfo {
@@ -53,19 +58,39 @@ struct RawLinkInfo {
     tail: [u32; 11],
 }
 
-/// What the kernel says of an XDP link.
+/// Where a link's program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct XdpLinkInfo {
+pub(super) enum LinkKind {
+    /// In the driver, or in front of the kernel's stack.
+    Xdp,
+    /// In the kernel's stack, on what comes in.
+    Tcx,
+}
+
+/// What the kernel says of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// Where the program runs.
+    pub kind: LinkKind,
     /// The program the link runs.
     pub prog_id: u32,
     /// The device it is on, 0 when the device is gone or the link was detached.
     pub ifindex: u32,
 }
 
-/// Attaches `prog` to a device of this thread's network namespace.
+/// Attaches the XDP program `prog` to a device of this thread's network namespace.
 pub(super) fn link_create(prog: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
-    let mut attr = Attr::of([fd_word(prog), ifindex, BPF_ATTACH_XDP, flags]);
-    // SAFETY: BPF_LINK_CREATE reads the attribute only and follows no pointer for BPF_XDP.
+    create([fd_word(prog), ifindex, BPF_ATTACH_XDP, flags])
+}
+
+/// Attaches the classifier `prog` to what comes in by a device of this thread's network namespace, in front of all others there.
+pub(super) fn tcx_link_create(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    create([fd_word(prog), ifindex, BPF_TCX_INGRESS, BPF_F_BEFORE])
+}
+
+fn create(words: [u32; 4]) -> io::Result<OwnedFd> {
+    let mut attr = Attr::of(words);
+    // SAFETY: BPF_LINK_CREATE reads the attribute only and follows no pointer for BPF_XDP and BPF_TCX_INGRESS.
     let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
     // SAFETY: the kernel just made this descriptor for us; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -85,20 +110,42 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
-/// What the kernel says of `link`; an error when it is not an XDP link.
-pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
+/// The classifiers on what comes in by a device of this thread's network namespace, by their ids: those attached by tcx, and not more than
+/// are asked about.
+pub(super) fn tcx_programs(ifindex: u32) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = Attr::of([ifindex, BPF_TCX_INGRESS, 0, 0]);
+    attr.words[2] = (&raw mut ids).expose_provenance() as u64;
+    // The number in the first half, the other is none of the command's.
+    let [a, b, c, d] = (ids.len() as u32).to_ne_bytes();
+    attr.words[3] = u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
+    // SAFETY: the kernel writes at most as many ids as the attribute says through the pointer, to a live local, and its other answers
+    // into the attribute, which holds all of the command's part.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
+    let [a, b, c, d, ..] = attr.words[3].to_ne_bytes();
+    let count = u32::from_ne_bytes([a, b, c, d]) as usize;
+    Ok(ids.iter().take(count).copied().collect())
+}
+
+/// What the kernel says of `link`; an error when it is neither an XDP link nor one of tcx.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = RawLinkInfo::default();
     let mut attr = Attr::of([fd_word(link), size_of::<RawLinkInfo>() as u32, 0, 0]);
     attr.words[1] = (&raw mut info).expose_provenance() as u64;
     // SAFETY: the kernel writes at most the stated size through the pointer, to a live local.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    if info.kind != BPF_LINK_TYPE_XDP {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not an XDP link",
-        ));
-    }
-    Ok(XdpLinkInfo {
+    let kind = match info.kind {
+        BPF_LINK_TYPE_XDP => LinkKind::Xdp,
+        BPF_LINK_TYPE_TCX => LinkKind::Tcx,
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "neither an XDP link nor one of tcx",
+            ));
+        }
+    };
+    Ok(LinkInfo {
+        kind,
         prog_id: info.prog_id,
         ifindex: info.ifindex,
     })
