@@ -323,7 +323,7 @@ impl Tcx {
     ///
     /// # Errors
     ///
-    /// The kernel refuses frames shorter than an Ethernet header, and devices that do not exist.
+    /// The kernel refuses frames in which there is less than an IP header, and devices that do not exist.
     pub fn pod_verdict(&self, ifindex: u32, frame: &[u8]) -> Result<TcxResult, ProgramError> {
         self.test(POD, ifindex, frame)
     }

@@ -1,6 +1,5 @@
 //! What the tests of the flows' programs share: packets with right checksums, flows, and what the Rust code makes of both.
 #![expect(
-    dead_code,
     unreachable_pub,
     reason = "a module of several test crates, each of which uses its own part"
 )]
