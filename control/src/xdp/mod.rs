@@ -38,4 +38,4 @@ pub use object::Verdict;
 pub(crate) use pins::{BPFFS, Bpffs, INITS_PID_NAMESPACE, bpffs, is_left_on};
 pub use pins::{PinDir, PinnedDevice};
 pub use taken::{NatPorts, Taken, no_ports};
-pub use tcx::{Tcx, TcxConfig, TcxResult, TcxVerdict, UplinkAttachment};
+pub use tcx::{Tcx, TcxConfig, TcxResult, TcxVerdict, UplinkAttachment, tcx_programs_on};

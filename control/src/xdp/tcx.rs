@@ -19,7 +19,7 @@ use super::link::Link;
 use super::nic::find;
 use super::object::{self, take_map};
 use super::pins::{self, PinDir};
-use super::sys::LinkKind;
+use super::sys::{self, LinkKind};
 use super::taken::Taken;
 
 /// The programs, by the names that the object has.
@@ -370,6 +370,19 @@ impl Tcx {
             .map_err(|e| {
                 AttachError::kernel(ifname, "use the loaded program", std::io::Error::other(e))
             })
+    }
+}
+
+/// The programs that run by tcx on what comes in by an interface of the calling thread's network namespace, ours or others', by their
+/// ids, in the order in which they run.
+///
+/// # Errors
+///
+/// The kernel's. An interface that is not there has none.
+pub fn tcx_programs_on(ifname: &str) -> std::io::Result<Vec<u32>> {
+    match Device::find(ifname)? {
+        Some(device) => sys::tcx_programs(device.index),
+        None => Ok(Vec::new()),
     }
 }
 
