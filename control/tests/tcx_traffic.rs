@@ -158,8 +158,8 @@ impl Node {
             let (pod, uplink) = (format!("cali{node}"), format!("up{node}"));
             Self {
                 flows: tcx.flows().expect("flows"),
-                pod: ifindex_here(&pod),
-                uplink: ifindex_here(&uplink),
+                pod: ifindex(&pod),
+                uplink: ifindex(&uplink),
                 _on_pod: tcx.attach_pod(&pod, &pins).expect("attach"),
                 _on_uplink: tcx.attach_uplink(&uplink).expect("attach"),
                 tcx,
@@ -169,13 +169,9 @@ impl Node {
     }
 }
 
-fn ifindex_here(ifname: &str) -> u32 {
-    ifindex(ifname)
-}
-
 /// How packets go between the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way2 {
+struct Between {
     kind: Kind,
     is_translated: bool,
 }
@@ -183,7 +179,7 @@ struct Way2 {
 /// Has both nodes repeat one direction: what the pod of node `from` sends from `src` to `dst`. Its keys, at the one and at the other.
 fn offload(
     nodes: &mut [Node; 2],
-    way: Way2,
+    way: Between,
     from: u8,
     protocol: u8,
     (src, dst): (SocketAddr, SocketAddr),
@@ -346,7 +342,7 @@ fn hits(nodes: &[Node; 2]) -> u64 {
 }
 
 /// TCP and UDP both ways, over a wire that segments and completes checksums, or has the kernel do it.
-fn traffic(way: Way2, is_v6: bool, has_offloads: bool) {
+fn traffic(way: Between, is_v6: bool, has_offloads: bool) {
     isolated(|| {
         build();
         if !has_offloads {
@@ -406,7 +402,7 @@ fn traffic(way: Way2, is_v6: bool, has_offloads: bool) {
         );
         offload(nodes, way, 1, l4::UDP, ends);
         offload(nodes, way, 2, l4::UDP, (ends.1, ends.0));
-        for len in [0, 1, 99, 1300] {
+        for len in [0_u16, 1, 99, 1300] {
             for (from, to) in [(&one, &other), (&other, &one)] {
                 let sent: Vec<u8> = (0..len).map(|at| at as u8).collect();
                 from.send(&sent).expect("send");
@@ -421,29 +417,20 @@ fn traffic(way: Way2, is_v6: bool, has_offloads: bool) {
 
         // The end is the pollers'.
         drop(client);
-        let [leaves, _] = {
-            let closed = || {
-                nodes[0]
-                    .flows
-                    .read(&there[0])
-                    .is_some_and(|it| it.closing.is_some())
-            };
-            let mut closed = closed;
-            while !closed() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            counts(nodes, 1, &there)
-        };
-        assert_eq!(leaves.closing.map(|it| it.flags & 1), Some(1), "FIN");
+        let closing = (0..4000).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            counts(nodes, 1, &there)[0].closing
+        });
+        assert_eq!(closing.map(|it| it.flags & 1), Some(1), "FIN");
     });
 }
 
-const PLAIN: Way2 = Way2 {
+const PLAIN: Between = Between {
     kind: Kind::Ethernet,
     is_translated: false,
 };
 
-fn all(test: &str, way: Way2, families: &[bool]) {
+fn all(test: &str, way: Between, families: &[bool]) {
     if skipped_without_root(test) {
         return;
     }
@@ -461,7 +448,7 @@ fn plain_packets_arrive() {
 
 #[test]
 fn translated_packets_arrive() {
-    let way = Way2 {
+    let way = Between {
         is_translated: true,
         ..PLAIN
     };
@@ -470,7 +457,7 @@ fn translated_packets_arrive() {
 
 #[test]
 fn packets_in_vxlan_arrive() {
-    let way = Way2 {
+    let way = Between {
         kind: Kind::Vxlan4,
         ..PLAIN
     };
@@ -479,7 +466,7 @@ fn packets_in_vxlan_arrive() {
 
 #[test]
 fn translated_packets_in_vxlan_arrive() {
-    let way = Way2 {
+    let way = Between {
         kind: Kind::Vxlan4,
         is_translated: true,
     };
@@ -488,7 +475,7 @@ fn translated_packets_in_vxlan_arrive() {
 
 #[test]
 fn packets_in_ipip_arrive() {
-    let way = Way2 {
+    let way = Between {
         kind: Kind::Ipip,
         ..PLAIN
     };

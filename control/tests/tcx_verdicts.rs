@@ -65,7 +65,7 @@ impl Node {
         }
     }
 
-    fn from_pod(&self, frame: &[u8]) -> (TcxVerdict, Vec<u8>) {
+    fn by_pod(&self, frame: &[u8]) -> (TcxVerdict, Vec<u8>) {
         let result = self.tcx.pod_verdict(self.pod, frame).expect("run");
         (result.verdict, result.frame)
     }
@@ -78,7 +78,7 @@ impl Node {
     /// What comes from the pod goes to the pollers.
     fn punts_of_pod(&self, frame: &[u8], kind: u8, name: &str) {
         let punted = (TcxVerdict::Redirect, tagged(frame, kind, self.pod));
-        assert_eq!(self.from_pod(frame), punted, "{name}");
+        assert_eq!(self.by_pod(frame), punted, "{name}");
     }
 
     fn punts_of_uplink(&self, frame: &[u8], name: &str) {
@@ -142,7 +142,7 @@ fn a_pods_flow_is_repeated_and_all_else_of_it_goes_to_the_pollers() {
                 }
                 node.flows.insert(&key, &action).expect("insert");
                 let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
-                assert_eq!(node.from_pod(&frame), sent, "{kind:?} {packet:?}");
+                assert_eq!(node.by_pod(&frame), sent, "{kind:?} {packet:?}");
                 // Another device, another protocol, other ends.
                 let elsewhere = node.tcx.pod_verdict(node.uplink, &frame).expect("run");
                 assert_eq!(elsewhere.frame, tagged(&frame, 0, node.uplink));
@@ -161,7 +161,7 @@ fn a_pods_flow_is_repeated_and_all_else_of_it_goes_to_the_pollers() {
                 let headers = packet.ip().len() - packet.payload.len();
                 other.payload = vec![1; 1450 - headers];
                 let sent = (TcxVerdict::Redirect, expected(&other.ip(), &action));
-                assert_eq!(node.from_pod(&other.frame(FROM_POD)), sent);
+                assert_eq!(node.by_pod(&other.frame(FROM_POD)), sent);
                 other.payload.push(1);
                 node.punts_of_pod(&other.frame(FROM_POD), 0, "too long");
                 let mut spoofed = frame.clone();
@@ -173,7 +173,7 @@ fn a_pods_flow_is_repeated_and_all_else_of_it_goes_to_the_pollers() {
                 let mut padded = frame.clone();
                 padded.extend([0x5a; 9]);
                 let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
-                assert_eq!(node.from_pod(&padded), sent, "link padding goes");
+                assert_eq!(node.by_pod(&padded), sent, "link padding goes");
 
                 let counts = node.flows.remove(&key).expect("known");
                 assert_eq!(counts.packets, 3);
@@ -275,11 +275,11 @@ fn what_changes_a_connection_goes_to_the_pollers_and_all_after_it() {
             let action = action_of_pod(Kind::Ethernet);
             node.flows.insert(&key, &action).expect("insert");
             assert_eq!(node.counts(&key).seen, None);
-            node.from_pod(&packet.frame(FROM_POD));
+            node.by_pod(&packet.frame(FROM_POD));
             let mut next = packet.clone();
             (next.seq, next.ack, next.window) = (5000, 6000, 400);
             (next.flags, next.payload) = (ACK | PSH, vec![1; 100]);
-            node.from_pod(&next.frame(FROM_POD));
+            node.by_pod(&next.frame(FROM_POD));
             let (packets, bytes) = (2, (packet.ip().len() + next.ip().len()) as u64);
             let seen = Seen {
                 ack: 6000,
@@ -327,10 +327,10 @@ fn what_changes_a_connection_goes_to_the_pollers_and_all_after_it() {
                 assert_eq!(node.counts(&key), counts);
             }
             let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
-            assert_eq!(node.from_pod(&packet.frame(FROM_POD)), sent);
+            assert_eq!(node.by_pod(&packet.frame(FROM_POD)), sent);
             // Sequence numbers go around.
             (next.flags, next.seq) = (ACK, u32::MAX - 1);
-            node.from_pod(&next.frame(FROM_POD));
+            node.by_pod(&next.frame(FROM_POD));
             assert_eq!(node.counts(&key).seen.expect("seen").end, 98);
         }
     });
@@ -359,11 +359,11 @@ fn while_it_is_paused_or_leads_nowhere_no_flow_is_treated() {
             node.tcx.set_paused(true).expect("pause");
             node.punts_of_pod(&frame, 0, "paused");
             node.tcx.set_paused(false).expect("go on");
-            assert_eq!(node.from_pod(&frame), sent);
+            assert_eq!(node.by_pod(&frame), sent);
             node.tcx.set_punt(0).expect("no punt");
-            assert_eq!(node.from_pod(&frame), sent);
+            assert_eq!(node.by_pod(&frame), sent);
             let left = other.frame(FROM_POD);
-            assert_eq!(node.from_pod(&left), (refused, left));
+            assert_eq!(node.by_pod(&left), (refused, left));
             // An uplink has a host.
             let ours = in_ethernet(TO_UPLINK, &to_pod(UDP).ip());
             assert_eq!(node.by_uplink(&ours), (TcxVerdict::Next, ours));
@@ -394,7 +394,7 @@ fn one_pods_flood_leaves_room_for_the_others() {
         let verdicts = |node: &Node| {
             let (mut punted, mut dropped) = (0, 0);
             for _ in 0..1000 {
-                match node.from_pod(&frame).0 {
+                match node.by_pod(&frame).0 {
                     TcxVerdict::Redirect => punted += 1,
                     TcxVerdict::Drop => dropped += 1,
                     other => panic!("{other:?}"),
@@ -803,7 +803,7 @@ fn the_kernel_makes_the_bytes_that_the_pollers_make() {
                 node.flows.insert(&key, &action).expect("insert");
                 let result = match case.by {
                     Some(_) => node.by_uplink(&frame),
-                    None => node.from_pod(&frame),
+                    None => node.by_pod(&frame),
                 };
                 prop_assert_eq!(result, (TcxVerdict::Redirect, expected(&inner, &action)));
                 let counts = node.flows.remove(&key).expect("known");
