@@ -265,14 +265,14 @@ static __always_inline void note(struct flow *flow, const struct packet *p)
 }
 
 /* Sends a packet on its way. */
-static __always_inline int send(struct __sk_buff *skb, const struct flow *flow)
+static __always_inline int send(struct __sk_buff *skb, __u32 out, __u8 way)
 {
-	if (flow->way != WAY_POD)
-		return bpf_redirect(flow->out, 0);
+	if (way != WAY_POD)
+		return bpf_redirect(out, 0);
 	/* A device knows itself by another address than pods do: then the packet is not the host's, and the pod would not take it. */
 	if (skb->pkt_type)
 		bpf_skb_change_type(skb, 0);
-	return bpf_redirect_peer(flow->out, 0);
+	return bpf_redirect_peer(out, 0);
 }
 
 /* Everything for a packet that a flow's action is right for, but sending it. */

@@ -63,6 +63,9 @@ static __always_inline int treat(struct __sk_buff *skb, struct packet *p, __u32 
 	struct flow *flow;
 	struct key4 key4;
 	struct key6 key6;
+	__u64 check;
+	__u32 out;
+	__u8 way;
 	int done;
 
 	if (is6) {
@@ -91,12 +94,16 @@ static __always_inline int treat(struct __sk_buff *skb, struct packet *p, __u32 
 	done = is6 ? act(skb, flow, p, 0, &key6) : act(skb, flow, p, &key4, 0);
 	if (done == UNTOUCHED)
 		return NONE;
-	if (done == SPOILT) {
+	out = flow->out;
+	way = flow->way;
+	barrier();
+	check = *(volatile __u64 *)&flow->check;
+	if (done == SPOILT || check != (is6 ? check6(&key6) : check4(&key4))) {
 		COUNT(SPOILT_PACKETS);
 		return DROP;
 	}
 	COUNT(HIT);
-	return send(skb, flow);
+	return send(skb, out, way);
 }
 
 /* As `treat`, of a packet without a tunnel. */

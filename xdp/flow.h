@@ -62,6 +62,9 @@ enum {
 
 struct flow {
 	/* What every packet needs, and what changes with every packet, come first. */
+
+	/* `check4` or `check6` of the key. First of all, so that it is written before the rest. */
+	__u64 check;
 	__u32 out;
 	__u32 hash;
 	/* The outer source, if HAS_PEER. */
@@ -74,16 +77,15 @@ struct flow {
 	__u8 set;
 	/* Set with `closing`, behind it. */
 	__u8 is_closing;
+	/* Of TCP: the largest window, and SEEN. */
+	__u32 window;
 	/* Folded sum of the outer IPv4 header as it is in `head`, in host order. */
 	__u16 base_sum;
-	__u16 unused[3];
+	__u16 unused;
 	__u64 packets;
 	__u64 bytes;
 	/* Of TCP's latest segment: acknowledgement, and the sequence number after it in the upper half. */
 	__u64 seen;
-	/* The largest window, and SEEN. */
-	__u32 window;
-	__u32 unused2;
 
 	/* What is put in front, with zeros in what is patched. */
 	__u64 head[HEAD_LEN / 8];
@@ -93,12 +95,28 @@ struct flow {
 		struct ends6 to6;
 	};
 	__be32 to_ports;
-	__u32 unused3;
+	__u32 unused2;
 	/* TCP's first SYN, FIN or RST: payload's bytes, window << 32, flags << 48, CLOSING. */
 	__u64 closing;
 	/* Its sequence number, and its acknowledgement in the upper half. Written before `closing`. */
 	__u64 closing_at;
 };
+
+/*
+ * Whose flow it is, in one word. The kernel gives the memory of a flow that is removed to the next one at once, and who found it a moment
+ * before reads on. What was read is that flow's alone if the word is still right at the end.
+ */
+static __always_inline __u64 check4(const struct key4 *key)
+{
+	return (key->ends.src | (__u64)key->ends.dst << 32) +
+	       (key->ports | (__u64)key->from << 32) * 0x9e3779b97f4a7c15ull;
+}
+
+static __always_inline __u64 check6(const struct key6 *key)
+{
+	return key->ends.src[0] + key->ends.src[1] * 0xbf58476d1ce4e5b9ull + key->ends.dst[0] * 0x94d049bb133111ebull +
+	       key->ends.dst[1] * 0xd6e8feb86659fd93ull + (key->ports | (__u64)key->from << 32) * 0x9e3779b97f4a7c15ull;
+}
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -49,7 +49,7 @@ pub struct TcxCounters {
     pub no_punt: u64,
     /// Dropped: its pod had too many sent to the pollers.
     pub limited: u64,
-    /// Dropped: the kernel had no memory, midway.
+    /// Dropped midway: the kernel had no memory, or the flow became another one meanwhile.
     pub spoilt: u64,
     /// Dropped: an answer to a connection that is kept for the next daemon.
     pub away: u64,

@@ -32,19 +32,20 @@ const IS_TRANSLATED: u8 = 4;
 
 /// Where a field of `struct flow` begins.
 mod at {
-    pub(super) const OUT: usize = 0;
-    pub(super) const HASH: usize = 4;
-    pub(super) const PEER: usize = 8;
-    pub(super) const MTU: usize = 12;
-    pub(super) const WAY: usize = 14;
-    pub(super) const KIND: usize = 15;
-    pub(super) const MAC: usize = 16;
-    pub(super) const SET: usize = 22;
-    pub(super) const BASE_SUM: usize = 24;
-    pub(super) const PACKETS: usize = 32;
-    pub(super) const BYTES: usize = 40;
-    pub(super) const SEEN: usize = 48;
-    pub(super) const WINDOW: usize = 56;
+    pub(super) const CHECK: usize = 0;
+    pub(super) const OUT: usize = 8;
+    pub(super) const HASH: usize = 12;
+    pub(super) const PEER: usize = 16;
+    pub(super) const MTU: usize = 20;
+    pub(super) const WAY: usize = 22;
+    pub(super) const KIND: usize = 23;
+    pub(super) const MAC: usize = 24;
+    pub(super) const SET: usize = 30;
+    pub(super) const WINDOW: usize = 32;
+    pub(super) const BASE_SUM: usize = 36;
+    pub(super) const PACKETS: usize = 40;
+    pub(super) const SEEN: usize = 56;
+    pub(super) const BYTES: usize = 48;
     pub(super) const HEAD: usize = 64;
     pub(super) const TO: usize = 128;
     pub(super) const TO_PORTS: usize = 160;
@@ -102,6 +103,8 @@ pub(super) fn flow(key: &Key, action: &Action) -> Option<FlowBytes> {
         Way::Pod => 0,
         Way::Uplink => 1,
     };
+    let check = check(self::key(key)?);
+    put(&mut bytes, at::CHECK, &check.to_ne_bytes());
     put(&mut bytes, at::OUT, &action.out.to_ne_bytes());
     put(&mut bytes, at::HASH, &action.flow_hash.to_ne_bytes());
     put(&mut bytes, at::MTU, &action.mtu.to_ne_bytes());
@@ -143,11 +146,34 @@ pub(super) fn flow(key: &Key, action: &Action) -> Option<FlowBytes> {
     Some(bytes)
 }
 
+/// `check4` and `check6`: whose flow it is, in one word.
+fn check(key: KeyBytes) -> u64 {
+    const FACTORS4: [u64; 2] = [1, 0x9e37_79b9_7f4a_7c15];
+    const FACTORS6: [u64; 5] = [
+        1,
+        0xbf58_476d_1ce4_e5b9,
+        0x94d0_49bb_1331_11eb,
+        0xd6e8_feb8_6659_fd93,
+        0x9e37_79b9_7f4a_7c15,
+    ];
+    let sum = |words: &[[u8; 8]], factors: &[u64]| {
+        let products = words.iter().zip(factors);
+        products.fold(0_u64, |sum, (word, factor)| {
+            sum.wrapping_add(u64::from_ne_bytes(*word).wrapping_mul(*factor))
+        })
+    };
+    match key {
+        KeyBytes::V4(bytes) => sum(bytes.as_chunks().0, &FACTORS4),
+        KeyBytes::V6(bytes) => sum(bytes.as_chunks().0, &FACTORS6),
+    }
+}
+
 /// Gives a flow the counts of another, but for a closing segment.
 pub(super) fn keep_counts(flow: &mut FlowBytes, from: &FlowBytes) {
-    let counted = at::PACKETS..at::HEAD;
-    if let (Some(to), Some(from)) = (flow.get_mut(counted.clone()), from.get(counted)) {
-        to.copy_from_slice(from);
+    for counted in [at::WINDOW..at::WINDOW + 4, at::PACKETS..at::HEAD] {
+        if let (Some(to), Some(from)) = (flow.get_mut(counted.clone()), from.get(counted)) {
+            to.copy_from_slice(from);
+        }
     }
 }
 
