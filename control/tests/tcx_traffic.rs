@@ -18,6 +18,7 @@ use encap::l4;
 use encap::outer::{Kind, Macs, Overlay, Rewrite, Tunnel};
 use encap::vxlan::{DEFAULT_PORT, Vni};
 use fastpath::io::xsk::test_support::skipped_without_root;
+use nix::sys::socket::{setsockopt, sockopt};
 use xdp_support::{command, ifindex, in_netns, ip, isolated};
 
 /// A node, its pod, and the wire's end at it, by their number: 1 or 2.
@@ -341,6 +342,28 @@ fn hits(nodes: &[Node; 2]) -> u64 {
     nodes.iter().map(of).sum()
 }
 
+/// Sends several datagrams as one super-frame. Where it comes whole out of a tunnel it is the pollers', and here nobody's.
+fn datagrams_at_once(nodes: &[Node; 2], from: &UdpSocket, to: &UdpSocket, is_pollers: bool) {
+    let punted = || nodes[1].tcx.counters().expect("counters").no_punt;
+    let before = punted();
+    setsockopt(from, sockopt::UdpGsoSegment, &1000).expect("segments");
+    let sent: Vec<u8> = (0..3500_u16).map(|at| at as u8).collect();
+    from.send(&sent).expect("send");
+    if is_pollers {
+        let counted = (0..4000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            punted() > before
+        });
+        assert!(counted, "it went elsewhere");
+        return;
+    }
+    for part in sent.chunks(1000) {
+        let mut got = vec![0xff; 2000];
+        let len = to.recv(&mut got).expect("received");
+        assert_eq!(&got[..len], part);
+    }
+}
+
 /// TCP and UDP both ways, over a wire that segments and completes checksums, or has the kernel do it.
 fn traffic(way: Between, is_v6: bool, has_offloads: bool) {
     isolated(|| {
@@ -411,6 +434,12 @@ fn traffic(way: Between, is_v6: bool, has_offloads: bool) {
                 assert_eq!(got[..len], sent);
             }
         }
+        datagrams_at_once(
+            nodes,
+            &one,
+            &other,
+            way.kind != Kind::Ethernet && has_offloads,
+        );
         for node in nodes.iter() {
             assert_eq!(node.tcx.counters().expect("counters").spoilt, 0);
         }

@@ -800,6 +800,8 @@ fn the_kernel_makes_the_bytes_that_the_pollers_make() {
                 };
                 frame.extend(vec![0xa5; case.padding]);
                 let key = case.packet.key(from);
+                // A case that failed may have left it.
+                node.flows.remove(&key);
                 node.flows.insert(&key, &action).expect("insert");
                 let result = match case.by {
                     Some(_) => node.by_uplink(&frame),
