@@ -176,16 +176,22 @@ impl<I: PacketIo> Poller<I> {
         let queues = self.io.rx_queues();
         let first = self.pipeline.counters().rounds.get() as usize % queues.max(1);
         for queue in (first..queues).chain(0..first) {
-            observer.enter(Stage::Recv, || 0);
-            let Some(port) = self.io.recv(queue, batch) else {
-                continue;
-            };
-            if batch.is_empty() {
-                continue;
+            loop {
+                observer.enter(Stage::Recv, || 0);
+                let Some(port) = self.io.recv(queue, batch) else {
+                    break;
+                };
+                if batch.is_empty() {
+                    break;
+                }
+                received += batch.len();
+                self.pipeline
+                    .run(batch, &mut self.io, tables, port, now, observer);
+                // Of one port at a time: what came together with it is done before anything else.
+                if !self.io.has_more(queue) {
+                    break;
+                }
             }
-            received += batch.len();
-            self.pipeline
-                .run(batch, &mut self.io, tables, port, now, observer);
         }
         observer.enter(Stage::Flush, || received);
         self.io.flush();

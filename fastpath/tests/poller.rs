@@ -160,6 +160,78 @@ fn each_queue_is_the_first_one_of_a_round_in_turn() {
     assert_eq!(came, [1, 2, 2], "of three queues the uplink's own is one");
 }
 
+/// Memory in which one queue has both pods' packets, of one of them at a time.
+struct Shared {
+    io: MemIo,
+    /// Whose turn it is.
+    pod: usize,
+}
+
+impl PacketIo for Shared {
+    fn chunk(&mut self, frame: &Frame) -> &mut [u8] {
+        self.io.chunk(frame)
+    }
+
+    fn rx_queues(&self) -> usize {
+        1
+    }
+
+    fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
+        assert_eq!(queue, 0);
+        let port = [POD, SECOND_POD][self.pod];
+        self.pod = 1 - self.pod;
+        self.io.recv(usize::from(port.0), batch)
+    }
+
+    fn has_more(&self, queue: usize) -> bool {
+        assert_eq!(queue, 0);
+        self.pod == 1
+    }
+
+    fn send(&mut self, port: PortId, frame: Frame) -> Result<(), Frame> {
+        self.io.send(port, frame)
+    }
+
+    fn flush(&mut self) {
+        self.io.flush();
+    }
+
+    fn alloc(&mut self) -> Option<Frame> {
+        self.io.alloc()
+    }
+
+    fn free(&mut self, frame: Frame) {
+        self.io.free(frame);
+    }
+
+    fn wait(&mut self, _timeout: Duration) {
+        panic!("nobody runs it");
+    }
+}
+
+#[test]
+fn what_one_queue_has_of_several_ports_is_done_in_one_round() {
+    let mut publisher = Publisher::new(tables(1, true));
+    let io = Shared {
+        io: MemIo::new(64, 2048, 3, 64),
+        pod: 0,
+    };
+    let mut poller = poller_over(io, &mut publisher);
+    let mut batch = Batch::default();
+    for number in [1, 2] {
+        assert!(poller.io.io.inject(POD, &datagram(POD_ADDR, number)));
+    }
+    let other = datagram(SECOND_POD_ADDR, 3);
+    assert!(poller.io.io.inject(SECOND_POD, &other));
+    assert_eq!(poller.round(&mut batch, Tick(1)), 3);
+    let counters = poller.pipeline.counters();
+    assert_eq!(counters.rounds.get(), 1);
+    let came = |port| counters.port(port).expect("a port").rx_packets.get();
+    assert_eq!((came(POD), came(SECOND_POD)), (2, 1));
+    let sent = poller.io.io.take_sent(UPLINK, source_port);
+    assert_eq!(sent, [1, 2, 3]);
+}
+
 /// What a poller did in a round, by the clock that it read.
 struct Round {
     now: Tick,

@@ -24,9 +24,16 @@ pub trait PacketIo {
     /// How many receive queues there are now. They are numbered from 0.
     fn rx_queues(&self) -> usize;
 
-    /// Receives what is there, up to a batch, from one queue; the port that the queue belongs to, or `None` when
+    /// Receives what is there, up to a batch, from one queue; the port that the frames came in by, or `None` when
     /// there is no such queue now. The batch must be empty.
     fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId>;
+
+    /// Whether frames that this queue received together with the last batch are still to be had, of other ports: then
+    /// [`recv`](PacketIo::recv) gives some of them, and nothing else. Asked after each batch, and whoever asks takes them before he sleeps.
+    #[inline]
+    fn has_more(&self, _queue: usize) -> bool {
+        false
+    }
 
     /// Queues a frame for sending.
     ///

@@ -7,6 +7,8 @@ mod errors;
 mod kernel;
 mod lab;
 mod lifecycle;
+mod send_only;
 mod sharing;
+mod tagged;
 mod transfer;
 mod waiting;

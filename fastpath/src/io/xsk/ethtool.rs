@@ -10,6 +10,7 @@ use super::sys;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GTSO: u32 = 0x1e;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
@@ -151,6 +152,20 @@ pub fn set_channels(interface: &str, queues: u32) -> io::Result<()> {
 pub fn tx_checksum(interface: &str) -> io::Result<bool> {
     let mut value = Value {
         command: ETHTOOL_GTXCSUM,
+        data: 0,
+    };
+    run(interface, &mut value)?;
+    Ok(value.data != 0)
+}
+
+/// Whether the device takes TCP super-frames from its stack (TSO). Of a veth not while the other end has an XDP program.
+///
+/// # Errors
+///
+/// What the ioctl says.
+pub fn segmentation(interface: &str) -> io::Result<bool> {
+    let mut value = Value {
+        command: ETHTOOL_GTSO,
         data: 0,
     };
     run(interface, &mut value)?;

@@ -33,6 +33,7 @@ pub mod ring;
 pub mod socket;
 mod stock;
 mod sys;
+mod tag;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 pub mod wait;

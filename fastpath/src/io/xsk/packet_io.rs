@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use encap::eth::MacAddr;
 use flowtable::Tick;
 
 use super::allowance::Allowance;
+use super::tag::Tags;
 use super::wait::{WaitSet, Waker};
 use super::{
     ArenaPart, ClosedSocket, FrameSpan, PortError, QueueKey, QueuePort, Statistics, XskSocket,
@@ -31,7 +33,30 @@ pub enum Command {
         /// The socket, bound.
         socket: Box<XskSocket>,
     },
-    /// Give back every socket of this port.
+    /// Serve this socket, which receives for many ports: its frames come with tags, written by the kernel's program in place of their
+    /// destination ([`Command::Tag`]). What comes without a tag, or with one that nobody knows, is given under `port`.
+    AttachPunt {
+        /// What the socket is called here: a number that no port has, so that what is given under it is dropped, and counted.
+        port: PortId,
+        /// The socket, bound.
+        socket: Box<XskSocket>,
+    },
+    /// Frames whose tag names this device are this port's from now on. What is sent by the port goes by a socket of its own
+    /// ([`Command::Attach`]), which only sends then.
+    Tag {
+        /// The device, by its interface index.
+        ifindex: u32,
+        /// The port.
+        port: PortId,
+        /// The destination that its frames had if it was the device's own.
+        mac: [u8; 6],
+    },
+    /// Frames whose tag names this device are nobody's.
+    Untag {
+        /// The device, by its interface index.
+        ifindex: u32,
+    },
+    /// Give back every socket of this port; no tag names it any more.
     Detach {
         /// The port.
         port: PortId,
@@ -106,6 +131,7 @@ pub struct XskIo {
     /// Queues with frames on the send side.
     sending: Vec<u16>,
     spans: Box<[FrameSpan; BATCH]>,
+    tags: Tags,
     commands: Arc<ArrayQueue<Command>>,
     replies: Arc<ArrayQueue<Reply>>,
     wait: WaitSet,
@@ -124,9 +150,69 @@ struct Queue {
     is_down: bool,
     /// What the present batch has taken of its TX ring.
     allowance: Allowance,
+    /// Of a socket whose frames are tagged: what was received and not given yet, in order. Never more than a batch.
+    waiting: Option<Vec<Waiting>>,
+}
+
+/// A frame that waits for its port's turn. We hold its chunk.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    port: PortId,
+    span: FrameSpan,
 }
 
 impl Queue {
+    /// Frames of a port that goes must not wait: its number may be another's when they have their turn.
+    fn let_go(&mut self, port: PortId, part: &mut ArenaPart) {
+        let is_ours = self.port == port;
+        for it in self.waiting.iter_mut().flatten() {
+            if is_ours {
+                part.release(it.span.chunk);
+            } else if it.port == port {
+                it.port = self.port;
+            }
+        }
+        if is_ours && let Some(waiting) = &mut self.waiting {
+            waiting.clear();
+        }
+    }
+
+    /// The next port's frames, of those that were received together. From the ring only when none of them wait.
+    fn recv_tagged(
+        &mut self,
+        part: &mut ArenaPart,
+        spans: &mut [FrameSpan; BATCH],
+        tags: &Tags,
+        batch: &mut Batch,
+    ) -> PortId {
+        let Some(waiting) = &mut self.waiting else {
+            return self.port;
+        };
+        if waiting.is_empty() {
+            let count = self.socket.recv(part, spans);
+            let received = spans.get(..count).unwrap_or_default();
+            for span in received {
+                part.prefetch(span.chunk, span.start);
+            }
+            // Within capacity: there was none, and no more than a batch was received.
+            waiting.extend(received.iter().map(|&span| Waiting {
+                port: tags.untag(part.frame(span)).unwrap_or(self.port),
+                span,
+            }));
+            if count > 0 {
+                self.socket.refill_busy(part);
+            }
+        }
+        let Some(&Waiting { port, .. }) = waiting.first() else {
+            return self.port;
+        };
+        let mut frames = waiting
+            .extract_if(.., |it| it.port == port)
+            .map(|it| as_frame(it.span));
+        batch.take_from(&mut frames, port);
+        port
+    }
+
     /// Lends a frame to the TX ring, if a packet of this turn may have a slot. The frame is the ring's then.
     #[inline]
     fn send(&mut self, part: &mut ArenaPart, frame: &Frame, turn: u32) -> bool {
@@ -183,6 +269,7 @@ impl XskIo {
             senders: vec![None; max_ports],
             sending: Vec::with_capacity(max_ports),
             spans: Box::new([FrameSpan::default(); BATCH]),
+            tags: Tags::with_capacity(max_ports),
             commands,
             replies,
             wait,
@@ -206,13 +293,18 @@ impl XskIo {
     #[cold]
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Attach { port, socket } => self.attach(port, *socket),
+            Command::Attach { port, socket } => self.attach(port, *socket, None),
+            Command::AttachPunt { port, socket } => {
+                self.attach(port, *socket, Some(Vec::with_capacity(BATCH)));
+            }
+            Command::Tag { ifindex, port, mac } => self.tags.insert(ifindex, port, MacAddr(mac)),
+            Command::Untag { ifindex } => self.tags.remove(ifindex),
             Command::Detach { port } => self.detach(port),
             Command::Closed(closed) => self.part.quarantine(closed, now()),
         }
     }
 
-    fn attach(&mut self, port: PortId, socket: XskSocket) {
+    fn attach(&mut self, port: PortId, socket: XskSocket, waiting: Option<Vec<Waiting>>) {
         let Ok(socket) = QueuePort::new(socket, &mut self.part) else {
             return;
         };
@@ -221,15 +313,18 @@ impl XskIo {
             .iter()
             .position(Option::is_none)
             .unwrap_or(self.queues.len());
-        if self.wait.add_port(&socket, index as u64).is_err() {
+        // One that only sends never has anything, and to be called whenever a frame of its was sent would be in vain.
+        if socket.receives() && self.wait.add_port(&socket, index as u64).is_err() {
             return socket.close(&mut self.part, now());
         }
+        let is_tagged = waiting.is_some();
         let queue = Queue {
             port,
             socket,
             is_sending: false,
             is_down: false,
             allowance: Allowance::default(),
+            waiting,
         };
         if let Some(slot) = self.queues.get_mut(index) {
             *slot = Some(queue);
@@ -237,7 +332,8 @@ impl XskIo {
             self.queues.push(Some(queue));
         }
         // The first socket of a port sends; others, where a port has more queues than pollers, only receive.
-        if let Some(sender) = self.senders.get_mut(usize::from(port.0))
+        if !is_tagged
+            && let Some(sender) = self.senders.get_mut(usize::from(port.0))
             && sender.is_none()
         {
             *sender = Some(index as u16);
@@ -248,7 +344,11 @@ impl XskIo {
         if let Some(sender) = self.senders.get_mut(usize::from(port.0)) {
             *sender = None;
         }
+        self.tags.remove_port(port);
         for (index, slot) in self.queues.iter_mut().enumerate() {
+            if let Some(queue) = slot {
+                queue.let_go(port, &mut self.part);
+            }
             if slot.as_ref().is_some_and(|queue| queue.port == port)
                 && let Some(mut queue) = slot.take()
             {
@@ -301,6 +401,15 @@ impl XskIo {
     }
 }
 
+#[inline]
+const fn as_frame(span: FrameSpan) -> Frame {
+    Frame {
+        chunk: span.chunk,
+        start: span.start,
+        len: span.len,
+    }
+}
+
 /// The clock, for what happens once a second at most.
 #[expect(
     clippy::disallowed_methods,
@@ -323,18 +432,18 @@ impl PacketIo for XskIo {
     #[inline]
     fn recv(&mut self, queue: usize, batch: &mut Batch) -> Option<PortId> {
         let queue = self.queues.get_mut(queue)?.as_mut()?;
-        let count = queue.socket.recv(&mut self.part, &mut self.spans[..]);
         self.turn = self.turn.wrapping_add(1);
+        if queue.waiting.is_some() {
+            let port = queue.recv_tagged(&mut self.part, &mut self.spans, &self.tags, batch);
+            return Some(port);
+        }
+        let count = queue.socket.recv(&mut self.part, &mut self.spans[..]);
         if count > 0 {
             let received = self.spans.get(..count).unwrap_or_default();
             for span in received {
                 self.part.prefetch(span.chunk, span.start);
             }
-            let mut frames = received.iter().map(|span| Frame {
-                chunk: span.chunk,
-                start: span.start,
-                len: span.len,
-            });
+            let mut frames = received.iter().map(|&span| as_frame(span));
             batch.take_from(&mut frames, queue.port);
             for frame in frames {
                 self.part.release(frame.chunk);
@@ -342,6 +451,14 @@ impl PacketIo for XskIo {
             queue.socket.refill_busy(&mut self.part);
         }
         Some(queue.port)
+    }
+
+    #[inline]
+    fn has_more(&self, queue: usize) -> bool {
+        match self.queues.get(queue) {
+            Some(Some(queue)) => queue.waiting.as_ref().is_some_and(|it| !it.is_empty()),
+            _ => false,
+        }
     }
 
     #[inline]

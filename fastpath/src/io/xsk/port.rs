@@ -141,6 +141,11 @@ impl QueuePort {
         &self.socket
     }
 
+    /// Whether frames can come by it.
+    pub(super) const fn receives(&self) -> bool {
+        self.socket.rx.is_some()
+    }
+
     /// Takes received frames, as many as there are and fit in `out`; returns how many. They are held by
     /// the caller from now on, who sends or [releases](ArenaPart::release) each.
     #[inline]
