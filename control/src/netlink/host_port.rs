@@ -16,17 +16,16 @@
 //! policy, and [`HostPort::ensure`] takes over what is there. With `failMode: open` an orderly stop takes the rules away.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
-use super::PROTOCOL;
-use super::model::{Link, Mac, Route};
+use super::model::{Mac, Route};
 use super::socket::{Error, Result};
 use super::sysctl::{self, Tree};
 use super::write::{NewRoute, RouteTarget, VethEnd, Writer};
+use super::{PROTOCOL, pair};
 
 /// The host's end of the pair.
 pub const HOST_END: &str = "caracal0";
@@ -87,7 +86,16 @@ impl HostPort {
     /// What the kernel says; when a name is taken by a link that is not a veth pair of ours it is left alone.
     pub fn ensure(config: &HostPortConfig) -> Result<Self> {
         let mut writer = Writer::open()?;
-        let (host_ifindex, dataplane_ifindex) = ensure_pair(&mut writer, config)?;
+        let ends =
+            [(HOST_END, HOST_MAC), (DATAPLANE_END, DATAPLANE_MAC)].map(|(name, mac)| VethEnd {
+                name: name.into(),
+                mac,
+                queues: config.queues,
+                mtu: config.mtu,
+            });
+        let [host_ifindex, dataplane_ifindex] =
+            pair::ensure(&mut writer, "the host's port", &ends)?;
+        let [host_end, dataplane_end] = &ends;
         let has_ipv6 = sysctl::set(Tree::Ipv6, HOST_END, "disable_ipv6", 0)?;
         let mut port = Self {
             writer,
@@ -95,8 +103,8 @@ impl HostPort {
             dataplane_ifindex,
             has_ipv6,
         };
-        port.prepare_dataplane_end(config)?;
-        port.prepare_host_end(config)?;
+        pair::isolate(&mut port.writer, dataplane_ifindex, dataplane_end)?;
+        port.prepare_host_end(host_end)?;
         port.set_addresses(&config.addresses)?;
         port.ensure_rules()?;
         Ok(port)
@@ -212,36 +220,10 @@ impl HostPort {
             }
         }
         writer.flush_table(TABLE)?;
-        for name in [HOST_END, DATAPLANE_END] {
-            if let Some(link) = writer.find_link(name)?.filter(is_veth) {
-                writer.delete_link(link.ifindex)?;
-            }
-        }
-        Ok(())
+        pair::remove(&mut writer, [HOST_END, DATAPLANE_END])
     }
 
-    /// The dataplane's end takes no part in anything: what XDP does not take must not get on.
-    fn prepare_dataplane_end(&mut self, config: &HostPortConfig) -> Result<()> {
-        let ifindex = self.dataplane_ifindex;
-        sysctl::set(Tree::Ipv6, DATAPLANE_END, "disable_ipv6", 1)?;
-        for (key, value) in [
-            ("forwarding", 0),
-            ("rp_filter", 1),
-            ("accept_local", 0),
-            ("route_localnet", 0),
-            ("arp_ignore", 8),
-        ] {
-            sysctl::set(Tree::Ipv4, DATAPLANE_END, key, value)?;
-        }
-        for address in self.writer.addresses(ifindex)? {
-            self.writer.delete_address(ifindex, address)?;
-        }
-        self.set_mac_and_mtu(DATAPLANE_END, ifindex, DATAPLANE_MAC, config.mtu)?;
-        self.writer.set_arp(ifindex, false)?;
-        self.writer.set_up(ifindex, true)
-    }
-
-    fn prepare_host_end(&mut self, config: &HostPortConfig) -> Result<()> {
+    fn prepare_host_end(&mut self, end: &VethEnd) -> Result<()> {
         let ifindex = self.host_ifindex;
         // Pods' packets come in by a port that the way back need not lead to: a pod of a pool that is not routed here yet, a
         // remote node's tunnel address. Loose, and not off: the stricter of this and "all" is in force.
@@ -264,7 +246,7 @@ impl HostPort {
         ] {
             sysctl::set(Tree::Ipv6, HOST_END, key, value)?;
         }
-        self.set_mac_and_mtu(HOST_END, ifindex, HOST_MAC, config.mtu)?;
+        pair::set_mac_and_mtu(&mut self.writer, ifindex, end)?;
         self.writer.set_arp(ifindex, true)?;
         self.writer.set_up(ifindex, true)?;
         self.writer
@@ -272,18 +254,6 @@ impl HostPort {
         if self.has_ipv6 {
             self.writer
                 .set_permanent_neighbour(ifindex, GATEWAY_V6.into(), DATAPLANE_MAC)?;
-        }
-        Ok(())
-    }
-
-    /// Only where they differ: a new address, even the same one, flushes the neighbours.
-    fn set_mac_and_mtu(&mut self, name: &str, ifindex: u32, mac: Mac, mtu: u32) -> Result<()> {
-        let link = self.writer.find_link(name)?.unwrap_or_default();
-        if link.mac != Some(mac) {
-            self.writer.set_mac(ifindex, mac)?;
-        }
-        if link.mtu != mtu {
-            self.writer.set_mtu(ifindex, mtu)?;
         }
         Ok(())
     }
@@ -327,54 +297,4 @@ fn is_same(present: &Route, new: &NewRoute) -> bool {
     leads_there
         && present.protocol == PROTOCOL
         && (present.dst, present.metric, present.pref_src) == (new.dst, new.metric, new.pref_src)
-}
-
-fn is_veth(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth")
-}
-
-/// The pair's interface indexes. A pair with the right queues is kept; of another only the names are.
-fn ensure_pair(writer: &mut Writer, config: &HostPortConfig) -> Result<(u32, u32)> {
-    let (host, dataplane) = (
-        writer.find_link(HOST_END)?,
-        writer.find_link(DATAPLANE_END)?,
-    );
-    if let Some(link) = host.iter().chain(&dataplane).find(|link| !is_veth(link)) {
-        let what = format!(
-            "set up the host's port: {} is there already and not a veth",
-            link.name
-        );
-        return Err(Error::new(what, io::Error::from_raw_os_error(libc::EEXIST)));
-    }
-    if let (Some(host), Some(dataplane)) = (&host, &dataplane)
-        && host.peer == Some(dataplane.ifindex)
-        && host.peer_netns.is_none()
-        && [host, dataplane]
-            .iter()
-            .all(|end| (end.rx_queues, end.tx_queues) == (config.queues, config.queues))
-    {
-        return Ok((host.ifindex, dataplane.ifindex));
-    }
-    for link in host.iter().chain(&dataplane) {
-        writer.delete_link(link.ifindex)?;
-    }
-    let end = |name: &str, mac| VethEnd {
-        name: name.into(),
-        mac,
-        queues: config.queues,
-        mtu: config.mtu,
-    };
-    writer.create_veth(&end(HOST_END, HOST_MAC), &end(DATAPLANE_END, DATAPLANE_MAC))?;
-    let made = |link: Option<Link>, name: &str| {
-        link.map(|link| link.ifindex).ok_or_else(|| {
-            Error::new(
-                format!("set up the host's port: {name} vanished"),
-                io::Error::from_raw_os_error(libc::ENODEV),
-            )
-        })
-    };
-    Ok((
-        made(writer.find_link(HOST_END)?, HOST_END)?,
-        made(writer.find_link(DATAPLANE_END)?, DATAPLANE_END)?,
-    ))
 }

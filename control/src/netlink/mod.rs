@@ -6,6 +6,8 @@
 //! - [`mirror`]: links, addresses, routes of table main and neighbours, dumped once and then followed;
 //! - [`write`](mod@write): changes to these, each of them idempotent;
 //! - [`host_port`]: the veth pair that joins the host's stack to the dataplane;
+//! - [`punt`]: the veth pair by which pollers receive what the kernel's programs leave to them;
+//! - `pair`: what both are made with;
 //! - [`netns`]: network namespaces by name or process;
 //! - `features`: what drivers can do with XDP;
 //! - `ipsec`: whether the host uses it;
@@ -19,6 +21,7 @@ mod attr;
 mod decode;
 pub(crate) mod features;
 mod model;
+mod pair;
 mod socket;
 mod state;
 mod table;
@@ -29,6 +32,7 @@ pub(crate) mod ipsec;
 pub mod mirror;
 pub mod netns;
 pub(crate) mod nftables;
+pub mod punt;
 pub mod sysctl;
 pub(crate) mod unix_sockets;
 pub mod write;
@@ -40,6 +44,7 @@ pub use model::{
     RouteKind,
 };
 pub use netns::NetNs;
+pub use punt::PuntPort;
 pub use socket::{Error, Result};
 pub use view::hop;
 pub use write::Writer;
