@@ -301,7 +301,6 @@ fn a_tag_and_a_socket_that_sends_are_a_whole_port() {
     if !can_run("a_tag_and_a_socket_that_sends_are_a_whole_port") {
         return;
     }
-    const TIMES: u32 = 20;
     let pods = Lab::new(1);
     let punt = Lab::new(1);
     let mut from = End::open(&punt.left, "l0", CHUNKS, &both_ways(64));
@@ -357,7 +356,7 @@ fn a_tag_and_a_socket_that_sends_are_a_whole_port() {
             sleeps
         });
         let stopping = Stopping(&stop, &control);
-        for seed in 0..TIMES {
+        for seed in 0..20 {
             let mut bytes = frame(seed, 64);
             bytes[..6].copy_from_slice(&[0, 0, 0, 0, 0, 77]);
             from.send(&bytes, 0);
