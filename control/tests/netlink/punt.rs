@@ -21,7 +21,7 @@ fn shown() -> String {
             let link = &ip_json(&format!("-d link show {end}"))[0];
             let addresses: Vec<_> = ip_json(&format!("addr show {end}"))
                 .iter()
-                .flat_map(|link| link["addr_info"].as_array().cloned())
+                .filter_map(|link| link["addr_info"].as_array().cloned())
                 .flatten()
                 .collect();
             let setting = |key: &str| {
