@@ -6,8 +6,8 @@ use super::segment::Segment;
 
 /// What one direction of a connection has shown: the packets of one sender, in 64 bits.
 ///
-/// Only the poller that the direction's packets come to writes the word, with a relaxed store; everybody may
-/// read it. A word that is a few packets old misleads nobody for longer than that, and an all-zero word says that
+/// Only the poller that the direction's packets come to writes the word, with a relaxed store, and who is told of what the
+/// kernel passed of it ([`catch_up`](super::catch_up)); everybody may read it. A word that is a few packets old misleads nobody for longer than that, and an all-zero word says that
 /// no packet of the direction has counted yet. Words are handed from one process to the next: what they mean is part of that file's version.
 ///
 /// ```text
@@ -196,11 +196,17 @@ impl Dir {
         if segment.ack.wrapping_sub(self.ack()) > self.reach() {
             return self;
         }
+        self.with_ack(segment.ack)
+            .with_scaled_window(segment.window)
+            .with_tail(segment.end())
+    }
+
+    /// The word with this window of a header if it is the largest so far.
+    #[inline(always)]
+    pub(super) fn with_scaled_window(self, window: u16) -> Self {
         let shift = self.shift_bits();
         let shift = if shift == NO_SHIFT { 0 } else { shift };
-        self.with_ack(segment.ack)
-            .with_window(u32::from(segment.window) << shift)
-            .with_tail(segment.end())
+        self.with_window(u32::from(window) << shift)
     }
 
     #[inline(always)]

@@ -37,6 +37,7 @@ mod segment;
 mod state;
 mod tcp;
 mod timeouts;
+mod unseen;
 
 pub use dir::Dir;
 pub use icmp::Icmp;
@@ -44,6 +45,7 @@ pub use segment::{Flags, Segment};
 pub use state::{State, state};
 pub use tcp::{is_quick, is_under_way, missed};
 pub use timeouts::{Timeouts, idle_time};
+pub use unseen::{Latest, Unseen, catch_up};
 
 /// The kinds of protocols that the tracker tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

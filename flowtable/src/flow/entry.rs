@@ -128,8 +128,8 @@ impl Head {
 /// One direction of a connection. IPv4: one cache line; IPv6: two, the first enough without NAT.
 ///
 /// The first word is the version, then come the words that it protects, written by whoever set its lowest
-/// bit; then three that only the direction's poller writes: the tracker's word, last seen (24 bits) and
-/// packets, and bytes.
+/// bit; then three that the direction's poller writes, and who adds what the kernel passed of it: the tracker's word, last seen (24 bits)
+/// and packets, and bytes.
 #[derive(Debug)]
 pub(super) struct Entry<'a, K: Layout>(pub(super) &'a K::Lines);
 
@@ -238,17 +238,21 @@ impl<K: Layout> Entry<'_, K> {
         after
     }
 
-    /// Counts a packet.
+    /// Counts a packet. Returns how many there were.
     #[inline(always)]
-    pub(super) fn touch(&self, seen: u32, bytes: u32) {
-        let packets = (self.seen().load(Ordering::Relaxed) >> PACKETS).wrapping_add(1);
+    pub(super) fn touch(&self, seen: u32, bytes: u32) -> u64 {
+        self.count(seen, 1, bytes as u64)
+    }
+
+    /// Counts packets. Returns how many there were.
+    #[inline(always)]
+    pub(super) fn count(&self, seen: u32, packets: u64, bytes: u64) -> u64 {
+        let packets = (self.seen().load(Ordering::Relaxed) >> PACKETS).wrapping_add(packets);
         self.seen()
             .store(packets << PACKETS | seen as u64, Ordering::Relaxed);
-        let sum = self
-            .bytes()
-            .load(Ordering::Relaxed)
-            .wrapping_add(bytes as u64);
+        let sum = self.bytes().load(Ordering::Relaxed).wrapping_add(bytes);
         self.bytes().store(sum, Ordering::Relaxed);
+        packets
     }
 
     /// Sets when it was last seen; its packets stay counted.

@@ -79,10 +79,17 @@ impl<'a, K: FlowKey> Live<'a, K> {
         self.entry.set_dir(dir);
     }
 
-    /// Counts a packet of `bytes` bytes, seen `now`. For the direction's poller.
+    /// Counts a packet of `bytes` bytes, seen `now`. For the direction's poller. Returns how many packets there were, this one included: a
+    /// hint, as all that is counted.
     #[inline(always)]
-    pub fn touch(&self, now: Tick, bytes: u32) {
-        self.entry.touch(seen_at(now), bytes);
+    pub fn touch(&self, now: Tick, bytes: u32) -> u64 {
+        self.entry.touch(seen_at(now), bytes)
+    }
+
+    /// Counts packets of `bytes` bytes together that the kernel passed, seen `now`. For the one thread that is told of them. A packet that
+    /// the direction's poller counts at this moment may be forgotten, or these.
+    pub fn count(&self, now: Tick, packets: u64, bytes: u64) {
+        self.entry.count(seen_at(now), packets, bytes);
     }
 }
 

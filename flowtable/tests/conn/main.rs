@@ -8,3 +8,4 @@ mod sctp;
 mod sequences;
 mod talk;
 mod transitions;
+mod unseen;
