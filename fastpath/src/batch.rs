@@ -30,7 +30,7 @@ pub enum Fate {
 }
 
 /// The network protocol of a packet, once it is parsed. Each of the two is a bit, so that those of a batch are one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Family {
     /// Not known yet.

@@ -10,6 +10,7 @@ use flowtable::fragments::Limits;
 use flowtable::snat::{PortRng, Shares};
 
 use crate::batch::{BATCH, Packet};
+use crate::offload::Offers;
 use crate::record::Records;
 pub use crate::stage::flow::{
     Connection, Direction, Kept, KeptDirection, LeftOut, Origin, Removal, Walked,
@@ -165,6 +166,8 @@ pub struct Tracker {
     pub(crate) released: Vec<Packet>,
     /// Where it tells of connections; `None`: nowhere.
     pub(crate) records: Option<Records>,
+    /// Where it offers connections for the kernel; `None`: nowhere.
+    pub(crate) offers: Option<Offers>,
 }
 
 impl Tracker {
@@ -187,6 +190,7 @@ impl Tracker {
             released: Vec::with_capacity(limits.held.into()),
             fragments: Held::new(limits, [secret[1], !secret[0]]),
             records: None,
+            offers: None,
         }
     }
 
@@ -197,13 +201,23 @@ impl Tracker {
         self
     }
 
+    /// The same, which offers connections that are under way to who has them repeated by the kernel.
+    #[must_use]
+    pub fn with_offers(mut self, offers: Offers) -> Self {
+        self.offers = Some(offers);
+        self
+    }
+
     /// Whether connections of endpoints that are gone are still to be removed.
     pub(crate) const fn is_in_haste(&self) -> bool {
         self.sweep.is_in_haste()
     }
 
-    /// Whether the ring of records filled up since the last call.
-    pub(crate) const fn take_pending(&mut self) -> bool {
+    /// Whether the ring of records filled up since the last call. Who takes offers is called, if there are any.
+    pub(crate) fn take_pending(&mut self) -> bool {
+        if let Some(offers) = &self.offers {
+            offers.call();
+        }
         match &mut self.records {
             Some(records) => records.take_pending(),
             None => false,

@@ -22,6 +22,7 @@ pub mod group;
 pub mod hold;
 pub mod io;
 pub mod limiter;
+pub mod offload;
 pub mod pipeline;
 pub mod policy;
 pub mod poller;

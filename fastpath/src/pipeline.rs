@@ -129,7 +129,7 @@ impl Pipeline {
     }
 
     /// Whether there is something for control that it should not wait to look at.
-    pub const fn take_pending(&mut self) -> bool {
+    pub fn take_pending(&mut self) -> bool {
         let records = match &mut self.tracker {
             Some(tracker) => tracker.take_pending(),
             None => false,

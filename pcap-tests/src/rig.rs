@@ -11,7 +11,9 @@ use fastpath::counters::Counters;
 use fastpath::event::{Event, Events};
 use fastpath::io::PacketIo as _;
 use fastpath::io::mem::MemIo;
+use fastpath::offload::{Candidate, Offers};
 use fastpath::pipeline::Pipeline;
+use fastpath::poller::Notify;
 use fastpath::port::PortId;
 use fastpath::record::{Record, Records};
 use fastpath::stage::egress::Observe;
@@ -138,6 +140,23 @@ impl Rig {
     pub fn with_part_of(mut self, connections: Arc<Connections>, place: (usize, usize)) -> Self {
         let secret = [5 + place.0 as u64, 6];
         let tracker = Tracker::new(Arc::clone(&connections), place, secret);
+        self.connections = Some(connections);
+        self.pipeline = self.pipeline.with_connections(tracker);
+        self
+    }
+
+    /// The same, with a table of connections, which offers those that are under way for the kernel.
+    #[must_use]
+    pub fn with_offers(mut self, entries: Capacity, ring: &Arc<ArrayQueue<Candidate>>) -> Self {
+        let sizes = Sizes {
+            v4: entries,
+            v6: entries,
+            ports: self.tables.ports.len() as u16,
+            share_percent: 50,
+        };
+        let connections = Arc::new(Connections::new(&sizes, SEED));
+        let offers = Offers::new(Arc::clone(ring), Notify(Arc::new(|| ())));
+        let tracker = Tracker::new(Arc::clone(&connections), (0, 1), [5, 6]).with_offers(offers);
         self.connections = Some(connections);
         self.pipeline = self.pipeline.with_connections(tracker);
         self

@@ -3,7 +3,7 @@
 use flowtable::Tick;
 use flowtable::conn::Dir;
 use flowtable::conn::quota::Denied;
-use flowtable::flow::{Action, FlowKey, FlowRef, InsertError, View, flag as action};
+use flowtable::flow::{Action, FlowKey, FlowRef, FlowTable, InsertError, View, flag as action};
 use flowtable::lpm::NextHopId;
 use flowtable::snat::MAX_PROBES;
 
@@ -421,8 +421,8 @@ impl Context<'_> {
         }
         let rules = &self.tables.policies.counters;
         let is_over = is_gone(self.tables, (was.origin, was.generation))
-            || self.endpoint_is_newer(packet.in_port, was.generation)
-            || self.endpoint_is_newer(self.onward.port, was.generation)
+            || endpoint_is_newer(self.tables, packet.in_port, was.generation)
+            || endpoint_is_newer(self.tables, self.onward.port, was.generation)
             || service::begins_anew::<N>(self.tables, &side.table, &view, packet);
         if is_over {
             evict::remove::<N>(side, flow, rules);
@@ -444,13 +444,13 @@ impl Context<'_> {
                 evict::remove::<N>(side, flow, rules);
                 return Err(DropReason::FlowEnded);
             }
-            self.keep_to_leg::<N>(packet, address)?;
+            keep_to_leg::<N>(self.tables, &mut self.onward, packet, address)?;
         }
         let side = N::side(&self.tracker.connections);
         let mut rule = was.rule;
         let reevaluates = self.tables.policies.reevaluate;
         if was.generation != short(self.tables.generation)
-            && (reevaluates || self.is_unanswered::<N>(&view))
+            && (reevaluates || is_unanswered::<N>(&side.table, &view))
         {
             match self.judge_again::<N>(&view, packet, l3) {
                 Some((Judgement::Deny { reason, by }, subject)) => {
@@ -520,50 +520,47 @@ impl Context<'_> {
         }
         Ok(())
     }
+}
 
-    /// Has a packet whose connection has another source already leave by an uplink that has this address, if the route has such a leg:
-    /// behind another it may count as forged.
-    fn keep_to_leg<N: Net>(
-        &mut self,
-        packet: &mut Packet,
-        address: N::Addr,
-    ) -> Result<(), DropReason> {
-        let tables = self.tables;
-        let has_address =
-            |port: PortId| tables.port(port).and_then(N::nat_address) == Some(address);
-        if tables.spreads.is_empty() || has_address(self.onward.port) {
-            return Ok(());
-        }
-        let route = tables.next_hop(N::route(tables, N::tuple(packet).dst));
-        let NextHop::Group(group) = route else {
-            return Ok(());
-        };
-        let is_own = |hop: &NextHop| matches!(hop, NextHop::Send(it) if has_address(it.port));
-        let Some(leg) = group.pick_where(tables, resolve::leg_hash(packet, tables), is_own) else {
-            return Ok(());
-        };
-        let hop = tables.next_hop(leg);
-        packet.next_hop = leg;
-        packet.fate = Fate::Undecided;
-        resolve::settle(packet, N::FAMILY, hop, tables);
-        self.onward = Onward::by(hop).unwrap_or(self.onward);
-        match packet.fate {
-            Fate::Drop(reason) => Err(reason),
-            _ => Ok(()),
-        }
+/// Has a packet whose connection has another source already leave by an uplink that has this address, if the route has such a leg:
+/// behind another it may count as forged.
+pub(super) fn keep_to_leg<N: Net>(
+    tables: &Tables,
+    onward: &mut Onward,
+    packet: &mut Packet,
+    address: N::Addr,
+) -> Result<(), DropReason> {
+    let has_address = |port: PortId| tables.port(port).and_then(N::nat_address) == Some(address);
+    if tables.spreads.is_empty() || has_address(onward.port) {
+        return Ok(());
     }
+    let route = tables.next_hop(N::route(tables, N::tuple(packet).dst));
+    let NextHop::Group(group) = route else {
+        return Ok(());
+    };
+    let is_own = |hop: &NextHop| matches!(hop, NextHop::Send(it) if has_address(it.port));
+    let Some(leg) = group.pick_where(tables, resolve::leg_hash(packet, tables), is_own) else {
+        return Ok(());
+    };
+    let hop = tables.next_hop(leg);
+    packet.next_hop = leg;
+    packet.fate = Fate::Undecided;
+    resolve::settle(packet, N::FAMILY, hop, tables);
+    *onward = Onward::by(hop).unwrap_or(*onward);
+    match packet.fate {
+        Fate::Drop(reason) => Err(reason),
+        _ => Ok(()),
+    }
+}
 
-    /// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.
-    fn is_unanswered<N: Net>(&self, view: &View<N::Key>) -> bool {
-        let table = &N::side(&self.tracker.connections).table;
-        let reply = || table.view(table.partner(view.flow)?);
-        !view.is_reply()
-            && reply().is_some_and(|reply| state_of::<N>(view, &reply).1.is_embryonic())
-    }
+/// Whether a port belongs to another endpoint than when an entry was decided.
+pub(super) fn endpoint_is_newer(tables: &Tables, port: PortId, entry: u32) -> bool {
+    let port = tables.port(port);
+    port.is_some_and(|port| port.since != 0 && is_newer(port.since, entry))
+}
 
-    /// Whether a port belongs to another endpoint than when an entry was decided.
-    fn endpoint_is_newer(&self, port: PortId, entry: u32) -> bool {
-        let port = self.tables.port(port);
-        port.is_some_and(|port| port.since != 0 && is_newer(port.since, entry))
-    }
+/// Whether an entry is of a connection's first direction, and nobody has answered: what iptables calls new is judged as such.
+pub(super) fn is_unanswered<N: Net>(table: &FlowTable<N::Key>, view: &View<N::Key>) -> bool {
+    let reply = || table.view(table.partner(view.flow)?);
+    !view.is_reply() && reply().is_some_and(|reply| state_of::<N>(view, &reply).1.is_embryonic())
 }

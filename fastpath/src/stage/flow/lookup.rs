@@ -1,7 +1,8 @@
 //! Finding the connections of a batch, and repeating what was decided about them.
 
-use flowtable::conn::Dir;
-use flowtable::flow::{Action, FlowRef, FlowTable, Hit, Keys, Soon, flag as action};
+use encap::l4;
+use flowtable::conn::{self, Dir, Flags};
+use flowtable::flow::{Action, FlowRef, FlowTable, Hit, Keys, Live, Soon, flag as action};
 use flowtable::{Tick, prefetch};
 
 use super::net::{Net, V4, V6};
@@ -11,10 +12,20 @@ use crate::batch::{BATCH, Batch, Family, Fate, Packet, flag};
 use crate::connections::{Side, Tracker};
 use crate::counters::Counters;
 use crate::io::PacketIo;
+use crate::offload::Offers;
 use crate::policy::{HostEndpoints, RuleCounters};
 use crate::reason::DropReason;
 use crate::stage::resolve;
 use crate::tables::Tables;
+
+/// Of so many packets of a direction that come here one has it offered for the kernel: what keeps coming was not taken, or was removed.
+const OFFERED_AGAIN: u64 = 64;
+
+/// Which one: few come of what is soon over.
+const OFFERED_AT: u64 = 4;
+
+/// None.
+const NEVER: u64 = OFFERED_AGAIN;
 
 /// What is left to do for a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +77,10 @@ fn family<N: Net, I: PacketIo>(
     left: &mut Left,
 ) {
     let Tracker {
-        connections, found, ..
+        connections,
+        found,
+        offers,
+        ..
     } = tracker;
     let side = N::side(connections);
     let mut keys = Keys::<N::Key>::default();
@@ -106,6 +120,8 @@ fn family<N: Net, I: PacketIo>(
         generation: short(tables.generation),
         now,
         counters,
+        offers: offers.as_ref(),
+        offered_at: if offers.is_some() { OFFERED_AT } else { NEVER },
     };
     let soon = |entry: Soon<'_, N::Key>| prefetch(tables.next_hop(entry.next_hop()));
     let known =
@@ -146,6 +162,10 @@ struct Repeat<'a, N: Net> {
     generation: u32,
     now: Tick,
     counters: &'a Counters,
+    /// Where connections are offered for the kernel.
+    offers: Option<&'a Offers>,
+    /// At which packet of each [`OFFERED_AGAIN`] that is done, or [`NEVER`].
+    offered_at: u64,
 }
 
 impl<N: Net> Repeat<'_, N> {
@@ -197,7 +217,13 @@ impl<N: Net> Repeat<'_, N> {
             let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
             let table = &self.side.table;
-            match track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters) {
+            let standing = track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters);
+            if let Some(offers) = self.offers
+                && N::protocol(packet) == l4::TCP
+            {
+                offers.judged(N::FAMILY, entry.flow(), own);
+            }
+            match standing {
                 Standing::Part => {}
                 Standing::Passes => return self.translate_source(packet, action, entry.flow()),
                 Standing::Invalid => return packet.drop(DropReason::CtInvalid),
@@ -214,8 +240,25 @@ impl<N: Net> Repeat<'_, N> {
                 }
             }
         }
-        entry.touch(self.now, N::len(packet));
+        let count = entry.touch(self.now, N::len(packet));
+        if count % OFFERED_AGAIN == self.offered_at {
+            self.offer(packet, entry);
+        }
         self.translate_source(packet, action, entry.flow());
+    }
+
+    /// Offers what is well under way to who has it repeated by the kernel.
+    #[cold]
+    #[inline(never)]
+    fn offer(&self, packet: &Packet, entry: &Live<'_, N::Key>) {
+        let may = match N::protocol(packet) {
+            l4::TCP => conn::is_quick(Dir::from_bits(entry.dir()), Flags::ACK),
+            l4::UDP => true,
+            _ => false,
+        };
+        if let Some(offers) = self.offers.filter(|_| may) {
+            offers.under_way(N::FAMILY, entry.flow());
+        }
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@ mod inspect;
 mod keep;
 mod lookup;
 mod net;
+mod offload;
 mod plan;
 mod policy;
 mod related;

@@ -1,0 +1,475 @@
+//! Which flows the kernel repeats, and what the flow table learns of it.
+//!
+//! One thread. It takes what pollers offer, tells the kernel what is done with it, reads what the kernel counted, four times a second, and has
+//! it forget what is gone, is being closed, is idle, or is done otherwise since tables changed. While the kernel has nothing it sleeps
+//! until somebody calls. It is told the time, so that tests tell it too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use fastpath::batch::{Batch, Family};
+use fastpath::connections::Connections;
+use fastpath::counters::Counters;
+use fastpath::offload::{Candidate, Carried, Established, Rechecked, Why};
+use fastpath::snapshot::Subscriber;
+use fastpath::tables::Tables;
+use flowtable::Tick;
+use flowtable::conn::{Flags, Latest, Segment, Unseen};
+use flowtable::flow::FlowRef;
+use hashbrown::HashMap;
+
+use super::compile::{Devices, compile};
+use super::flow::{Action, Counts, KernelFlows, Key};
+use super::orders::Orders;
+use super::stats::{Refused, Removed, Stats};
+
+/// How often counts are read.
+const READ_EVERY: Duration = Duration::from_millis(250);
+
+/// After how long without a packet a flow is given back: an expiring connection is the pollers' business.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How many flows, or candidates, are looked at between two looks at tables and orders: one or two milliseconds' worth, at some
+/// system calls of half a microsecond each.
+const CHUNK: usize = 512;
+
+/// What a worker is made with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The connections that pollers share.
+    pub connections: Arc<Connections>,
+    /// The tables that they get.
+    pub tables: Subscriber<Tables>,
+    /// What they offer.
+    pub offers: Arc<ArrayQueue<Candidate>>,
+    /// What control says.
+    pub orders: Orders,
+    /// Counts what the kernel moves, as a poller counts: its own.
+    pub counters: Arc<Counters>,
+    /// Counts what the worker does.
+    pub stats: Arc<Stats>,
+    /// The most directions that the kernel has at once.
+    pub max_flows: usize,
+}
+
+/// The worker.
+#[derive(Debug)]
+pub struct Worker<K> {
+    kernel: K,
+    parts: Parts,
+    flows: Vec<Option<Flow>>,
+    free: Vec<usize>,
+    by_entry: HashMap<(Family, FlowRef), usize>,
+    by_key: HashMap<Key, usize>,
+    scratch: Batch,
+    /// By what flows were rechecked last, or are being.
+    generation: u64,
+    devices: Arc<Devices>,
+    flushes: u64,
+    /// Where rechecking, reading and clearing go on, while they are under way.
+    recheck_at: Option<usize>,
+    read_at: Option<usize>,
+    clear_at: Option<usize>,
+    /// When counts are read again, and the number of the pass.
+    read_next: Tick,
+    pass: u64,
+}
+
+/// A direction that the kernel has.
+#[derive(Debug)]
+struct Flow {
+    established: Established,
+    key: Key,
+    action: Action,
+    /// What of the counts the flow table has.
+    credited: Counts,
+    /// When the last packet was counted.
+    seen: Tick,
+    /// The pass in which it was read last.
+    pass: u64,
+}
+
+/// When the worker is to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there is more to do.
+    Now,
+    /// After so long, or when somebody calls.
+    After(Duration),
+    /// When somebody calls.
+    Called,
+}
+
+impl<K: KernelFlows> Worker<K> {
+    /// One whose kernel has nothing yet.
+    pub fn new(kernel: K, parts: Parts) -> Self {
+        let generation = parts.tables.current().generation;
+        let devices = parts.orders.devices();
+        Self {
+            kernel,
+            parts,
+            flows: Vec::new(),
+            free: Vec::new(),
+            by_entry: HashMap::new(),
+            by_key: HashMap::new(),
+            scratch: Batch::default(),
+            generation,
+            devices,
+            flushes: 0,
+            recheck_at: None,
+            read_at: None,
+            clear_at: None,
+            read_next: Tick(0),
+            pass: 0,
+        }
+    }
+
+    /// Works until it is stopped. `start` is when the pollers' clocks began.
+    pub fn run(mut self, start: Instant) {
+        self.parts.orders.set_thread();
+        let now = || Tick(start.elapsed().as_nanos() as u64);
+        while !self.parts.orders.is_stopped() {
+            match self.step(now()) {
+                Next::Now => {}
+                Next::After(time) => std::thread::park_timeout(time),
+                Next::Called => std::thread::park(),
+            }
+        }
+        self.clear(now());
+    }
+
+    /// Has the kernel forget everything.
+    pub fn clear(&mut self, now: Tick) {
+        for at in 0..self.flows.len() {
+            self.give_back(at, Removed::Paused, now);
+        }
+    }
+
+    /// Has counts read with the next step.
+    pub const fn read_soon(&mut self) {
+        self.read_next = Tick(0);
+    }
+
+    /// Does some of what there is to do.
+    pub fn step(&mut self, now: Tick) -> Next {
+        let tables = Arc::clone(self.parts.tables.refresh());
+        let devices = self.parts.orders.devices();
+        if tables.generation != self.generation || !Arc::ptr_eq(&devices, &self.devices) {
+            // From the beginning, if it was under way.
+            (self.generation, self.devices) = (tables.generation, devices);
+            self.recheck_at = Some(0);
+        }
+        let paused = self.parts.orders.is_paused();
+        if paused {
+            self.clear_at = self.clear_at.or(Some(0));
+        }
+        if self.clear_at.is_some() {
+            self.clear_at = self.some(self.clear_at, |this, at| {
+                this.give_back(at, Removed::Paused, now);
+            });
+        }
+        let flushes = self.parts.orders.flushes();
+        if flushes != self.flushes {
+            self.flushes = flushes;
+            self.forget_gone(now);
+        }
+        self.recheck_at = self.some(self.recheck_at, |this, at| this.recheck(at, &tables, now));
+        // What is done with a flow is as old as the tables at most while others are taken.
+        if self.recheck_at.is_none() {
+            for _ in 0..CHUNK {
+                let Some(candidate) = self.parts.offers.pop() else {
+                    break;
+                };
+                self.take(candidate, &tables, paused, now);
+            }
+        }
+        if self.read_at.is_none() && !self.by_key.is_empty() && now >= self.read_next {
+            self.read_next = now + READ_EVERY;
+            self.pass += 1;
+            self.read_at = Some(0);
+        }
+        self.read_at = self.some(self.read_at, |this, at| this.read(at, now));
+        self.next(now)
+    }
+
+    fn next(&self, now: Tick) -> Next {
+        let is_busy = [self.recheck_at, self.read_at, self.clear_at]
+            .iter()
+            .any(Option::is_some);
+        if is_busy || !self.parts.offers.is_empty() {
+            Next::Now
+        } else if self.by_key.is_empty() {
+            Next::Called
+        } else {
+            Next::After(self.read_next.since(now))
+        }
+    }
+
+    /// Does something with the next few flows. Returns where it goes on.
+    fn some(&mut self, at: Option<usize>, mut work: impl FnMut(&mut Self, usize)) -> Option<usize> {
+        let start = at?;
+        let end = start.saturating_add(CHUNK).min(self.flows.len());
+        for at in start..end {
+            work(self, at);
+        }
+        (end < self.flows.len()).then_some(end)
+    }
+
+    fn take(&mut self, candidate: Candidate, tables: &Tables, paused: bool, now: Tick) {
+        let Candidate { family, flow, why } = candidate;
+        if let Some(&at) = self.by_entry.get(&(family, flow)) {
+            // Its packets come to pollers: for a reason that ends it, or each for its own.
+            self.credit(at, now);
+            if self.by_entry.contains_key(&(family, flow)) || why == Why::Judged {
+                return;
+            }
+        }
+        if paused || why == Why::Judged {
+            return;
+        }
+        self.parts.stats.count_offered();
+        if let Err(why) = self.insert((family, flow), tables, now) {
+            self.parts.stats.count_refused(why);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        entry: (Family, FlowRef),
+        tables: &Tables,
+        now: Tick,
+    ) -> Result<(), Refused> {
+        let connections = &self.parts.connections;
+        let established = connections
+            .offer(entry, tables, &mut self.scratch)
+            .map_err(Refused::Not)?;
+        let (key, action) = compile(&established, &self.devices).ok_or(Refused::Device)?;
+        // Of a connection between the same ends before this one.
+        if let Some(&at) = self.by_key.get(&key) {
+            self.give_back(at, Removed::Gone, now);
+        }
+        if self.by_key.len() >= self.parts.max_flows {
+            return Err(Refused::Full);
+        }
+        self.kernel
+            .insert(&key, &action)
+            .map_err(|_| Refused::Full)?;
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.flows.len() - 1
+        });
+        self.by_entry.insert(entry, at);
+        self.by_key.insert(key, at);
+        self.flows[at] = Some(Flow {
+            established,
+            key,
+            action,
+            credited: Counts::default(),
+            seen: now,
+            pass: self.pass,
+        });
+        self.parts.stats.count_inserted(established.family);
+        Ok(())
+    }
+
+    /// Looks whether the same is done with a flow's packets still.
+    fn recheck(&mut self, at: usize, tables: &Tables, now: Tick) {
+        let Some(flow) = &self.flows[at] else {
+            return;
+        };
+        let connections = &self.parts.connections;
+        let rechecked = connections.recheck(&flow.established, tables, &mut self.scratch);
+        let is_told_so = || {
+            let (key, action) = (flow.key, flow.action);
+            compile(&flow.established, &self.devices) == Some((key, action))
+        };
+        match rechecked {
+            Rechecked::Same if is_told_so() => {}
+            Rechecked::Same | Rechecked::Changed => self.give_back(at, Removed::Changed, now),
+            Rechecked::Gone => self.give_back(at, Removed::Gone, now),
+        }
+    }
+
+    /// Gives back all flows whose connections are gone.
+    fn forget_gone(&mut self, now: Tick) {
+        for at in 0..self.flows.len() {
+            let is_gone = self.flows[at].as_ref().is_some_and(|flow| {
+                let entry = (flow.established.family, flow.established.flow);
+                !self.parts.connections.has(entry)
+            });
+            if is_gone {
+                self.give_back(at, Removed::Gone, now);
+            }
+        }
+    }
+
+    /// Reads what was counted of a flow and its other direction, if that was not done in this pass.
+    fn read(&mut self, at: usize, now: Tick) {
+        let Some(flow) = &self.flows[at] else {
+            return;
+        };
+        if flow.pass != self.pass {
+            self.credit(at, now);
+        }
+        let idle = |flow: &Flow| now.since(flow.seen) >= IDLE;
+        if self.flows[at].as_ref().is_some_and(idle) {
+            self.give_back(at, Removed::Idle, now);
+        }
+    }
+
+    /// Credits what was counted of a flow, and of its other direction, and has what ends them end them.
+    fn credit(&mut self, at: usize, now: Tick) {
+        let other = self.other(at);
+        let own = self.count(at, Self::read_counts);
+        let back = other.and_then(|at| self.count(at, Self::read_counts));
+        let is_closing = |it: Option<Counts>| it.is_some_and(|it| it.closing.is_some());
+        if is_closing(own) || is_closing(back) {
+            // First nobody else may send anything, then both words are brought up to it.
+            self.settle(at, other, Removed::Closing, now);
+            return;
+        }
+        if own.is_none() || other.is_some() && back.is_none() {
+            // The kernel has forgotten one of them: its program began anew.
+            self.settle(at, other, Removed::Lost, now);
+            return;
+        }
+        let alive = self.tell(at, own, other, back, false, now);
+        if !alive {
+            self.settle(at, other, Removed::Gone, now);
+        }
+    }
+
+    /// Has the kernel forget a flow.
+    fn give_back(&mut self, at: usize, why: Removed, now: Tick) {
+        if self.flows[at].is_none() {
+            return;
+        }
+        let other = self.other(at);
+        let own = self.count(at, K::remove);
+        let back = other.and_then(|at| self.count(at, Self::read_counts));
+        self.tell(at, own, other, back, true, now);
+        self.forget(at, why);
+    }
+
+    /// The same for both directions.
+    fn settle(&mut self, at: usize, other: Option<usize>, why: Removed, now: Tick) {
+        let own = self.count(at, K::remove);
+        let back = other.and_then(|at| self.count(at, K::remove));
+        self.tell(at, own, other, back, true, now);
+        self.forget(at, why);
+        if let Some(other) = other {
+            self.forget(other, why);
+        }
+    }
+
+    fn read_counts(kernel: &mut K, key: &Key) -> Option<Counts> {
+        kernel.read(key)
+    }
+
+    fn count(
+        &mut self,
+        at: usize,
+        by: impl FnOnce(&mut K, &Key) -> Option<Counts>,
+    ) -> Option<Counts> {
+        let flow = self.flows.get(at)?.as_ref()?;
+        by(&mut self.kernel, &flow.key)
+    }
+
+    /// Where the other direction is, if the kernel has it.
+    fn other(&self, at: usize) -> Option<usize> {
+        let established = &self.flows.get(at)?.as_ref()?.established;
+        let entry = (established.family, established.partner);
+        self.by_entry.get(&entry).copied()
+    }
+
+    /// Tells the flow table, and whoever reads counters, what came since the last time. Returns whether the connection is there.
+    fn tell(
+        &mut self,
+        at: usize,
+        own: Option<Counts>,
+        other: Option<usize>,
+        back: Option<Counts>,
+        is_last: bool,
+        now: Tick,
+    ) -> bool {
+        let carried = own.map(|counts| self.carry(at, counts, now));
+        let back = match (other, back) {
+            (Some(other), Some(counts)) => Some(self.carry(other, counts, now)),
+            _ => None,
+        };
+        let Some(flow) = self.flows.get(at).and_then(Option::as_ref) else {
+            return false;
+        };
+        let Established { family, flow, .. } = flow.established;
+        let carried = carried.unwrap_or_default();
+        let connections = &self.parts.connections;
+        connections.credit((family, flow), &carried, back.as_ref(), is_last, now)
+    }
+
+    /// What came since the last time, which is counted now.
+    fn carry(&mut self, at: usize, counts: Counts, now: Tick) -> Carried {
+        let (pass, counters) = (self.pass, &self.parts.counters);
+        let Some(flow) = self.flows.get_mut(at).and_then(Option::as_mut) else {
+            return Carried::default();
+        };
+        let packets = counts.packets.saturating_sub(flow.credited.packets);
+        let bytes = counts.bytes.saturating_sub(flow.credited.bytes);
+        (flow.credited, flow.pass) = (counts, pass);
+        if packets > 0 {
+            flow.seen = now;
+            count_frames(counters, &flow.established, packets, bytes);
+        }
+        Carried {
+            packets,
+            bytes,
+            unseen: Unseen {
+                latest: counts.seen.map(|seen| Latest {
+                    ack: seen.ack,
+                    end: seen.end,
+                    window: seen.window,
+                }),
+                closing: counts.closing.map(|segment| Segment {
+                    flags: Flags(segment.flags),
+                    seq: segment.seq,
+                    ack: segment.ack,
+                    window: segment.window,
+                    payload_len: segment.payload_len,
+                    window_scale: None,
+                }),
+            },
+        }
+    }
+
+    fn forget(&mut self, at: usize, why: Removed) {
+        let Some(flow) = self.flows.get_mut(at).and_then(Option::take) else {
+            return;
+        };
+        let Established {
+            family,
+            flow: entry,
+            ..
+        } = flow.established;
+        self.by_entry.remove(&(family, entry));
+        self.by_key.remove(&flow.key);
+        self.free.push(at);
+        self.parts.stats.count_removed(family, why);
+    }
+}
+
+/// Counts frames as a poller would have: with what is in front of the IP packet as they come in, and as they leave.
+fn count_frames(counters: &Counters, established: &Established, packets: u64, bytes: u64) {
+    counters.rx.add(packets);
+    counters.tx.add(packets);
+    if let Some(port) = established.in_port.and_then(|port| counters.port(port)) {
+        port.rx_packets.add(packets);
+        port.rx_bytes
+            .add(bytes + packets * established.front as u64);
+    }
+    let adjacency = &established.adjacency;
+    if let Some(port) = counters.port(adjacency.port) {
+        port.tx_packets.add(packets);
+        port.tx_bytes
+            .add(bytes + packets * adjacency.rewrite.len() as u64);
+    }
+}
