@@ -13,6 +13,7 @@ mod keep;
 mod kept_file;
 mod legs;
 mod node;
+mod offload;
 mod oracle;
 mod policy;
 mod queries;

@@ -21,13 +21,13 @@ use crate::traffic::Traffic;
 
 /// What came out of an event: fates, and what each port sent, in no order.
 #[derive(Debug, PartialEq, Eq)]
-struct Result {
-    fates: Vec<Fate>,
+pub(crate) struct Result {
+    pub(crate) fates: Vec<Fate>,
     sent: Vec<Vec<Vec<u8>>>,
 }
 
 impl Result {
-    fn new(fates: Vec<Fate>, sent: Vec<Vec<Vec<u8>>>) -> Self {
+    pub(crate) fn new(fates: Vec<Fate>, sent: Vec<Vec<Vec<u8>>>) -> Self {
         let sent = sent.into_iter().map(|frames| {
             let mut frames: Vec<_> = frames.iter().map(|frame| plain(frame)).collect();
             frames.sort_unstable();
@@ -55,7 +55,7 @@ fn plain(frame: &[u8]) -> Vec<u8> {
 }
 
 /// A node, of one poller or of two, to which events happen.
-trait Node {
+pub(crate) trait Node {
     fn packets(&mut self, port: PortId, frames: &[Vec<u8>]) -> Result;
     fn each(&mut self) -> Vec<&mut Rig>;
 
@@ -88,7 +88,7 @@ trait Node {
 }
 
 /// Uses what it remembers.
-struct Cached(Rig);
+pub(crate) struct Cached(pub(crate) Rig);
 
 impl Node for Cached {
     fn packets(&mut self, port: PortId, frames: &[Vec<u8>]) -> Result {
@@ -147,7 +147,7 @@ pub(crate) fn room() -> Capacity {
     Capacity::new(4096).expect("a power of two")
 }
 
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     Rig::new(first_tables(&Plan::default())).with_room_for(room())
 }
 
@@ -163,7 +163,7 @@ fn two() -> Two {
 }
 
 /// Lets the same happen to both, and compares. The events are decided by the bytes and by what the first one sends.
-fn compare(
+pub(crate) fn compare(
     one: &mut impl Node,
     other: &mut impl Node,
     mut traffic: Traffic,

@@ -13,6 +13,7 @@ use flowtable::conn::{self, Dir, Flags, catch_up};
 use flowtable::flow::{Action, FlowRef, View, flag as action};
 
 use super::connect::{Onward, endpoint_is_newer, is_unanswered, keep_to_leg};
+use super::evict::state_of;
 use super::inspect::Origin;
 use super::lookup::{source_of, translate_destination};
 use super::net::{Net, V4, V6};
@@ -116,6 +117,14 @@ fn offer<N: Net>(
     }
     let partner = table.partner(flow).ok_or(NotOffered::Gone)?;
     let back = table.view(partner).ok_or(NotOffered::Gone)?;
+    let (forward, reply) = if view.is_reply() {
+        (&back, &view)
+    } else {
+        (&view, &back)
+    };
+    if protocol == l4::TCP && !state_of::<N>(forward, reply).1.is_assured() {
+        return Err(NotOffered::State);
+    }
     let adjacency = way_of(tables, &action).ok_or(NotOffered::Way)?;
     match (adjacency.rewrite.kind(), N::FAMILY) {
         (Kind::Ethernet | Kind::Vxlan4, _) | (Kind::Ipip, Family::V4) => {}
