@@ -341,7 +341,7 @@ fn tunnels_are_entered_and_left_as_by_pollers() {
             &port.tx_packets,
             &port.tx_bytes,
         ]
-        .map(|it| it.get())
+        .map(fastpath::counters::Counter::get)
     };
     let both = |port: PortId| {
         let all = [twin.1.rig.counters(), &twin.1.counters].map(|counters| {
@@ -352,7 +352,7 @@ fn tunnels_are_entered_and_left_as_by_pollers() {
                 &port.tx_packets,
                 &port.tx_bytes,
             ]
-            .map(|it| it.get())
+            .map(fastpath::counters::Counter::get)
         });
         std::array::from_fn(|at| all[0][at] + all[1][at])
     };
@@ -631,4 +631,40 @@ fn there_is_an_end_to_how_many_and_a_reason_for_each_that_is_left_out() {
     assert!(not(&node, NotOffered::Protocol) > 0);
     assert!(node.kernel.flows().is_empty());
     assert!(node.stats.offered() >= 3 && node.stats.inserted() == 0);
+}
+
+#[test]
+fn a_thread_of_its_own_takes_offers_and_leaves_nothing_behind() {
+    let node = established();
+    let (orders, kernel, stats) = (node.orders.clone(), node.kernel.clone(), node.stats);
+    let Offloaded {
+        rig, ring, worker, ..
+    } = node;
+    let start = std::time::Instant::now();
+    let thread = std::thread::spawn(move || worker.run(start));
+    let wait_until = |what: &dyn Fn() -> bool| {
+        let mut left = 2000;
+        while !what() {
+            left -= 1;
+            assert!(left > 0, "it does not come");
+            orders.call();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    orders.pause(true);
+    wait_until(&|| kernel.flows().is_empty());
+    orders.pause(false);
+    let connections = rig.connections();
+    let (now, timeouts) = (rig.now(), Timeouts::DEFAULT);
+    wait_until(&|| {
+        connections.visit(0..connections.lines(), &timeouts, now, |_, flow| {
+            let (family, why) = (Family::V4, Why::UnderWay);
+            let _ = ring.push(Candidate { family, flow, why });
+        });
+        !kernel.flows().is_empty()
+    });
+    orders.stop();
+    thread.join().expect("it ends");
+    assert!(kernel.flows().is_empty());
+    assert_eq!(stats.now(Family::V4), 0);
 }

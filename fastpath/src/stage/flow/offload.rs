@@ -10,7 +10,7 @@ use encap::l4;
 use encap::outer::Kind;
 use flowtable::Tick;
 use flowtable::conn::{self, Dir, Flags, catch_up};
-use flowtable::flow::{Action, FlowRef, View, flag as action};
+use flowtable::flow::{Action, FlowRef, FlowTable, View, flag as action};
 
 use super::connect::{Onward, endpoint_is_newer, is_unanswered, keep_to_leg};
 use super::evict::state_of;
@@ -356,34 +356,13 @@ fn example(was: &Established) -> Option<([u8; 60], usize)> {
     let (header, at) = match (was.src.0, was.dst.0) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let mut header = [0; 40];
-            let [a, b, c, d] = src.octets();
-            let [e, f, g, h] = dst.octets();
-            let mut ip = [
-                0x45,
-                0,
-                0,
-                20 + l4_len,
-                0,
-                1,
-                0x40,
-                0,
-                TTL,
-                was.protocol,
-                0,
-                0,
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-                g,
-                h,
-            ];
-            let [high, low] = (!encap::checksum::Sum::of(&ip).fold()).to_be_bytes();
-            let [_, _, _, _, _, _, _, _, _, _, first, second, ..] = &mut ip;
-            (*first, *second) = (high, low);
-            header.get_mut(..20)?.copy_from_slice(&ip);
+            let ip = header.get_mut(..20)?;
+            let fields = [0x45, 0, 0, 20 + l4_len, 0, 1, 0x40, 0, TTL, was.protocol];
+            ip.get_mut(..10)?.copy_from_slice(&fields);
+            ip.get_mut(12..16)?.copy_from_slice(&src.octets());
+            ip.get_mut(16..)?.copy_from_slice(&dst.octets());
+            let checksum = encap::checksum::of(ip).to_be_bytes();
+            ip.get_mut(10..12)?.copy_from_slice(&checksum);
             (header, 20)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -425,32 +404,18 @@ fn credit<N: Net>(
         return table.contains(flow);
     };
     if N::protocol_of(&view.key) == l4::TCP {
-        let mut words = [view.dir, table.dir(partner)].map(Dir::from_bits);
-        let mut unseen = [Some(carried.unseen), other.map(|it| it.unseen)];
-        if view.is_reply() {
-            words.reverse();
-            unseen.reverse();
-        }
-        let after = catch_up(words, unseen, is_last);
-        let mut flows = [flow, partner];
+        let mut flows = [(flow, Some(carried)), (partner, other)];
         if view.is_reply() {
             flows.reverse();
         }
-        let mut moved = [Some(carried), other].map(|it| it.is_some_and(|it| it.packets > 0));
-        let closes = [Some(carried), other]
-            .iter()
-            .flatten()
-            .any(|it| it.unseen.closing.is_some());
-        if view.is_reply() {
-            moved.reverse();
-        }
-        let is_told = moved.map(|moved| moved || closes);
-        for (((flow, after), before), is_told) in
-            flows.into_iter().zip(after).zip(words).zip(is_told)
-        {
-            // Without new packets nothing new is known, and what a poller saw since is newer.
-            if after != before && is_told {
-                table.set_dir(flow, after.to_bits());
+        // A poller that is at work on a word at this moment may write over it. Later that is put right with what comes then, at the last only now.
+        let tries = if is_last { TRIES } else { 1 };
+        for _ in 0..tries {
+            if !bring_up::<N>(table, flows, is_last) {
+                break;
+            }
+            for _ in 0..PAUSE {
+                core::hint::spin_loop();
             }
         }
     }
@@ -460,4 +425,30 @@ fn credit<N: Net>(
         }
     }
     table.contains(flow)
+}
+
+/// How often the words are looked at again at the last, and how many turns of a loop lie between: longer than a poller has one in hand.
+const TRIES: usize = 3;
+const PAUSE: usize = 50;
+
+/// Brings the words of both directions, the original one's first, up to what was carried. Returns whether any changed.
+fn bring_up<N: Net>(
+    table: &FlowTable<N::Key>,
+    flows: [(FlowRef, Option<&Carried>); 2],
+    is_last: bool,
+) -> bool {
+    let words = flows.map(|(flow, _)| Dir::from_bits(table.dir(flow)));
+    let unseen = flows.map(|(_, carried)| carried.map(|it| it.unseen));
+    let closes = unseen.iter().flatten().any(|it| it.closing.is_some());
+    let after = catch_up(words, unseen, is_last);
+    let mut changed = false;
+    for (((flow, carried), after), before) in flows.into_iter().zip(after).zip(words) {
+        // Without new packets nothing new is known, and what a poller saw since is newer.
+        let is_told = closes || carried.is_some_and(|it| it.packets > 0);
+        if after != before && is_told {
+            table.set_dir(flow, after.to_bits());
+            changed = true;
+        }
+    }
+    changed
 }
