@@ -161,7 +161,7 @@ int caracal_flow_pod(struct __sk_buff *skb)
 		return DROP;
 	}
 	COUNT(PUNTED);
-	verdict = send_to_pollers(skb, now->punt, kind);
+	verdict = send_to_pollers(skb, now->punt, kind, 1);
 	return verdict < 0 ? DROP : verdict;
 }
 
@@ -316,7 +316,7 @@ int caracal_flow_nic(struct __sk_buff *skb)
 		return NEXT;
 	}
 	COUNT(PUNTED);
-	verdict = send_to_pollers(skb, now->punt, kind_of(skb, 0));
+	verdict = send_to_pollers(skb, now->punt, kind_of(skb, 0), 0);
 	return verdict < 0 ? DROP : verdict;
 host:
 	COUNT(LEFT_TO_HOST);

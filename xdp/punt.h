@@ -29,6 +29,9 @@ volatile const __u64 punt_interval = 10000;
 /* How far in advance it may, in nanoseconds. */
 volatile const __u64 punt_burst = 8192ull * 10000;
 
+/* The queues of the punt device. */
+volatile const __u32 punt_queues = 1;
+
 /*
  * By a pod's device: until when its share is used up, in nanoseconds. One pod's flood must not fill the queue that
  * the others' packets wait in. The loader makes the entries.
@@ -93,14 +96,19 @@ static __always_inline __u8 kind_of(struct __sk_buff *skb, int is_pod)
 	return TO_OTHERS;
 }
 
-/* Sends a frame to the pollers by `device`, marked as what it is. Nothing else of it has been changed. */
-static __always_inline int send_to_pollers(struct __sk_buff *skb, __u32 device, __u8 kind)
+/*
+ * Sends a frame to the pollers by `device`, marked as what it is. Nothing else of it has been changed. The first queue is the uplinks';
+ * pods share the others, so that a pod that floods is in the way of few.
+ */
+static __always_inline int send_to_pollers(struct __sk_buff *skb, __u32 device, __u8 kind, int is_pod)
 {
 	const __u32 from = skb->ifindex;
 	const __u8 tag[6] = { kind, 0, from >> 24, from >> 16, from >> 8, from };
 
 	if (bpf_skb_store_bytes(skb, 0, tag, sizeof(tag), 0))
 		return -1;
+	/* One more than the queue: none is 0. */
+	skb->queue_mapping = is_pod && punt_queues > 1 ? 2 + from % (punt_queues - 1) : 1;
 	return bpf_redirect(device, 0);
 }
 

@@ -268,6 +268,11 @@ impl EndpointAttachment {
         self.ifindex
     }
 
+    /// Whether it is the gate of the flows' programs ([`Tcx`](super::Tcx)), and not the endpoints' XDP program.
+    pub fn is_gate(&self) -> bool {
+        self.link.kind().is_ok_and(|kind| kind == LinkKind::Tcx)
+    }
+
     /// Whether an earlier daemon's link was taken over.
     pub fn was_taken_over(&self) -> bool {
         self.taken_over
@@ -286,6 +291,15 @@ impl EndpointAttachment {
     /// It can not be pinned.
     pub fn ensure_pinned(&self, pins: &PinDir) -> Result<bool, PinError> {
         pins.ensure(&self.link, &self.pin)
+    }
+
+    /// Removes the pin: the program goes with the process.
+    ///
+    /// # Errors
+    ///
+    /// The pin could not be removed.
+    pub fn unpin(&self) -> Result<(), PinError> {
+        pins::remove(&self.pin)
     }
 
     /// Ends without touching the device: it stays closed (or open, as configured) until the next daemon.

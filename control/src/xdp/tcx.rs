@@ -43,6 +43,8 @@ pub struct TcxConfig {
     pub punts_per_second: u32,
     /// How many of them at once, after a pause.
     pub punt_burst: u32,
+    /// The queues of the punt device: the first is the uplinks', pods share the others.
+    pub punt_queues: u32,
 }
 
 impl Default for TcxConfig {
@@ -54,6 +56,7 @@ impl Default for TcxConfig {
             max_flows6: 65_536,
             punts_per_second: 100_000,
             punt_burst: 8192,
+            punt_queues: 1,
         }
     }
 }
@@ -120,11 +123,13 @@ impl Tcx {
             .map_or(0, |interval| interval.max(1));
         let burst = interval.saturating_mul(config.punt_burst.into());
         let max_endpoints = config.max_endpoints.max(1);
+        let queues = config.punt_queues.max(1);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("unserved_action", &action, true)
             .override_global("punt_interval", &interval, true)
             .override_global("punt_burst", &burst, true)
+            .override_global("punt_queues", &queues, true)
             .map_max_entries("punters", max_endpoints)
             .map_max_entries("flows4", config.max_flows4.max(1))
             .map_max_entries("flows6", config.max_flows6.max(1));
@@ -250,6 +255,8 @@ impl Tcx {
         Ok(UplinkAttachment {
             link: Link::create_tcx(self.fd(NIC, ifname)?, &device)?,
             ifindex: device.index,
+            ifname: device.name,
+            stays: false,
         })
     }
 
@@ -433,7 +440,10 @@ pub struct TcxResult {
 #[derive(Debug)]
 pub struct UplinkAttachment {
     link: Link,
+    ifname: String,
     ifindex: u32,
+    /// It is pinned.
+    stays: bool,
 }
 
 impl UplinkAttachment {
@@ -446,11 +456,29 @@ impl UplinkAttachment {
     pub fn is_alive(&self) -> bool {
         self.link.is_on(self.ifindex)
     }
+
+    /// Ends without taking the program off, as [`NicAttachment::leave`](super::NicAttachment::leave): it stays until the next daemon. It must know
+    /// no flow and no punt device by then.
+    ///
+    /// # Errors
+    ///
+    /// It can not be pinned; then it goes, too.
+    pub fn leave(mut self, pins: &PinDir) -> Result<(), AttachError> {
+        let pinned = pins.pin(&self.link, &find(&self.ifname)?);
+        pinned.map_err(|source| AttachError::Pin {
+            ifname: self.ifname.clone(),
+            source,
+        })?;
+        self.stays = true;
+        Ok(())
+    }
 }
 
 impl Drop for UplinkAttachment {
     fn drop(&mut self) {
         // Closing the descriptor detaches too; this one is done when it returns.
-        let _ = self.link.detach();
+        if !self.stays {
+            let _ = self.link.detach();
+        }
     }
 }
