@@ -79,6 +79,9 @@ pub struct Status {
     /// The tables of connections.
     #[serde(default)]
     pub connections: Connections,
+    /// Flows in the kernel, if established ones are the kernel's (`offload: kernel`).
+    #[serde(default)]
+    pub offload: Option<Offload>,
     /// How long changes took to reach the pollers.
     #[serde(default)]
     pub changes: Changes,
@@ -89,6 +92,44 @@ impl Status {
     pub fn is_healthy(&self) -> bool {
         self.problems.is_empty()
     }
+}
+
+/// Established flows in the kernel. A flow is one direction of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offload {
+    /// Whether somebody captures: then all packets go to the pollers.
+    pub paused: bool,
+    /// Flows of IPv4 that the kernel has now.
+    pub flows_v4: u64,
+    /// Flows of IPv6 that the kernel has now.
+    pub flows_v6: u64,
+    /// Flows that pollers offered.
+    pub offered: u64,
+    /// Flows that the kernel was given.
+    pub inserted: u64,
+    /// Flows that it was not given, by why.
+    pub refused: Vec<FlowCount>,
+    /// Flows that were taken from it, by why.
+    pub removed: Vec<FlowCount>,
+    /// Packets of flows that the kernel has, a super-frame counted once.
+    pub hits: u64,
+    /// Packets that went to the pollers, a super-frame counted once.
+    pub punted: u64,
+    /// Pods' packets that were dropped, since their pod had more for the pollers than its share.
+    pub limited: u64,
+    /// Packets of uplinks that are the host's.
+    pub passed: u64,
+    /// Packets that were dropped while they were changed: the kernel had no memory for it, or their flow went at that moment.
+    pub spoilt: u64,
+}
+
+/// How many flows something became of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// Why, in words.
+    pub why: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Something that is not as it should be.

@@ -6,7 +6,9 @@ use super::table::{duration, one_line, or_dash};
 use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
-use crate::api::report::{Connections, Felix, Kubernetes, Part, Port, Problem, Status, TableUse};
+use crate::api::report::{
+    Connections, Felix, Kubernetes, Offload, Part, Port, Problem, Status, TableUse,
+};
 use crate::words::{counted, number};
 
 /// Drop reasons that are named; the others are in `caracal drops`.
@@ -137,6 +139,9 @@ fn render(status: &Status) -> String {
         "Connections",
         &connections(&status.connections),
     );
+    if let Some(it) = &status.offload {
+        line(&mut out, status, &[], "Offload", &offload(it));
+    }
     for tunnel in &status.tunnels {
         let vni = tunnel
             .vni
@@ -319,6 +324,25 @@ fn connections(connections: &Connections) -> String {
         counts.join(", "),
         number(ports.tcp.into()),
         number(ports.udp.into())
+    )
+}
+
+fn offload(it: &Offload) -> String {
+    let paused = if it.paused {
+        "   paused: somebody captures"
+    } else {
+        ""
+    };
+    let limited = match it.limited {
+        0 => String::new(),
+        count => format!(", dropped beyond pods' share {}", number(count)),
+    };
+    format!(
+        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{paused}",
+        number(it.flows_v4),
+        number(it.flows_v6),
+        number(it.hits),
+        number(it.punted)
     )
 }
 

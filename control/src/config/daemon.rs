@@ -9,7 +9,7 @@ use super::hosts::HostEndpoints;
 use super::kubernetes::{self, Kubernetes};
 use super::listen::Listen;
 use super::load;
-use super::source::{Located, Source};
+use super::source::{Located, Source, Span};
 use super::yaml::{self, Node};
 
 /// The daemon's own settings. [`DaemonConfig::default`] is what an empty file gives.
@@ -36,6 +36,8 @@ pub struct DaemonConfig {
     pub poll_mode: PollMode,
     /// `failMode`. Default: `closed`.
     pub fail_mode: FailMode,
+    /// `offload`: who moves the packets of connections that are under way. Default: `off`.
+    pub offload: Offload,
     /// `maxPods`: pods that the frame budget must hold. Default: 250, 1 to 4096.
     pub max_pods: u16,
     /// `frames`: memory for packets.
@@ -142,6 +144,21 @@ impl FailMode {
     pub const WORDS: [(&'static str, Self); 2] = [("closed", Self::Closed), ("open", Self::Open)];
 }
 
+/// Who moves the packets of connections that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Offload {
+    /// `off`: pollers, all of them.
+    #[default]
+    Off,
+    /// `kernel`: programs on the devices repeat what pollers decided; pods and uplinks carry no XDP program.
+    Kernel,
+}
+
+impl Offload {
+    /// As they are written.
+    pub const WORDS: [(&'static str, Self); 2] = [("off", Self::Off), ("kernel", Self::Kernel)];
+}
+
 /// The table of connections. Its memory is taken at start: 65 bytes an IPv4 entry, 129 an IPv6 entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connections {
@@ -238,6 +255,7 @@ impl Default for DaemonConfig {
             cores: Vec::new(),
             poll_mode: PollMode::default(),
             fail_mode: FailMode::default(),
+            offload: Offload::default(),
             max_pods: 250,
             frames: Frames::default(),
             connections: Connections::default(),
@@ -354,6 +372,13 @@ impl DaemonConfig {
         if let Some(mode) = fields.get("failMode", cx, fail_modes) {
             self.fail_mode = mode.value;
         }
+        let offloads = decode::choice(&Offload::WORDS, true);
+        if let Some(given) = fields.get("offload", cx, offloads) {
+            self.offload = given.value;
+            if self.offload == Offload::Kernel {
+                uplinks_need_no_xdp(&self.uplinks, &given.at, cx);
+            }
+        }
         if let Some(pods) = fields.get("maxPods", cx, decode::number(1..=4096u16)) {
             self.max_pods = pods.value;
         }
@@ -449,6 +474,27 @@ fn uplinks_are_unique(uplinks: &[Uplink], cx: &mut Context<'_>) {
                     .see("first given here", &first.interface.at),
             );
         }
+    }
+}
+
+/// With flows in the kernel uplinks are served without XDP: what asks for a way of it can not be had.
+fn uplinks_need_no_xdp(uplinks: &[Uplink], at: &Span, cx: &mut Context<'_>) {
+    for uplink in uplinks {
+        let mode = match uplink.mode {
+            UplinkMode::Auto | UplinkMode::Copy => continue,
+            UplinkMode::ZeroCopy => "zero-copy",
+            UplinkMode::Generic => "generic",
+        };
+        let message = format!(
+            "uplink {} can not have `mode: {mode}` with `offload: kernel`",
+            uplink.interface.value
+        );
+        cx.report(
+            Diagnostic::error(message)
+                .at(at, "with this uplinks carry no XDP")
+                .see("the uplink", &uplink.interface.at)
+                .help("leave the uplink's mode out, or set `offload: off`"),
+        );
     }
 }
 

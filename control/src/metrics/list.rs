@@ -218,6 +218,20 @@ pub(super) const METRICS: &[Metric] = &[
     gauge("nat_ports", "status.connections.nat_ports.tcp", "Source ports for translated connections to one destination.")
         .labelled(&[("protocol", "=tcp")]),
     gauge("nat_ports", "status.connections.nat_ports.udp", "").labelled(&[("protocol", "=udp")]),
+    // Flows in the kernel, with `offload: kernel`.
+    gauge("offload_flows", "status.offload.flows_v4", "Flows that the kernel has: one direction of a connection each. This and the next are there with `offload: kernel`.").labelled(V4),
+    gauge("offload_flows", "status.offload.flows_v6", "").labelled(V6),
+    gauge("offload_paused", "status.offload.paused", "Whether all packets go to the pollers, since somebody captures."),
+    counter("offload_offers", "status.offload.offered", "Flows that pollers offered to the kernel."),
+    counter("offload_inserts", "status.offload.inserted", "Flows that it was given."),
+    counter("offload_refusals", "status.offload.refused[].count", "Flows that it was not given.").labelled(&[("why", "why")]),
+    counter("offload_removals", "status.offload.removed[].count", "Flows that were taken from it.").labelled(&[("why", "why")]),
+    counter("offload_packets", "status.offload.hits", "Packets that the programs saw, a super-frame counted once: of flows that the kernel has, for the pollers, of the host, and dropped, since their pod had more for the pollers than its share or their flow went.")
+        .labelled(&[("outcome", "=kernel")]),
+    counter("offload_packets", "status.offload.punted", "").labelled(&[("outcome", "=pollers")]),
+    counter("offload_packets", "status.offload.passed", "").labelled(&[("outcome", "=host")]),
+    counter("offload_packets", "status.offload.limited", "").labelled(&[("outcome", "=limited")]),
+    counter("offload_packets", "status.offload.spoilt", "").labelled(&[("outcome", "=spoilt")]),
     // Pollers.
     counter("poller_rx_packets", "status.pollers[].rx_packets", "Packets that a poller received.").labelled(POLLER),
     counter("poller_rounds", "status.pollers[].rounds", "Rounds of a poller's loop; one that stands is stalled.").labelled(POLLER),

@@ -12,7 +12,7 @@ use super::gather::each;
 use super::list::{Kind, METRICS, Metric, Unit};
 use super::strict::{About, Exposition};
 use super::{Dropped, Figures, Format, Page, RuleUse};
-use crate::api::report::{Changes, Drops, Felix, Kubernetes, Part, Status};
+use crate::api::report::{Changes, Drops, Felix, FlowCount, Kubernetes, Offload, Part, Status};
 
 /// Numbers of the JSON that are no metric, and why.
 const NO_METRICS: &[(&str, &str)] = &[
@@ -74,6 +74,26 @@ fn figures() -> Figures {
         services: 12,
         endpoint_slices: 15,
         error: None,
+    });
+    status.offload = Some(Offload {
+        paused: false,
+        flows_v4: 20,
+        flows_v6: 2,
+        offered: 40,
+        inserted: 36,
+        refused: vec![FlowCount {
+            why: "not assured".to_owned(),
+            count: 4,
+        }],
+        removed: vec![FlowCount {
+            why: "closing".to_owned(),
+            count: 14,
+        }],
+        hits: 5000,
+        punted: 600,
+        limited: 70,
+        passed: 8,
+        spoilt: 9,
     });
     status.pollers[0].busy_nanoseconds = 1_500_000_000;
     status.pollers[1].core = None;

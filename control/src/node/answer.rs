@@ -147,6 +147,7 @@ impl Node {
             accounting,
             drops: self.reason_counts(),
             connections,
+            offload: self.offload.as_ref().map(|offload| offload.report()),
             changes: self.telemetry.changes.clone(),
         }
     }
@@ -271,7 +272,7 @@ impl Node {
                 idle_nanoseconds: counters.idle.get(),
             };
         self.pollers
-            .counters()
+            .own_counters()
             .zip(self.cores())
             .map(report)
             .collect()

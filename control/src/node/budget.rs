@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::config::{DaemonConfig, daemon::Frames};
+use super::offload;
+use crate::config::DaemonConfig;
+use crate::config::daemon::{Frames, Offload};
 use crate::words::counted;
 
 /// What the kernel keeps free in front of a received packet, in bytes (`XDP_PACKET_HEADROOM`).
@@ -38,6 +40,8 @@ pub struct Budget {
     pub uplink_ring: u32,
     /// Queues with sockets when all pods are there: of pods, the host's port and uplinks.
     pub sockets: u32,
+    /// Whether pods' packets are received by the punt device, and so none of them has a ring of its own to receive.
+    pub offloaded: bool,
 }
 
 impl Budget {
@@ -71,6 +75,23 @@ impl Budget {
             extra: extra.min(per_poller.saturating_sub(at_rest)),
             uplink_ring: frames.uplink_ring,
             sockets: pollers * (max_pods + 1 + uplink_queues),
+            offloaded: false,
+        }
+    }
+
+    /// The same with `offload: kernel`: all is received by the punt device and the host's port.
+    fn plan_offloaded(config: &DaemonConfig, pollers: u32, uplink_queues: u32, mtu: u32) -> Self {
+        let frames = &config.frames;
+        let plan = Self::plan(frames, config.max_pods, pollers, uplink_queues, mtu);
+        // What the uplinks send, and the punt receives.
+        let punt = offload::queues(config).div_ceil(pollers) * offload::ring(config);
+        let needed = uplink_queues * frames.uplink_ring + punt + frames.pod_ring + SLACK;
+        Self {
+            per_poller: frames.total.map_or(needed, |_| plan.per_poller),
+            extra: 0,
+            sockets: plan.sockets + offload::queues(config),
+            offloaded: true,
+            ..plan
         }
     }
 
@@ -78,6 +99,9 @@ impl Budget {
     pub fn of(config: &DaemonConfig, uplink_queues: u32, mtu: u32) -> Self {
         let pollers = config.pollers();
         let each = uplink_queues.div_ceil(pollers);
+        if config.offload == Offload::Kernel {
+            return Self::plan_offloaded(config, pollers, each, mtu);
+        }
         Self::plan(&config.frames, config.max_pods, pollers, each, mtu)
     }
 
@@ -101,15 +125,23 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} MiB at most for packets: {} of {} frames of {} bytes, enough for {} ({} frames each to \
-             receive, {} more for busy ones) and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
+            "{} MiB at most for packets: {} of {} frames of {} bytes, enough for {}",
             self.bytes() >> 20,
             counted(self.pollers.into(), "poller"),
             self.per_poller,
             self.frame_size,
             counted(self.max_pods.into(), "pod"),
-            self.pod_ring,
-            self.extra,
+        )?;
+        if !self.offloaded {
+            write!(
+                f,
+                " ({} frames each to receive, {} more for busy ones)",
+                self.pod_ring, self.extra
+            )?;
+        }
+        write!(
+            f,
+            " and uplink queues of {}; the kernel takes {} MiB beside for each pod, {} MiB for all",
             self.uplink_ring,
             (self.kernel_bytes() / u64::from(self.sockets.max(1)) * u64::from(self.pollers)) >> 20,
             self.kernel_bytes() >> 20,
@@ -145,6 +177,18 @@ mod tests {
         assert!(one.contains("enough for 1 pod ("), "{one}");
         assert!(many.contains(": 2 pollers of "), "{many}");
         assert!(many.contains("enough for 250 pods ("), "{many}");
+    }
+
+    #[test]
+    fn offloaded_pods_need_no_frames_of_their_own() {
+        let mut config = DaemonConfig::default();
+        let plain = Budget::of(&config, 1, 1500);
+        config.offload = Offload::Kernel;
+        let plan = Budget::of(&config, 1, 1500);
+        let rings = offload::queues(&config) * offload::ring(&config) + config.frames.uplink_ring;
+        assert!(plan.per_poller > rings && plan.per_poller < plain.per_poller);
+        let said = plan.to_string();
+        assert!(said.contains("enough for 250 pods and uplink"), "{said}");
     }
 
     #[test]

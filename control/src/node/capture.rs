@@ -62,9 +62,17 @@ impl Node {
         self.capture.wanted.retain(|(_, until)| *until > now);
         if self.capture.wanted.len() != before {
             self.pollers.set_captured(self.capture.all());
+            self.show_all(!self.capture.wanted.is_empty());
         }
         if self.capture.wanted.is_empty() {
             self.capture.kept.clear();
+        }
+    }
+
+    /// Has all packets come to the pollers, who copy them, or established flows be the kernel's again.
+    fn show_all(&mut self, is_captured: bool) {
+        if let Some(offload) = &mut self.offload {
+            offload.pause(is_captured);
         }
     }
 
@@ -106,6 +114,7 @@ impl Node {
             now,
         );
         self.pollers.set_captured(self.capture.all());
+        self.show_all(true);
         self.take_copies(now);
         let meant = Meant {
             drops: params.drops,

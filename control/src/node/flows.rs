@@ -32,6 +32,9 @@ impl Node {
         }
         let filter = self.filter(params.filter.as_deref())?;
         let flushed = self.pages(filter.as_ref(), |pages| pages.flush(params.from))?;
+        if let Some(offload) = &self.offload {
+            offload.orders.flush();
+        }
         if flushed.matched > 0 {
             tracing::info!(
                 filter = params.filter.as_deref().unwrap_or("(all)"),

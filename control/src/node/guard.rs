@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::Node;
 use super::ports::Served;
+use super::{Node, offload};
 
 /// Attachments are looked at this often: one that is gone is back within a second.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -19,6 +19,7 @@ impl Node {
             return;
         }
         self.guard_at = now + PERIOD;
+        self.guard_punt();
         let mirror = &self.mirror;
         let dead: Vec<_> = self
             .served
@@ -91,6 +92,7 @@ impl Node {
                 continue;
             };
             let ours = wanted.contains_key(&link.name)
+                || !offload::is_pod(&link.name)
                 || prefixes.iter().any(|prefix| link.name.starts_with(prefix));
             if ours {
                 continue;

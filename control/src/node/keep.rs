@@ -15,6 +15,7 @@ use flowtable::Tick;
 
 use super::Node;
 use super::lingering::Lingering;
+use super::offload::Offload;
 use super::ports::Served;
 use crate::compile::Compiler;
 use crate::config::DaemonConfig;
@@ -206,6 +207,7 @@ impl Node {
 pub(super) fn lose_answers<'a>(
     config: &DaemonConfig,
     served: impl IntoIterator<Item = &'a mut Served>,
+    offload: Option<&mut Offload>,
 ) {
     if !config.connections.keep || config.fail_mode == FailMode::Open {
         return;
@@ -214,6 +216,9 @@ pub(super) fn lose_answers<'a>(
     for served in served {
         // Should the kernel refuse, the host resets what it sees.
         let _ = served.set_away_until(until);
+    }
+    if let Some(offload) = offload {
+        let _ = offload.tcx.set_away(until);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::RunError;
 use crate::keep::file;
-use crate::netlink::{HostPort, Writer, unix_sockets};
+use crate::netlink::{HostPort, PuntPort, Writer, unix_sockets};
 use crate::nft::Nft;
 use crate::xdp::PinDir;
 
@@ -79,6 +79,7 @@ pub fn cleanup(control_socket: &Path) -> Result<Cleaned, RunError> {
     }
     pins.remove_if_empty();
     HostPort::remove_leftovers()?;
+    PuntPort::remove_leftovers()?;
     // Where there is no nft there is no table of ours either.
     let host_policy = match Nft::find() {
         Ok(nft) => nft.remove()?,

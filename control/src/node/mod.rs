@@ -28,6 +28,7 @@ mod leftovers;
 mod lingering;
 mod neighbours;
 mod observe;
+mod offload;
 mod perf;
 mod pollers;
 mod ports;
@@ -99,6 +100,8 @@ pub struct Node {
     pollers: Pollers,
     area: UmemArea,
     endpoints: EndpointProgram,
+    /// What flows in the kernel take, if there are to be any.
+    offload: Option<Box<offload::Offload>>,
     pins: PinDir,
     /// Why pods' programs are not pinned.
     pins_error: Option<String>,
@@ -365,8 +368,14 @@ impl Node {
             &mut self.writer,
         );
         let tables = self.compiler.tables(&self.mirror);
+        if let Some(offload) = &mut self.offload {
+            offload.follow(&tables, &self.compiler);
+        }
         self.publisher.publish(tables);
         self.pollers.wake();
+        if let Some(offload) = &self.offload {
+            offload.orders.call();
+        }
         for port in std::mem::take(&mut self.withheld) {
             // Their sockets are gone.
             self.retire(port, None);
@@ -394,6 +403,9 @@ impl Node {
             if let Err(error) = done {
                 tracing::error!(%error, interface = name, "the XDP program's addresses");
             }
+        }
+        if let Some(offload) = &mut self.offload {
+            offload.sync_taken(&taken, &local, port, (&nat, &nat_ports), away.as_ref());
         }
     }
 
@@ -464,14 +476,18 @@ impl Node {
             config,
             mut writer,
             telemetry,
+            mut offload,
             ..
         } = self;
         telemetry.stopping();
         // Nobody is to be told that all is well, or that pollers stand.
         drop(telemetry);
         // Their sockets go with them.
+        if let Some(offload) = &mut offload {
+            offload.stop();
+        }
         if orderly {
-            keep::lose_answers(&config, served.values_mut());
+            keep::lose_answers(&config, served.values_mut(), offload.as_deref_mut());
         }
         pollers.stop();
         let mut away = None;
@@ -489,6 +505,9 @@ impl Node {
         }
         if let Err(error) = neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
+        }
+        if let Some(offload) = &mut offload {
+            offload.leave(away.as_ref());
         }
         for served in served.into_values() {
             served.leave(away.as_ref(), &pins);

@@ -25,7 +25,7 @@ impl Node {
             nanoseconds: now.0,
             pollers: self
                 .pollers
-                .counters()
+                .own_counters()
                 .zip(self.cores())
                 .map(poller)
                 .collect(),

@@ -21,7 +21,7 @@ use flowtable::Tick;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::{RunError, Wake};
+use super::{RunError, Wake, offload};
 use crate::config::daemon;
 
 /// Room for events of one poller.
@@ -45,6 +45,8 @@ pub(super) struct Pollers {
     measured: Arc<Until>,
     /// When they were started: where their clocks begin, some milliseconds more or less.
     started: Option<Instant>,
+    /// What the kernel moves for them, if it does.
+    in_kernel: Option<Arc<Counters>>,
 }
 
 struct Handle {
@@ -70,6 +72,7 @@ pub(super) fn plan(
     publisher: &mut Publisher<Tables>,
     wake: &Wake,
     connections: &Arc<Connections>,
+    offload: Option<&offload::Planned>,
 ) -> Result<(Pollers, Vec<Planned>), RunError> {
     let stop = Arc::new(AtomicBool::new(false));
     let observed = Arc::new(AtomicBool::new(false));
@@ -100,6 +103,10 @@ pub(super) fn plan(
         let copies = Arc::new(ArrayQueue::new(COPIES));
         let tracker = Tracker::new(Arc::clone(connections), (index, count), secret)
             .with_records(Records::new(Arc::clone(&records), Arc::clone(&observed)));
+        let tracker = match offload {
+            Some(offload) => tracker.with_offers(offload.offers()),
+            None => tracker,
+        };
         let pipeline = Pipeline::new(Arc::clone(&counters), Events::new(Arc::clone(&events)))
             .with_connections(tracker)
             .with_tap(Tap::new(
@@ -144,6 +151,7 @@ pub(super) fn plan(
         switch,
         measured,
         started: None,
+        in_kernel: offload.map(|offload| Arc::clone(&offload.counters)),
     };
     Ok((pollers, planned))
 }
@@ -263,8 +271,18 @@ impl Pollers {
     }
 
     /// Each poller's counters.
-    pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> + Clone {
+    pub(super) fn own_counters(&self) -> impl Iterator<Item = &Arc<Counters>> + Clone {
         self.handles.iter().map(|handle| &handle.counters)
+    }
+
+    /// The counters of all who move packets: pollers, and the kernel for them.
+    pub(super) fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> + Clone {
+        self.own_counters().chain(&self.in_kernel)
+    }
+
+    /// Where their clocks begin; none before they are started.
+    pub(super) const fn started(&self) -> Option<Instant> {
+        self.started
     }
 
     /// A poller whose thread ended though nobody asked it to.

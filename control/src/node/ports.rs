@@ -15,12 +15,15 @@ use super::devices;
 use super::keep::Away;
 use super::tally::Tally;
 use super::uplink::{self, Nic};
-use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
+use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING, offload};
 use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::Uplink;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
 use crate::netlink::{Link, Mirror};
-use crate::xdp::{EndpointAttachment, EndpointProgram, NatPorts, NicMode, PinDir};
+use crate::xdp::{
+    AttachError, EndpointAttachment, EndpointProgram, NatPorts, NicMode, PinDir, Tcx,
+    UplinkAttachment,
+};
 
 /// How long the control thread waits for a queue that an earlier process has not let go of.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
@@ -44,6 +47,8 @@ pub(super) struct Served {
 pub(super) enum Program {
     /// On each device that its packets come in by.
     Uplink(Vec<Nic>),
+    /// On an uplink whose flows the kernel repeats; what it knows of all uplinks is the node's.
+    OffloadedUplink(UplinkAttachment),
     Endpoint(EndpointAttachment),
 }
 
@@ -67,6 +72,7 @@ impl Served {
     pub(super) fn is_alive(&self) -> bool {
         match &self.program {
             Program::Uplink(nics) => nics.iter().all(|nic| nic.attachment.is_alive()),
+            Program::OffloadedUplink(attachment) => attachment.is_alive(),
             Program::Endpoint(attachment) => attachment.is_alive(),
         }
     }
@@ -74,7 +80,7 @@ impl Served {
     /// What keeps it closed without sockets; an uplink is not.
     pub(super) const fn endpoint(&self) -> Option<&EndpointAttachment> {
         match &self.program {
-            Program::Uplink(_) => None,
+            Program::Uplink(_) | Program::OffloadedUplink(_) => None,
             Program::Endpoint(attachment) => Some(attachment),
         }
     }
@@ -88,14 +94,14 @@ impl Served {
     fn nics(&self) -> &[Nic] {
         match &self.program {
             Program::Uplink(nics) => nics,
-            Program::Endpoint(_) => &[],
+            Program::OffloadedUplink(_) | Program::Endpoint(_) => &[],
         }
     }
 
     fn nics_mut(&mut self) -> &mut [Nic] {
         match &mut self.program {
             Program::Uplink(nics) => nics,
-            Program::Endpoint(_) => &mut [],
+            Program::OffloadedUplink(_) | Program::Endpoint(_) => &mut [],
         }
     }
 
@@ -110,7 +116,7 @@ impl Served {
     fn has_devices_of(&self, link: &Link, mirror: &Mirror) -> bool {
         let nics = self.nics().iter();
         let served: BTreeSet<_> = nics.map(|nic| nic.attachment.ifindex()).collect();
-        self.endpoint().is_some() || served == devices::indexes(link, mirror)
+        !matches!(self.program, Program::Uplink(_)) || served == devices::indexes(link, mirror)
     }
 
     /// Attaches an uplink's program again, with all that it knows: sockets, addresses. False: this is no uplink.
@@ -174,10 +180,16 @@ impl Served {
     }
 
     /// Undoes a start that failed. With answers that are still to be kept from the host the uplink's program stays for the next start.
-    pub(super) fn undo(self, away: Option<&Away>, endpoints: &mut EndpointProgram, pins: &PinDir) {
+    pub(super) fn undo(
+        self,
+        away: Option<&Away>,
+        endpoints: &mut EndpointProgram,
+        tcx: Option<&mut Tcx>,
+        pins: &PinDir,
+    ) {
         match self.program {
-            Program::Uplink(_) => self.leave(away, pins),
-            Program::Endpoint(attachment) => undo(attachment, endpoints),
+            Program::Uplink(_) | Program::OffloadedUplink(_) => self.leave(away, pins),
+            Program::Endpoint(attachment) => undo(attachment, endpoints, tcx),
         }
     }
 
@@ -187,6 +199,11 @@ impl Served {
         match self.program {
             Program::Uplink(nics) if is_away => uplink::leave(nics, pins),
             Program::Uplink(nics) => drop(nics),
+            // Its maps were told.
+            Program::OffloadedUplink(attachment) if is_away => {
+                uplink::leave_offloaded(attachment, pins);
+            }
+            Program::OffloadedUplink(attachment) => drop(attachment),
             Program::Endpoint(attachment) => attachment.leave_pinned(),
         }
     }
@@ -320,20 +337,17 @@ impl Node {
             Some(attachment) if attachment.is_alive() => attachment,
             // Of a device that was here before, with the same index.
             Some(attachment) => {
-                let _ = self.endpoints.detach(attachment);
+                let _ = self.detach(attachment);
                 self.close(link)?
             }
             None => self.close(link)?,
         };
-        let opened = endpoint_rings(self.config.frames.pod_ring)
-            .and_then(|rings| self.open(&link.name, queues, rings))
-            .and_then(|sockets| {
-                for (queue, socket) in (0..).zip(&sockets) {
-                    self.endpoints
-                        .set_socket(link.ifindex, queue, &socket.descriptor())?;
-                }
-                Ok(sockets)
-            });
+        let is_offloaded = self.offload.is_some() && matches!(kind, Wanted::Pod);
+        let opened = if is_offloaded {
+            self.open_to_send(&link.name, self.config.frames.pod_ring)
+        } else {
+            self.open_endpoint(link, queues, self.config.frames.pod_ring)
+        };
         let sockets = match opened {
             Ok(sockets) => sockets,
             Err(error) => {
@@ -343,6 +357,9 @@ impl Node {
             }
         };
         let (id, base) = self.add_port(link, kind, sockets);
+        if is_offloaded {
+            self.tag(link, id);
+        }
         let program = Program::Endpoint(attachment);
         Ok(Served {
             id,
@@ -356,8 +373,31 @@ impl Node {
         })
     }
 
-    /// Attaches the endpoints' program: nothing passes without a socket.
-    fn close(&mut self, link: &Link) -> Result<EndpointAttachment, RunError> {
+    /// A socket a queue that receives and sends, found by the endpoints' program.
+    pub(super) fn open_endpoint(
+        &mut self,
+        link: &Link,
+        queues: u32,
+        at_rest: u32,
+    ) -> Result<Vec<XskSocket>, RunError> {
+        let sockets = self.open(&link.name, queues, endpoint_rings(at_rest)?)?;
+        for (queue, socket) in (0..).zip(&sockets) {
+            self.endpoints
+                .set_socket(link.ifindex, queue, &socket.descriptor())?;
+        }
+        Ok(sockets)
+    }
+
+    /// Takes a program off a device.
+    pub(super) fn detach(&mut self, attachment: EndpointAttachment) -> Result<(), AttachError> {
+        match &mut self.offload {
+            Some(offload) if attachment.is_gate() => offload.tcx.detach(attachment),
+            _ => self.endpoints.detach(attachment),
+        }
+    }
+
+    /// Attaches the endpoints' program: nothing passes without a socket. Or that of pods whose flows the kernel repeats.
+    pub(super) fn close(&mut self, link: &Link) -> Result<EndpointAttachment, RunError> {
         let queues = self.pollers.len() as u32;
         let channels = ethtool::channels(&link.name).ok();
         if let Some(channels) = channels.filter(|channels| channels.queues() < queues) {
@@ -371,7 +411,12 @@ impl Node {
             }
             ethtool::set_channels(&link.name, queues).map_err(|_| too_few())?;
         }
-        Ok(self.endpoints.attach(&link.name, &self.pins)?)
+        match &mut self.offload {
+            Some(offload) if offload::is_pod(&link.name) => {
+                Ok(offload.tcx.attach_pod(&link.name, &self.pins)?)
+            }
+            _ => Ok(self.endpoints.attach(&link.name, &self.pins)?),
+        }
     }
 
     pub(super) fn open(
@@ -417,8 +462,11 @@ impl Node {
         let spec = spec(link, kind, &self.mirror);
         let ports = self.compiler.ports_mut();
         if ports.by_name(&link.name).and_then(|id| ports.get(id)) != Some(&spec) {
-            ports.insert(spec);
+            let id = ports.insert(spec);
             self.stale = true;
+            if self.offload.is_some() && !matches!(kind, Wanted::Host) {
+                self.tag(link, id);
+            }
             if let Some(problem) = self.too_long_for_frames(link) {
                 tracing::error!(interface = link.name, "{problem}");
             }
@@ -441,6 +489,7 @@ impl Node {
         self.publish();
         match served.program {
             Program::Uplink(nics) => drop(nics),
+            Program::OffloadedUplink(attachment) => drop(attachment),
             Program::Endpoint(attachment) => {
                 for queue in 0..served.queues {
                     // A device that is gone has taken its entries with it.
@@ -448,7 +497,7 @@ impl Node {
                 }
                 if attachment.is_alive() {
                     self.closed.insert(served.ifindex, attachment);
-                } else if let Err(error) = self.endpoints.detach(attachment) {
+                } else if let Err(error) = self.detach(attachment) {
                     tracing::debug!(%error, interface = name, "pin of a device that is gone");
                 }
             }
@@ -484,7 +533,7 @@ impl Node {
             .collect();
         for ifindex in dead {
             if let Some(attachment) = self.closed.remove(&ifindex) {
-                let _ = self.endpoints.detach(attachment);
+                let _ = self.detach(attachment);
             }
         }
         let prefixes = &self.compiler.desired().felix.interface_prefixes;
@@ -557,10 +606,19 @@ pub(super) fn check_mtu(link: &Link, frame: u32) -> Result<(), RunError> {
 }
 
 /// Takes the program off again, unless an earlier daemon had left it there: then the pod was closed before, and stays so.
-pub(super) fn undo(attachment: EndpointAttachment, endpoints: &mut EndpointProgram) {
+pub(super) fn undo(
+    attachment: EndpointAttachment,
+    endpoints: &mut EndpointProgram,
+    tcx: Option<&mut Tcx>,
+) {
     if attachment.was_taken_over() {
-        attachment.leave_pinned();
-    } else if let Err(error) = endpoints.detach(attachment) {
+        return attachment.leave_pinned();
+    }
+    let detached = match tcx {
+        Some(tcx) if attachment.is_gate() => tcx.detach(attachment),
+        _ => endpoints.detach(attachment),
+    };
+    if let Err(error) = detached {
         tracing::warn!(%error, "the XDP program stays");
     }
 }

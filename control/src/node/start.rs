@@ -12,7 +12,9 @@ use fastpath::tables::Tables;
 
 use super::host_ports::HostPorts;
 use super::neighbours::Neighbours;
-use super::{Budget, Node, RunError, connections, devices, kernel, pollers, ports, uplink};
+use super::{
+    Budget, Node, RunError, connections, devices, kernel, offload, pollers, ports, uplink,
+};
 use crate::api;
 use crate::compile::Compiler;
 use crate::config::{DaemonConfig, daemon};
@@ -89,10 +91,15 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         what: "read what the host uses ports for",
         source,
     })?;
-    let port_numbers = port_numbers(&config);
+    // One more: that of what comes by the punt device and is no port's.
+    let port_numbers = port_numbers(&config) + 1;
     let connections = connections::connections(&config, port_numbers)?;
     compiler.set_pick_up(config.connections.pick_up);
     let wake = pollers::wake()?;
+    let offload = match config.offload {
+        daemon::Offload::Off => None,
+        daemon::Offload::Kernel => Some(offload::Planned::new(&mut publisher, port_numbers)),
+    };
     let (pollers, planned) = pollers::plan(
         parts,
         &config,
@@ -100,6 +107,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         &mut publisher,
         &wake,
         &connections,
+        offload.as_ref(),
     )?;
 
     let endpoints = EndpointProgram::load(&endpoint_config(&config))?;
@@ -131,6 +139,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         pollers,
         area,
         endpoints,
+        offload: None,
         pins,
         pins_error: None,
         served: BTreeMap::new(),
@@ -169,7 +178,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         refused: None,
         _lock: lock,
     };
-    if let Err(error) = node.begin(planned) {
+    if let Err(error) = node.begin(planned, offload) {
         node.abandon(inherited);
         return Err(error);
     }
@@ -177,7 +186,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
 }
 
 /// Numbers for ports: pods', uplinks' and the host's. Twice as many as ports, since those of ports that are gone rest for a while.
-fn port_numbers(config: &DaemonConfig) -> usize {
+pub(super) fn port_numbers(config: &DaemonConfig) -> usize {
     2 * (usize::from(config.max_pods) + config.uplinks.len() + 1)
 }
 
@@ -189,16 +198,24 @@ pub(super) fn endpoint_config(config: &DaemonConfig) -> EndpointConfig {
             daemon::FailMode::Open => FailMode::Open,
         },
         max_endpoints: port_numbers(config) as u32,
-        queues: config.pollers(),
+        queues: match config.offload {
+            daemon::Offload::Off => config.pollers(),
+            daemon::Offload::Kernel => offload::queues(config),
+        },
     }
 }
 
 impl Node {
     /// Serves what there is, makes the first tables, starts the pollers.
-    fn begin(&mut self, planned: Vec<pollers::Planned>) -> Result<(), RunError> {
+    fn begin(
+        &mut self,
+        planned: Vec<pollers::Planned>,
+        offload: Option<offload::Planned>,
+    ) -> Result<(), RunError> {
         // The host's port may be new. Whatever else changed is taken in with all the rest below.
         self.mirror.drain()?;
         self.inherited = super::keep::Inherited::open(&self.config, &self.name);
+        self.begin_offload(offload)?;
         self.serve_first()?;
         self.reconcile_ports();
         // Which interfaces are pods' Felix says later.
@@ -224,6 +241,7 @@ impl Node {
         self.neighbours
             .forget_others(&self.mirror, &mut self.writer);
         self.pollers.start(planned)?;
+        self.start_offload()?;
         self.begin_host_policy()
     }
 
@@ -241,13 +259,14 @@ impl Node {
             mut served,
             closed,
             mut endpoints,
+            mut offload,
             pins,
             host,
             mut writer,
             ..
         } = self;
         if kept.is_any() {
-            super::keep::lose_answers(&config, served.values_mut());
+            super::keep::lose_answers(&config, served.values_mut(), offload.as_deref_mut());
         }
         pollers.stop();
         let mut away = None;
@@ -266,11 +285,17 @@ impl Node {
         if let Err(error) = super::neighbours::forget_all(&mut writer) {
             tracing::warn!(%error, "the kernel goes on asking for neighbours");
         }
+        if let Some(offload) = &mut offload {
+            offload.stop();
+            offload.leave(away.as_ref());
+        }
         for served in served.into_values() {
-            served.undo(away.as_ref(), &mut endpoints, &pins);
+            let tcx = offload.as_deref_mut().map(|offload| &mut offload.tcx);
+            served.undo(away.as_ref(), &mut endpoints, tcx, &pins);
         }
         for (_, attachment) in closed {
-            super::ports::undo(attachment, &mut endpoints);
+            let tcx = offload.as_deref_mut().map(|offload| &mut offload.tcx);
+            super::ports::undo(attachment, &mut endpoints, tcx);
         }
         pins.remove_if_empty();
         if !inherited && let Err(error) = host.remove() {

@@ -113,7 +113,7 @@ fn problem(what: &str, address: SocketAddr, error: &std::io::Error) -> Problem {
 impl Node {
     /// Says to those who wait that pods are served.
     pub(super) fn tell_ready(&mut self) {
-        let pollers = self.pollers.counters().cloned().collect();
+        let pollers = self.pollers.own_counters().cloned().collect();
         self.telemetry.vitals.waits(self.source.is_waiting());
         self.telemetry.vitals.started(Instant::now(), pollers);
         self.telemetry.systemd.ready();

@@ -12,7 +12,7 @@ use super::ports::{Program, Served, Wanted};
 use super::{Node, RunError, devices};
 use crate::config::daemon::{Uplink, UplinkMode};
 use crate::netlink::{Link, Mirror};
-use crate::xdp::{NicAttachment, NicConfig, NicMode, NicProgram, PinDir};
+use crate::xdp::{NicAttachment, NicConfig, NicMode, NicProgram, PinDir, Taken, UplinkAttachment};
 
 /// An uplink's program on one device.
 pub(super) struct Nic {
@@ -37,6 +37,9 @@ impl Node {
         link: &Link,
         uplink: &Uplink,
     ) -> Result<Served, RunError> {
+        if self.offload.is_some() {
+            return self.serve_offloaded_uplink(link, uplink);
+        }
         let vxlan_port = super::start::vxlan_port(self.compiler.desired());
         // What the daemon before has left keeps them from the host until the new one knows them.
         let away = self.inherited.away(&self.config);
@@ -183,6 +186,13 @@ pub(super) fn queues(interface: &str, uplink: &Uplink, pollers: u32) -> Result<u
     Ok(queues)
 }
 
+/// The same of an uplink whose flows the kernel repeats.
+pub(super) fn leave_offloaded(attachment: UplinkAttachment, pins: &PinDir) {
+    if let Err(error) = attachment.leave(pins) {
+        tracing::warn!(%error, "the host will reset connections of natOutgoing");
+    }
+}
+
 /// Leaves an uplink's programs there for the next start.
 pub(super) fn leave(nics: Vec<Nic>, pins: &PinDir) {
     for nic in nics {
@@ -194,7 +204,7 @@ pub(super) fn leave(nics: Vec<Nic>, pins: &PinDir) {
 
 /// Tells an uplink's program what is ours.
 pub(super) fn sync_program(
-    program: &mut NicProgram,
+    program: &mut Taken,
     taken: &[IpNet],
     local: &BTreeSet<IpAddr>,
     vxlan_port: Option<u16>,

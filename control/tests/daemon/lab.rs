@@ -391,6 +391,11 @@ impl Lab {
             self.dir.join("control.sock").display(),
             self.options.settings
         );
+        // All tests with established flows in the kernel: `CARACAL_TEST_OFFLOAD=1`.
+        let text = match std::env::var_os("CARACAL_TEST_OFFLOAD") {
+            Some(_) if !text.contains("offload:") => text + "offload: kernel\n",
+            _ => text,
+        };
         fs::write(self.config(), text).expect("write");
         let vxlan = if self.options.vxlan {
             "Always"

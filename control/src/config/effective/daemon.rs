@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::word;
 use crate::config::daemon::{
-    Connections, DaemonConfig, FailMode, Frames, PollMode, UpdateSource, Uplink, UplinkMode,
+    Connections, DaemonConfig, FailMode, Frames, Offload, PollMode, UpdateSource, Uplink,
+    UplinkMode,
 };
 use crate::config::listen::Listen;
 use crate::config::{Access, HostEndpoints};
@@ -25,6 +26,7 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
         cores,
         poll_mode,
         fail_mode,
+        offload,
         max_pods,
         frames,
         connections,
@@ -77,6 +79,7 @@ pub(super) fn values(config: &DaemonConfig, node: &str) -> Vec<(&'static str, Va
         ),
         ("pollMode", word(&PollMode::WORDS, poll_mode)),
         ("failMode", word(&FailMode::WORDS, fail_mode)),
+        ("offload", word(&Offload::WORDS, offload)),
         ("maxPods", json!(max_pods)),
         ("frames.uplinkRing", json!(uplink_ring)),
         ("frames.podRing", json!(pod_ring)),

@@ -1,0 +1,424 @@
+//! `offload: kernel`: established flows are the kernel's (ADR 27). Pods and uplinks carry the flows' programs instead of XDP; what those do not
+//! know comes to the pollers through the punt device, and goes out by sockets that only send.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_queue::ArrayQueue;
+use encap::eth::MacAddr;
+use encap::vxlan::Vni;
+use fastpath::batch::Family;
+use fastpath::counters::Counters;
+use fastpath::io::xsk::{Command, Mode, ModeInForce, RingLen, SocketOptions, XskSocket, ethtool};
+use fastpath::offload::{Candidate, Offers};
+use fastpath::port::PortId;
+use fastpath::snapshot::{Publisher, Subscriber};
+use fastpath::tables::Tables;
+use ipnet::IpNet;
+
+use super::keep::Away;
+use super::ports::{Program, Served, Wanted};
+use super::{Node, RunError, start, uplink};
+use crate::api::report::{self, FlowCount};
+use crate::compile::{Compiler, PortRole};
+use crate::config::DaemonConfig;
+use crate::config::daemon::{self, Uplink};
+use crate::netlink::Link;
+use crate::netlink::host_port::DATAPLANE_END;
+use crate::netlink::punt::{self, PuntPort};
+use crate::offload::{Devices, Orders, Parts, Refused, Removed, Stats, Worker};
+use crate::xdp::{
+    EndpointAttachment, FailMode, FlowMaps, LoadError, NatPorts, Tcx, TcxConfig, UpdateError,
+};
+
+/// Queues of the punt device: one for uplinks, the others for pods. At least one a poller.
+const QUEUES: u32 = 8;
+
+/// The most frames that one of them has to receive.
+const MOST_FRAMES: u32 = 4096;
+
+/// The most flows of IPv4 that the kernel knows, two a connection, and of IPv6.
+const FLOWS: (u32, u32) = (1 << 18, 1 << 16);
+
+/// Candidates that pollers may have offered and nobody taken: half a megabyte.
+const CANDIDATES: usize = 16_384;
+
+/// What is set up before there are pollers.
+pub(super) struct Planned {
+    ring: Arc<ArrayQueue<Candidate>>,
+    orders: Orders,
+    tables: Subscriber<Tables>,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Planned {
+    /// For pollers that get these tables, with so many numbers for ports.
+    pub(super) fn new(publisher: &mut Publisher<Tables>, ports: usize) -> Self {
+        Self {
+            ring: Arc::new(ArrayQueue::new(CANDIDATES)),
+            orders: Orders::default(),
+            tables: publisher.subscribe(),
+            counters: Arc::new(Counters::new(ports)),
+        }
+    }
+
+    /// A poller's end.
+    pub(super) fn offers(&self) -> Offers {
+        Offers::new(Arc::clone(&self.ring), self.orders.notify())
+    }
+}
+
+/// The worker, before and after it is started.
+enum Thread {
+    Planned(Box<Worker<FlowMaps>>),
+    Started(JoinHandle<()>),
+    Ended,
+}
+
+/// What the node has for flows in the kernel.
+pub(super) struct Offload {
+    /// The programs of pods and uplinks.
+    pub(super) tcx: Tcx,
+    /// The endpoints' program at the end of the punt device that leads to the pollers. None while that is made anew.
+    attachment: Option<EndpointAttachment>,
+    worker: Thread,
+    pub(super) orders: Orders,
+    pub(super) stats: Arc<Stats>,
+    is_paused: bool,
+    /// What the worker was told of devices.
+    devices: Devices,
+    /// What the programs were told of our tunnels' ends.
+    ends: Option<(Option<(Vni, MacAddr)>, bool)>,
+}
+
+/// How many queues the punt device has.
+pub(super) fn queues(config: &DaemonConfig) -> u32 {
+    QUEUES.max(config.pollers() + 1)
+}
+
+/// Frames that each of them has to receive: all together half of what pods' own queues would have.
+pub(super) fn ring(config: &DaemonConfig) -> u32 {
+    let frames = &config.frames;
+    let all = u32::from(config.max_pods) * frames.pod_ring / 2;
+    let each = (all / queues(config)).next_power_of_two();
+    each.clamp(frames.uplink_ring.min(MOST_FRAMES), MOST_FRAMES)
+}
+
+/// Whether a device that is no uplink's is a pod's.
+pub(super) fn is_pod(name: &str) -> bool {
+    name != DATAPLANE_END && name != punt::OUT_END
+}
+
+impl Node {
+    /// Loads the flows' programs and serves the punt device, if flows are to be the kernel's.
+    pub(super) fn begin_offload(&mut self, planned: Option<Planned>) -> Result<(), RunError> {
+        let Some(planned) = planned else {
+            // Of a daemon that had it on.
+            PuntPort::remove_leftovers()?;
+            return Ok(());
+        };
+        let max_endpoints = start::port_numbers(&self.config) as u32;
+        let mut tcx = Tcx::load(&TcxConfig {
+            fail_mode: match self.config.fail_mode {
+                daemon::FailMode::Closed => FailMode::Closed,
+                daemon::FailMode::Open => FailMode::Open,
+            },
+            max_endpoints,
+            punt_queues: queues(&self.config),
+            max_flows4: FLOWS.0,
+            max_flows6: FLOWS.1,
+            ..TcxConfig::default()
+        })?;
+        let (port, attachment) = self.open_punt()?;
+        if let Err(error) = tcx.set_punt(port.in_ifindex) {
+            super::ports::undo(attachment, &mut self.endpoints, None);
+            return Err(error.into());
+        }
+        let flows = tcx.flows().ok_or(LoadError::BadObject("flows4"))?;
+        let stats = Arc::new(Stats::default());
+        let parts = Parts {
+            connections: Arc::clone(&self.connections),
+            tables: planned.tables,
+            offers: planned.ring,
+            orders: planned.orders.clone(),
+            counters: planned.counters,
+            stats: Arc::clone(&stats),
+            max_flows: (FLOWS.0 + FLOWS.1) as usize,
+        };
+        self.offload = Some(Box::new(Offload {
+            tcx,
+            attachment: Some(attachment),
+            worker: Thread::Planned(Box::new(Worker::new(flows, parts))),
+            orders: planned.orders,
+            stats,
+            is_paused: false,
+            devices: Devices::default(),
+            ends: None,
+        }));
+        tracing::info!("established flows are the kernel's");
+        Ok(())
+    }
+
+    /// Makes the punt device, closes its end and gives its sockets to the pollers.
+    fn open_punt(&mut self) -> Result<(PuntPort, EndpointAttachment), RunError> {
+        let queues = queues(&self.config);
+        let mtu = PuntPort::largest_mtu(self.area.chunk_size());
+        // Made anew, since nothing of it is to outlive us.
+        PuntPort::remove_leftovers()?;
+        let port = PuntPort::ensure(queues, mtu)?;
+        self.mirror.drain()?;
+        let link = self.mirror.link(port.out_ifindex).cloned();
+        let link = link.ok_or_else(|| RunError::System {
+            what: "find the punt device",
+            source: std::io::Error::from_raw_os_error(libc::ENODEV),
+        })?;
+        let attachment = self.close(&link)?;
+        attachment.unpin()?;
+        let sockets = match self.open_endpoint(&link, queues, ring(&self.config)) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                super::ports::undo(attachment, &mut self.endpoints, None);
+                return Err(error);
+            }
+        };
+        for (queue, socket) in sockets.into_iter().enumerate() {
+            let poller = queue % self.pollers.len();
+            let (port, socket) = (self.punt_number(), Box::new(socket));
+            self.pollers
+                .send(poller, Command::AttachPunt { port, socket });
+        }
+        Ok((port, attachment))
+    }
+
+    /// A number that no port has: what comes by the punt device and is no port's is dropped under it, and counted.
+    fn punt_number(&self) -> PortId {
+        PortId(u16::try_from(start::port_numbers(&self.config)).unwrap_or(u16::MAX))
+    }
+
+    /// Makes the punt device anew if somebody deleted it, or detached its program.
+    pub(super) fn guard_punt(&mut self) {
+        let is_whole = |offload: &Offload| {
+            let attachment = offload.attachment.as_ref();
+            attachment.is_some_and(EndpointAttachment::is_alive)
+        };
+        let Some(mut offload) = self.offload.take_if(|offload| !is_whole(offload)) else {
+            return;
+        };
+        tracing::warn!(
+            interface = punt::IN_END,
+            "somebody deleted the punt device, or detached its program; made anew"
+        );
+        let number = self.punt_number();
+        for poller in 0..self.pollers.len() {
+            self.pollers.send(poller, Command::Detach { port: number });
+        }
+        if let Some(before) = offload.attachment.take() {
+            // With it goes what is left of its device.
+            let _ = self.endpoints.detach(before);
+        }
+        let opened = self.open_punt();
+        let done = opened.and_then(|(port, attachment)| {
+            offload.attachment = Some(attachment);
+            Ok(offload.tcx.set_punt(port.in_ifindex)?)
+        });
+        self.offload = Some(offload);
+        if let Err(error) = done {
+            self.complain(punt::IN_END, &error);
+        }
+    }
+
+    /// Starts the worker, by the clock of the pollers, which run.
+    pub(super) fn start_offload(&mut self) -> Result<(), RunError> {
+        let (Some(offload), Some(start)) = (&mut self.offload, self.pollers.started()) else {
+            return Ok(());
+        };
+        if let Thread::Planned(worker) = std::mem::replace(&mut offload.worker, Thread::Ended) {
+            let thread = std::thread::Builder::new()
+                .name("offload".to_owned())
+                .spawn(move || worker.run(start));
+            let thread = thread.map_err(|source| RunError::System {
+                what: "start the thread of flows in the kernel",
+                source,
+            })?;
+            offload.worker = Thread::Started(thread);
+        }
+        Ok(())
+    }
+
+    /// A socket a poller that only sends.
+    pub(super) fn open_to_send(&self, name: &str, ring: u32) -> Result<Vec<XskSocket>, RunError> {
+        let rings = SocketOptions {
+            mode: Mode::Copy,
+            ..SocketOptions::send_only(RingLen::new(ring)?)
+        };
+        self.open(name, self.pollers.len() as u32, rings)
+    }
+
+    /// Tells pollers whose packets are those that the punt device brings of a device.
+    pub(super) fn tag(&self, link: &Link, port: PortId) {
+        let (ifindex, mac) = (link.ifindex, link.mac.unwrap_or_default());
+        for poller in 0..self.pollers.len() {
+            self.pollers
+                .send(poller, Command::Tag { ifindex, port, mac });
+        }
+    }
+
+    /// An uplink whose flows the kernel repeats: of a bond, the bond itself.
+    pub(super) fn serve_offloaded_uplink(
+        &mut self,
+        link: &Link,
+        uplink: &Uplink,
+    ) -> Result<Served, RunError> {
+        let pollers = self.pollers.len() as u32;
+        uplink::queues(&link.name, uplink, pollers)?;
+        let sockets = self.open_to_send(&link.name, self.config.frames.uplink_ring)?;
+        let Some(offload) = &mut self.offload else {
+            return Err(RunError::PollerDied(0));
+        };
+        // What the daemon before has left keeps them from the host until the new one knows them.
+        if let Some(away) = self.inherited.away(&self.config) {
+            set_away(&mut offload.tcx, &away)?;
+        }
+        let attachment = offload.tcx.attach_uplink_next(&link.name, &self.pins)?;
+        let (id, base) = self.add_port(link, &Wanted::Uplink(uplink.clone()), sockets);
+        self.tag(link, id);
+        Ok(Served {
+            id,
+            ifindex: link.ifindex,
+            queues: pollers,
+            mode: ModeInForce::Copy,
+            driver: ethtool::driver(&link.name).ok(),
+            base,
+            statistics: BTreeMap::new(),
+            program: Program::OffloadedUplink(attachment),
+        })
+    }
+}
+
+impl Offload {
+    /// Tells the uplinks' program what is ours.
+    pub(super) fn sync_taken(
+        &mut self,
+        taken: &[IpNet],
+        local: &BTreeSet<IpAddr>,
+        vxlan_port: Option<u16>,
+        (addresses, ports): (&BTreeSet<IpAddr>, &NatPorts),
+        away: Option<&Away>,
+    ) {
+        let tcx = &mut self.tcx;
+        let done = uplink::sync_program(tcx, taken, local, vxlan_port);
+        let done = done.and_then(|()| {
+            if let Some(away) = away {
+                return set_away(tcx, away);
+            }
+            tcx.sync_nat(addresses.iter().copied(), ports)?;
+            tcx.set_away(None)
+        });
+        if let Err(error) = done {
+            tracing::error!(%error, "the uplinks' program's addresses");
+        }
+    }
+
+    /// Follows tables that are about to be published: the tunnels' ends, and which device is which port.
+    pub(super) fn follow(&mut self, tables: &Tables, compiler: &Compiler) {
+        let ports = compiler.ports().iter();
+        let devices = Devices(
+            ports
+                .filter(|(_, spec)| !matches!(spec.role, PortRole::Host(_)))
+                .map(|(id, spec)| (id, spec.ifindex))
+                .collect(),
+        );
+        if devices != self.devices {
+            self.devices = devices.clone();
+            self.orders.set_devices(devices);
+        }
+        let vxlan = tables.tunnels.vxlan4.map(|end| (end.vni, end.mac));
+        let ends = (vxlan, tables.tunnels.ipip);
+        if self.ends == Some(ends) {
+            return;
+        }
+        let told = self.tcx.set_vxlan_end(vxlan);
+        match told.and_then(|()| self.tcx.set_ipip(ends.1)) {
+            Ok(()) => self.ends = Some(ends),
+            Err(error) => tracing::error!(%error, "the tunnels' ends"),
+        }
+    }
+
+    /// What is in the kernel, and what came of it.
+    pub(super) fn report(&self) -> report::Offload {
+        let stats = &self.stats;
+        let refused = Refused::all().map(|why| (why.name(), stats.refused(why)));
+        let removed = Removed::ALL.map(|why| (why.name(), stats.removed(why)));
+        // The kernel reads its own maps; should it refuse, they are as nothing.
+        let counted = self.tcx.counters().unwrap_or_default();
+        report::Offload {
+            paused: self.is_paused,
+            flows_v4: stats.now(Family::V4),
+            flows_v6: stats.now(Family::V6),
+            offered: stats.offered(),
+            inserted: stats.inserted(),
+            refused: named(refused),
+            removed: named(removed),
+            hits: counted.hits,
+            punted: counted.punted,
+            limited: counted.limited,
+            passed: counted.passed,
+            spoilt: counted.spoilt,
+        }
+    }
+
+    /// Has all packets come to the pollers, or established flows be the kernel's again.
+    pub(super) fn pause(&mut self, is_paused: bool) {
+        if std::mem::replace(&mut self.is_paused, is_paused) == is_paused {
+            return;
+        }
+        self.orders.pause(is_paused);
+        if let Err(error) = self.tcx.set_paused(is_paused) {
+            tracing::error!(%error, "flows in the kernel");
+        }
+    }
+
+    /// All packets go to the pollers, which are about to end; what was counted is the connections'.
+    pub(super) fn stop(&mut self) {
+        self.pause(true);
+        self.orders.stop();
+        if let Thread::Started(thread) = std::mem::replace(&mut self.worker, Thread::Ended)
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of flows in the kernel had panicked");
+        }
+    }
+
+    /// Pollers have ended: pods are closed, or open, and uplinks the kernel's, but for answers to connections that are kept.
+    pub(super) fn leave(&mut self, away: Option<&Away>) {
+        let away = away.map(|away| set_away(&mut self.tcx, away));
+        if let Err(error) = PuntPort::remove_leftovers() {
+            tracing::warn!(%error, "the punt device stays");
+        }
+        for told in [self.tcx.set_paused(true), self.tcx.set_punt(0)]
+            .into_iter()
+            .chain(away)
+        {
+            if let Err(error) = told {
+                tracing::warn!(%error, "the flows' programs");
+            }
+        }
+    }
+}
+
+/// Those that are not 0, by name.
+fn named(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<FlowCount> {
+    let some = counts.into_iter().filter(|(_, count)| *count > 0);
+    some.map(|(why, count)| FlowCount {
+        why: why.to_owned(),
+        count,
+    })
+    .collect()
+}
+
+fn set_away(tcx: &mut Tcx, away: &Away) -> Result<(), UpdateError> {
+    tcx.sync_nat(away.addresses.iter().copied(), away.ports.ports())?;
+    tcx.set_away(Some(away.until))
+}
