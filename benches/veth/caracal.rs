@@ -78,15 +78,21 @@ pub(crate) struct Caracal {
     pub(crate) way: Way,
     /// `adaptive` where it has a core of its own, `interrupt` where it shares one.
     pub(crate) poll_mode: &'static str,
+    /// Whether established flows are the kernel's (`offload: kernel`).
+    pub(crate) is_offloaded: bool,
 }
 
 impl Node for Caracal {
     fn name(&self) -> &'static str {
-        match self.way {
-            Way::Plain => "Caracal plain",
-            Way::Vxlan => "Caracal VXLAN",
-            Way::Policy => "Caracal VXLAN + 1000 policies",
-            Way::Snat => "Caracal SNAT",
+        match (self.way, self.is_offloaded) {
+            (Way::Plain, false) => "Caracal plain",
+            (Way::Vxlan, false) => "Caracal VXLAN",
+            (Way::Policy, false) => "Caracal VXLAN + 1000 policies",
+            (Way::Snat, false) => "Caracal SNAT",
+            (Way::Plain, true) => "Caracal plain, offloaded",
+            (Way::Vxlan, true) => "Caracal VXLAN, offloaded",
+            (Way::Policy, true) => "Caracal VXLAN + 1000 policies, offloaded",
+            (Way::Snat, true) => "Caracal SNAT, offloaded",
         }
     }
 
@@ -98,8 +104,13 @@ impl Node for Caracal {
     }
 
     fn start(&self, netns: &Netns) -> Result<Running> {
-        let dir =
-            std::env::temp_dir().join(format!("car-{}-bench-{:?}", std::process::id(), self.way));
+        let name = format!(
+            "car-{}-bench-{:?}-{}",
+            std::process::id(),
+            self.way,
+            self.is_offloaded
+        );
+        let dir = std::env::temp_dir().join(name);
         write_config(&dir, self)?;
         shell(
             netns,
@@ -114,8 +125,9 @@ impl Node for Caracal {
 fn write_config(dir: &Path, node: &Caracal) -> Result<()> {
     fs::create_dir_all(dir.join("conf.d"))?;
     let socket = dir.join("control.sock");
+    let offload = if node.is_offloaded { "kernel" } else { "off" };
     let daemon = format!(
-        "{DAEMON}pollMode: {}\ncontrolSocket: {}\n",
+        "{DAEMON}pollMode: {}\noffload: {offload}\ncontrolSocket: {}\n",
         node.poll_mode,
         socket.display()
     );

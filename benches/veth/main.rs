@@ -59,30 +59,24 @@ fn main() -> Result<()> {
     // On the generator's core spinning would be measured, not forwarding.
     let sleeps = options.layouts.contains(&Cores::One);
     let poll_mode = if sleeps { "interrupt" } else { "adaptive" };
-    let mut nodes: Vec<Box<dyn Node>> = vec![
-        Box::new(Bare { sleeps }),
-        Box::new(Caracal {
-            way: Way::Plain,
-            poll_mode,
-        }),
-        Box::new(Caracal {
-            way: Way::Vxlan,
-            poll_mode,
-        }),
-        Box::new(Caracal {
-            way: Way::Policy,
-            poll_mode,
-        }),
-        Box::new(Caracal {
-            way: Way::Snat,
-            poll_mode,
-        }),
+    let mut nodes: Vec<Box<dyn Node>> = vec![Box::new(Bare { sleeps })];
+    for is_offloaded in [false, true] {
+        for way in [Way::Plain, Way::Vxlan, Way::Policy, Way::Snat] {
+            nodes.push(Box::new(Caracal {
+                way,
+                poll_mode,
+                is_offloaded,
+            }));
+        }
+    }
+    let kernel: [Box<dyn Node>; _] = [
         Box::new(Kernel::PLAIN),
         Box::new(Kernel::VXLAN),
         Box::new(Kernel::VXLAN_TRACKED),
         Box::new(Kernel::VXLAN_POLICY),
         Box::new(Kernel::MASQUERADE),
     ];
+    nodes.extend(kernel);
     if options.flows <= MOST_ANSWERED {
         nodes.push(Box::new(Kernel::answered(options.flows)));
     }
