@@ -168,7 +168,7 @@ int caracal_flow_pod(struct __sk_buff *skb)
 /* What an outer packet is. */
 enum {
 	NOT_OURS,
-	/* It came by a tunnel of ours, and is not to be opened here. */
+	/* It came by a tunnel to an address of ours, and is not to be opened here. */
 	UNUSUAL,
 	OPENED4,
 	OPENED6,
@@ -190,9 +190,11 @@ static __always_inline int open(struct __sk_buff *skb, const struct config *now,
 		return NOT_OURS;
 	if (ip->protocol != IPPROTO_IPIP && (ip->protocol != IPPROTO_UDP || !is_vxlan(udp, end)))
 		return NOT_OURS;
-	__builtin_memcpy(to, &ip->daddr, sizeof(to));
-	if (!bpf_map_lookup_elem(&local4, to))
-		return NOT_OURS;
+	/* What comes to another address of ours is no tunnel to who decides: nothing is opened that was not judged as one. */
+	if (!now->tunnel || ip->daddr != now->tunnel) {
+		__builtin_memcpy(to, &ip->daddr, sizeof(to));
+		return bpf_map_lookup_elem(&local4, to) ? UNUSUAL : NOT_OURS;
+	}
 
 	/* Inner ECN stays as it is under Not-ECT and ECT(0) (RFC 6040 section 4.2). */
 	if (*(__u8 *)ip != 0x45 || (ip->frag_off & IPV4_FRAGMENT) || (ip->tos & 1) || !is_header_right(ip))

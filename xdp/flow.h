@@ -145,6 +145,8 @@ struct config {
 	__be32 vni;
 	__u8 mac[6];
 	__u8 unused[2];
+	/* Where our tunnels end: of the addresses in local4 this one. 0: nothing is taken out of a tunnel here. */
+	__be32 tunnel;
 };
 
 struct {

@@ -153,6 +153,8 @@ impl Node {
             tcx.set_vxlan_end(Some((Vni::CALICO, vtep(node))))
                 .expect("VXLAN");
             tcx.set_ipip(true).expect("IPIP");
+            tcx.set_tunnel_address(Some(node_address(node)))
+                .expect("address");
             tcx.set_vxlan_port(Some(DEFAULT_PORT)).expect("port");
             tcx.sync_local([node_address(node).into()]).expect("local");
             let pins = PinDir::open().expect("pins");

@@ -3,7 +3,7 @@
 mod tcx_support;
 mod xdp_support;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use control::offload::flow::{Action, Counts, From, KernelFlows, Key, Seen, Segment, Way};
 use control::xdp::{
@@ -51,6 +51,7 @@ impl Node {
         tcx.set_vxlan_end(Some((Vni::CALICO, VTEP_MAC)))
             .expect("VXLAN");
         tcx.set_ipip(true).expect("IPIP");
+        tcx.set_tunnel_address(Some(LOCAL)).expect("address");
         tcx.set_vxlan_port(Some(VXLAN_PORT)).expect("port");
         tcx.sync_local([IpAddr::V4(LOCAL)]).expect("local");
         tcx.sync_pods4([("10.65.0.0".parse().expect("IPv4"), 16)])
@@ -539,6 +540,28 @@ fn what_comes_by_a_tunnel_is_opened_if_everything_about_it_is_right() {
                 let elsewhere = changed(&frame, |ip| ip[19] ^= 7);
                 assert_eq!(node.by_uplink(&elsewhere), (TcxVerdict::Next, elsewhere));
             }
+        }
+        // Of the local addresses one has tunnels.
+        let other = Ipv4Addr::new(192, 0, 2, 7);
+        node.tcx
+            .sync_local([LOCAL.into(), other.into()])
+            .expect("local");
+        for kind in [Kind::Ipip, Kind::Vxlan4] {
+            let inner = to_pod(UDP).ip();
+            let sent = (TcxVerdict::Redirect, expected(&inner, &action));
+            let frame = by_tunnel(kind, &inner, 0);
+            let to_other = changed(&frame, |ip| ip[16..20].copy_from_slice(&other.octets()));
+            assert_eq!(node.by_uplink(&frame), sent);
+            node.punts_of_uplink(&to_other, "to another local address");
+            node.tcx.set_tunnel_address(Some(other)).expect("address");
+            assert_eq!(node.by_uplink(&to_other), sent);
+            node.punts_of_uplink(&frame, "to what is another now");
+            node.tcx.set_tunnel_address(None).expect("address");
+            node.punts_of_uplink(&frame, "to none");
+            node.punts_of_uplink(&to_other, "to none");
+            let to_nobody = changed(&frame, |ip| ip[16..20].fill(0));
+            assert_eq!(node.by_uplink(&to_nobody), (TcxVerdict::Next, to_nobody));
+            node.tcx.set_tunnel_address(Some(LOCAL)).expect("address");
         }
         // What is switched off is the pollers'.
         let (ipip, vxlan) = (

@@ -1,5 +1,6 @@
 //! The flows' programs: on pods' veths and uplinks that carry no XDP, where the kernel repeats what was decided.
 
+use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -83,10 +84,11 @@ struct Settings {
     is_paused: bool,
     takes_ipip: bool,
     vxlan: Option<(Vni, MacAddr)>,
+    tunnel: Option<Ipv4Addr>,
 }
 
 impl Settings {
-    const LEN: usize = 28;
+    const LEN: usize = 32;
 
     fn bytes(&self) -> [u8; Self::LEN] {
         let [a, b, c, d] = self.punt.to_ne_bytes();
@@ -96,9 +98,10 @@ impl Settings {
         let (vni, mac) = self.vxlan.unwrap_or((Vni::CALICO, MacAddr::ZERO));
         let [n0, n1, n2, n3] = (vni.get() << 8).to_be_bytes();
         let [m0, m1, m2, m3, m4, m5] = mac.0;
+        let [t0, t1, t2, t3] = self.tunnel.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
         [
             a, b, c, d, p0, p1, p2, p3, i0, i1, i2, i3, x0, x1, x2, x3, n0, n1, n2, n3, m0, m1, m2,
-            m3, m4, m5, 0, 0,
+            m3, m4, m5, 0, 0, t0, t1, t2, t3,
         ]
     }
 }
@@ -288,6 +291,13 @@ impl Tcx {
     /// host's.
     pub fn set_punt(&mut self, ifindex: u32) -> Result<(), UpdateError> {
         self.settings.punt = ifindex;
+        self.write_settings()
+    }
+
+    /// Takes packets to this address out of their tunnels, which must be the one that the dataplane's own tunnels end at: VXLAN and IPIP to any
+    /// other local address are for the pollers. `None`, as it is at first, or 0.0.0.0: nothing is taken out of a tunnel.
+    pub fn set_tunnel_address(&mut self, address: Option<Ipv4Addr>) -> Result<(), UpdateError> {
+        self.settings.tunnel = address;
         self.write_settings()
     }
 
