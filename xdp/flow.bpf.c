@@ -154,9 +154,9 @@ int caracal_flow_pod(struct __sk_buff *skb)
 		COUNT(NO_PUNT);
 		return unserved_action;
 	}
-	/* So many come out of the punt. */
+	/* So many come out of the punt. Who captures wants to see all that a pod sends, and has it so while flows are not treated either. */
 	packets = skb->gso_segs;
-	if (!may_punt(skb->ifindex, packets ? packets : 1)) {
+	if (!now->is_paused && !may_punt(skb->ifindex, packets ? packets : 1)) {
 		COUNT(LIMITED);
 		return DROP;
 	}

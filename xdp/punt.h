@@ -26,8 +26,8 @@ enum {
 
 /* How long one packet of a device uses its share of the punt up, in nanoseconds; 0: as many as come. */
 volatile const __u64 punt_interval = 10000;
-/* How far in advance it may, in nanoseconds. */
-volatile const __u64 punt_burst = 8192ull * 10000;
+/* How far in advance it may, in nanoseconds: less than a queue of the punt holds. */
+volatile const __u64 punt_burst = 1024ull * 10000;
 
 /* The queues of the punt device. */
 volatile const __u32 punt_queues = 1;

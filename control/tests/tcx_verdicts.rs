@@ -409,6 +409,13 @@ fn one_pods_flood_leaves_room_for_the_others() {
         assert!(node.tcx.counters().expect("counters").limited >= dropped);
         let other = node.tcx.pod_verdict(quiet.ifindex(), &frame).expect("run");
         assert_eq!(other.verdict, TcxVerdict::Redirect);
+        // Who captures sees all of it; after that the share is used up as before.
+        let limited = node.tcx.counters().expect("counters").limited;
+        node.tcx.set_paused(true).expect("pause");
+        assert_eq!(verdicts(&node), (1000, 0));
+        assert_eq!(node.tcx.counters().expect("counters").limited, limited);
+        node.tcx.set_paused(false).expect("go on");
+        assert!(verdicts(&node).1 > 500);
         // What is treated here is not limited.
         let (key, action) = (
             of_pod(UDP).key(From::Device(node.pod)),

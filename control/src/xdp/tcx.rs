@@ -40,9 +40,10 @@ pub struct TcxConfig {
     pub max_flows4: u32,
     /// The most flows of IPv6.
     pub max_flows6: u32,
-    /// How many packets a second one pod may have sent to the pollers; what is beyond is dropped. 0: as many as come.
+    /// How many packets a second one pod may have sent to the pollers; what is beyond is dropped, but not while it is
+    /// [paused](Tcx::set_paused). 0: as many as come.
     pub punts_per_second: u32,
-    /// How many of them at once, after a pause.
+    /// How many of them at once, after a pause. Less than a queue of the punt device has room for, or one pod alone fills it.
     pub punt_burst: u32,
     /// The queues of the punt device: the first is the uplinks', pods share the others.
     pub punt_queues: u32,
@@ -56,7 +57,7 @@ impl Default for TcxConfig {
             max_flows4: 65_536,
             max_flows6: 65_536,
             punts_per_second: 100_000,
-            punt_burst: 8192,
+            punt_burst: 1024,
             punt_queues: 1,
         }
     }
@@ -313,7 +314,7 @@ impl Tcx {
         self.write_settings()
     }
 
-    /// While it is paused all packets are for the pollers, of whatever flow.
+    /// While it is paused all packets are for the pollers, of whatever flow, and however many one pod sends.
     pub fn set_paused(&mut self, is_paused: bool) -> Result<(), UpdateError> {
         self.settings.is_paused = is_paused;
         self.write_settings()
