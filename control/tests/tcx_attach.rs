@@ -298,6 +298,50 @@ fn a_pod_that_fails_open_reaches_the_kernel_while_nobody_serves() {
 }
 
 #[test]
+fn who_comes_in_front_of_a_program_is_noticed() {
+    if skipped_without_root("who_comes_in_front_of_a_program_is_noticed") {
+        return;
+    }
+    isolated(|| {
+        veth("cali0", "eth0");
+        veth("up0", "router");
+        let pins = PinDir::open().expect("pins");
+        let (mut ours, mut others) = (tcx(FailMode::Closed), tcx(FailMode::Closed));
+        // What is there already stays behind.
+        let _earlier = ["cali0", "up0"].map(|it| others.attach_uplink(it).expect("attach"));
+        let on_pod = ours.attach_pod("cali0", &pins).expect("attach");
+        let on_uplink = ours.attach_uplink("up0").expect("attach");
+        assert!(on_pod.is_first() && on_uplink.is_first());
+
+        let in_front = others.attach_uplink("cali0").expect("attach");
+        assert_eq!(gates("cali0"), 3);
+        assert!(on_pod.is_alive() && !on_pod.is_first());
+        assert!(in_front.is_first());
+        assert!(on_uplink.is_first(), "that is another device");
+        drop(in_front);
+        assert!(on_pod.is_first());
+
+        let in_front = others.attach_uplink("up0").expect("attach");
+        assert!(on_uplink.is_alive() && !on_uplink.is_first());
+        drop(in_front);
+        assert!(on_uplink.is_first());
+
+        // Of what is not there nothing is the first.
+        ip("link del cali0");
+        ip("link del up0");
+        assert!(!on_pod.is_first() && !on_uplink.is_first());
+
+        // XDP runs before all of tcx, and there is no other.
+        veth("cali1", "eth1");
+        let on_xdp = pods().attach("cali1", &pins).expect("attach");
+        let _classifier = others.attach_uplink("cali1").expect("attach");
+        assert!(on_xdp.is_first());
+        ip("link del cali1");
+        assert!(!on_xdp.is_first());
+    });
+}
+
+#[test]
 fn an_uplinks_program_goes_with_its_attachment() {
     if skipped_without_root("an_uplinks_program_goes_with_its_attachment") {
         return;

@@ -283,6 +283,12 @@ impl EndpointAttachment {
         self.link.is_on(self.ifindex)
     }
 
+    /// Whether it is [alive](Self::is_alive), and no other program on the device sees packets before it, which could lead them past it. Asked in the
+    /// network namespace that the device is in. Two system calls, and none waits: to be asked now and then. False where the kernel does not say.
+    pub fn is_first(&self) -> bool {
+        self.link.is_first_on(self.ifindex)
+    }
+
     /// Pins the link again if somebody has removed its pin, which is all that keeps the device closed when the process ends.
     /// Whether somebody had.
     ///

@@ -66,4 +66,16 @@ impl Link {
     pub(super) fn is_on(&self, ifindex: u32) -> bool {
         self.info().is_ok_and(|info| info.ifindex == ifindex)
     }
+
+    /// Whether the link is still on the device with this index, which the calling thread's network namespace has, and no other program sees
+    /// packets before its own. A device has one XDP program.
+    pub(super) fn is_first_on(&self, ifindex: u32) -> bool {
+        let Ok(info) = self.info() else { return false };
+        let is_first = match info.kind {
+            LinkKind::Xdp => true,
+            LinkKind::Tcx => sys::tcx_programs(ifindex)
+                .is_ok_and(|programs| programs.first() == Some(&info.prog_id)),
+        };
+        info.ifindex == ifindex && is_first
+    }
 }

@@ -468,6 +468,12 @@ impl UplinkAttachment {
         self.link.is_on(self.ifindex)
     }
 
+    /// Whether it is [alive](Self::is_alive), and no other program on the uplink sees packets before it, which could lead them past it. Asked in the
+    /// network namespace that the device is in. Two system calls, and none waits: to be asked now and then. False where the kernel does not say.
+    pub fn is_first(&self) -> bool {
+        self.link.is_first_on(self.ifindex)
+    }
+
     /// Ends without taking the program off, as [`NicAttachment::leave`](super::NicAttachment::leave): it stays until the next daemon. It must know
     /// no flow and no punt device by then.
     ///
