@@ -63,7 +63,7 @@ static __always_inline int treat(struct __sk_buff *skb, struct packet *p, __u32 
 	struct flow *flow;
 	struct key4 key4;
 	struct key6 key6;
-	__u64 check;
+	__u64 check, first, last;
 	__u32 out;
 	__u8 way;
 	int done;
@@ -97,8 +97,10 @@ static __always_inline int treat(struct __sk_buff *skb, struct packet *p, __u32 
 	out = flow->out;
 	way = flow->way;
 	barrier();
-	check = *(volatile __u64 *)&flow->check;
-	if (done == SPOILT || check != (is6 ? check6(&key6) : check4(&key4))) {
+	first = *(volatile __u64 *)&flow->check;
+	last = *(volatile __u64 *)&flow->check_again;
+	check = is6 ? check6(&key6) : check4(&key4);
+	if (done == SPOILT || first != check || last != check) {
 		COUNT(SPOILT_PACKETS);
 		return DROP;
 	}

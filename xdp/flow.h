@@ -63,7 +63,7 @@ enum {
 struct flow {
 	/* What every packet needs, and what changes with every packet, come first. */
 
-	/* `check4` or `check6` of the key. First of all, so that it is written before the rest. */
+	/* `check4` or `check6` of the key. First of all, where the kernel's copy of a flow usually begins. */
 	__u64 check;
 	__u32 out;
 	__u32 hash;
@@ -100,11 +100,16 @@ struct flow {
 	__u64 closing;
 	/* Its sequence number, and its acknowledgement in the upper half. Written before `closing`. */
 	__u64 closing_at;
+	/*
+	 * As `check`. Last of all, since the kernel's copy of a flow may as well begin at its end. Up to here a flow of IPv4 is 256 bytes of the
+	 * kernel's table, with its key and what the kernel has in front: each has cache lines of its own.
+	 */
+	__u64 check_again;
 };
 
 /*
  * Whose flow it is, in one word. The kernel gives the memory of a flow that is removed to the next one at once, and who found it a moment
- * before reads on. What was read is that flow's alone if the word is still right at the end.
+ * before reads on. What was read is that flow's alone if the word is still right at the end, at both its places.
  */
 static __always_inline __u64 check4(const struct key4 *key)
 {

@@ -12,7 +12,7 @@ use crate::offload::flow::{Action, Counts, From, Key, Seen, Segment, Way};
 
 pub(super) const KEY4_LEN: usize = 16;
 pub(super) const KEY6_LEN: usize = 40;
-pub(super) const FLOW_LEN: usize = 184;
+pub(super) const FLOW_LEN: usize = 192;
 
 /// A key of either family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ mod at {
     pub(super) const TO_PORTS: usize = 160;
     pub(super) const CLOSING: usize = 168;
     pub(super) const CLOSING_AT: usize = 176;
+    pub(super) const CHECK_AGAIN: usize = 184;
 }
 
 /// The key of a flow; `None` where no packet can have it: another protocol, ends of two families, an index too large.
@@ -104,7 +105,9 @@ pub(super) fn flow(key: &Key, action: &Action) -> Option<FlowBytes> {
         Way::Uplink => 1,
     };
     let check = check(self::key(key)?);
-    put(&mut bytes, at::CHECK, &check.to_ne_bytes());
+    for at in [at::CHECK, at::CHECK_AGAIN] {
+        put(&mut bytes, at, &check.to_ne_bytes());
+    }
     put(&mut bytes, at::OUT, &action.out.to_ne_bytes());
     put(&mut bytes, at::HASH, &action.flow_hash.to_ne_bytes());
     put(&mut bytes, at::MTU, &action.mtu.to_ne_bytes());

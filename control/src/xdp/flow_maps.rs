@@ -139,7 +139,8 @@ mod tests {
                 KeyBytes::V4(key) => flows.flows4.insert(key, flow, 0).expect("insert"),
                 KeyBytes::V6(key) => flows.flows6.insert(key, flow, 0).expect("insert"),
             };
-            for byte in 0..8 {
+            // The word at the beginning, and that at the end.
+            for byte in (0..8).chain(right.len() - 8..right.len()) {
                 let mut others = right;
                 others[byte] ^= 1;
                 put(others);
