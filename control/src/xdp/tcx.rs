@@ -176,6 +176,10 @@ impl Tcx {
     /// Attaches to what comes from the pod behind `ifname`, by a link pinned in `pins`. A link that an earlier daemon left on the device is
     /// taken over, one of the endpoints' XDP program too: the device is never without.
     ///
+    /// What is attached may be any device. But flows may lead to a pod ([`Way::Pod`](crate::offload::flow::Way::Pod)) only by a veth or a netkit
+    /// whose other end is in another network namespace, and up: by any other the kernel drops what `bpf_redirect_peer` is asked for, and
+    /// the program counts it as treated. Netlink tells: the kind of such a device, and that it has `IFLA_LINK_NETNSID`.
+    ///
     /// # Errors
     ///
     /// [`AttachError`]; nothing that was not there before stays attached or pinned.
