@@ -99,6 +99,10 @@ static __always_inline __u8 kind_of(struct __sk_buff *skb, int is_pod)
 /*
  * Sends a frame to the pollers by `device`, marked as what it is. Nothing else of it has been changed. The first queue is the uplinks';
  * pods share the others, so that a pod that floods is in the way of few.
+ *
+ * But a packet of a local socket that remembers a queue comes out of that one, if there is one of that number: so the kernel chooses
+ * (sk_tx_queue_get). Sockets remember queues of devices that have several: of their pod's, if it has, and of an uplink that their flow left by.
+ * Who serves a queue must not conclude from it whose a frame is.
  */
 static __always_inline int send_to_pollers(struct __sk_buff *skb, __u32 device, __u8 kind, int is_pod)
 {
