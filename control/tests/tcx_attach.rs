@@ -306,14 +306,15 @@ fn who_comes_in_front_of_a_program_is_noticed() {
         veth("cali0", "eth0");
         veth("up0", "router");
         let pins = PinDir::open().expect("pins");
-        let (mut ours, mut others) = (tcx(FailMode::Closed), tcx(FailMode::Closed));
+        // The kernel takes a program once a device.
+        let [mut ours, mut others, mut later] = [(); 3].map(|()| tcx(FailMode::Closed));
         // What is there already stays behind.
         let _earlier = ["cali0", "up0"].map(|it| others.attach_uplink(it).expect("attach"));
         let on_pod = ours.attach_pod("cali0", &pins).expect("attach");
         let on_uplink = ours.attach_uplink("up0").expect("attach");
         assert!(on_pod.is_first() && on_uplink.is_first());
 
-        let in_front = others.attach_uplink("cali0").expect("attach");
+        let in_front = later.attach_uplink("cali0").expect("attach");
         assert_eq!(gates("cali0"), 3);
         assert!(on_pod.is_alive() && !on_pod.is_first());
         assert!(in_front.is_first());
@@ -321,7 +322,7 @@ fn who_comes_in_front_of_a_program_is_noticed() {
         drop(in_front);
         assert!(on_pod.is_first());
 
-        let in_front = others.attach_uplink("up0").expect("attach");
+        let in_front = later.attach_uplink("up0").expect("attach");
         assert!(on_uplink.is_alive() && !on_uplink.is_first());
         drop(in_front);
         assert!(on_uplink.is_first());
