@@ -20,7 +20,7 @@ const QUEUE_OF_UPLINKS: usize = 0;
 
 /// Datagrams at once, and the bytes of one.
 const AT_ONCE: usize = 20;
-const LEN: usize = 1000;
+const LEN: i32 = 1000;
 /// TCP's first flight has ten segments; a little of it is enough.
 const SEGMENTS: u64 = 5;
 
@@ -103,14 +103,14 @@ fn datagrams(tcx: &Tcx, netns: &str, to: SocketAddr, queue: usize) {
         let name = format!("{netns}, connected: {is_connected}");
         comes_out_of(queue, AT_ONCE as u64, &name, || {
             for _ in 0..AT_ONCE {
-                send(&[1; LEN]);
+                send(&[1; LEN as usize]);
             }
         });
-        setsockopt(&socket, sockopt::UdpGsoSegment, &(LEN as i32)).expect("segments");
+        setsockopt(&socket, sockopt::UdpGsoSegment, &LEN).expect("segments");
         let punted = || tcx.counters().expect("counters").punted;
         let before = punted();
         comes_out_of(queue, AT_ONCE as u64, &format!("{name}, at once"), || {
-            send(&[2; AT_ONCE * LEN]);
+            send(&[2; LEN as usize].repeat(AT_ONCE));
         });
         assert!(
             punted() - before < AT_ONCE as u64 / 2,
@@ -185,7 +185,7 @@ fn a_queue_of_the_punt_is_the_uplinks_and_pods_share_the_others() {
             (&by_router, QUEUE_OF_UPLINKS, "the router's segments"),
         ] {
             comes_out_of(queue, SEGMENTS, name, || {
-                stream.write_all(&[3; 20_000]).expect("sent");
+                stream.write_all(&[3; 2000].repeat(10)).expect("sent");
             });
         }
     });
