@@ -13,7 +13,7 @@ use super::flow::{Action, From, Key, Way};
 pub struct Devices(pub HashMap<PortId, u32>);
 
 impl Devices {
-    fn of(&self, port: PortId) -> Option<u32> {
+    pub(super) fn of(&self, port: PortId) -> Option<u32> {
         // What a key has room for.
         self.0.get(&port).copied().filter(|index| *index < 1 << 24)
     }

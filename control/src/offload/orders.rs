@@ -19,7 +19,10 @@ struct Shared {
     paused: AtomicBool,
     /// Counts up each time that connections were removed.
     flushes: AtomicU64,
-    devices: Mutex<Arc<Devices>>,
+    /// The devices, and which version of them that is.
+    devices: Mutex<(u64, Arc<Devices>)>,
+    /// The version that the worker has acted on.
+    devices_done: AtomicU64,
 }
 
 impl Orders {
@@ -48,10 +51,22 @@ impl Orders {
         self.call();
     }
 
-    /// Other devices are served. Before the tables that need them are published.
-    pub fn set_devices(&self, devices: Devices) {
-        *self.devices_cell() = Arc::new(devices);
+    /// Other devices are served: with new ones before the tables that need them are published, and when a port is not served any more before
+    /// anything else is done about it, whatever becomes of the tables. Returns the version of what was said, for [`Self::devices_done`].
+    pub fn set_devices(&self, devices: Devices) -> u64 {
+        let version = {
+            let mut cell = self.devices_cell();
+            *cell = (cell.0 + 1, Arc::new(devices));
+            cell.0
+        };
         self.call();
+        version
+    }
+
+    /// The version of devices that the worker has acted on: the kernel has nothing that comes in or leaves by devices that it did not
+    /// serve any more. A port's number, or a device's index, means nothing to the kernel from then on, and can be another's. [`u64::MAX`] once the worker has ended.
+    pub fn devices_done(&self) -> u64 {
+        self.0.devices_done.load(Ordering::Acquire)
     }
 
     /// Has the kernel forget everything, and the thread end.
@@ -77,11 +92,18 @@ impl Orders {
         self.0.flushes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn devices(&self) -> Arc<Devices> {
-        Arc::clone(&self.devices_cell())
+    /// The devices, and which version of them that is.
+    pub(super) fn devices(&self) -> (u64, Arc<Devices>) {
+        let cell = self.devices_cell();
+        (cell.0, Arc::clone(&cell.1))
     }
 
-    fn devices_cell(&self) -> std::sync::MutexGuard<'_, Arc<Devices>> {
+    /// The worker has acted on this version.
+    pub(super) fn set_devices_done(&self, version: u64) {
+        self.0.devices_done.store(version, Ordering::Release);
+    }
+
+    fn devices_cell(&self) -> std::sync::MutexGuard<'_, (u64, Arc<Devices>)> {
         self.0
             .devices
             .lock()

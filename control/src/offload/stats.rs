@@ -50,6 +50,8 @@ pub enum Removed {
     Gone,
     /// Other tables do something else with it, or have it decided anew.
     Changed,
+    /// A device that it came in or left by is not served any more, or is another port's.
+    Device,
     /// A segment with SYN, FIN or RST came.
     Closing,
     /// No packet came for a while.
@@ -62,9 +64,10 @@ pub enum Removed {
 
 impl Removed {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Gone,
         Self::Changed,
+        Self::Device,
         Self::Closing,
         Self::Idle,
         Self::Paused,
@@ -76,6 +79,7 @@ impl Removed {
         match self {
             Self::Gone => "connection gone",
             Self::Changed => "tables changed",
+            Self::Device => "device not served any more",
             Self::Closing => "closing",
             Self::Idle => "idle",
             Self::Paused => "paused",

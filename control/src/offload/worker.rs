@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use fastpath::batch::{Batch, Family};
-use fastpath::connections::Connections;
+use fastpath::connections::{Connections, Origin};
 use fastpath::counters::Counters;
 use fastpath::offload::{Candidate, Carried, Established, Rechecked, Why};
+use fastpath::port::PortId;
 use fastpath::snapshot::Subscriber;
 use fastpath::tables::Tables;
 use flowtable::Tick;
 use flowtable::conn::{Flags, Latest, Segment, Unseen};
 use flowtable::flow::FlowRef;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::compile::{Devices, compile};
-use super::flow::{Action, Counts, KernelFlows, Key};
+use super::flow::{Counts, KernelFlows, Key};
 use super::orders::Orders;
 use super::stats::{Refused, Removed, Stats};
 
@@ -66,9 +67,14 @@ pub struct Worker<K> {
     /// By what flows were rechecked last, or are being.
     generation: u64,
     devices: Arc<Devices>,
+    /// Which version of them that is.
+    devices_version: u64,
     flushes: u64,
-    /// Where rechecking, reading and clearing go on, while they are under way.
-    recheck_at: Option<usize>,
+    /// Where rechecking goes on, and how many places are left to look at. Newer tables do not begin anew: else some would never be reached
+    /// while tables change often.
+    recheck_at: usize,
+    unchecked: usize,
+    /// Where reading and clearing go on, while they are under way.
     read_at: Option<usize>,
     clear_at: Option<usize>,
     /// When counts are read again, and the number of the pass.
@@ -81,13 +87,25 @@ pub struct Worker<K> {
 struct Flow {
     established: Established,
     key: Key,
-    action: Action,
     /// What of the counts the flow table has.
     credited: Counts,
     /// When the last packet was counted.
     seen: Tick,
     /// The pass in which it was read last.
     pass: u64,
+    /// The generation of the tables by which it was checked last.
+    checked: u64,
+}
+
+impl Flow {
+    /// Whether it comes in or leaves by one of these ports.
+    fn is_by(&self, ports: &HashSet<PortId>) -> bool {
+        let Established {
+            origin, adjacency, ..
+        } = &self.established;
+        matches!(origin, Origin::Port(port) if ports.contains(port))
+            || ports.contains(&adjacency.port)
+    }
 }
 
 /// When the worker is to be called again.
@@ -105,7 +123,8 @@ impl<K: KernelFlows> Worker<K> {
     /// One whose kernel has nothing yet.
     pub fn new(kernel: K, parts: Parts) -> Self {
         let generation = parts.tables.current().generation;
-        let devices = parts.orders.devices();
+        let (devices_version, devices) = parts.orders.devices();
+        parts.orders.set_devices_done(devices_version);
         Self {
             kernel,
             parts,
@@ -116,8 +135,10 @@ impl<K: KernelFlows> Worker<K> {
             scratch: Batch::default(),
             generation,
             devices,
+            devices_version,
             flushes: 0,
-            recheck_at: None,
+            recheck_at: 0,
+            unchecked: 0,
             read_at: None,
             clear_at: None,
             read_next: Tick(0),
@@ -137,6 +158,8 @@ impl<K: KernelFlows> Worker<K> {
             }
         }
         self.clear(now());
+        // Nothing is by any device from now on.
+        self.parts.orders.set_devices_done(u64::MAX);
     }
 
     /// Has the kernel forget everything.
@@ -154,11 +177,10 @@ impl<K: KernelFlows> Worker<K> {
     /// Does some of what there is to do.
     pub fn step(&mut self, now: Tick) -> Next {
         let tables = Arc::clone(self.parts.tables.refresh());
-        let devices = self.parts.orders.devices();
-        if tables.generation != self.generation || !Arc::ptr_eq(&devices, &self.devices) {
-            // From the beginning, if it was under way.
-            (self.generation, self.devices) = (tables.generation, devices);
-            self.recheck_at = Some(0);
+        self.follow_devices(now);
+        if tables.generation != self.generation {
+            self.generation = tables.generation;
+            self.unchecked = self.flows.len();
         }
         let paused = self.parts.orders.is_paused();
         if paused {
@@ -174,15 +196,12 @@ impl<K: KernelFlows> Worker<K> {
             self.flushes = flushes;
             self.forget_gone(now);
         }
-        self.recheck_at = self.some(self.recheck_at, |this, at| this.recheck(at, &tables, now));
-        // What is done with a flow is as old as the tables at most while others are taken.
-        if self.recheck_at.is_none() {
-            for _ in 0..CHUNK {
-                let Some(candidate) = self.parts.offers.pop() else {
-                    break;
-                };
-                self.take(candidate, &tables, paused, now);
-            }
+        self.recheck_some(&tables, now);
+        for _ in 0..CHUNK {
+            let Some(candidate) = self.parts.offers.pop() else {
+                break;
+            };
+            self.take(candidate, &tables, paused, now);
         }
         if self.read_at.is_none() && !self.by_key.is_empty() && now >= self.read_next {
             self.read_next = now + READ_EVERY;
@@ -194,9 +213,7 @@ impl<K: KernelFlows> Worker<K> {
     }
 
     fn next(&self, now: Tick) -> Next {
-        let is_busy = [self.recheck_at, self.read_at, self.clear_at]
-            .iter()
-            .any(Option::is_some);
+        let is_busy = self.unchecked > 0 || self.read_at.is_some() || self.clear_at.is_some();
         if is_busy || !self.parts.offers.is_empty() {
             Next::Now
         } else if self.by_key.is_empty() {
@@ -204,6 +221,35 @@ impl<K: KernelFlows> Worker<K> {
         } else {
             Next::After(self.read_next.since(now))
         }
+    }
+
+    /// Gives back at once what comes in or leaves by a device that is not served any more, or is another port's: all flows are looked at, but
+    /// the kernel is called for those alone. The tables may say nothing of it yet.
+    fn follow_devices(&mut self, now: Tick) {
+        let (version, devices) = self.parts.orders.devices();
+        if version != self.devices_version {
+            let before = std::mem::replace(&mut self.devices, devices);
+            self.devices_version = version;
+            let is_gone =
+                |port| before.of(port).is_some() && before.of(port) != self.devices.of(port);
+            let gone: HashSet<PortId> = before
+                .0
+                .keys()
+                .copied()
+                .filter(|port| is_gone(*port))
+                .collect();
+            if !gone.is_empty() {
+                for at in 0..self.flows.len() {
+                    if self.flows[at]
+                        .as_ref()
+                        .is_some_and(|flow| flow.is_by(&gone))
+                    {
+                        self.give_back(at, Removed::Device, now);
+                    }
+                }
+            }
+        }
+        self.parts.orders.set_devices_done(version);
     }
 
     /// Does something with the next few flows. Returns where it goes on.
@@ -257,6 +303,8 @@ impl<K: KernelFlows> Worker<K> {
             .map_err(|_| Refused::Full)?;
         let at = self.free.pop().unwrap_or_else(|| {
             self.flows.push(None);
+            // One more that lies before those that were to be looked at, where rechecking has to come round.
+            self.unchecked += usize::from(self.unchecked > 0);
             self.flows.len() - 1
         });
         self.by_entry.insert(entry, at);
@@ -264,13 +312,26 @@ impl<K: KernelFlows> Worker<K> {
         self.flows[at] = Some(Flow {
             established,
             key,
-            action,
             credited: Counts::default(),
             seen: now,
             pass: self.pass,
+            checked: tables.generation,
         });
         self.parts.stats.count_inserted(established.family);
         Ok(())
+    }
+
+    /// Rechecks the next few flows, round and round until all were checked by the newest tables. However often those change, each flow is
+    /// looked at in as many steps as it takes to come round once.
+    fn recheck_some(&mut self, tables: &Tables, now: Tick) {
+        for _ in 0..self.unchecked.min(CHUNK) {
+            if self.recheck_at >= self.flows.len() {
+                self.recheck_at = 0;
+            }
+            self.recheck(self.recheck_at, tables, now);
+            self.recheck_at += 1;
+            self.unchecked -= 1;
+        }
     }
 
     /// Looks whether the same is done with a flow's packets still.
@@ -278,15 +339,18 @@ impl<K: KernelFlows> Worker<K> {
         let Some(flow) = &self.flows[at] else {
             return;
         };
+        if flow.checked == tables.generation {
+            return;
+        }
         let connections = &self.parts.connections;
         let rechecked = connections.recheck(&flow.established, tables, &mut self.scratch);
-        let is_told_so = || {
-            let (key, action) = (flow.key, flow.action);
-            compile(&flow.established, &self.devices) == Some((key, action))
-        };
         match rechecked {
-            Rechecked::Same if is_told_so() => {}
-            Rechecked::Same | Rechecked::Changed => self.give_back(at, Removed::Changed, now),
+            Rechecked::Same => {
+                if let Some(flow) = &mut self.flows[at] {
+                    flow.checked = tables.generation;
+                }
+            }
+            Rechecked::Changed => self.give_back(at, Removed::Changed, now),
             Rechecked::Gone => self.give_back(at, Removed::Gone, now),
         }
     }

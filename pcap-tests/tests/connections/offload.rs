@@ -15,6 +15,7 @@ use fastpath::port::PortId;
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
 use flowtable::conn::{State, Timeouts};
+use flowtable::flow::Capacity;
 use pcap_tests::build::{self, ip4, ip6};
 use pcap_tests::rig::Rig;
 use proptest::prelude::*;
@@ -542,6 +543,97 @@ fn an_endpoint_that_is_gone_is_forgotten_with_the_tables_that_say_so() {
     node.work();
     assert!(node.kernel.flows().is_empty());
     assert_eq!(node.stats.removed(Removed::Gone), 2);
+}
+
+#[test]
+fn tables_that_change_all_the_time_do_not_keep_the_worker_from_what_is_gone_or_new() {
+    // More flows than are looked at in three steps, and behind them one of a pod that goes.
+    const MANY: u16 = 1700;
+    let room = Capacity::new(16_384).expect("a power of two");
+    let rig = Rig::new(first_tables(&Plan::default())).with_room_for(room);
+    let mut node = Offloaded::new(rig, Fake::default(), 16_384);
+    let outside = |port: u16| from_pod(&ip4(POD_ADDR, SERVER).udp(20_000 + port, 53, &[7; 30]));
+    for first in (0..MANY).step_by(50) {
+        let frames: Vec<_> = (first..first + 50).map(outside).collect();
+        node.rig.run_now(POD, &frames);
+    }
+    node.offer_all();
+    let goes = ip4(OTHER_ADDR, SERVER).udp(40_000, 53, &[7; 30]);
+    let goes = build::ethernet(GATEWAY_MAC, OTHER_MAC, &goes);
+    node.packets(OTHER, std::slice::from_ref(&goes));
+    assert_eq!(node.kernel.flows().len(), usize::from(MANY) + 1);
+    let is_gone = |node: &Offloaded| {
+        let from = control::offload::From::Device(device_of(OTHER));
+        node.kernel.flows().iter().all(|(key, ..)| key.from != from)
+    };
+    let plan = Plan::default();
+    let (mut steps, mut is_new) = (0, true);
+    while !is_gone(&node) {
+        steps += 1;
+        assert!(steps <= 4, "it is never reached");
+        let change = Change {
+            plan: plan.clone(),
+            is_new: [false, std::mem::take(&mut is_new)],
+        };
+        change.apply(&plan, &mut node.rig);
+        node.publisher.publish(node.rig.tables().clone());
+        // Meanwhile another one is offered, as these tables decide it.
+        let inserted = node.stats.inserted();
+        node.rig.run_now(POD, &[outside(MANY + steps)]);
+        let connections = Arc::clone(node.rig.connections());
+        let lines = 0..connections.lines();
+        connections.visit(lines, &Timeouts::DEFAULT, node.rig.now(), |it, flow| {
+            if it.sport == 20_000 + MANY + steps {
+                let (family, why) = (Family::V4, Why::UnderWay);
+                let _ = node.ring.push(Candidate { family, flow, why });
+            }
+        });
+        node.worker.step(node.rig.now());
+        assert_eq!(node.stats.inserted(), inserted + 1, "step {steps}");
+    }
+    assert!(steps > 1, "it was not the last");
+    // And when they are left alone, all were looked at by the newest ones.
+    node.published = node.rig.tables().generation;
+    node.work();
+    let left = node.kernel.flows().len();
+    assert!(
+        left <= usize::from(steps),
+        "nobody answered the others: {left}"
+    );
+}
+
+#[test]
+fn what_is_by_a_device_that_is_not_served_is_forgotten_at_once_and_that_is_said() {
+    let mut node = established();
+    let outside = from_pod(&ip4(POD_ADDR, SERVER).udp(40_000, 53, &[7; 30]));
+    node.packets(POD, &[outside]);
+    assert_eq!(node.kernel.flows().len(), 3);
+    let serve = |node: &Offloaded, ports: &[(PortId, u32)]| {
+        node.orders
+            .set_devices(Devices(ports.iter().copied().collect()))
+    };
+    let [uplink, pod, other] = [UPLINK, POD, OTHER].map(|port| (port, device_of(port)));
+    // A port more is nothing to them.
+    let version = serve(&node, &[uplink, pod, other, (PortId(9), 9)]);
+    assert!(node.orders.devices_done() < version);
+    node.work();
+    assert_eq!(node.orders.devices_done(), version);
+    assert_eq!(node.kernel.flows().len(), 3);
+    // What comes in by the other pod's device, and what goes out by it. The tables have the pod still.
+    let version = serve(&node, &[uplink, pod]);
+    node.worker.step(node.rig.now());
+    assert_eq!(node.orders.devices_done(), version);
+    assert_eq!(node.stats.removed(Removed::Device), 2);
+    let left = node.kernel.flows();
+    assert!(matches!(&left[..], [(_, action, _)] if action.out == device_of(UPLINK)));
+    // Nor is it taken again.
+    node.offer_all();
+    assert_eq!(node.kernel.flows().len(), 1);
+    assert!(node.stats.refused(Refused::Device) > 0);
+    // The same number is another device.
+    serve(&node, &[(UPLINK, 77), pod]);
+    node.worker.step(node.rig.now());
+    assert!(node.kernel.flows().is_empty());
 }
 
 #[test]
