@@ -176,7 +176,7 @@ fn a_pods_flow_is_repeated_and_all_else_of_it_goes_to_the_pollers() {
                 let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
                 assert_eq!(node.by_pod(&padded), sent, "link padding goes");
 
-                let counts = node.flows.remove(&key).expect("known");
+                let counts = node.flows.remove(&key).expect("removed").expect("known");
                 assert_eq!(counts.packets, 3);
                 assert_eq!(counts.bytes, 2 * packet.ip().len() as u64 + 1450);
                 assert_eq!(counts.closing, None);
@@ -831,14 +831,14 @@ fn the_kernel_makes_the_bytes_that_the_pollers_make() {
                 frame.extend(vec![0xa5; case.padding]);
                 let key = case.packet.key(from);
                 // A case that failed may have left it.
-                node.flows.remove(&key);
+                node.flows.remove(&key).expect("removed");
                 node.flows.insert(&key, &action).expect("insert");
                 let result = match case.by {
                     Some(_) => node.by_uplink(&frame),
                     None => node.by_pod(&frame),
                 };
                 prop_assert_eq!(result, (TcxVerdict::Redirect, expected(&inner, &action)));
-                let counts = node.flows.remove(&key).expect("known");
+                let counts = node.flows.remove(&key).expect("removed").expect("known");
                 prop_assert_eq!((counts.packets, counts.bytes), (1, inner.len() as u64));
                 Ok(())
             })
@@ -904,7 +904,7 @@ fn keys_and_actions_that_no_program_knows_are_refused() {
             ..key
         };
         node.flows.insert(&key, &action).expect("again");
-        assert_eq!(node.flows.remove(&key), Some(Counts::default()));
-        assert_eq!(node.flows.remove(&key), None);
+        assert_eq!(node.flows.remove(&key), Ok(Some(Counts::default())));
+        assert_eq!(node.flows.remove(&key), Ok(None));
     });
 }

@@ -16,7 +16,7 @@ use encap::{checksum, l4};
 use flowtable::conn;
 use hashbrown::HashMap;
 
-use super::flow::{Action, Counts, From, Full, KernelFlows, Key, Seen, Segment, Way};
+use super::flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Way};
 
 const ETHERNET: usize = eth::HEADER_LEN;
 
@@ -39,6 +39,7 @@ pub struct Fake(Arc<Mutex<State>>);
 struct State {
     flows: HashMap<Key, (Action, Counts)>,
     most: Option<usize>,
+    keeps: bool,
     executed: u64,
 }
 
@@ -54,9 +55,13 @@ impl KernelFlows for Fake {
         Ok(())
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Counts> {
-        let removed = self.state().flows.remove(key);
-        removed.map(|(_, counts)| counts)
+    fn remove(&mut self, key: &Key) -> Result<Option<Counts>, Kept> {
+        let mut state = self.state();
+        if state.keeps {
+            return Err(Kept);
+        }
+        let removed = state.flows.remove(key);
+        Ok(removed.map(|(_, counts)| counts))
     }
 
     fn read(&mut self, key: &Key) -> Option<Counts> {
@@ -89,6 +94,11 @@ impl Fake {
     /// Packets that it sent itself.
     pub fn executed(&self) -> u64 {
         self.state().executed
+    }
+
+    /// Refuses to forget anything, or not any more.
+    pub fn keep(&self, keeps: bool) {
+        self.state().keeps = keeps;
     }
 
     /// Forgets all, as when the programs are loaded anew.

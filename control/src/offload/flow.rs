@@ -98,6 +98,10 @@ pub struct Segment {
     pub flags: u8,
 }
 
+/// The kernel refuses to forget a flow: it may be known still, and its packets be sent by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept;
+
 /// There is no room for another flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -110,8 +114,12 @@ pub trait KernelFlows {
     /// There is no room, or the kernel refuses; then they come to the pollers, as before.
     fn insert(&mut self, key: &Key, action: &Action) -> Result<(), Full>;
 
-    /// Has packets of this flow come to the pollers again. What was counted, if it was known.
-    fn remove(&mut self, key: &Key) -> Option<Counts>;
+    /// Has packets of this flow come to the pollers again: it is not known afterwards. What was counted; `None` if it was not known, or that
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// The kernel refuses. Whoever owns the flow owns it still, and is to try again.
+    fn remove(&mut self, key: &Key) -> Result<Option<Counts>, Kept>;
 
     /// What was counted so far, if it is known.
     fn read(&mut self, key: &Key) -> Option<Counts>;

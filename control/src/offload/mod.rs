@@ -10,7 +10,7 @@ mod stats;
 mod worker;
 
 pub use compile::Devices;
-pub use flow::{Action, Counts, From, Full, KernelFlows, Key, Seen, Segment, Way};
+pub use flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Way};
 pub use orders::Orders;
 pub use stats::{Refused, Removed, Stats};
 pub use worker::{Next, Parts, Worker};

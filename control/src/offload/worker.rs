@@ -21,7 +21,7 @@ use flowtable::flow::FlowRef;
 use hashbrown::{HashMap, HashSet};
 
 use super::compile::{Devices, compile};
-use super::flow::{Counts, KernelFlows, Key};
+use super::flow::{Counts, Kept, KernelFlows, Key};
 use super::orders::Orders;
 use super::stats::{Refused, Removed, Stats};
 
@@ -77,6 +77,8 @@ pub struct Worker<K> {
     /// Where reading and clearing go on, while they are under way.
     read_at: Option<usize>,
     clear_at: Option<usize>,
+    /// How many flows the kernel refuses to forget.
+    kept: usize,
     /// When counts are read again, and the number of the pass.
     read_next: Tick,
     pass: u64,
@@ -95,6 +97,8 @@ struct Flow {
     pass: u64,
     /// The generation of the tables by which it was checked last.
     checked: u64,
+    /// Why the kernel is to forget it, while it refuses.
+    leaving: Option<Removed>,
 }
 
 impl Flow {
@@ -141,6 +145,7 @@ impl<K: KernelFlows> Worker<K> {
             unchecked: 0,
             read_at: None,
             clear_at: None,
+            kept: 0,
             read_next: Tick(0),
             pass: 0,
         }
@@ -158,8 +163,10 @@ impl<K: KernelFlows> Worker<K> {
             }
         }
         self.clear(now());
-        // Nothing is by any device from now on.
-        self.parts.orders.set_devices_done(u64::MAX);
+        if self.kept == 0 {
+            // Nothing is by any device from now on.
+            self.parts.orders.set_devices_done(u64::MAX);
+        }
     }
 
     /// Has the kernel forget everything.
@@ -209,6 +216,10 @@ impl<K: KernelFlows> Worker<K> {
             self.read_at = Some(0);
         }
         self.read_at = self.some(self.read_at, |this, at| this.read(at, now));
+        // What the kernel refuses to forget may be by a device that is not served.
+        if self.kept == 0 {
+            self.parts.orders.set_devices_done(self.devices_version);
+        }
         self.next(now)
     }
 
@@ -249,7 +260,6 @@ impl<K: KernelFlows> Worker<K> {
                 }
             }
         }
-        self.parts.orders.set_devices_done(version);
     }
 
     /// Does something with the next few flows. Returns where it goes on.
@@ -294,6 +304,10 @@ impl<K: KernelFlows> Worker<K> {
         // Of a connection between the same ends before this one.
         if let Some(&at) = self.by_key.get(&key) {
             self.give_back(at, Removed::Gone, now);
+            if self.by_key.contains_key(&key) {
+                // Nor would it take another.
+                return Err(Refused::Full);
+            }
         }
         if self.by_key.len() >= self.parts.max_flows {
             return Err(Refused::Full);
@@ -316,6 +330,7 @@ impl<K: KernelFlows> Worker<K> {
             seen: now,
             pass: self.pass,
             checked: tables.generation,
+            leaving: None,
         });
         self.parts.stats.count_inserted(established.family);
         Ok(())
@@ -373,7 +388,7 @@ impl<K: KernelFlows> Worker<K> {
         let Some(flow) = &self.flows[at] else {
             return;
         };
-        if flow.pass != self.pass {
+        if flow.pass != self.pass || flow.leaving.is_some() {
             self.credit(at, now);
         }
         let idle = |flow: &Flow| now.since(flow.seen) >= IDLE;
@@ -384,9 +399,12 @@ impl<K: KernelFlows> Worker<K> {
 
     /// Credits what was counted of a flow, and of its other direction, and has what ends them end them.
     fn credit(&mut self, at: usize, now: Tick) {
+        if let Some(why) = self.flows[at].as_ref().and_then(|flow| flow.leaving) {
+            return self.give_back(at, why, now);
+        }
         let other = self.other(at);
-        let own = self.count(at, Self::read_counts);
-        let back = other.and_then(|at| self.count(at, Self::read_counts));
+        let own = self.count(at);
+        let back = other.and_then(|at| self.count(at));
         let is_closing = |it: Option<Counts>| it.is_some_and(|it| it.closing.is_some());
         if is_closing(own) || is_closing(back) {
             // First nobody else may send anything, then both words are brought up to it.
@@ -410,16 +428,16 @@ impl<K: KernelFlows> Worker<K> {
             return;
         }
         let other = self.other(at);
-        let own = self.count(at, K::remove);
-        let back = other.and_then(|at| self.count(at, Self::read_counts));
+        let own = self.remove(at, why);
+        let back = other.and_then(|at| self.count(at));
         self.tell(at, own, other, back, true, now);
         self.forget(at, why);
     }
 
     /// The same for both directions.
     fn settle(&mut self, at: usize, other: Option<usize>, why: Removed, now: Tick) {
-        let own = self.count(at, K::remove);
-        let back = other.and_then(|at| self.count(at, K::remove));
+        let own = self.remove(at, why);
+        let back = other.and_then(|at| self.remove(at, why));
         self.tell(at, own, other, back, true, now);
         self.forget(at, why);
         if let Some(other) = other {
@@ -427,17 +445,28 @@ impl<K: KernelFlows> Worker<K> {
         }
     }
 
-    fn read_counts(kernel: &mut K, key: &Key) -> Option<Counts> {
-        kernel.read(key)
+    /// What the kernel counted of a flow.
+    fn count(&mut self, at: usize) -> Option<Counts> {
+        let flow = self.flows.get(at)?.as_ref()?;
+        self.kernel.read(&flow.key)
     }
 
-    fn count(
-        &mut self,
-        at: usize,
-        by: impl FnOnce(&mut K, &Key) -> Option<Counts>,
-    ) -> Option<Counts> {
-        let flow = self.flows.get(at)?.as_ref()?;
-        by(&mut self.kernel, &flow.key)
+    /// Has the kernel forget a flow, and says what it counted. If it refuses the flow stays [leaving](Flow::leaving).
+    fn remove(&mut self, at: usize, why: Removed) -> Option<Counts> {
+        let flow = self.flows.get_mut(at)?.as_mut()?;
+        let was_kept = flow.leaving.is_some();
+        match self.kernel.remove(&flow.key) {
+            Ok(counts) => {
+                flow.leaving = None;
+                self.kept -= usize::from(was_kept);
+                counts
+            }
+            Err(Kept) => {
+                flow.leaving.get_or_insert(why);
+                self.kept += usize::from(!was_kept);
+                self.kernel.read(&flow.key)
+            }
+        }
     }
 
     /// Where the other direction is, if the kernel has it.
@@ -505,7 +534,13 @@ impl<K: KernelFlows> Worker<K> {
         }
     }
 
+    /// Forgets a flow that the kernel has forgotten.
     fn forget(&mut self, at: usize, why: Removed) {
+        let flow = self.flows.get(at).and_then(Option::as_ref);
+        if flow.is_some_and(|flow| flow.leaving.is_some()) {
+            // It is tried again with the next pass.
+            return;
+        }
         let Some(flow) = self.flows.get_mut(at).and_then(Option::take) else {
             return;
         };

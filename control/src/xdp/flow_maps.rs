@@ -1,12 +1,14 @@
 //! The flows that the kernel's programs know, as one thread reads and writes them.
 
+use std::io::ErrorKind;
+
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 
 use super::error::LoadError;
 use super::flow_bytes::{self, FlowBytes, KEY4_LEN, KEY6_LEN, KeyBytes};
 use super::object::take_map;
-use crate::offload::flow::{Action, Counts, Full, KernelFlows, Key};
+use crate::offload::flow::{Action, Counts, Full, Kept, KernelFlows, Key};
 
 /// The maps of flows. Written by whoever has this, counted in by the programs. Belongs to one [`Tcx`](super::Tcx), and may go to another
 /// thread; without its `Tcx` it has no effect.
@@ -47,14 +49,21 @@ impl KernelFlows for FlowMaps {
         inserted.map_err(|_| Full)
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Counts> {
-        let key = flow_bytes::key(key)?;
-        let counted = self.get(&key)?;
+    fn remove(&mut self, key: &Key) -> Result<Option<Counts>, Kept> {
+        let Some(key) = flow_bytes::key(key) else {
+            // It was never inserted.
+            return Ok(None);
+        };
+        let counted = self.get(&key);
         let removed = match key {
             KeyBytes::V4(key) => self.flows4.remove(&key),
             KeyBytes::V6(key) => self.flows6.remove(&key),
         };
-        removed.ok().map(|()| flow_bytes::counts(&counted))
+        match removed {
+            Ok(()) => Ok(counted.map(|counted| flow_bytes::counts(&counted))),
+            Err(error) if is_unknown(&error) => Ok(None),
+            Err(_) => Err(Kept),
+        }
     }
 
     fn read(&mut self, key: &Key) -> Option<Counts> {
@@ -63,9 +72,20 @@ impl KernelFlows for FlowMaps {
     }
 }
 
+/// Whether there is no such flow.
+fn is_unknown(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use aya::sys::SyscallError;
 
     use encap::eth::MacAddr;
     use encap::outer::{Macs, Rewrite};
@@ -92,6 +112,18 @@ mod tests {
         }
         frame.extend([0, 7, 0, 9, 0, 8, 0, 0]);
         frame
+    }
+
+    #[test]
+    fn a_flow_is_gone_only_if_the_kernel_says_so() {
+        let refused = |errno| {
+            MapError::SyscallError(SyscallError {
+                call: "bpf_map_delete_elem",
+                io_error: std::io::Error::from_raw_os_error(errno),
+            })
+        };
+        assert!(is_unknown(&refused(libc::ENOENT)) && is_unknown(&MapError::KeyNotFound));
+        assert!(!is_unknown(&refused(libc::EPERM)) && !is_unknown(&refused(libc::EBUSY)));
     }
 
     /// As it is when a flow's memory becomes another's between finding it and reading it.

@@ -685,6 +685,31 @@ fn who_removes_connections_or_captures_has_the_kernel_forget() {
 }
 
 #[test]
+fn what_the_kernel_refuses_to_forget_is_not_lost_sight_of() {
+    let mut node = established();
+    let there = node.key_from(POD);
+    node.kernel.keep(true);
+    let version = node.orders.set_devices(Devices::default());
+    node.offer_all();
+    // It may be sending by devices that are others' soon.
+    assert_eq!(node.kernel.flows().len(), 2);
+    assert_eq!(node.stats.now(Family::V4), 2);
+    assert!(node.orders.devices_done() < version);
+    assert_eq!(node.stats.removed(Removed::Device), 0);
+    node.kernel.carry(&there, 7, 700, None);
+    node.kernel.keep(false);
+    node.worker.read_soon();
+    node.work();
+    assert!(node.kernel.flows().is_empty());
+    assert_eq!(node.stats.now(Family::V4), 0);
+    assert_eq!(node.orders.devices_done(), version);
+    assert_eq!(node.stats.removed(Removed::Device), 2);
+    // Nor is what it carried: both sent two packets before.
+    assert_eq!(only(&node).original.packets, 2 + 7);
+    assert_eq!(node.worker.step(node.rig.now()), Next::Called);
+}
+
+#[test]
 fn what_the_kernel_forgot_by_itself_is_told_again() {
     let mut node = established();
     node.kernel.lose_all();
