@@ -14,23 +14,28 @@ pub enum Refused {
     Device,
     /// There is no room for it.
     Full,
+    /// An endpoint of it has its share of the room.
+    Share,
 }
 
 impl Refused {
-    const COUNT: usize = NotOffered::ALL.len() + 2;
+    const COUNT: usize = NotOffered::ALL.len() + 3;
 
     const fn index(self) -> usize {
         match self {
             Self::Not(why) => why as usize,
             Self::Device => NotOffered::ALL.len(),
             Self::Full => NotOffered::ALL.len() + 1,
+            Self::Share => NotOffered::ALL.len() + 2,
         }
     }
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         let others = NotOffered::ALL.map(Self::Not);
-        others.into_iter().chain([Self::Device, Self::Full])
+        others
+            .into_iter()
+            .chain([Self::Device, Self::Full, Self::Share])
     }
 
     /// In words.
@@ -39,6 +44,7 @@ impl Refused {
             Self::Not(why) => why.name(),
             Self::Device => "port not served by the kernel",
             Self::Full => "no room",
+            Self::Share => "endpoint has its share",
         }
     }
 }

@@ -14,10 +14,11 @@ use fastpath::counters::Counters;
 use fastpath::offload::{Candidate, Carried, Established, Rechecked, Why};
 use fastpath::port::PortId;
 use fastpath::snapshot::Subscriber;
-use fastpath::tables::Tables;
+use fastpath::tables::{Tables, Way};
 use flowtable::Tick;
 use flowtable::conn::{Flags, Latest, Segment, Unseen};
 use flowtable::flow::FlowRef;
+use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 
 use super::compile::{Devices, compile};
@@ -30,6 +31,10 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 
 /// After how long without a packet a flow is given back: an expiring connection is the pollers' business.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// The part of all flows that one pod may have, of what it sends and of what it receives together: so that none takes the kernel from all
+/// others.
+const SHARE: usize = 4;
 
 /// How many flows, or candidates, are looked at between two looks at tables and orders: one or two milliseconds' worth, at some
 /// system calls of half a microsecond each.
@@ -63,6 +68,8 @@ pub struct Worker<K> {
     free: Vec<usize>,
     by_entry: HashMap<(Family, FlowRef), usize>,
     by_key: HashMap<Key, usize>,
+    /// How many flows each pod has.
+    by_pod: HashMap<PortId, usize>,
     scratch: Batch,
     /// By what flows were rechecked last, or are being.
     generation: u64,
@@ -136,6 +143,7 @@ impl<K: KernelFlows> Worker<K> {
             free: Vec::new(),
             by_entry: HashMap::new(),
             by_key: HashMap::new(),
+            by_pod: HashMap::new(),
             scratch: Batch::default(),
             generation,
             devices,
@@ -312,6 +320,11 @@ impl<K: KernelFlows> Worker<K> {
         if self.by_key.len() >= self.parts.max_flows {
             return Err(Refused::Full);
         }
+        let share = (self.parts.max_flows / SHARE).max(1);
+        let mut pods = pods_of(&established);
+        if pods.any(|pod| self.by_pod.get(&pod).is_some_and(|count| *count >= share)) {
+            return Err(Refused::Share);
+        }
         self.kernel
             .insert(&key, &action)
             .map_err(|_| Refused::Full)?;
@@ -323,6 +336,9 @@ impl<K: KernelFlows> Worker<K> {
         });
         self.by_entry.insert(entry, at);
         self.by_key.insert(key, at);
+        for pod in pods_of(&established) {
+            *self.by_pod.entry(pod).or_default() += 1;
+        }
         self.flows[at] = Some(Flow {
             established,
             key,
@@ -551,9 +567,27 @@ impl<K: KernelFlows> Worker<K> {
         } = flow.established;
         self.by_entry.remove(&(family, entry));
         self.by_key.remove(&flow.key);
+        for pod in pods_of(&flow.established) {
+            if let Entry::Occupied(mut count) = self.by_pod.entry(pod) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
         self.free.push(at);
         self.parts.stats.count_removed(family, why);
     }
+}
+
+/// The pods that a flow is of: the one that sends it, and the one that receives it.
+fn pods_of(established: &Established) -> impl Iterator<Item = PortId> + use<> {
+    let sender = established.from_mac.and(established.in_port);
+    let to = &established.adjacency;
+    let receiver = (to.way == Way::Pod).then_some(to.port);
+    sender
+        .into_iter()
+        .chain(receiver.filter(|_| receiver != sender))
 }
 
 /// Counts frames as a poller would have: with what is in front of the IP packet as they come in, and as they leave.

@@ -373,7 +373,20 @@ fn pollers_offer_what_is_under_way_and_again_what_keeps_coming() {
         offered.extend(std::iter::from_fn(|| ring.pop()).map(|it| (count, it.why)));
     }
     let at = |count| (count, Why::UnderWay);
-    assert_eq!(offered, [at(4), at(68), at(132)]);
+    assert_eq!(offered, [at(68), at(132)], "nobody answers");
+    let answer = ip4(OTHER_ADDR, POD_ADDR).udp(53, 40_000, &[7; 30]);
+    let answer = build::ethernet(GATEWAY_MAC, OTHER_MAC, &answer);
+    rig.run(OTHER, &vec![answer; 4]);
+    assert_eq!(ring.pop().map(|it| it.why), Some(Why::UnderWay));
+    // Of those that are answered at once.
+    let datagram = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(40_001, 53, &[7; 30]));
+    let answer = ip4(OTHER_ADDR, POD_ADDR).udp(53, 40_001, &[7; 30]);
+    let answer = build::ethernet(GATEWAY_MAC, OTHER_MAC, &answer);
+    rig.run(POD, &vec![datagram.clone(); 3]);
+    rig.run(OTHER, &[answer]);
+    assert_eq!(ring.pop(), None);
+    rig.run(POD, &[datagram]);
+    assert_eq!(ring.pop().map(|it| it.why), Some(Why::UnderWay));
     // Of TCP what both sides have acknowledged.
     let segment = |flags, seq, ack| {
         from_pod(&segment4(
@@ -748,6 +761,57 @@ fn there_is_an_end_to_how_many_and_a_reason_for_each_that_is_left_out() {
     assert!(not(&node, NotOffered::Protocol) > 0);
     assert!(node.kernel.flows().is_empty());
     assert!(node.stats.offered() >= 3 && node.stats.inserted() == 0);
+}
+
+#[test]
+fn no_pod_has_more_than_a_quarter_of_what_the_kernel_has() {
+    let mut node = Offloaded::new(rig(), Fake::default(), 16);
+    let refused = |node: &Offloaded| node.stats.refused(Refused::Share);
+    let to = |addr, port: u16| from_pod(&ip4(POD_ADDR, addr).udp(40_000 + port, 53, &[7; 30]));
+    // Of what it sends, to whomever.
+    for port in 0..2 {
+        node.packets(POD, &[to(SERVER, port), to(OTHER_ADDR, port)]);
+    }
+    assert_eq!((node.kernel.flows().len(), refused(&node)), (4, 0));
+    node.packets(POD, &[to(SERVER, 9)]);
+    assert_eq!(node.kernel.flows().len(), 4);
+    assert!(refused(&node) > 0);
+    // Of what it receives too: the other pod has room for two more.
+    let inner = |port: u16| ip4(REMOTE, OTHER_ADDR).udp(53, port, &[9; 40]);
+    let by_tunnel = |port: u16| {
+        let inner = build::ethernet([0x66, 0, 0, 0, 0, 2], [0x66, 0, 0, 0, 0, 3], &inner(port));
+        let vxlan = build::vxlan(4096, &inner);
+        from_outside(&ip4("172.18.0.3", NODE).udp_unchecked(50_000, 4789, &vxlan))
+    };
+    for port in 1..=5 {
+        node.packets(UPLINK, &[by_tunnel(port)]);
+    }
+    assert_eq!(node.kernel.flows().len(), 6);
+    // What goes makes room.
+    let [sent, received] = [POD, OTHER].map(|port| {
+        let out = node.kernel.flows().into_iter();
+        out.filter(|(key, action, _)| {
+            key.from == control::offload::From::Device(device_of(port))
+                || action.out == device_of(port)
+        })
+        .count()
+    });
+    assert_eq!((sent, received), (4, 4));
+    for _ in 0..4 {
+        node.rig
+            .pass_roughly(Duration::from_secs(10), Duration::from_secs(2));
+        node.work();
+    }
+    assert!(node.kernel.flows().is_empty());
+    node.packets(POD, &[to(SERVER, 10)]);
+    assert!(node.kernel.flows().len() <= 4);
+    let by_pod = control::offload::From::Device(device_of(POD));
+    assert!(
+        node.kernel
+            .flows()
+            .iter()
+            .any(|(key, ..)| key.from == by_pod)
+    );
 }
 
 #[test]

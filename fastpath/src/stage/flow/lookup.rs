@@ -21,7 +21,7 @@ use crate::tables::Tables;
 /// Of so many packets of a direction that come here one has it offered for the kernel: what keeps coming was not taken, or was removed.
 const OFFERED_AGAIN: u64 = 64;
 
-/// Which one: few come of what is soon over.
+/// Which one: few come of what is soon over. Of datagrams that nobody has answered the first of these is left out.
 const OFFERED_AT: u64 = 4;
 
 /// None.
@@ -242,7 +242,7 @@ impl<N: Net> Repeat<'_, N> {
         }
         let count = entry.touch(self.now, N::len(packet));
         if count % OFFERED_AGAIN == self.offered_at {
-            self.offer(packet, entry);
+            self.offer(packet, entry, count);
         }
         self.translate_source(packet, action, entry.flow());
     }
@@ -250,15 +250,23 @@ impl<N: Net> Repeat<'_, N> {
     /// Offers what is well under way to who has it repeated by the kernel.
     #[cold]
     #[inline(never)]
-    fn offer(&self, packet: &Packet, entry: &Live<'_, N::Key>) {
+    fn offer(&self, packet: &Packet, entry: &Live<'_, N::Key>, count: u64) {
         let may = match N::protocol(packet) {
             l4::TCP => conn::is_quick(Dir::from_bits(entry.dir()), Flags::ACK),
-            l4::UDP => true,
+            // Whom nobody answers may be sending into the blue, to ever other ports: that is nothing to call the kernel for.
+            l4::UDP => count >= OFFERED_AGAIN || self.is_answered(entry),
             _ => false,
         };
         if let Some(offers) = self.offers.filter(|_| may) {
             offers.under_way(N::FAMILY, entry.flow());
         }
+    }
+
+    /// Whether a packet of the other direction has come.
+    fn is_answered(&self, entry: &Live<'_, N::Key>) -> bool {
+        let table = &self.side.table;
+        let partner = table.partner(entry.flow());
+        partner.is_some_and(|partner| !Dir::from_bits(table.dir(partner)).is_empty())
     }
 
     #[inline(always)]
