@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 use encap::eth::MacAddr;
-use flowtable::conn::{self, Dir, Flags, Unseen};
+use flowtable::conn::{self, Unseen};
 use flowtable::flow::FlowRef;
 
 use crate::batch::Family;
@@ -37,11 +37,13 @@ pub struct Candidate {
 pub enum Why {
     /// It is under way, and its packets come to the poller.
     UnderWay,
-    /// Of TCP, while it is under way: a segment that may end it came. If the kernel has it, the tracker's word was not up to that.
-    Judged,
+    /// Of TCP, while it is under way: this segment, with SYN, FIN or RST, came and was judged; its checksum is right. If the kernel has the
+    /// entry, the tracker's words were not up to that, and it is to be judged again.
+    Judged(conn::Segment),
 }
 
-/// A poller's end of the ring of candidates. A full ring loses them: what is under way is told of again.
+/// A poller's end of the ring of candidates. A full ring loses them: what is under way is told of again. What was judged takes the
+/// place of the oldest.
 #[derive(Debug)]
 pub struct Offers {
     ring: Arc<ArrayQueue<Candidate>>,
@@ -66,20 +68,21 @@ impl Offers {
         self.push(family, flow, Why::UnderWay);
     }
 
-    /// A segment of TCP was judged, of a direction whose word this was.
+    /// A segment that may end its connection was judged, and its endpoint takes it.
     #[cold]
-    pub(crate) fn judged(&self, family: Family, flow: FlowRef, own: Dir) {
-        if conn::is_quick(own, Flags::ACK) {
-            self.push(family, flow, Why::Judged);
-        }
+    pub(crate) fn judged(&self, family: Family, flow: FlowRef, segment: conn::Segment) {
+        self.push(family, flow, Why::Judged(segment));
     }
 
     fn push(&self, family: Family, flow: FlowRef, why: Why) {
         if self.ring.is_empty() {
             self.pending.set(true);
         }
-        // Lost, if there is no room.
-        let _ = self.ring.push(Candidate { family, flow, why });
+        let candidate = Candidate { family, flow, why };
+        if let (Err(_), Why::Judged(_)) = (self.ring.push(candidate), why) {
+            // Nobody would tell of it again.
+            let _ = self.ring.force_push(candidate);
+        }
     }
 
     /// Wakes who takes candidates, if it is time.

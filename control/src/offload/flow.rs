@@ -68,7 +68,8 @@ pub struct Counts {
     pub bytes: u64,
     /// Of TCP: what the latest segment showed. `None` while there was none.
     pub seen: Option<Seen>,
-    /// Of TCP: the first segment with SYN, FIN or RST. It went to the pollers, and so does all that comes after it.
+    /// Of TCP: the first segment with SYN, FIN or RST. It went to the pollers, and so does all that comes after it. Nobody has looked at
+    /// its checksum: what it means is for a poller to say.
     pub closing: Option<Segment>,
 }
 

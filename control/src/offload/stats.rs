@@ -60,6 +60,8 @@ pub enum Removed {
     Device,
     /// A segment with SYN, FIN or RST came.
     Closing,
+    /// The kernel saw such a segment, but no poller took it for one that counts.
+    Unconfirmed,
     /// No packet came for a while.
     Idle,
     /// Somebody captures, or the node stops.
@@ -70,11 +72,12 @@ pub enum Removed {
 
 impl Removed {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gone,
         Self::Changed,
         Self::Device,
         Self::Closing,
+        Self::Unconfirmed,
         Self::Idle,
         Self::Paused,
         Self::Lost,
@@ -87,6 +90,7 @@ impl Removed {
             Self::Changed => "tables changed",
             Self::Device => "device not served any more",
             Self::Closing => "closing",
+            Self::Unconfirmed => "closing segment not confirmed",
             Self::Idle => "idle",
             Self::Paused => "paused",
             Self::Lost => "forgotten by the kernel",

@@ -16,9 +16,9 @@ use fastpath::port::PortId;
 use fastpath::snapshot::Subscriber;
 use fastpath::tables::{Tables, Way};
 use flowtable::Tick;
-use flowtable::conn::{Flags, Latest, Segment, Unseen};
+use flowtable::conn::{Latest, Segment, Unseen};
 use flowtable::flow::FlowRef;
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_map;
 use hashbrown::{HashMap, HashSet};
 
 use super::compile::{Devices, compile};
@@ -39,6 +39,9 @@ const SHARE: usize = 4;
 /// How many flows, or candidates, are looked at between two looks at tables and orders: one or two milliseconds' worth, at some
 /// system calls of half a microsecond each.
 const CHUNK: usize = 512;
+
+/// A direction's entry in the flow table.
+type Entry = (Family, FlowRef);
 
 /// What a worker is made with.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ pub struct Worker<K> {
     parts: Parts,
     flows: Vec<Option<Flow>>,
     free: Vec<usize>,
-    by_entry: HashMap<(Family, FlowRef), usize>,
+    by_entry: HashMap<Entry, usize>,
     by_key: HashMap<Key, usize>,
     /// How many flows each pod has.
     by_pod: HashMap<PortId, usize>,
@@ -84,6 +87,9 @@ pub struct Worker<K> {
     /// Where reading and clearing go on, while they are under way.
     read_at: Option<usize>,
     clear_at: Option<usize>,
+    /// Entries given back since a segment that may end them came, in this pass and in the one before: what pollers judged meanwhile, by
+    /// words that were not up to it, is yet to be told.
+    ended: [HashSet<Entry>; 2],
     /// How many flows the kernel refuses to forget.
     kept: usize,
     /// When counts are read again, and the number of the pass.
@@ -104,6 +110,8 @@ struct Flow {
     pass: u64,
     /// The generation of the tables by which it was checked last.
     checked: u64,
+    /// The pass in which the kernel told of a segment that may end it, while no poller has.
+    unconfirmed: Option<u64>,
     /// Why the kernel is to forget it, while it refuses.
     leaving: Option<Removed>,
 }
@@ -153,6 +161,7 @@ impl<K: KernelFlows> Worker<K> {
             unchecked: 0,
             read_at: None,
             clear_at: None,
+            ended: Default::default(),
             kept: 0,
             read_next: Tick(0),
             pass: 0,
@@ -222,6 +231,8 @@ impl<K: KernelFlows> Worker<K> {
             self.read_next = now + READ_EVERY;
             self.pass += 1;
             self.read_at = Some(0);
+            let [ended, before] = &mut self.ended;
+            *before = std::mem::take(ended);
         }
         self.read_at = self.some(self.read_at, |this, at| this.read(at, now));
         // What the kernel refuses to forget may be by a device that is not served.
@@ -282,28 +293,50 @@ impl<K: KernelFlows> Worker<K> {
 
     fn take(&mut self, candidate: Candidate, tables: &Tables, paused: bool, now: Tick) {
         let Candidate { family, flow, why } = candidate;
-        if let Some(&at) = self.by_entry.get(&(family, flow)) {
+        let entry = (family, flow);
+        if let Why::Judged(segment) = why {
+            return self.end(entry, segment, now);
+        }
+        if let Some(&at) = self.by_entry.get(&entry) {
             // Its packets come to pollers: for a reason that ends it, or each for its own.
             self.credit(at, now);
-            if self.by_entry.contains_key(&(family, flow)) || why == Why::Judged {
-                return;
-            }
         }
-        if paused || why == Why::Judged {
+        if paused || self.by_entry.contains_key(&entry) {
             return;
         }
         self.parts.stats.count_offered();
-        if let Err(why) = self.insert((family, flow), tables, now) {
+        if let Err(why) = self.insert(entry, tables, now) {
             self.parts.stats.count_refused(why);
         }
     }
 
-    fn insert(
-        &mut self,
-        entry: (Family, FlowRef),
-        tables: &Tables,
-        now: Tick,
-    ) -> Result<(), Refused> {
+    /// A poller has judged a segment that may end a connection. If the kernel has it, it sees no more of it, and the segment is judged
+    /// with words that are brought up to what the kernel saw.
+    fn end(&mut self, entry: Entry, segment: Segment, now: Tick) {
+        if let Some(&at) = self.by_entry.get(&entry) {
+            let (family, _) = entry;
+            let partner = self.flows[at].as_ref().map(|flow| flow.established.partner);
+            let [ended, _] = &mut self.ended;
+            ended.insert(entry);
+            ended.extend(partner.map(|partner| (family, partner)));
+            let other = self.other(at);
+            return self.settle(at, other, Some(segment), Removed::Closing, now);
+        }
+        if self.ended.iter().any(|ended| ended.contains(&entry)) {
+            let unseen = Unseen {
+                latest: None,
+                closing: Some(segment),
+            };
+            let carried = Carried {
+                unseen,
+                ..Carried::default()
+            };
+            let connections = &self.parts.connections;
+            connections.credit(entry, &carried, None, true, now);
+        }
+    }
+
+    fn insert(&mut self, entry: Entry, tables: &Tables, now: Tick) -> Result<(), Refused> {
         let connections = &self.parts.connections;
         let established = connections
             .offer(entry, tables, &mut self.scratch)
@@ -346,6 +379,7 @@ impl<K: KernelFlows> Worker<K> {
             seen: now,
             pass: self.pass,
             checked: tables.generation,
+            unconfirmed: None,
             leaving: None,
         });
         self.parts.stats.count_inserted(established.family);
@@ -421,21 +455,42 @@ impl<K: KernelFlows> Worker<K> {
         let other = self.other(at);
         let own = self.count(at);
         let back = other.and_then(|at| self.count(at));
-        let is_closing = |it: Option<Counts>| it.is_some_and(|it| it.closing.is_some());
-        if is_closing(own) || is_closing(back) {
-            // First nobody else may send anything, then both words are brought up to it.
-            self.settle(at, other, Removed::Closing, now);
-            return;
-        }
         if own.is_none() || other.is_some() && back.is_none() {
             // The kernel has forgotten one of them: its program began anew.
-            self.settle(at, other, Removed::Lost, now);
+            self.settle(at, other, None, Removed::Lost, now);
             return;
         }
-        let alive = self.tell(at, own, other, back, false, now);
+        let alive = self.tell(at, own, other, back, None, false, now);
         if !alive {
-            self.settle(at, other, Removed::Gone, now);
+            self.settle(at, other, None, Removed::Gone, now);
+            return;
         }
+        for (at, counts) in [(Some(at), own), (other, back)] {
+            if let (
+                Some(at),
+                Some(Counts {
+                    closing: Some(_), ..
+                }),
+            ) = (at, counts)
+            {
+                self.doubt(at, now);
+            }
+        }
+    }
+
+    /// The kernel saw a segment that may end a flow, and leaves the flow to pollers. If none of them tells of it until the next pass, it was
+    /// none that counts: its checksum is wrong, for one. Then the kernel gets the flow anew.
+    fn doubt(&mut self, at: usize, now: Tick) {
+        let Some(flow) = &mut self.flows[at] else {
+            return;
+        };
+        if *flow.unconfirmed.get_or_insert(self.pass) == self.pass {
+            return;
+        }
+        let Established { family, flow, .. } = flow.established;
+        self.give_back(at, Removed::Unconfirmed, now);
+        let why = Why::UnderWay;
+        let _ = self.parts.offers.push(Candidate { family, flow, why });
     }
 
     /// Has the kernel forget a flow.
@@ -446,15 +501,23 @@ impl<K: KernelFlows> Worker<K> {
         let other = self.other(at);
         let own = self.remove(at, why);
         let back = other.and_then(|at| self.count(at));
-        self.tell(at, own, other, back, true, now);
+        self.tell(at, own, other, back, None, true, now);
         self.forget(at, why);
     }
 
-    /// The same for both directions.
-    fn settle(&mut self, at: usize, other: Option<usize>, why: Removed, now: Tick) {
+    /// The same for both directions, after which, if it is so, this segment came in the first one.
+    fn settle(
+        &mut self,
+        at: usize,
+        other: Option<usize>,
+        closing: Option<Segment>,
+        why: Removed,
+        now: Tick,
+    ) {
+        // First nobody else may send anything, then both words are brought up to it.
         let own = self.remove(at, why);
         let back = other.and_then(|at| self.remove(at, why));
-        self.tell(at, own, other, back, true, now);
+        self.tell(at, own, other, back, closing, true, now);
         self.forget(at, why);
         if let Some(other) = other {
             self.forget(other, why);
@@ -499,6 +562,7 @@ impl<K: KernelFlows> Worker<K> {
         own: Option<Counts>,
         other: Option<usize>,
         back: Option<Counts>,
+        closing: Option<Segment>,
         is_last: bool,
         now: Tick,
     ) -> bool {
@@ -511,7 +575,8 @@ impl<K: KernelFlows> Worker<K> {
             return false;
         };
         let Established { family, flow, .. } = flow.established;
-        let carried = carried.unwrap_or_default();
+        let mut carried = carried.unwrap_or_default();
+        carried.unseen.closing = closing;
         let connections = &self.parts.connections;
         connections.credit((family, flow), &carried, back.as_ref(), is_last, now)
     }
@@ -538,14 +603,7 @@ impl<K: KernelFlows> Worker<K> {
                     end: seen.end,
                     window: seen.window,
                 }),
-                closing: counts.closing.map(|segment| Segment {
-                    flags: Flags(segment.flags),
-                    seq: segment.seq,
-                    ack: segment.ack,
-                    window: segment.window,
-                    payload_len: segment.payload_len,
-                    window_scale: None,
-                }),
+                closing: None,
             },
         }
     }
@@ -568,7 +626,7 @@ impl<K: KernelFlows> Worker<K> {
         self.by_entry.remove(&(family, entry));
         self.by_key.remove(&flow.key);
         for pod in pods_of(&flow.established) {
-            if let Entry::Occupied(mut count) = self.by_pod.entry(pod) {
+            if let hash_map::Entry::Occupied(mut count) = self.by_pod.entry(pod) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
                     count.remove();

@@ -43,8 +43,8 @@ impl Unseen {
 ///
 /// Nobody compared these segments with the words when they passed, and whoever cannot see the connection may have sent the latest. So
 /// an acknowledgement is believed if it is no further than the sender's largest window from where the other side has come to: it
-/// takes the same guess as to be [noted](Dir::note). A FIN, or an RST, is judged by [`next`] with both words brought up to it; whether
-/// its checksum is right was not looked at.
+/// takes the same guess as to be [noted](Dir::note). A FIN, or an RST, is judged by [`next`] with both words brought up to it; whoever
+/// tells of it knows that its checksum is right.
 ///
 /// Where the other direction was seen, that is known by a few bits only. Then an acknowledgement is believed as far as it would be
 /// noted; what went further is, at the last, as in a connection that was [picked up](missed).

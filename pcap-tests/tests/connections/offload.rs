@@ -14,7 +14,7 @@ use fastpath::offload::{Candidate, NotOffered, Why};
 use fastpath::port::PortId;
 use fastpath::snapshot::Publisher;
 use fastpath::tables::Tables;
-use flowtable::conn::{State, Timeouts};
+use flowtable::conn::{Flags, Segment, State, Timeouts};
 use flowtable::flow::Capacity;
 use pcap_tests::build::{self, ip4, ip6};
 use pcap_tests::rig::Rig;
@@ -45,8 +45,13 @@ struct Offloaded {
 
 impl Offloaded {
     fn new(rig: Rig, kernel: Fake, max_flows: usize) -> Self {
+        Self::with_room_for(room(), rig, kernel, max_flows)
+    }
+
+    fn with_room_for(entries: Capacity, rig: Rig, kernel: Fake, max_flows: usize) -> Self {
         let mut publisher = Publisher::new(rig.tables().clone());
         let ring = Arc::new(ArrayQueue::new(4096));
+        let rig = rig.with_offers(entries, &ring);
         let (orders, stats) = (Orders::default(), Arc::new(Stats::default()));
         let counters = Arc::new(Counters::new(4));
         let devices = [UPLINK, POD, OTHER].map(|port| (port, device_of(port)));
@@ -415,7 +420,8 @@ fn pollers_offer_what_is_under_way_and_again_what_keeps_coming() {
     assert_eq!(ring.pop(), None);
     // And what may end it.
     rig.run(POD, &[segment(FIN_ACK, 101, 201)]);
-    assert_eq!(ring.pop().map(|it| it.why), Some(Why::Judged));
+    let judged = ring.pop().map(|it| it.why);
+    assert!(matches!(judged, Some(Why::Judged(it)) if (it.seq, it.ack) == (101, 201)));
 }
 
 /// A TCP connection of the first pod to the other, which the kernel has.
@@ -502,6 +508,103 @@ fn a_reset_counts_if_the_endpoint_takes_it_wherever_the_connection_is() {
 }
 
 #[test]
+fn what_no_endpoint_takes_closes_nothing_though_the_kernel_saw_it() {
+    for flags in [FIN_ACK, RST, RST | ACK, SYN] {
+        let mut node = established();
+        let (seq, back) = transfer(&node);
+        // In sequence, with a checksum that is wrong.
+        let packet = segment4(POD_ADDR, OTHER_ADDR, (40_000, 80), flags, seq, back);
+        let mut frame = from_pod(&packet);
+        frame[14 + 20 + 16] ^= 0x55;
+        assert_eq!(node.by_kernel(POD, &frame), None);
+        node.rig.run_now(POD, &[frame]);
+        node.work();
+        let marked = |node: &Offloaded| {
+            let flows = node.kernel.flows();
+            flows.iter().filter(|(.., it)| it.closing.is_some()).count()
+        };
+        assert_eq!(marked(&node), 1, "the kernel does not know");
+        assert_eq!(only(&node).state, State::Established);
+        // Within two passes it is the kernel's again, both ways, without anybody offering it.
+        for _ in 0..2 {
+            node.worker.read_soon();
+            node.work();
+        }
+        assert_eq!((marked(&node), node.kernel.flows().len()), (0, 2));
+        assert_eq!(node.stats.removed(Removed::Unconfirmed), 1);
+        assert_eq!(node.stats.removed(Removed::Closing), 0);
+        assert_eq!(only(&node).state, State::Established);
+        let before = node.kernel.executed();
+        client(&mut node, ACK, seq, back);
+        server(&mut node, ACK, back, seq);
+        assert_eq!(node.kernel.executed(), before + 2);
+        // One that is right counts.
+        client(&mut node, FIN_ACK, seq, back);
+        assert_eq!(only(&node).state, State::FinWait);
+        assert_eq!(node.stats.removed(Removed::Closing), 2);
+    }
+}
+
+#[test]
+fn a_wrong_one_before_it_does_not_hide_the_right_one() {
+    let mut node = established();
+    let (seq, back) = transfer(&node);
+    let wrong = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), RST, 7, 0);
+    let mut wrong = build::ethernet(GATEWAY_MAC, OTHER_MAC, &wrong);
+    wrong[14 + 20 + 16] ^= 0x55;
+    let right = segment4(OTHER_ADDR, POD_ADDR, (80, 40_000), FIN_ACK, back, seq);
+    let right = build::ethernet(GATEWAY_MAC, OTHER_MAC, &right);
+    // The kernel knows of the first alone.
+    node.packets(OTHER, &[wrong, right]);
+    assert_eq!(only(&node).state, State::FinWait);
+    assert!(node.kernel.flows().is_empty());
+}
+
+#[test]
+fn what_another_poller_judged_at_that_moment_counts_too() {
+    let mut node = established();
+    let (seq, back) = transfer(&node);
+    let connections = Arc::clone(node.rig.connections());
+    let mut answers = None;
+    let lines = 0..connections.lines();
+    connections.visit(lines, &Timeouts::DEFAULT, node.rig.now(), |_, flow| {
+        answers = connections.v4.table.partner(flow);
+    });
+    let answers = answers.expect("it has two directions");
+    client(&mut node, FIN_ACK, seq, back);
+    assert_eq!(only(&node).state, State::FinWait);
+    // By a word that was not yet brought up to what the kernel saw, the server's end was nothing.
+    let segment = Segment {
+        flags: Flags(FIN_ACK),
+        seq: back,
+        ack: seq + 1,
+        window: 60_000,
+        ..Segment::default()
+    };
+    let late = Candidate {
+        family: Family::V4,
+        flow: answers,
+        why: Why::Judged(segment),
+    };
+    let _ = node.ring.push(late);
+    node.work();
+    assert_eq!(only(&node).state, State::LastAck);
+    // A connection that the kernel never had is the pollers' alone.
+    let mut node = Offloaded::new(rig(), Fake::default(), 64);
+    node.orders.pause(true);
+    client(&mut node, SYN, 100, 0);
+    server(&mut node, SYN_ACK, 200, 101);
+    client(&mut node, ACK, 101, 201);
+    let connections = Arc::clone(node.rig.connections());
+    let lines = 0..connections.lines();
+    connections.visit(lines, &Timeouts::DEFAULT, node.rig.now(), |_, flow| {
+        let _ = node.ring.push(Candidate { flow, ..late });
+    });
+    node.work();
+    assert_eq!(only(&node).state, State::Established);
+}
+
+#[test]
 fn what_the_kernel_carries_does_not_expire_and_what_is_idle_is_given_back() {
     let mut node = established();
     let datagram = from_pod(&ip4(POD_ADDR, OTHER_ADDR).udp(40_000, 53, &[7; 30]));
@@ -563,8 +666,7 @@ fn tables_that_change_all_the_time_do_not_keep_the_worker_from_what_is_gone_or_n
     // More flows than are looked at in three steps, and behind them one of a pod that goes.
     const MANY: u16 = 1700;
     let room = Capacity::new(16_384).expect("a power of two");
-    let rig = Rig::new(first_tables(&Plan::default())).with_room_for(room);
-    let mut node = Offloaded::new(rig, Fake::default(), 16_384);
+    let mut node = Offloaded::with_room_for(room, rig(), Fake::default(), 16_384);
     let outside = |port: u16| from_pod(&ip4(POD_ADDR, SERVER).udp(20_000 + port, 53, &[7; 30]));
     for first in (0..MANY).step_by(50) {
         let frames: Vec<_> = (first..first + 50).map(outside).collect();

@@ -219,9 +219,10 @@ impl<N: Net> Repeat<'_, N> {
             let table = &self.side.table;
             let standing = track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters);
             if let Some(offers) = self.offers
-                && N::protocol(packet) == l4::TCP
+                && conn::is_quick(own, Flags::ACK)
+                && let Some(segment) = track::ending::<N>(packet, l3)
             {
-                offers.judged(N::FAMILY, entry.flow(), own);
+                offers.judged(N::FAMILY, entry.flow(), segment);
             }
             match standing {
                 Standing::Part => {}

@@ -1,7 +1,7 @@
 //! What a packet means for its connection's state.
 
 use encap::l4;
-use flowtable::conn::{self, Dir, Facts, Icmp, Judgement, sctp};
+use flowtable::conn::{self, Dir, Facts, Flags, Icmp, Judgement, sctp};
 use flowtable::flow::{FlowRef, FlowTable, Live};
 
 use super::net::Net;
@@ -161,6 +161,20 @@ fn counts<N: Net>(facts: &Facts, packet: &mut Packet, l3: &mut [u8], counters: &
     }
     // The rest of a fragmented segment is not here to be summed.
     N::is_fragment(packet) || N::verify(packet, l3)
+}
+
+/// A segment with SYN, FIN or RST whose checksum is right, after [`note`].
+#[cold]
+#[inline(never)]
+pub(super) fn ending<N: Net>(packet: &Packet, l3: &[u8]) -> Option<conn::Segment> {
+    // The checksum of one in fragments is not known here. The kernel has none of those.
+    if N::protocol(packet) != l4::TCP || N::is_fragment(packet) {
+        return None;
+    }
+    let segment = N::segment(packet, l3)?;
+    let may_end = [Flags::SYN, Flags::FIN, Flags::RST];
+    let may_end = may_end.into_iter().any(|flag| segment.flags.has(flag));
+    (may_end && N::verify(packet, l3)).then_some(segment)
 }
 
 #[cfg(test)]
