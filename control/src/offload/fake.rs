@@ -2,6 +2,7 @@
 //!
 //! It is told nothing but [`Key`] and [`Action`], and shares no decision with the pipeline: it reads headers, and writes what the action says.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,17 +36,29 @@ pub struct Ends {
 #[derive(Clone, Debug, Default)]
 pub struct Fake(Arc<Mutex<State>>);
 
+struct Hook(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     flows: HashMap<Key, (Action, Counts)>,
     most: Option<usize>,
     keeps: bool,
+    meanwhile: Option<Hook>,
     executed: u64,
 }
 
 impl KernelFlows for Fake {
     fn insert(&mut self, key: &Key, action: &Action) -> Result<(), Full> {
         let mut state = self.state();
+        if let Some(Hook(happens)) = state.meanwhile.take() {
+            happens();
+        }
         if state.most.is_some_and(|most| state.flows.len() >= most) {
             return Err(Full);
         }
@@ -99,6 +112,11 @@ impl Fake {
     /// Refuses to forget anything, or not any more.
     pub fn keep(&self, keeps: bool) {
         self.state().keeps = keeps;
+    }
+
+    /// Has something happen while the next flow is inserted.
+    pub fn meanwhile(&self, happens: impl FnOnce() + Send + 'static) {
+        self.state().meanwhile = Some(Hook(Box::new(happens)));
     }
 
     /// Forgets all, as when the programs are loaded anew.

@@ -3,6 +3,10 @@
 //! One thread. It takes what pollers offer, tells the kernel what is done with it, reads what the kernel counted, four times a second, and has
 //! it forget what is gone, is being closed, is idle, or is done otherwise since tables changed. While the kernel has nothing it sleeps
 //! until somebody calls. It is told the time, so that tests tell it too.
+//!
+//! A connection that a poller removes is the kernel's until the next pass over all flows has come to it: 250 milliseconds and as long as the pass
+//! takes. Those are connections that expired, or were evicted: that nobody answered, or that are being closed, or were long
+//! silent. What is removed by command, or because an endpoint is gone, is given back at once, with [`Orders::flush`] and with the tables that say so.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -383,6 +387,10 @@ impl<K: KernelFlows> Worker<K> {
             leaving: None,
         });
         self.parts.stats.count_inserted(established.family);
+        if !self.parts.connections.has(entry) {
+            // It was removed between the look at it and the kernel's being told.
+            self.give_back(at, Removed::Gone, now);
+        }
         Ok(())
     }
 

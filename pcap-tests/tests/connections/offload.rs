@@ -825,6 +825,25 @@ fn what_the_kernel_refuses_to_forget_is_not_lost_sight_of() {
 }
 
 #[test]
+fn what_is_removed_while_the_kernel_is_told_of_it_is_taken_back() {
+    let mut node = Offloaded::new(rig(), Fake::default(), 64);
+    let connections = Arc::clone(node.rig.connections());
+    let (now, rules) = (node.rig.now(), node.rig.tables().policies.counters.clone());
+    node.kernel.meanwhile(move || {
+        let lines = 0..connections.lines();
+        connections.visit(lines, &Timeouts::DEFAULT, now, |it, flow| {
+            connections.remove(it, flow, &rules);
+        });
+    });
+    let datagram = from_pod(&ip4(POD_ADDR, SERVER).udp(40_000, 53, &[7; 30]));
+    node.rig.run_now(POD, &[datagram]);
+    node.offer_all();
+    assert_eq!((node.connections().len(), node.stats.inserted()), (0, 1));
+    assert!(node.kernel.flows().is_empty());
+    assert_eq!(node.stats.removed(Removed::Gone), 1);
+}
+
+#[test]
 fn what_the_kernel_forgot_by_itself_is_told_again() {
     let mut node = established();
     node.kernel.lose_all();
