@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
+use encap::l4;
 use fastpath::batch::{Batch, Family};
 use fastpath::connections::{Connections, Origin};
 use fastpath::counters::Counters;
@@ -26,7 +27,7 @@ use hashbrown::hash_map;
 use hashbrown::{HashMap, HashSet};
 
 use super::compile::{Devices, compile};
-use super::flow::{Counts, Kept, KernelFlows, Key};
+use super::flow::{Counts, KernelFlows, Key};
 use super::orders::Orders;
 use super::stats::{Refused, Removed, Stats};
 
@@ -91,9 +92,9 @@ pub struct Worker<K> {
     /// Where reading and clearing go on, while they are under way.
     read_at: Option<usize>,
     clear_at: Option<usize>,
-    /// Entries given back since a segment that may end them came, in this pass and in the one before: what pollers judged meanwhile, by
-    /// words that were not up to it, is yet to be told.
-    ended: [HashSet<Entry>; 2],
+    /// Entries of TCP, both directions', that were given back in this pass and in the one before: what pollers judged meanwhile, by words that
+    /// were not up to it, is yet to be told.
+    left: [HashSet<Entry>; 2],
     /// How many flows the kernel refuses to forget.
     kept: usize,
     /// When counts are read again, and the number of the pass.
@@ -165,7 +166,7 @@ impl<K: KernelFlows> Worker<K> {
             unchecked: 0,
             read_at: None,
             clear_at: None,
-            ended: Default::default(),
+            left: Default::default(),
             kept: 0,
             read_next: Tick(0),
             pass: 0,
@@ -235,8 +236,8 @@ impl<K: KernelFlows> Worker<K> {
             self.read_next = now + READ_EVERY;
             self.pass += 1;
             self.read_at = Some(0);
-            let [ended, before] = &mut self.ended;
-            *before = std::mem::take(ended);
+            let [left, before] = &mut self.left;
+            *before = std::mem::take(left);
         }
         self.read_at = self.some(self.read_at, |this, at| this.read(at, now));
         // What the kernel refuses to forget may be by a device that is not served.
@@ -317,27 +318,37 @@ impl<K: KernelFlows> Worker<K> {
     /// A poller has judged a segment that may end a connection. If the kernel has it, it sees no more of it, and the segment is judged
     /// with words that are brought up to what the kernel saw.
     fn end(&mut self, entry: Entry, segment: Segment, now: Tick) {
+        let partner = self.partner_of(entry);
+        let other = partner.and_then(|partner| self.by_entry.get(&partner).copied());
         if let Some(&at) = self.by_entry.get(&entry) {
-            let (family, _) = entry;
-            let partner = self.flows[at].as_ref().map(|flow| flow.established.partner);
-            let [ended, _] = &mut self.ended;
-            ended.insert(entry);
-            ended.extend(partner.map(|partner| (family, partner)));
-            let other = self.other(at);
             return self.settle(at, other, Some(segment), Removed::Closing, now);
         }
-        if self.ended.iter().any(|ended| ended.contains(&entry)) {
-            let unseen = Unseen {
+        if let Some(other) = other {
+            self.settle(other, None, None, Removed::Closing, now);
+        } else if !self.left.iter().any(|left| left.contains(&entry)) {
+            // The poller saw all of it.
+            return;
+        }
+        let carried = Carried {
+            unseen: Unseen {
                 latest: None,
                 closing: Some(segment),
-            };
-            let carried = Carried {
-                unseen,
-                ..Carried::default()
-            };
-            let connections = &self.parts.connections;
-            connections.credit(entry, &carried, None, true, now);
-        }
+            },
+            ..Carried::default()
+        };
+        let connections = &self.parts.connections;
+        connections.credit(entry, &carried, None, true, now);
+    }
+
+    /// The other direction's entry.
+    fn partner_of(&self, (family, flow): Entry) -> Option<Entry> {
+        let Connections { v4, v6, .. } = &*self.parts.connections;
+        let partner = match family {
+            Family::V4 => v4.table.partner(flow),
+            Family::V6 => v6.table.partner(flow),
+            Family::Unknown => None,
+        };
+        partner.map(|partner| (family, partner))
     }
 
     fn insert(&mut self, entry: Entry, tables: &Tables, now: Tick) -> Result<(), Refused> {
@@ -468,7 +479,7 @@ impl<K: KernelFlows> Worker<K> {
             self.settle(at, other, None, Removed::Lost, now);
             return;
         }
-        let alive = self.tell(at, own, other, back, None, false, now);
+        let alive = self.tell(at, own, other.zip(back), None, false, now);
         if !alive {
             self.settle(at, other, None, Removed::Gone, now);
             return;
@@ -509,7 +520,7 @@ impl<K: KernelFlows> Worker<K> {
         let other = self.other(at);
         let own = self.remove(at, why);
         let back = other.and_then(|at| self.count(at));
-        self.tell(at, own, other, back, None, true, now);
+        self.tell(at, own, other.zip(back), None, true, now);
         self.forget(at, why);
     }
 
@@ -525,7 +536,7 @@ impl<K: KernelFlows> Worker<K> {
         // First nobody else may send anything, then both words are brought up to it.
         let own = self.remove(at, why);
         let back = other.and_then(|at| self.remove(at, why));
-        self.tell(at, own, other, back, closing, true, now);
+        self.tell(at, own, other.zip(back), closing, true, now);
         self.forget(at, why);
         if let Some(other) = other {
             self.forget(other, why);
@@ -542,17 +553,14 @@ impl<K: KernelFlows> Worker<K> {
     fn remove(&mut self, at: usize, why: Removed) -> Option<Counts> {
         let flow = self.flows.get_mut(at)?.as_mut()?;
         let was_kept = flow.leaving.is_some();
-        match self.kernel.remove(&flow.key) {
-            Ok(counts) => {
-                flow.leaving = None;
-                self.kept -= usize::from(was_kept);
-                counts
-            }
-            Err(Kept) => {
-                flow.leaving.get_or_insert(why);
-                self.kept += usize::from(!was_kept);
-                self.kernel.read(&flow.key)
-            }
+        if let Ok(counts) = self.kernel.remove(&flow.key) {
+            flow.leaving = None;
+            self.kept -= usize::from(was_kept);
+            counts
+        } else {
+            flow.leaving.get_or_insert(why);
+            self.kept += usize::from(!was_kept);
+            self.kernel.read(&flow.key)
         }
     }
 
@@ -568,17 +576,13 @@ impl<K: KernelFlows> Worker<K> {
         &mut self,
         at: usize,
         own: Option<Counts>,
-        other: Option<usize>,
-        back: Option<Counts>,
+        back: Option<(usize, Counts)>,
         closing: Option<Segment>,
         is_last: bool,
         now: Tick,
     ) -> bool {
         let carried = own.map(|counts| self.carry(at, counts, now));
-        let back = match (other, back) {
-            (Some(other), Some(counts)) => Some(self.carry(other, counts, now)),
-            _ => None,
-        };
+        let back = back.map(|(other, counts)| self.carry(other, counts, now));
         let Some(flow) = self.flows.get(at).and_then(Option::as_ref) else {
             return false;
         };
@@ -629,8 +633,14 @@ impl<K: KernelFlows> Worker<K> {
         let Established {
             family,
             flow: entry,
+            partner,
+            protocol,
             ..
         } = flow.established;
+        if protocol == l4::TCP {
+            let [left, _] = &mut self.left;
+            left.extend([(family, entry), (family, partner)]);
+        }
         self.by_entry.remove(&(family, entry));
         self.by_key.remove(&flow.key);
         for pod in pods_of(&flow.established) {

@@ -561,6 +561,28 @@ fn a_wrong_one_before_it_does_not_hide_the_right_one() {
 }
 
 #[test]
+fn the_end_of_what_pollers_see_counts_though_the_kernel_has_the_other_direction() {
+    let mut node = Offloaded::new(rig(), Fake::default(), 1);
+    client(&mut node, SYN, 100, 0);
+    server(&mut node, SYN_ACK, 200, 101);
+    client(&mut node, ACK, 101, 201);
+    let there = node.key_from(POD);
+    // What the server sends comes to pollers, and nobody but the kernel sees it acknowledged.
+    let back = 201 + 500_000_000;
+    let seen = Seen {
+        ack: back,
+        end: 101,
+        window: 60_000,
+    };
+    server(&mut node, ACK, back, 101);
+    node.kernel.carry(&there, 500_000, 26_000_000, Some(seen));
+    server(&mut node, FIN_ACK, back, 101);
+    assert_eq!(only(&node).state, State::FinWait);
+    assert!(node.kernel.flows().is_empty());
+    assert_eq!(node.stats.removed(Removed::Closing), 1);
+}
+
+#[test]
 fn what_another_poller_judged_at_that_moment_counts_too() {
     let mut node = established();
     let (seq, back) = transfer(&node);
