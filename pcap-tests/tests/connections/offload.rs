@@ -848,20 +848,29 @@ fn what_the_kernel_refuses_to_forget_is_not_lost_sight_of() {
 
 #[test]
 fn what_is_removed_while_the_kernel_is_told_of_it_is_taken_back() {
-    let mut node = Offloaded::new(rig(), Fake::default(), 64);
-    let connections = Arc::clone(node.rig.connections());
-    let (now, rules) = (node.rig.now(), node.rig.tables().policies.counters.clone());
-    node.kernel.meanwhile(move || {
-        let lines = 0..connections.lines();
-        connections.visit(lines, &Timeouts::DEFAULT, now, |it, flow| {
-            connections.remove(it, flow, &rules);
-        });
-    });
+    let mut node = established();
     let datagram = from_pod(&ip4(POD_ADDR, SERVER).udp(40_000, 53, &[7; 30]));
     node.rig.run_now(POD, &[datagram]);
-    node.offer_all();
-    assert_eq!((node.connections().len(), node.stats.inserted()), (0, 1));
-    assert!(node.kernel.flows().is_empty());
+    let connections = Arc::clone(node.rig.connections());
+    let (now, rules) = (node.rig.now(), node.rig.tables().policies.counters.clone());
+    let lines = 0..connections.lines();
+    connections.visit(lines.clone(), &Timeouts::DEFAULT, now, |it, flow| {
+        if it.protocol == 17 {
+            let (family, why) = (Family::V4, Why::UnderWay);
+            let _ = node.ring.push(Candidate { family, flow, why });
+        }
+    });
+    node.kernel.meanwhile(move || {
+        connections.visit(lines, &Timeouts::DEFAULT, now, |it, flow| {
+            if it.protocol == 17 {
+                connections.remove(it, flow, &rules);
+            }
+        });
+    });
+    // The next pass is a while off.
+    node.worker.step(now);
+    assert_eq!((only(&node).protocol, node.stats.inserted()), (6, 3));
+    assert_eq!(node.kernel.flows().len(), 2);
     assert_eq!(node.stats.removed(Removed::Gone), 1);
 }
 
