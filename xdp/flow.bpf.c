@@ -214,7 +214,8 @@ static __always_inline int open(struct __sk_buff *skb, const struct config *now,
 	}
 	if (!now->takes_vxlan || (void *)(inner + 1) > end)
 		return UNUSUAL;
-	if (udp->check || bpf_ntohs(udp->len) + sizeof(*ip) != len)
+	/* RFC 7348 section 5: its checksum may be left unlooked at. The inner one is the receiver's to judge: the kernel takes it for unchecked. */
+	if (bpf_ntohs(udp->len) + sizeof(*ip) != len)
 		return UNUSUAL;
 	if ((vxlan[0] & bpf_htonl(0xff000000)) != bpf_htonl(0x08000000) || (vxlan[1] & bpf_htonl(0xffffff00)) != now->vni)
 		return UNUSUAL;
