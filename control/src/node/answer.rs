@@ -89,6 +89,13 @@ impl Node {
                 "host endpoints are not enforced on the host's own traffic as they should be; {holds}\n{error}"
             ),
         }));
+        let overtaken = self.offload.iter().flat_map(|it| &it.overtaken);
+        problems.extend(overtaken.map(|name| Problem {
+            part: Part::Ports,
+            interface: Some(name.clone()),
+            message:
+                "another tcx program runs before ours, and may let packets past policy".to_owned(),
+        }));
         if !accounting.balanced {
             problems.push(Problem {
                 part: Part::Accounting,

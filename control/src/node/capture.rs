@@ -62,7 +62,7 @@ impl Node {
         self.capture.wanted.retain(|(_, until)| *until > now);
         if self.capture.wanted.len() != before {
             self.pollers.set_captured(self.capture.all());
-            self.show_all(!self.capture.wanted.is_empty());
+            self.show_all();
         }
         if self.capture.wanted.is_empty() {
             self.capture.kept.clear();
@@ -70,7 +70,9 @@ impl Node {
     }
 
     /// Has all packets come to the pollers, who copy them, or established flows be the kernel's again.
-    fn show_all(&mut self, is_captured: bool) {
+    fn show_all(&mut self) {
+        // What is dropped by policy comes to the pollers anyway.
+        let is_captured = self.capture.all().is_some_and(|all| !all.drops_only);
         if let Some(offload) = &mut self.offload {
             offload.pause(is_captured);
         }
@@ -114,7 +116,7 @@ impl Node {
             now,
         );
         self.pollers.set_captured(self.capture.all());
-        self.show_all(true);
+        self.show_all();
         self.take_copies(now);
         let meant = Meant {
             drops: params.drops,

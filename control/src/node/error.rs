@@ -118,6 +118,9 @@ pub enum RunError {
         "poller {0} ended by itself; the log above says why. Please report it with `caracal --version`"
     )]
     PollerDied(usize),
+    /// The thread that keeps the kernel's flows ended.
+    #[error("the thread that keeps the kernel's flows has ended; please report this")]
+    OffloadDied,
 }
 
 /// The largest MTU that XDP takes in one piece, whatever the driver: a page of 4,096 bytes less what the kernel keeps of it.

@@ -47,6 +47,13 @@ impl Node {
             if let Some(index) = self.pollers.dead() {
                 return Err(RunError::PollerDied(index));
             }
+            if self
+                .offload
+                .as_ref()
+                .is_some_and(|offload| offload.is_dead())
+            {
+                return Err(RunError::OffloadDied);
+            }
             // What was seen of a port counts before its number may go to another.
             self.hear_pollers();
             let now = Instant::now();

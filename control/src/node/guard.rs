@@ -20,6 +20,7 @@ impl Node {
         }
         self.guard_at = now + PERIOD;
         self.guard_punt();
+        self.guard_order();
         let mirror = &self.mirror;
         let dead: Vec<_> = self
             .served
@@ -43,12 +44,16 @@ impl Node {
         for name in dead {
             tracing::warn!(
                 interface = name,
-                "somebody detached our XDP program; attaching it again"
+                "somebody detached our program; attaching it again"
             );
             let Some(served) = self.served.get_mut(&name) else {
                 continue;
             };
-            match served.attach_again() {
+            let again = match &mut self.offload {
+                Some(offload) => offload.attach_again(served, &name),
+                None => served.attach_again(),
+            };
+            match again {
                 Ok(true) => tracing::info!(interface = name, "attached again"),
                 // Anew with everything, or the reason why not.
                 Ok(false) | Err(_) => anew = true,

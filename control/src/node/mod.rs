@@ -369,7 +369,7 @@ impl Node {
         );
         let tables = self.compiler.tables(&self.mirror);
         if let Some(offload) = &mut self.offload {
-            offload.follow(&tables, &self.compiler);
+            offload.follow(&tables, &self.compiler, &self.mirror);
         }
         self.publisher.publish(tables);
         self.pollers.wake();

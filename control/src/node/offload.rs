@@ -2,7 +2,7 @@
 //! know comes to the pollers through the punt device, and goes out by sockets that only send.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -22,15 +22,16 @@ use super::keep::Away;
 use super::ports::{Program, Served, Wanted};
 use super::{Node, RunError, start, uplink};
 use crate::api::report::{self, FlowCount};
-use crate::compile::{Compiler, PortRole};
+use crate::compile::{Compiler, PortRole, PortSpec};
 use crate::config::DaemonConfig;
 use crate::config::daemon::{self, Uplink};
-use crate::netlink::Link;
 use crate::netlink::host_port::DATAPLANE_END;
 use crate::netlink::punt::{self, PuntPort};
+use crate::netlink::{Link, Mirror};
 use crate::offload::{Devices, Orders, Parts, Refused, Removed, Stats, Worker};
 use crate::xdp::{
-    EndpointAttachment, FailMode, FlowMaps, LoadError, NatPorts, Tcx, TcxConfig, UpdateError,
+    AttachError, EndpointAttachment, FailMode, FlowMaps, LoadError, NatPorts, Tcx, TcxConfig,
+    UpdateError,
 };
 
 /// Queues of the punt device: one for uplinks, the others for pods. At least one a poller.
@@ -42,7 +43,7 @@ const MOST_FRAMES: u32 = 4096;
 /// The most flows of IPv4 that the kernel knows, two a connection, and of IPv6.
 const FLOWS: (u32, u32) = (1 << 18, 1 << 16);
 
-/// Candidates that pollers may have offered and nobody taken: half a megabyte.
+/// Candidates that pollers may have offered and nobody taken: less than a megabyte.
 const CANDIDATES: usize = 16_384;
 
 /// What is set up before there are pollers.
@@ -87,10 +88,14 @@ pub(super) struct Offload {
     pub(super) orders: Orders,
     pub(super) stats: Arc<Stats>,
     is_paused: bool,
+    /// Devices on which another program runs before ours.
+    pub(super) overtaken: BTreeSet<String>,
     /// What the worker was told of devices.
     devices: Devices,
+    /// The number of what it was told last.
+    told: u64,
     /// What the programs were told of our tunnels' ends.
-    ends: Option<(Option<(Vni, MacAddr)>, bool)>,
+    ends: Option<Ends>,
 }
 
 /// How many queues the punt device has.
@@ -105,6 +110,9 @@ pub(super) fn ring(config: &DaemonConfig) -> u32 {
     let each = (all / queues(config)).next_power_of_two();
     each.clamp(frames.uplink_ring.min(MOST_FRAMES), MOST_FRAMES)
 }
+
+/// Our tunnels' ends: the address, VXLAN's network and MAC address, and whether IPIP is taken.
+type Ends = (Option<Ipv4Addr>, Option<(Vni, MacAddr)>, bool);
 
 /// Whether a device that is no uplink's is a pod's.
 pub(super) fn is_pod(name: &str) -> bool {
@@ -154,7 +162,9 @@ impl Node {
             orders: planned.orders,
             stats,
             is_paused: false,
+            overtaken: BTreeSet::new(),
             devices: Devices::default(),
+            told: 0,
             ends: None,
         }));
         tracing::info!("established flows are the kernel's");
@@ -199,16 +209,20 @@ impl Node {
 
     /// Makes the punt device anew if somebody deleted it, or detached its program.
     pub(super) fn guard_punt(&mut self) {
+        let mirror = &self.mirror;
+        let is_up = |name| mirror.link_by_name(name).is_some_and(|it| it.admin_up);
         let is_whole = |offload: &Offload| {
             let attachment = offload.attachment.as_ref();
             attachment.is_some_and(EndpointAttachment::is_alive)
+                && is_up(punt::IN_END)
+                && is_up(punt::OUT_END)
         };
         let Some(mut offload) = self.offload.take_if(|offload| !is_whole(offload)) else {
             return;
         };
         tracing::warn!(
             interface = punt::IN_END,
-            "somebody deleted the punt device, or detached its program; made anew"
+            "somebody deleted the punt device, set it down or detached its program; made anew"
         );
         let number = self.punt_number();
         for poller in 0..self.pollers.len() {
@@ -227,6 +241,29 @@ impl Node {
         if let Err(error) = done {
             self.complain(punt::IN_END, &error);
         }
+    }
+
+    /// Sees whether another program stands before ours on a device: it could let packets past us.
+    pub(super) fn guard_order(&mut self) {
+        let Some(offload) = &mut self.offload else {
+            return;
+        };
+        let served = self
+            .served
+            .iter()
+            .filter(|(_, served)| match &served.program {
+                Program::OffloadedUplink(it) => it.is_alive() && !it.is_first(),
+                Program::Endpoint(it) => it.is_gate() && it.is_alive() && !it.is_first(),
+                Program::Uplink(_) => false,
+            });
+        let before: BTreeSet<_> = served.map(|(name, _)| name.clone()).collect();
+        for name in before.difference(&offload.overtaken) {
+            tracing::error!(
+                interface = name,
+                "another tcx program runs before ours, and may let packets past policy; `bpftool net` shows it"
+            );
+        }
+        offload.overtaken = before;
     }
 
     /// Starts the worker, by the clock of the pollers, which run.
@@ -272,7 +309,13 @@ impl Node {
         uplink: &Uplink,
     ) -> Result<Served, RunError> {
         let pollers = self.pollers.len() as u32;
-        uplink::queues(&link.name, uplink, pollers)?;
+        if link.tx_queues < pollers {
+            return Err(RunError::TooFewQueues {
+                interface: link.name.clone(),
+                wanted: pollers,
+                available: link.tx_queues,
+            });
+        }
         let sockets = self.open_to_send(&link.name, self.config.frames.uplink_ring)?;
         let Some(offload) = &mut self.offload else {
             return Err(RunError::PollerDied(0));
@@ -321,26 +364,61 @@ impl Offload {
         }
     }
 
-    /// Follows tables that are about to be published: the tunnels' ends, and which device is which port.
-    pub(super) fn follow(&mut self, tables: &Tables, compiler: &Compiler) {
+    /// Tells the worker which device is which port. Of one that is not served any more the kernel forgets all flows, whatever tables are
+    /// in force.
+    pub(super) fn tell_devices(&mut self, compiler: &Compiler, mirror: &Mirror) {
+        let is_ours = |spec: &PortSpec| match spec.role {
+            PortRole::Uplink => true,
+            PortRole::Pod => mirror.link(spec.ifindex).is_some_and(has_peer_elsewhere),
+            PortRole::Host(_) => false,
+        };
         let ports = compiler.ports().iter();
-        let devices = Devices(
-            ports
-                .filter(|(_, spec)| !matches!(spec.role, PortRole::Host(_)))
-                .map(|(id, spec)| (id, spec.ifindex))
-                .collect(),
-        );
+        let ours = ports.filter(|(_, spec)| is_ours(spec));
+        let devices = Devices(ours.map(|(id, spec)| (id, spec.ifindex)).collect());
         if devices != self.devices {
             self.devices = devices.clone();
-            self.orders.set_devices(devices);
+            self.told = self.orders.set_devices(devices);
         }
-        let vxlan = tables.tunnels.vxlan4.map(|end| (end.vni, end.mac));
-        let ends = (vxlan, tables.tunnels.ipip);
+    }
+
+    /// Whether the kernel has no flow any more of a port that is not served.
+    pub(super) fn is_settled(&self) -> bool {
+        self.orders.devices_done() >= self.told
+    }
+
+    /// Whether the worker has ended, though nobody asked it to.
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(&self.worker, Thread::Started(thread) if thread.is_finished())
+    }
+
+    /// Attaches the program to an uplink again.
+    ///
+    /// # Errors
+    /// The kernel refuses; then nothing is attached there.
+    pub(super) fn attach_again(
+        &mut self,
+        served: &mut Served,
+        name: &str,
+    ) -> Result<bool, AttachError> {
+        let Program::OffloadedUplink(attachment) = &mut served.program else {
+            return Ok(false);
+        };
+        *attachment = self.tcx.attach_uplink(name)?;
+        Ok(true)
+    }
+
+    /// Follows tables that are about to be published: the tunnels' ends, and which device is which port.
+    pub(super) fn follow(&mut self, tables: &Tables, compiler: &Compiler, mirror: &Mirror) {
+        self.tell_devices(compiler, mirror);
+        let tunnels = &tables.tunnels;
+        let vxlan = tunnels.vxlan4.map(|end| (end.vni, end.mac));
+        let ends = (tunnels.local4, vxlan, tunnels.ipip);
         if self.ends == Some(ends) {
             return;
         }
-        let told = self.tcx.set_vxlan_end(vxlan);
-        match told.and_then(|()| self.tcx.set_ipip(ends.1)) {
+        let told = self.tcx.set_tunnel_address(tunnels.local4);
+        let told = told.and_then(|()| self.tcx.set_vxlan_end(vxlan));
+        match told.and_then(|()| self.tcx.set_ipip(tunnels.ipip)) {
             Ok(()) => self.ends = Some(ends),
             Err(error) => tracing::error!(%error, "the tunnels' ends"),
         }
@@ -406,6 +484,11 @@ impl Offload {
             }
         }
     }
+}
+
+/// Whether packets can be put at the other end of a device: of a veth, in another namespace. Others are the pollers'.
+fn has_peer_elsewhere(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth") && link.peer_netns.is_some()
 }
 
 /// Those that are not 0, by name.

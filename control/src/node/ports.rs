@@ -13,9 +13,10 @@ use ipnet::IpNet;
 
 use super::devices;
 use super::keep::Away;
+use super::offload;
 use super::tally::Tally;
 use super::uplink::{self, Nic};
-use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING, offload};
+use super::{Budget, Node, RETRY, RunError, budget::BUSY_RING};
 use crate::compile::{PortRole, PortSpec};
 use crate::config::daemon::Uplink;
 use crate::netlink::host_port::{DATAPLANE_END, HOST_MAC};
@@ -486,6 +487,9 @@ impl Node {
         };
         self.compiler.ports_mut().remove(name);
         self.stale = true;
+        if let Some(offload) = &mut self.offload {
+            offload.tell_devices(&self.compiler, &self.mirror);
+        }
         self.publish();
         match served.program {
             Program::Uplink(nics) => drop(nics),
@@ -562,6 +566,8 @@ impl Node {
 
     /// Carries on what pollers have done with ports that are gone.
     pub(super) fn collect_sockets(&mut self) {
+        let offload = self.offload.as_ref();
+        let is_settled = offload.is_none_or(|offload| offload.is_settled());
         for (index, reply) in self.pollers.replies() {
             match reply {
                 Reply::Detached { socket, .. } => {
@@ -575,7 +581,7 @@ impl Node {
                             self.retiring.remove(&port);
                             // Who waited for its queues.
                             self.retry_at = self.retry_at.map(|at| at.min(Instant::now()));
-                            if self.refused.is_some() {
+                            if self.refused.is_some() || !is_settled {
                                 self.withheld.push(port);
                             } else {
                                 self.compiler.ports_mut().release(port);
