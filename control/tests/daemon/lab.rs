@@ -391,10 +391,10 @@ impl Lab {
             self.dir.join("control.sock").display(),
             self.options.settings
         );
-        // All tests with established flows in the kernel: `CARACAL_TEST_OFFLOAD=1`.
-        let text = match std::env::var_os("CARACAL_TEST_OFFLOAD") {
-            Some(_) if !text.contains("offload:") => text + "offload: kernel\n",
-            _ => text,
+        let text = if text.contains("offload:") {
+            text
+        } else {
+            text + crate::SETTINGS
         };
         fs::write(self.config(), text).expect("write");
         let vxlan = if self.options.vxlan {

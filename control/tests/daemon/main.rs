@@ -26,6 +26,7 @@ mod kubernetes;
 mod lab;
 mod legs;
 mod observe;
+mod offload;
 mod packet;
 mod perf;
 mod pods;
@@ -41,3 +42,6 @@ mod traffic;
 mod two_pollers;
 #[path = "../virtual_machine/mod.rs"]
 mod virtual_machine;
+
+/// What all labs have in `caracal.yaml` beside their own.
+const SETTINGS: &str = "";

@@ -1,0 +1,309 @@
+//! Established flows in the kernel, with the daemon, real stacks and real veths.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use control::netlink::NetNs;
+use fastpath::io::xsk::ethtool;
+use serde_json::Value;
+
+use crate::keep::Transfer;
+use crate::lab::{Lab, NODE4, OUTSIDE4, Options, Pod, addr, ip, pod_mac, run, veth};
+use crate::packet::{Tap, ethernet, holds, mac, udp_packet};
+use crate::process::{Daemon, PATIENCE};
+use crate::traffic::{Echo, answered, reaches, tcp};
+
+/// In frames that must get nowhere.
+const MARK: &[u8] = b"not by this address";
+
+fn lab(test: &str) -> Option<Lab> {
+    with(test, "")
+}
+
+fn with(test: &str, settings: &str) -> Option<Lab> {
+    let options = Options {
+        settings: format!("offload: kernel\n{settings}"),
+        ..Options::default()
+    };
+    Lab::with(test, options)
+}
+
+fn offload(daemon: &Daemon) -> Value {
+    daemon.state()["offload"].clone()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a number")
+}
+
+/// Waits until something of the daemon's state is so.
+fn wait_until(daemon: &Daemon, what: &str, is_so: impl Fn(&Value) -> bool) {
+    let start = Instant::now();
+    loop {
+        let now = offload(daemon);
+        if is_so(&now) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{what}: {now:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A transfer whose both directions are in the kernel.
+fn offloaded(daemon: &Daemon, from: (&NetNs, IpAddr), to: (&NetNs, IpAddr)) -> Transfer {
+    let before = number(&offload(daemon)["flows_v4"]);
+    let transfer = Transfer::start(from, to);
+    wait_until(daemon, "both directions in the kernel", |now| {
+        number(&now["flows_v4"]) >= before + 2
+    });
+    transfer.goes_on(transfer.received());
+    transfer
+}
+
+fn removed(offload: &Value, why: &str) -> u64 {
+    let all = offload["removed"].as_array().expect("a list");
+    let one = all.iter().find(|it| it["why"] == why);
+    one.map_or(0, |it| number(&it["count"]))
+}
+
+#[test]
+fn the_kernel_carries_what_is_established() {
+    let Some(mut lab) = lab("offload::the_kernel_carries_what_is_established") else {
+        return;
+    };
+    lab.masquerade();
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    // XDP would turn it off.
+    let segmentation = run(&a.netns, || ethtool::segmentation("eth0"));
+    assert!(segmentation.expect("a veth"), "the pod's TSO stays on");
+
+    // Between pods, and translated to the outside.
+    for (from, to) in [
+        ((&a.netns, a.v4()), (&b.netns, b.v4())),
+        ((&a.netns, a.v4()), (&lab.wire, addr(OUTSIDE4))),
+    ] {
+        let transfer = offloaded(&daemon, from, to);
+        let before = offload(&daemon);
+        let received = transfer.received();
+        // More than pollers could be said to have carried.
+        while transfer.received()[1] < received[1] + (1 << 20) {
+            transfer.goes_on(transfer.received());
+        }
+        let after = offload(&daemon);
+        let hits = number(&after["hits"]) - number(&before["hits"]);
+        let punted = number(&after["punted"]) - number(&before["punted"]);
+        assert!(hits > 10 * punted.max(10), "{hits} there, {punted} here");
+        transfer.finish();
+    }
+    tcp((&a.netns, a.v4()), (&b.netns, b.v4()), 8 << 20);
+    wait_until(&daemon, "what is closed is forgotten", |now| {
+        number(&now["flows_v4"]) == 0 && removed(now, "closing") > 0
+    });
+    let state = daemon.state();
+    assert_eq!(state["accounting"]["balanced"], true, "{state:#}");
+    daemon.finish();
+}
+
+#[test]
+fn a_pod_that_goes_takes_its_flows_along() {
+    let Some(mut lab) = lab("offload::a_pod_that_goes_takes_its_flows_along") else {
+        return;
+    };
+    let (a, b, c) = (lab.pod(0), lab.pod(1), lab.pod(2));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali2\"");
+    let gone = offloaded(&daemon, (&a.netns, a.v4()), (&b.netns, b.v4()));
+    let stays = offloaded(&daemon, (&c.netns, c.v4()), (&lab.wire, addr(OUTSIDE4)));
+    let skip = daemon.log_len();
+    // The device stays, and is nobody's.
+    lab.remove_endpoint(1);
+    daemon.wait_after(skip, "no longer serving");
+    wait_until(&daemon, "its flows are forgotten", |now| {
+        number(&now["flows_v4"]) == 2
+    });
+    let stands = gone.received();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(gone.received(), stands, "nothing passes any more");
+    stays.goes_on(stays.received());
+    stays.finish();
+    drop(gone);
+    daemon.finish();
+}
+
+#[test]
+fn without_the_daemon_flows_in_the_kernel_end_too() {
+    let Some(mut lab) = lab("offload::without_the_daemon_flows_in_the_kernel_end_too") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    let local = offloaded(&daemon, (&a.netns, a.v4()), (&b.netns, b.v4()));
+    let out = offloaded(&daemon, (&a.netns, a.v4()), (&lab.wire, addr(OUTSIDE4)));
+    daemon.kill();
+    // What was under way arrives.
+    std::thread::sleep(Duration::from_millis(200));
+    let stands = [local.received(), out.received()];
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(
+        [local.received(), out.received()],
+        stands,
+        "pods are closed"
+    );
+    let mut daemon = Daemon::start(&lab);
+    for transfer in [local, out] {
+        transfer.goes_on(transfer.received());
+        transfer.finish();
+    }
+    daemon.finish();
+}
+
+#[test]
+fn who_captures_sees_every_packet() {
+    let Some(mut lab) = lab("offload::who_captures_sees_every_packet") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    let transfer = offloaded(&daemon, (&a.netns, a.v4()), (&b.netns, b.v4()));
+    let file = lab.dir.join("all.pcapng");
+    let mut capture = daemon.command(&["capture", "-c", "50"]);
+    let output = capture.arg("-w").arg(&file).arg("tcp").output();
+    let output = output.expect("caracal");
+    assert!(output.status.success(), "{output:?}");
+    let captured = std::fs::metadata(&file).expect("a file").len();
+    assert!(captured > 50 * 60, "{captured} bytes: {output:?}");
+    transfer.goes_on(transfer.received());
+    // And afterwards it is the kernel's again.
+    wait_until(&daemon, "in the kernel again", |now| {
+        now["paused"] == false && number(&now["flows_v4"]) == 2
+    });
+    transfer.finish();
+    daemon.finish();
+}
+
+#[test]
+fn what_others_undo_is_put_back() {
+    let Some(mut lab) = lab("offload::what_others_undo_is_put_back") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    let outside = Echo::at(&lab.wire, addr(OUTSIDE4));
+    reaches(&a.netns, a.v4(), outside.addr());
+    for undo in ["link del caracal-punt0", "link set caracal-punt0 down"] {
+        let skip = daemon.log_len();
+        run(&lab.node, || ip(undo));
+        daemon.wait_after(skip, "made anew");
+        reaches(&a.netns, a.v4(), outside.addr());
+        let inside = Echo::at(&b.netns, b.v4());
+        reaches(&a.netns, a.v4(), inside.addr());
+    }
+    daemon.finish();
+}
+
+/// A datagram of the pod's flow, with another source MAC address, is no packet of that flow.
+#[test]
+fn a_flow_in_the_kernel_is_its_pods_alone() {
+    let Some(mut lab) = lab("offload::a_flow_in_the_kernel_is_its_pods_alone") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    let echo = Echo::at(&lab.wire, addr(OUTSIDE4));
+    reaches(&a.netns, a.v4(), echo.addr());
+    let wire = Tap::on(&lab.wire, "eth0");
+    let frame = |from: &Pod, mac_of: &Pod| {
+        let packet = udp_packet(a.v4(), addr(OUTSIDE4), 9, MARK);
+        let source = mac(&pod_mac(mac_of.index));
+        (
+            Tap::on(&from.netns, "eth0"),
+            ethernet([0xee; 6], source, 0x0800, &packet),
+        )
+    };
+    let (own, right) = frame(&a, &a);
+    // So many that the kernel has it, though nobody answers.
+    for _ in 0..200 {
+        own.send(&right);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    wait_until(&daemon, "the flow is in the kernel", |now| {
+        number(&now["flows_v4"]) > 0
+    });
+    wire.all(Duration::from_millis(200));
+    for (from, mac_of) in [(&a, &b), (&b, &a), (&b, &b)] {
+        let (tap, forged) = frame(from, mac_of);
+        for _ in 0..20 {
+            tap.send(&forged);
+        }
+    }
+    let seen = wire.all(Duration::from_millis(300));
+    let forged = seen.iter().find(|frame| holds(frame, MARK));
+    assert_eq!(forged, None, "a forged datagram got out");
+    daemon.finish();
+}
+
+#[test]
+fn modes_take_over_from_each_other() {
+    let Some(mut lab) = lab("offload::modes_take_over_from_each_other") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let with = std::fs::read_to_string(lab.config()).expect("read");
+    let without = with.replace("offload: kernel", "offload: off");
+    assert_ne!(with, without);
+    let mut transfer = None;
+    for (config, is_killed) in [
+        (&with, false),
+        (&without, true),
+        (&with, true),
+        (&without, false),
+    ] {
+        std::fs::write(lab.config(), config).expect("write");
+        let mut daemon = Daemon::start(&lab);
+        daemon.wait_for("interface=\"cali1\"");
+        let going: Transfer = transfer
+            .take()
+            .unwrap_or_else(|| Transfer::start((&a.netns, a.v4()), (&b.netns, b.v4())));
+        going.goes_on(going.received());
+        transfer = Some(going);
+        if is_killed {
+            daemon.kill();
+        } else {
+            assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
+        }
+        let to = Echo::at(&b.netns, b.v4()).addr();
+        let closed = answered(&a.netns, a.v4(), to, Duration::from_millis(200));
+        assert_eq!(closed, None, "closed without a daemon");
+    }
+    let mut daemon = Daemon::start(&lab);
+    let going = transfer.expect("one");
+    going.goes_on(going.received());
+    going.finish();
+    daemon.finish();
+    // Nothing of the other mode is left.
+    let links = run(&lab.node, || ip("link show"));
+    assert!(!links.contains("caracal-punt"), "{links}");
+}
+
+#[test]
+fn the_host_reaches_pods_and_pods_the_host() {
+    let Some(mut lab) = lab("offload::the_host_reaches_pods_and_pods_the_host") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali0\"");
+    tcp((&lab.node, addr(NODE4)), (&pod.netns, pod.v4()), 1 << 20);
+    tcp((&pod.netns, pod.v4()), (&lab.node, addr(NODE4)), 1 << 20);
+    let name = veth(0);
+    let state = daemon.state();
+    let ports = state["ports"].as_array().expect("a list");
+    assert!(ports.iter().any(|port| port["name"] == name.as_str()));
+    daemon.finish();
+}
