@@ -34,6 +34,8 @@ pub(crate) struct Lab {
     pub(crate) sink: Sink,
     /// By how many bytes the node makes a frame longer.
     growth: usize,
+    /// Packets before all flows are treated alike.
+    pub(crate) first_packets: u64,
     pub(crate) running: Running,
     /// Last, so that the namespaces go after all that lives in them.
     pub(crate) netns: Namespaces,
@@ -79,6 +81,7 @@ impl Lab {
             generator,
             sink,
             growth,
+            first_packets: node.first_packets() * u64::from(flows),
             running,
             netns,
         };

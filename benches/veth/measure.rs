@@ -96,6 +96,9 @@ pub(crate) fn take_turns(
     for round in 0..=plan.rounds {
         for (lab, measured) in labs.iter_mut().zip(&mut all) {
             turn(lab, WARM_UP, cores, softirq)?;
+            if round == 0 {
+                turn(lab, lab.first_packets, cores, softirq)?;
+            }
             let turn = turn(lab, plan.packets, cores, softirq)?;
             if round > 0 {
                 measured

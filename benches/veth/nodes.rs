@@ -18,6 +18,10 @@ pub(crate) trait Node {
     fn growth(&self) -> usize {
         0
     }
+    /// How many packets of each flow it has before all are treated alike.
+    fn first_packets(&self) -> u64 {
+        0
+    }
     /// False for the generator straight into the sink.
     fn is_there(&self) -> bool {
         true
