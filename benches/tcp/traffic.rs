@@ -66,7 +66,8 @@ pub(crate) fn transfer(ends: &Ends<'_>, streams: usize, time: Duration) -> Resul
         let _ = thread.join();
     }
     // To the very time, and never nothing: rates are divided by it.
-    Ok(((bytes as f64 * time.as_secs_f64() / took.as_secs_f64()) as u64).max(1))
+    let bytes = u128::from(bytes) * time.as_nanos() / took.as_nanos().max(1);
+    Ok(u64::try_from(bytes)?.max(1))
 }
 
 /// The middle of so many round trips of a datagram, the first of which do not count.
