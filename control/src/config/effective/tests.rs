@@ -187,8 +187,8 @@ fn prefixes_of_services_are_those_of_default() {
 
 #[test]
 fn each_setting_of_the_daemon_has_its_place() {
-    let text = "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: zero-copy}]\n\
-                pollers:\n  cores: [2, 3]\npollMode: busy\nfailMode: open\nmaxPods: 10\n\
+    let text = "nodeName: n\nresources: /r\nuplinks: [{interface: eth0, queues: 3, mode: copy}]\n\
+                pollers:\n  cores: [2, 3]\npollMode: busy\nfailMode: open\noffload: kernel\nmaxPods: 10\n\
                 frames:\n  total: 4096\n  size: 4096\n  uplinkRing: 512\n  podRing: 64\n\
                 connections:\n  entries: 4096\n  entriesV6: 1024\n  perEndpointPercent: 50\n  pickUp: false\n  keep: false\n\
                 reevaluateEstablished: true\nhostEndpoints: forwarded-only\ncontrolSocket: /s\nsource: felix\nfelixSocket: /f\nmtuFile: /m\n\
