@@ -32,6 +32,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub size: u32,
 
+    /// Have established flows carried by the kernel on both nodes (`offload: kernel`, Linux 6.6).
+    #[arg(long)]
+    pub offload: bool,
+
     /// Leave the lab standing with its daemons running, and say how to enter it.
     #[arg(long)]
     pub keep: bool,

@@ -32,6 +32,8 @@ pub struct Lab {
     dir: PathBuf,
     shell: Shell,
     keep: bool,
+    /// Whether the daemons have established flows carried by the kernel.
+    is_offloaded: bool,
     machine: Machine,
     /// Held for our lifetime: one demonstration at a time.
     _lock: Lock,
@@ -43,7 +45,7 @@ impl Lab {
     ///
     /// # Errors
     /// When another demonstration of this name runs or was kept, or a command fails; nothing is left then.
-    pub fn build(id: LabId, shell: Shell) -> Result<Self> {
+    pub fn build(id: LabId, shell: Shell, is_offloaded: bool) -> Result<Self> {
         let lock = Lock::acquire(&id)?;
         let dir = Path::new(STATE_DIR).join(id.to_string());
         if dir.join(KEPT).exists() {
@@ -61,11 +63,17 @@ impl Lab {
             dir,
             shell,
             keep: false,
+            is_offloaded,
             machine,
             _lock: lock,
         };
         lab.wire_up()?;
         Ok(lab)
+    }
+
+    /// Whether the daemons have established flows carried by the kernel.
+    pub fn is_offloaded(&self) -> bool {
+        self.is_offloaded
     }
 
     fn wire_up(&self) -> Result<()> {

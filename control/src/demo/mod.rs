@@ -137,7 +137,7 @@ fn demonstrate(
     preflight::tools(args.dataplane == Dataplane::Caracal)?;
     let mut progress = Progress::new(output);
     progress.note("building the lab: 2 nodes, 4 pods, a router, a server outside");
-    let lab = Lab::build(args.lab.clone(), shell)?;
+    let lab = Lab::build(args.lab.clone(), shell, args.offload)?;
     let ran = steps::run(&lab, wishes, &cancel, &mut progress);
     report.checks = progress.into_outcomes();
     let failed = ran.is_err()

@@ -36,7 +36,13 @@ pub fn write(lab: &Lab, node: Node, scenario: Scenario, options: &Options) -> Re
     fs::create_dir_all(&resources)
         .map_err(DemoError::io(format!("creating {}", resources.display())))?;
     let file = dir.join("caracal.yaml");
-    put(&file, &daemon_config(lab.dir(), node, options))?;
+    let offload = if lab.is_offloaded() {
+        "offload: kernel\n"
+    } else {
+        ""
+    };
+    let settings = daemon_config(lab.dir(), node, options) + offload;
+    put(&file, &settings)?;
     for (name, text) in calico(scenario, options) {
         put(&resources.join(name), &text)?;
     }
