@@ -151,7 +151,7 @@ check_dependencies() {
 
 # The main job as README.md has it, all of it at its full size. Tests run the same with less data.
 run_demo() {
-  if ! cargo run --release --locked --quiet -- demo >"$logs/demo" 2>&1; then
+  if ! cargo run --release --locked --quiet -- demo "$@" >"$logs/demo" 2>&1; then
     grep -v '^PASS ' "$logs/demo" || true
     return 1
   fi

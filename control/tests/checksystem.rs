@@ -255,6 +255,13 @@ fn what_the_daemon_refuses_is_missing_in_its_own_words() {
     lab.ip("link set eth0 mtu 1500");
     lab.config("nodeName: node\nuplinks: [{interface: eth0, queues: 3}]\n");
     lab.agrees("uplink-queues");
+    // With flows in the kernel each poller sends by a queue of its own.
+    lab.config(&format!(
+        "{CONFIG}offload: kernel\npollers: {{cores: [0, 1]}}\n"
+    ));
+    lab.agrees("uplink-queues");
+    lab.config(&format!("{CONFIG}offload: kernel\n"));
+    lab.says("tcx-programs", "ok", &["let them go"]);
     lab.config(CONFIG);
     // No driver, no native XDP. Kernels before 6.3 do not say what drivers can do.
     lab.ip("link add br9 up type bridge");

@@ -309,13 +309,7 @@ impl Node {
         uplink: &Uplink,
     ) -> Result<Served, RunError> {
         let pollers = self.pollers.len() as u32;
-        if link.tx_queues < pollers {
-            return Err(RunError::TooFewQueues {
-                interface: link.name.clone(),
-                wanted: pollers,
-                available: link.tx_queues,
-            });
-        }
+        uplink::check_to_send(link, pollers)?;
         let sockets = self.open_to_send(&link.name, self.config.frames.uplink_ring)?;
         let Some(offload) = &mut self.offload else {
             return Err(RunError::PollerDied(0));

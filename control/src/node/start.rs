@@ -64,6 +64,11 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         let link = uplink::link(path, uplink, &mirror)?;
         ports::check_mtu(link, config.frames.largest())?;
         mtu = mtu.max(link.mtu);
+        if config.offload == daemon::Offload::Kernel {
+            uplink::check_to_send(link, count)?;
+            queues += count;
+            continue;
+        }
         for device in devices::of(link, &mirror) {
             queues += uplink::queues(&device.name, uplink, count)?;
         }

@@ -171,6 +171,18 @@ pub(super) fn link<'m>(
     })
 }
 
+/// Refuses an uplink that has fewer queues to send than there are pollers, where each has one of its own.
+pub(super) fn check_to_send(link: &Link, pollers: u32) -> Result<(), RunError> {
+    if link.tx_queues >= pollers {
+        return Ok(());
+    }
+    Err(RunError::TooFewQueues {
+        interface: link.name.clone(),
+        wanted: pollers,
+        available: link.tx_queues,
+    })
+}
+
 /// How many queues of a device of an uplink are served: all that it has, or as many as are configured, at least one a poller.
 pub(super) fn queues(interface: &str, uplink: &Uplink, pollers: u32) -> Result<u32, RunError> {
     let available = ethtool::channels(interface).map_or(1, |channels| channels.queues().max(1));

@@ -6,9 +6,11 @@ use nix::unistd::{AccessFlags, access};
 use super::finding::Finding;
 use super::machine::Machine;
 use crate::config::DaemonConfig;
+use crate::config::daemon::Offload;
 use crate::node::start;
 use crate::xdp::{
-    BPFFS, Bpffs, EndpointProgram, NicConfig, NicProgram, bpffs, effective_capabilities,
+    BPFFS, Bpffs, EndpointProgram, NicConfig, NicProgram, Tcx, TcxConfig, bpffs,
+    effective_capabilities,
 };
 
 /// What the daemon is given: by deploy/caracal.service, too. With their bits (linux/capability.h).
@@ -26,16 +28,18 @@ const ONCE_A_SLEEP: (u32, u32) = (6, 15);
 
 /// Looks at the kernel.
 pub(super) fn look(machine: &Machine, config: &DaemonConfig) -> Vec<Finding> {
-    vec![
-        version(machine),
-        capabilities(machine),
-        af_xdp(),
-        programs(config),
-        jit(machine),
-        sleeping(machine),
-        pins(),
-        settings_are_writable(),
-    ]
+    let all = [
+        Some(version(machine)),
+        Some(capabilities(machine)),
+        Some(af_xdp()),
+        Some(programs(config)),
+        flows(config),
+        Some(jit(machine)),
+        Some(sleeping(machine)),
+        Some(pins()),
+        Some(settings_are_writable()),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// The kernel's release, and its first two numbers.
@@ -125,6 +129,20 @@ fn programs(config: &DaemonConfig) -> Finding {
         ),
         Err(error) => Finding::refused("xdp-programs", &error),
     }
+}
+
+/// Has the kernel load the flows' programs, if they are wanted.
+fn flows(config: &DaemonConfig) -> Option<Finding> {
+    if config.offload == Offload::Off {
+        return None;
+    }
+    Some(match Tcx::load(&TcxConfig::default()) {
+        Ok(_) => Finding::ok(
+            "tcx-programs",
+            "the kernel loaded them, and let them go again",
+        ),
+        Err(error) => Finding::refused("tcx-programs", &error),
+    })
 }
 
 fn jit(machine: &Machine) -> Finding {

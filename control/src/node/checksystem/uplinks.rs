@@ -7,7 +7,7 @@ use fastpath::io::xsk::ethtool::{self, Channels, Offloads};
 
 use super::finding::Finding;
 use crate::config::DaemonConfig;
-use crate::config::daemon::{Uplink, UplinkMode};
+use crate::config::daemon::{Offload, Uplink, UplinkMode};
 use crate::netlink::features::{XdpFeatures, xdp_features};
 use crate::netlink::{Link, Mirror};
 use crate::node::error::{RunError, WHOLE_MTU};
@@ -56,10 +56,29 @@ pub(super) fn look(path: &Path, config: &DaemonConfig, mirror: &Mirror) -> Seen 
             of_link.insert(0, bond(link, &devices));
             seen.add(name, std::mem::take(&mut of_link));
         }
-        for device in devices {
-            let (queues, findings) = look_at(device, uplink, config.pollers(), mirror);
-            seen.queues += queues;
-            seen.add(&device.name, findings);
+        if config.offload == Offload::Kernel {
+            seen.queues += config.pollers();
+            let found = format!("{} to send", counted(link.tx_queues.into(), "queue"));
+            of_link.insert(
+                0,
+                if link.is_up() {
+                    Finding::ok("uplink", found)
+                } else {
+                    let todo = format!("`ip link set {name} up`, and look at the cable");
+                    Finding::warn("uplink", format!("it is down; {found}"), todo)
+                },
+            );
+            of_link.extend(
+                uplink::check_to_send(link, config.pollers())
+                    .err()
+                    .map(|error| Finding::refused("uplink-queues", &error)),
+            );
+        } else {
+            for device in devices {
+                let (queues, findings) = look_at(device, uplink, config.pollers(), mirror);
+                seen.queues += queues;
+                seen.add(&device.name, findings);
+            }
         }
         seen.add(name, of_link);
     }
