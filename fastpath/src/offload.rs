@@ -54,7 +54,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Candidates go into `ring`; who takes them is woken by `call`, once a round at most, and only if he had taken all.
+    /// Candidates go into `ring`; who takes them is woken by `call`, once a round at most.
     pub fn new(ring: Arc<ArrayQueue<Candidate>>, call: Notify) -> Self {
         Self {
             ring,
@@ -75,9 +75,8 @@ impl Offers {
     }
 
     fn push(&self, family: Family, flow: FlowRef, why: Why) {
-        if self.ring.is_empty() {
-            self.pending.set(true);
-        }
+        // Always: who takes them may have found the ring empty a moment ago, and gone to sleep.
+        self.pending.set(true);
         let candidate = Candidate { family, flow, why };
         if let (Err(_), Why::Judged(_)) = (self.ring.push(candidate), why) {
             // Nobody would tell of it again.

@@ -24,7 +24,7 @@ use crate::api::{
 use crate::compile::{KernelView, PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
-use crate::netlink::Link;
+use crate::netlink::{Link, punt};
 use crate::nft::what_holds;
 use crate::trace;
 
@@ -95,6 +95,11 @@ impl Node {
             interface: Some(name.clone()),
             message:
                 "another tcx program runs before ours, and may let packets past policy".to_owned(),
+        }));
+        problems.extend(self.punt_error.iter().map(|error| Problem {
+            part: Part::Ports,
+            interface: Some(punt::IN_END.to_owned()),
+            message: format!("what is no established flow is lost: {error}"),
         }));
         if !accounting.balanced {
             problems.push(Problem {

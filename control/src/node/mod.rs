@@ -105,6 +105,8 @@ pub struct Node {
     pins: PinDir,
     /// Why pods' programs are not pinned.
     pins_error: Option<String>,
+    /// Why the punt device is not there.
+    punt_error: Option<String>,
     /// Ports with sockets, by interface name.
     served: BTreeMap<String, Served>,
     /// Pods' interfaces without sockets, and so closed, by index: no endpoint is known for them, or sockets are not to be had.

@@ -127,6 +127,13 @@ impl Node {
             PuntPort::remove_leftovers()?;
             return Ok(());
         };
+        self.set_up(planned).inspect_err(|_| {
+            // Nobody else knows of it.
+            let _ = PuntPort::remove_leftovers();
+        })
+    }
+
+    fn set_up(&mut self, planned: Planned) -> Result<(), RunError> {
         let max_endpoints = start::port_numbers(&self.config) as u32;
         let mut tcx = Tcx::load(&TcxConfig {
             fail_mode: match self.config.fail_mode {
@@ -153,7 +160,7 @@ impl Node {
             orders: planned.orders.clone(),
             counters: planned.counters,
             stats: Arc::clone(&stats),
-            max_flows: (FLOWS.0 + FLOWS.1) as usize,
+            max_flows: [FLOWS.0 as usize, FLOWS.1 as usize],
         };
         self.offload = Some(Box::new(Offload {
             tcx,
@@ -185,8 +192,9 @@ impl Node {
             source: std::io::Error::from_raw_os_error(libc::ENODEV),
         })?;
         let attachment = self.close(&link)?;
-        attachment.unpin()?;
-        let sockets = match self.open_endpoint(&link, queues, ring(&self.config)) {
+        let opened = attachment.unpin().map_err(RunError::from);
+        let opened = opened.and_then(|()| self.open_endpoint(&link, queues, ring(&self.config)));
+        let sockets = match opened {
             Ok(sockets) => sockets,
             Err(error) => {
                 super::ports::undo(attachment, &mut self.endpoints, None);
@@ -220,10 +228,12 @@ impl Node {
         let Some(mut offload) = self.offload.take_if(|offload| !is_whole(offload)) else {
             return;
         };
-        tracing::warn!(
-            interface = punt::IN_END,
-            "somebody deleted the punt device, set it down or detached its program; made anew"
-        );
+        if self.punt_error.is_none() {
+            tracing::warn!(
+                interface = punt::IN_END,
+                "somebody deleted the punt device, set it down or detached its program; made anew"
+            );
+        }
         let number = self.punt_number();
         for poller in 0..self.pollers.len() {
             self.pollers.send(poller, Command::Detach { port: number });
@@ -234,13 +244,18 @@ impl Node {
         }
         let opened = self.open_punt();
         let done = opened.and_then(|(port, attachment)| {
+            offload.tcx.set_punt(port.in_ifindex)?;
             offload.attachment = Some(attachment);
-            Ok(offload.tcx.set_punt(port.in_ifindex)?)
+            Ok(())
         });
         self.offload = Some(offload);
-        if let Err(error) = done {
-            self.complain(punt::IN_END, &error);
+        let failed = done.err().map(|error| error.to_string());
+        if let Some(error) = failed.as_ref().filter(|_| failed != self.punt_error) {
+            tracing::error!(
+                "the punt device is not as it should be, and tried again twice a second: {error}"
+            );
         }
+        self.punt_error = failed;
     }
 
     /// Sees whether another program stands before ours on a device: it could let packets past us.
@@ -312,7 +327,7 @@ impl Node {
         uplink::check_to_send(link, pollers)?;
         let sockets = self.open_to_send(&link.name, self.config.frames.uplink_ring)?;
         let Some(offload) = &mut self.offload else {
-            return Err(RunError::PollerDied(0));
+            return Err(RunError::OffloadDied);
         };
         // What the daemon before has left keeps them from the host until the new one knows them.
         if let Some(away) = self.inherited.away(&self.config) {

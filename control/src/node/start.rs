@@ -147,6 +147,7 @@ pub(super) fn start(path: &Path) -> Result<(Node, super::Wake), RunError> {
         offload: None,
         pins,
         pins_error: None,
+        punt_error: None,
         served: BTreeMap::new(),
         closed: BTreeMap::new(),
         retiring: HashMap::new(),

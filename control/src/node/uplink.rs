@@ -48,6 +48,9 @@ impl Node {
             let interface = link.name.clone();
             return Err(RunError::NoMembers { interface });
         }
+        if devices::is_bond(link) {
+            self.release_bond(link);
+        }
         let mut nics = Vec::new();
         let opened = devices.iter().try_for_each(|device| {
             nics.push(self.attach_uplink(&device.name, uplink.mode, vxlan_port, away.as_ref())?);
@@ -75,6 +78,17 @@ impl Node {
             statistics: BTreeMap::new(),
             program: Program::Uplink(nics),
         })
+    }
+
+    /// Takes off what a daemon with flows in the kernel left on a bond itself; what goes by its members would not come to it any more.
+    fn release_bond(&self, link: &Link) {
+        for pin in self.pins.pins() {
+            if pin.ifindex == link.ifindex
+                && let Err(error) = self.pins.release(&pin)
+            {
+                tracing::warn!(%error, interface = link.name, "a program of the daemon before stays");
+            }
+        }
     }
 
     /// Puts the program on one device of an uplink.

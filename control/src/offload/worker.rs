@@ -37,7 +37,7 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 /// After how long without a packet a flow is given back: an expiring connection is the pollers' business.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// The part of all flows that one pod may have, of what it sends and of what it receives together: so that none takes the kernel from all
+/// The part of a family's flows that one pod may have, of what it sends and of what it receives together: so that none takes the kernel from all
 /// others.
 const SHARE: usize = 4;
 
@@ -63,8 +63,8 @@ pub struct Parts {
     pub counters: Arc<Counters>,
     /// Counts what the worker does.
     pub stats: Arc<Stats>,
-    /// The most directions that the kernel has at once.
-    pub max_flows: usize,
+    /// The most directions that the kernel has at once, of either family.
+    pub max_flows: [usize; 2],
 }
 
 /// The worker.
@@ -77,7 +77,7 @@ pub struct Worker<K> {
     by_entry: HashMap<Entry, usize>,
     by_key: HashMap<Key, usize>,
     /// How many flows each pod has.
-    by_pod: HashMap<PortId, usize>,
+    by_pod: HashMap<(Family, PortId), usize>,
     scratch: Batch,
     /// By what flows were rechecked last, or are being.
     generation: u64,
@@ -365,12 +365,14 @@ impl<K: KernelFlows> Worker<K> {
                 return Err(Refused::Full);
             }
         }
-        if self.by_key.len() >= self.parts.max_flows {
+        let family = established.family;
+        let most = self.parts.max_flows[usize::from(family == Family::V6)];
+        if self.parts.stats.now(family) >= most as u64 {
             return Err(Refused::Full);
         }
-        let share = (self.parts.max_flows / SHARE).max(1);
-        let mut pods = pods_of(&established);
-        if pods.any(|pod| self.by_pod.get(&pod).is_some_and(|count| *count >= share)) {
+        let share = (most / SHARE).max(1);
+        let count = |pod| self.by_pod.get(&(family, pod));
+        if pods_of(&established).any(|pod| count(pod).is_some_and(|count| *count >= share)) {
             return Err(Refused::Share);
         }
         self.kernel
@@ -385,7 +387,7 @@ impl<K: KernelFlows> Worker<K> {
         self.by_entry.insert(entry, at);
         self.by_key.insert(key, at);
         for pod in pods_of(&established) {
-            *self.by_pod.entry(pod).or_default() += 1;
+            *self.by_pod.entry((family, pod)).or_default() += 1;
         }
         self.flows[at] = Some(Flow {
             established,
@@ -644,7 +646,7 @@ impl<K: KernelFlows> Worker<K> {
         self.by_entry.remove(&(family, entry));
         self.by_key.remove(&flow.key);
         for pod in pods_of(&flow.established) {
-            if let hash_map::Entry::Occupied(mut count) = self.by_pod.entry(pod) {
+            if let hash_map::Entry::Occupied(mut count) = self.by_pod.entry((family, pod)) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
                     count.remove();

@@ -63,7 +63,7 @@ impl Offloaded {
             orders: orders.clone(),
             counters: Arc::clone(&counters),
             stats: Arc::clone(&stats),
-            max_flows,
+            max_flows: [max_flows; 2],
         };
         Self {
             published: rig.tables().generation,
