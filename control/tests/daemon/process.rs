@@ -146,6 +146,12 @@ impl Daemon {
     /// Ends it in order, when every packet that came in has met its one fate.
     pub(crate) fn finish(&mut self) {
         let deadline = Instant::now() + PATIENCE;
+        // Those that run once more with flows in the kernel do so.
+        let offload = &self.state()["offload"];
+        assert!(
+            crate::SETTINGS.is_empty() || offload.is_object(),
+            "{offload}"
+        );
         loop {
             let accounting = self.state()["accounting"].clone();
             if accounting["balanced"] == true {
