@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Since native XDP stands at the second end, the kernel cuts super-frames up on the way; and since the first end fills in no checksums,
-//! it completes them. Neither end has addresses, ARP or IPv6, and neither forwards. As the host's port the pair outlives the process.
+//! it completes them. Neither end has addresses, ARP or IPv6, and neither forwards.
 
 use fastpath::io::xsk::ethtool;
 
@@ -35,7 +35,7 @@ pub struct PuntPort {
 
 impl PuntPort {
     /// Sets the punt up, out of whatever is there, as [`HostPort::ensure`](super::HostPort::ensure) does: with so many queues at either
-    /// end, one a poller, and this MTU, in bytes. A packet longer than that is lost, unless it is a super-frame of shorter ones.
+    /// end, and this MTU, in bytes. A packet longer than that is lost, unless it is a super-frame of shorter ones.
     ///
     /// # Errors
     /// What the kernel says; when a name is taken by a link that is not a veth it is left alone.
