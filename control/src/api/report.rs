@@ -335,7 +335,7 @@ pub struct Port {
     /// The devices that a bond's packets come in by; of others none.
     #[serde(default)]
     pub members: Vec<String>,
-    /// `copy` or `zero-copy`; a bond sends in copy mode, whatever its members receive in.
+    /// `copy` or `zero-copy`; a bond sends in copy mode, whatever its members receive in. `tcx` where established flows are the kernel's.
     pub mode: String,
     /// Whether XDP runs in the kernel's stack instead of the driver.
     pub generic: bool,

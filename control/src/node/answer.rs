@@ -225,7 +225,7 @@ impl Node {
         for name in wanted.keys() {
             let message = match (self.served.get(name), self.complaints.get(name)) {
                 (Some(served), _) if !served.is_alive() => {
-                    "its XDP program is gone; it is attached again within a second".to_owned()
+                    "its program is gone; it is attached again within a second".to_owned()
                 }
                 (Some(_), None) => {
                     let link = self.mirror.link_by_name(name);
@@ -315,7 +315,7 @@ impl Node {
             kind: kind.to_owned(),
             driver: served.driver.clone(),
             members: served.members(),
-            mode: served.mode.to_string(),
+            mode: served.mode_in_words(),
             generic: served.is_generic(),
             queues: served.queues,
             mtu: spec.mtu,
@@ -342,7 +342,11 @@ impl Node {
 
     /// How many port numbers there are counters for.
     fn numbers(&self) -> usize {
-        self.compiler.ports().len()
+        match &self.offload {
+            // The punt's own is the last.
+            Some(_) => usize::from(self.punt_number().0) + 1,
+            None => self.compiler.ports().len(),
+        }
     }
 
     fn drops(&self) -> Drops {
@@ -383,6 +387,15 @@ impl Node {
             if xsk != XskCounters::default() {
                 kernel.push(KernelDrops {
                     port: name.clone(),
+                    xsk,
+                });
+            }
+        }
+        if let Some(offload) = &self.offload {
+            let xsk = xsk_counters(offload.statistics.values());
+            if xsk != XskCounters::default() {
+                kernel.push(KernelDrops {
+                    port: punt::OUT_END.to_owned(),
                     xsk,
                 });
             }
@@ -502,9 +515,12 @@ impl Node {
         queue: (u32, u32),
         statistics: Statistics,
     ) {
+        let punt = self.punt_number();
         let mut served = self.served.values_mut();
         if let Some(served) = served.find(|served| served.id == port) {
             served.statistics.insert(queue, statistics);
+        } else if let Some(offload) = self.offload.as_mut().filter(|_| port == punt) {
+            offload.statistics.insert(queue, statistics);
         }
     }
 }

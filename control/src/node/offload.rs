@@ -11,7 +11,9 @@ use encap::eth::MacAddr;
 use encap::vxlan::Vni;
 use fastpath::batch::Family;
 use fastpath::counters::Counters;
-use fastpath::io::xsk::{Command, Mode, ModeInForce, RingLen, SocketOptions, XskSocket, ethtool};
+use fastpath::io::xsk::{
+    Command, Mode, ModeInForce, RingLen, SocketOptions, Statistics, XskSocket, ethtool,
+};
 use fastpath::offload::{Candidate, Offers};
 use fastpath::port::PortId;
 use fastpath::snapshot::{Publisher, Subscriber};
@@ -84,6 +86,8 @@ pub(super) struct Offload {
     pub(super) tcx: Tcx,
     /// The endpoints' program at the end of the punt device that leads to the pollers. None while that is made anew.
     attachment: Option<EndpointAttachment>,
+    /// What the kernel counts on the punt device's sockets, by interface index and queue.
+    pub(super) statistics: BTreeMap<(u32, u32), Statistics>,
     worker: Thread,
     pub(super) orders: Orders,
     pub(super) stats: Arc<Stats>,
@@ -165,6 +169,7 @@ impl Node {
         self.offload = Some(Box::new(Offload {
             tcx,
             attachment: Some(attachment),
+            statistics: BTreeMap::new(),
             worker: Thread::Planned(Box::new(Worker::new(flows, parts))),
             orders: planned.orders,
             stats,
@@ -211,7 +216,7 @@ impl Node {
     }
 
     /// A number that no port has: what comes by the punt device and is no port's is dropped under it, and counted.
-    fn punt_number(&self) -> PortId {
+    pub(super) fn punt_number(&self) -> PortId {
         PortId(u16::try_from(start::port_numbers(&self.config)).unwrap_or(u16::MAX))
     }
 

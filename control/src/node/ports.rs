@@ -86,6 +86,19 @@ impl Served {
         }
     }
 
+    /// How its packets get to and from the kernel, in a word: `tcx` where its flows are the kernel's.
+    pub(super) fn mode_in_words(&self) -> String {
+        let is_offloaded = match &self.program {
+            Program::OffloadedUplink(_) => true,
+            Program::Endpoint(attachment) => attachment.is_gate(),
+            Program::Uplink(_) => false,
+        };
+        if is_offloaded {
+            return "tcx".to_owned();
+        }
+        self.mode.to_string()
+    }
+
     /// Whether XDP runs in the kernel's stack instead of the driver.
     pub(super) fn is_generic(&self) -> bool {
         self.nics().iter().any(|nic| nic.attachment.is_generic())
@@ -326,7 +339,13 @@ impl Node {
             Wanted::Uplink(uplink) => self.serve_uplink(link, uplink)?,
             Wanted::Host | Wanted::Pod => self.serve_endpoint(link, kind)?,
         };
-        tracing::info!(interface = link.name, ifindex = link.ifindex, queues = served.queues, mode = %served.mode, "serving");
+        tracing::info!(
+            interface = link.name,
+            ifindex = link.ifindex,
+            queues = served.queues,
+            mode = served.mode_in_words(),
+            "serving"
+        );
         self.served.insert(link.name.clone(), served);
         self.stale = true;
         Ok(())
