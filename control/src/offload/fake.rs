@@ -62,9 +62,7 @@ impl KernelFlows for Fake {
         if state.most.is_some_and(|most| state.flows.len() >= most) {
             return Err(Full);
         }
-        let flow = state.flows.entry(*key);
-        flow.and_modify(|(there, _)| *there = *action)
-            .or_insert((*action, Counts::default()));
+        state.flows.insert(*key, (*action, Counts::default()));
         Ok(())
     }
 

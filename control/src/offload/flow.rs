@@ -109,7 +109,7 @@ pub struct Full;
 
 /// The flows that the kernel's programs know. One thread writes them.
 pub trait KernelFlows {
-    /// Has packets of this flow treated so from now on. A flow that is known keeps its counts.
+    /// Has packets of this flow treated so from now on. A flow that is known begins anew.
     ///
     /// # Errors
     /// There is no room, or the kernel refuses; then they come to the pollers, as before.

@@ -171,15 +171,6 @@ fn check(key: KeyBytes) -> u64 {
     }
 }
 
-/// Gives a flow the counts of another, but for a closing segment.
-pub(super) fn keep_counts(flow: &mut FlowBytes, from: &FlowBytes) {
-    for counted in [at::WINDOW..at::WINDOW + 4, at::PACKETS..at::HEAD] {
-        if let (Some(to), Some(from)) = (flow.get_mut(counted.clone()), from.get(counted)) {
-            to.copy_from_slice(from);
-        }
-    }
-}
-
 /// What was counted of a flow.
 pub(super) fn counts(flow: &FlowBytes) -> Counts {
     let (seen, window) = (u64_at(flow, at::SEEN), u32_at(flow, at::WINDOW));

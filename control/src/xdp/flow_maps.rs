@@ -33,15 +33,11 @@ impl FlowMaps {
     }
 }
 
-/// What packets add between the look at a flow's counts and its exchange or removal is not counted: of one flow a few packets at the most.
+/// What packets add between the look at a flow's counts and its removal is not counted: of one flow a few packets at the most.
 impl KernelFlows for FlowMaps {
     fn insert(&mut self, key: &Key, action: &Action) -> Result<(), Full> {
         let flow = flow_bytes::flow(key, action).ok_or(Full)?;
         let key = flow_bytes::key(key).ok_or(Full)?;
-        let mut flow = flow;
-        if let Some(known) = self.get(&key) {
-            flow_bytes::keep_counts(&mut flow, &known);
-        }
         let inserted = match key {
             KeyBytes::V4(key) => self.flows4.insert(key, flow, 0),
             KeyBytes::V6(key) => self.flows6.insert(key, flow, 0),

@@ -51,11 +51,6 @@ pub enum Command {
         /// The destination that its frames had if it was the device's own.
         mac: [u8; 6],
     },
-    /// Frames whose tag names this device are nobody's.
-    Untag {
-        /// The device, by its interface index.
-        ifindex: u32,
-    },
     /// Give back every socket of this port; no tag names it any more.
     Detach {
         /// The port.
@@ -298,7 +293,6 @@ impl XskIo {
                 self.attach(port, *socket, Some(Vec::with_capacity(BATCH)));
             }
             Command::Tag { ifindex, port, mac } => self.tags.insert(ifindex, port, MacAddr(mac)),
-            Command::Untag { ifindex } => self.tags.remove(ifindex),
             Command::Detach { port } => self.detach(port),
             Command::Closed(closed) => self.part.quarantine(closed, now()),
         }

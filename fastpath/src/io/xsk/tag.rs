@@ -43,11 +43,6 @@ impl Tags {
         self.by_ifindex.insert(ifindex, Tagged { port, mac });
     }
 
-    /// Frames that came in by this device are nobody's.
-    pub(super) fn remove(&mut self, ifindex: u32) {
-        self.by_ifindex.remove(&ifindex);
-    }
-
     /// The port goes, whatever devices it had.
     pub(super) fn remove_port(&mut self, port: PortId) {
         self.by_ifindex.retain(|_, tagged| tagged.port != port);
@@ -178,13 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_ports_go() {
+    fn a_port_goes_with_all_its_devices() {
         let mut tags = tags();
         tags.insert(6, PortId(8), MAC);
         let whose = |tags: &Tags, ifindex: u8| tags.untag(&mut [0, 0, 0, 0, 0, ifindex]);
-        tags.remove(5);
-        assert_eq!((whose(&tags, 5), whose(&tags, 6)), (None, Some(PortId(8))));
         tags.insert(5, PortId(8), MAC);
+        assert_eq!(whose(&tags, 5), Some(PortId(8)));
         tags.remove_port(PortId(8));
         assert_eq!((whose(&tags, 5), whose(&tags, 6)), (None, None));
         assert_eq!(tags.untag(&mut frame(0, IPV4, 60)), Some(PortId(7)));
