@@ -643,4 +643,25 @@ mod tests {
             .collect();
         assert_eq!(lines, [1, 4, 4, 5, 6, 6, 7, 8, 10]);
     }
+
+    #[test]
+    fn uplinks_without_xdp_have_no_mode_of_it() {
+        for mode in ["zero-copy", "generic"] {
+            let uplinks = format!("uplinks:\n  - interface: eth0\n    mode: {mode}\n");
+            assert!(parse(&uplinks).is_ok());
+            let error = parse(&format!("{uplinks}offload: kernel\n")).unwrap_err();
+            let error = error.render(false);
+            for word in [
+                &*format!("uplink eth0 can not have `mode: {mode}` with `offload: kernel`"),
+                "/etc/caracal/caracal.yaml:4:10",
+                "/etc/caracal/caracal.yaml:2:16",
+                "set `offload: off`",
+            ] {
+                assert!(error.contains(word), "{word}: {error}");
+            }
+        }
+        let both =
+            parse("offload: kernel\nuplinks:\n  - interface: eth0\n    mode: copy\n").unwrap();
+        assert_eq!(both.offload, Offload::Kernel);
+    }
 }

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use control::netlink::NetNs;
+use control::xdp::{Tcx, TcxConfig};
 use fastpath::io::xsk::ethtool;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::keep::Transfer;
@@ -169,19 +172,54 @@ fn who_captures_sees_every_packet() {
     let mut daemon = Daemon::start(&lab);
     daemon.wait_for("interface=\"cali1\"");
     let transfer = offloaded(&daemon, (&a.netns, a.v4()), (&b.netns, b.v4()));
-    let file = lab.dir.join("all.pcapng");
-    let mut capture = daemon.command(&["capture", "-c", "50"]);
-    let output = capture.arg("-w").arg(&file).arg("tcp").output();
-    let output = output.expect("caracal");
-    assert!(output.status.success(), "{output:?}");
-    let captured = std::fs::metadata(&file).expect("a file").len();
-    assert!(captured > 50 * 60, "{captured} bytes: {output:?}");
-    transfer.goes_on(transfer.received());
+    let mut capture = daemon.command(&["capture"]);
+    let capture = capture.arg("-w").arg(lab.dir.join("all.pcapng")).spawn();
+    let mut capture = capture.expect("caracal");
+    wait_until(&daemon, "all packets come to the pollers", |now| {
+        now["paused"] == true && number(&now["flows_v4"]) == 0
+    });
+    let before = offload(&daemon);
+    for _ in 0..3 {
+        transfer.goes_on(transfer.received());
+    }
+    let now = offload(&daemon);
+    assert_eq!(now["hits"], before["hits"], "none is the kernel's");
+    assert!(number(&now["punted"]) > number(&before["punted"]));
+    kill(Pid::from_raw(capture.id().cast_signed()), Signal::SIGINT).expect("SIGINT");
+    assert!(capture.wait().expect("an end").success());
     // And afterwards it is the kernel's again.
     wait_until(&daemon, "in the kernel again", |now| {
         now["paused"] == false && number(&now["flows_v4"]) == 2
     });
     transfer.finish();
+    daemon.finish();
+}
+
+/// Nothing can keep it from it; but who looks after the node learns of it.
+#[test]
+fn a_strangers_program_before_ours_is_told_of() {
+    let Some(mut lab) = lab("offload::a_strangers_program_before_ours_is_told_of") else {
+        return;
+    };
+    lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali0\"");
+    let said = "another tcx program runs before ours";
+    let problem = |daemon: &Daemon| daemon.state()["problems"].to_string().contains(said);
+    assert!(!problem(&daemon));
+    let other = run(&lab.node, || {
+        let mut other = Tcx::load(&TcxConfig::default()).expect("load");
+        let attachment = other.attach_uplink("eth0").expect("attach");
+        (other, attachment)
+    });
+    daemon.wait_for(said);
+    assert!(problem(&daemon));
+    drop(other);
+    let start = Instant::now();
+    while problem(&daemon) {
+        assert!(start.elapsed() < PATIENCE, "it is gone");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     daemon.finish();
 }
 
@@ -301,9 +339,11 @@ fn the_host_reaches_pods_and_pods_the_host() {
     daemon.wait_for("interface=\"cali0\"");
     tcp((&lab.node, addr(NODE4)), (&pod.netns, pod.v4()), 1 << 20);
     tcp((&pod.netns, pod.v4()), (&lab.node, addr(NODE4)), 1 << 20);
-    let name = veth(0);
     let state = daemon.state();
     let ports = state["ports"].as_array().expect("a list");
-    assert!(ports.iter().any(|port| port["name"] == name.as_str()));
+    for (name, mode) in [(&*veth(0), "tcx"), ("eth0", "tcx"), ("caracal0-dp", "copy")] {
+        let is_so = |port: &&Value| port["name"] == name && port["mode"] == mode;
+        assert!(ports.iter().any(|port| is_so(&port)), "{name}: {state:#}");
+    }
     daemon.finish();
 }
