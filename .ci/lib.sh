@@ -102,27 +102,49 @@ install_packages() {
   fi
 }
 
-# The kernel that users run, for tests in a virtual machine: unpacked where they look, whatever the target directory, and not
-# installed, which would make it this machine's.
-fetch_debian_kernel() {
-  local to=target/debian-kernel new package
-  [ ! -e "$to" ] || return 0
+# The kernels that users run, for tests in virtual machines: unpacked where they look, whatever the target directory, and not
+# installed, which would make one of them this machine's.
+fetch_debian_kernels() {
   if ! command -v apt-get >/dev/null; then
-    notice "no kernel of Debian 12: no apt-get; tests that need it say so"
+    notice "no kernels of Debian's: no apt-get; tests that need them say so"
     return 0
   fi
   # Old lists name packages that are not there any more.
   [ "${as_root[*]}" = false ] || "${as_root[@]}" apt-get -qq update || true
-  package=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-6\.1\..*\)/\1/p') || true
+  fetch_kernel debian-kernel 6.1
+  # The backports' lists are of no use to this machine, and kept from it.
+  local apt mirror
+  apt=$(mktemp -d)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 2>/dev/null | head -n 1) || true
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+  if [ -n "$mirror" ]; then
+    say "deb $mirror bookworm-backports main" >"$apt/sources.list"
+    fetch_kernel debian-kernel-backports 6.12 -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
+      -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
+  else
+    notice "no kernel of Debian 12's backports: apt-get does not know Debian 12 here; tests that need it say so"
+  fi
+  rm -rf "$apt"
+}
+
+# fetch_kernel DIRECTORY VERSION [OPTION OF APT'S]…
+fetch_kernel() {
+  local to=target/$1 version=$2 new package
+  shift 2
+  [ ! -e "$to" ] || return 0
+  # By the caller: apt's own user may not write where we do.
+  set -- -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
+  # Without lists of its own it has those that were just read.
+  [ "$#" = 5 ] || apt-get "$@" update || true
+  package=$(apt-cache "$@" depends linux-image-amd64 2>/dev/null | sed -n "s/^ *Depends: \(linux-image-${version//./\\.}\..*\)/\1/p" | head -n 1) || true
   if [ -z "$package" ]; then
-    notice "no kernel of Debian 12: apt-get does not know it here; tests that need it say so"
+    notice "no kernel $version of Debian's: apt-get does not know it here; tests that need it say so"
     return 0
   fi
   say "==> fetching $package"
   mkdir -p target
   new=$(mktemp -d -p target debian-kernel.XXXXXX)
-  # By the caller: apt's own user may not write here.
-  if (cd "$new" && apt-get -qq -o APT::Sandbox::User=root download "$package") &&
+  if (cd "$new" && apt-get "$@" download "$package") &&
     dpkg-deb --extract "$new/$package"_*.deb "$new/root" && depmod -b "$new/root" "${package#linux-image-}"; then
     mv "$new/root" "$to"
   else

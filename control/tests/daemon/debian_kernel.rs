@@ -1,17 +1,17 @@
-//! The kernel of Debian 12, which users run, and uplinks of kinds that it has.
+//! The kernels of Debian 12 and 13, which users run, and uplinks of kinds that they have.
 
 use std::process::Command;
 
 use crate::host::all_reach_all;
 use crate::lab::{Lab, Options, Uplink};
+use crate::offload;
 use crate::process::Daemon;
-use crate::virtual_machine::{on_a_kernel_with, on_debian_12, release};
+use crate::virtual_machine::{on_a_kernel_with, on_debian_12, on_debian_13};
 
 #[test]
 fn pods_are_served() {
     let test = "debian_kernel::pods_are_served";
     on_debian_12(test, || {
-        assert!(release().starts_with("6.1."), "{}", release());
         let Some(mut lab) = Lab::new(test) else {
             return;
         };
@@ -19,6 +19,51 @@ fn pods_are_served() {
         let mut daemon = Daemon::start(&lab);
         all_reach_all(&lab, &pods);
         daemon.wait_for("pollers wait by epoll");
+        daemon.finish();
+    });
+}
+
+#[test]
+fn established_flows_are_its_own_only_if_it_can_have_them() {
+    let test = "debian_kernel::established_flows_are_its_own_only_if_it_can_have_them";
+    on_debian_12(test, || {
+        let options = Options {
+            settings: "offload: kernel\n".to_owned(),
+            ..Options::default()
+        };
+        let Some(mut lab) = Lab::with(test, options) else {
+            return;
+        };
+        lab.pod(0);
+        let mut daemon = Daemon::spawn(&lab);
+        assert_eq!(daemon.wait().code(), Some(1));
+        let log = daemon.log();
+        let said = log.lines().last().unwrap_or_default();
+        assert!(
+            said.contains("this kernel is too old for flows in the kernel; run Linux 6.6 or newer")
+                && said.contains("set `offload: off`"),
+            "{log}"
+        );
+        assert_eq!(lab.attached(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn debian_13_carries_what_is_established() {
+    let test = "debian_kernel::debian_13_carries_what_is_established";
+    on_debian_13(test, || offload::carried(test));
+}
+
+#[test]
+fn debian_13_serves_pods() {
+    let test = "debian_kernel::debian_13_serves_pods";
+    on_debian_13(test, || {
+        let Some(mut lab) = Lab::new(test) else {
+            return;
+        };
+        let pods = [lab.pod(0), lab.pod(1)];
+        let mut daemon = Daemon::start(&lab);
+        all_reach_all(&lab, &pods);
         daemon.finish();
     });
 }

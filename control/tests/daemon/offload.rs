@@ -71,7 +71,11 @@ fn removed(offload: &Value, why: &str) -> u64 {
 
 #[test]
 fn the_kernel_carries_what_is_established() {
-    let Some(mut lab) = lab("offload::the_kernel_carries_what_is_established") else {
+    carried("offload::the_kernel_carries_what_is_established");
+}
+
+pub(crate) fn carried(test: &str) {
+    let Some(mut lab) = lab(test) else {
         return;
     };
     lab.masquerade();

@@ -26,8 +26,11 @@ pub(super) fn make(kernel: &Kernel, dir: &Path, test: &str, terminal: &str) -> P
     fs::copy(busybox.expect("busybox"), root.join("bin/busybox")).expect("copy busybox");
     for (number, file) in kernel.with_dependencies(&MODULES).iter().enumerate() {
         let name = file.file_name().expect("a file").display();
-        let name = root.join(format!("modules/{number:02}-{name}"));
-        fs::copy(file, name).expect("copy a module");
+        let to = root.join(format!("modules/{number:02}-{name}"));
+        fs::copy(file, &to).expect("copy a module");
+        if file.extension().is_some_and(|it| it == "xz") {
+            unpack(&to);
+        }
     }
     let init = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/virtual_machine/init.sh");
     let program = env::current_exe().expect("our own program");
@@ -70,6 +73,13 @@ fn guest(program: &Path, test: &str, terminal: &str) -> String {
         quoted(test),
     );
     script
+}
+
+/// busybox gives the kernel what it reads, which is to be the module itself.
+fn unpack(file: &Path) {
+    let status = Command::new("busybox").arg("unxz").arg(file).status();
+    let status = status.expect("busybox");
+    assert!(status.success(), "busybox unxz: {status}");
 }
 
 /// As one word of the shell's.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fastpath::io::xsk::test_support::{reap_at_end, skip, skipped_without};
 
 use super::initramfs;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Which};
 
 const QEMU: &str = "qemu-system-x86_64";
 /// What it says first.
@@ -32,15 +32,16 @@ const TAIL: usize = 60;
 /// # Panics
 ///
 /// When it fails there, or does not end.
-pub(super) fn run(test: &str) {
+pub(super) fn run(which: Which, test: &str) {
     if skipped_without(test, &[QEMU, "busybox", "setpriv"]) {
         return;
     }
-    let Some(kernel) = Kernel::find() else {
-        return skip(
-            test,
-            "Debian 12's kernel is not in target/debian-kernel; on Debian 12, .ci/test fetches it",
+    let Some(kernel) = Kernel::find(which) else {
+        let missing = format!(
+            "target/{} holds no kernel of Debian's; on Debian 12, .ci/test fetches it",
+            which.dir()
         );
+        return skip(test, &missing);
     };
     let dir = Directory::new();
     let initramfs = initramfs::make(&kernel, &dir.0, test, TERMINAL);

@@ -1,4 +1,4 @@
-//! Tests that need a kernel which is not here, on Debian 12's own in a virtual machine.
+//! Tests that need a kernel which is not here, on one of Debian 12's in a virtual machine.
 //!
 //! Such a test names what it needs. Where this kernel has it, its body runs here; elsewhere a machine is started whose root is the
 //! host's, and the test's own program runs the same test there:
@@ -23,10 +23,14 @@ use std::process::Command;
 
 use fastpath::io::xsk::test_support::{skipped_without, skipped_without_root};
 
+use kernel::Which;
+
 /// Set in the machine: no other is started from there.
 const INSIDE: &str = "CARACAL_TEST_IN_MACHINE";
 /// How the releases of Debian 12's kernel begin.
 const DEBIAN_12: &str = "6.1.";
+/// The same for the backports, which have Debian 13's.
+const DEBIAN_13: &str = "6.12.";
 
 /// Runs a test where links of a kind (as in `ip link add … type KIND`) can be made. `test` is its name as libtest has it.
 pub(crate) fn on_a_kernel_with(kind: &str, test: &str, body: impl FnOnce()) {
@@ -36,19 +40,32 @@ pub(crate) fn on_a_kernel_with(kind: &str, test: &str, body: impl FnOnce()) {
     if is_inside() || knows(kind) {
         body();
     } else {
-        machine::run(test);
+        machine::run(Which::Debian12, test);
     }
 }
 
 /// Runs a test on Debian 12's kernel. `test` is its name as libtest has it.
 pub(crate) fn on_debian_12(test: &str, body: impl FnOnce()) {
+    on(Which::Debian12, DEBIAN_12, test, body);
+}
+
+/// Runs a test on the kernel of Debian 12's backports, which is Debian 13's.
+pub(crate) fn on_debian_13(test: &str, body: impl FnOnce()) {
+    on(Which::Backports, DEBIAN_13, test, body);
+}
+
+fn on(which: Which, releases: &str, test: &str, body: impl FnOnce()) {
     if skipped_without_root(test) {
         return;
     }
-    if is_inside() || release().starts_with(DEBIAN_12) {
+    let is_it = release().starts_with(releases);
+    if is_inside() {
+        assert!(is_it, "{}", release());
+    }
+    if is_it {
         body();
     } else {
-        machine::run(test);
+        machine::run(which, test);
     }
 }
 
