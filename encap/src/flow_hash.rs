@@ -59,7 +59,7 @@ pub fn of_ipv4(key: &HashKey, l3: &[u8], ip: &Ipv4Info) -> u32 {
     let ports = if ip.is_fragment() {
         (0, 0)
     } else {
-        ports(ip.protocol, l3, usize::from(ip.header_len))
+        ports(ip.protocol, l3, usize::from(ip.header_len()))
     };
     v4(key, ip.src, ip.dst, ip.protocol, ports)
 }

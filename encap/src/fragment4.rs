@@ -95,12 +95,12 @@ pub fn plan<'a>(l3: &'a [u8], ip: &Ipv4Info, mtu: u16) -> Result<Fragments<'a>, 
         if ip.dont_fragment() {
             return Err(FragmentError::DontFragment);
         }
-        if mtu < u16::from(ip.header_len) + 8 {
+        if mtu < u16::from(ip.header_len()) + 8 {
             return Err(FragmentError::MtuTooSmall);
         }
     }
     let header = original
-        .get(..usize::from(ip.header_len))
+        .get(..usize::from(ip.header_len()))
         .ok_or(FragmentError::Truncated)?;
     let (fixed, options) = header
         .split_first_chunk::<MIN_HEADER_LEN>()
@@ -117,7 +117,7 @@ pub fn plan<'a>(l3: &'a [u8], ip: &Ipv4Info, mtu: u16) -> Result<Fragments<'a>, 
         mtu,
         later_header,
         later_header_len,
-        next: u16::from(ip.header_len),
+        next: u16::from(ip.header_len()),
     })
 }
 
@@ -125,7 +125,7 @@ impl Iterator for Fragments<'_> {
     type Item = Fragment;
 
     fn next(&mut self) -> Option<Fragment> {
-        let first = self.next == u16::from(self.ip.header_len);
+        let first = self.next == u16::from(self.ip.header_len());
         if self.next >= self.ip.total_len && !(first && self.ip.payload_len() == 0) {
             return None;
         }
@@ -133,11 +133,11 @@ impl Iterator for Fragments<'_> {
             let mut header = [0; MAX_HEADER_LEN];
             for (to, from) in header
                 .iter_mut()
-                .zip(self.original.get(..usize::from(self.ip.header_len))?)
+                .zip(self.original.get(..usize::from(self.ip.header_len()))?)
             {
                 *to = *from;
             }
-            (header, self.ip.header_len)
+            (header, self.ip.header_len())
         } else {
             (self.later_header, self.later_header_len)
         };
@@ -154,7 +154,7 @@ impl Iterator for Fragments<'_> {
             start + len
         };
 
-        let offset = self.ip.flags_and_offset + ((start - u16::from(self.ip.header_len)) >> 3);
+        let offset = self.ip.flags_and_offset + ((start - u16::from(self.ip.header_len())) >> 3);
         let more = if last {
             self.ip.flags_and_offset & MORE_FRAGMENTS
         } else {

@@ -67,7 +67,7 @@ pub fn may_answer(l3: &[u8], ip: &Ipv4Info) -> bool {
     // What does not ask or answer is taken for an error: types unknown here, and messages too short to tell theirs.
     ip.protocol != l4::ICMP
         || l3
-            .get(usize::from(ip.header_len)..usize::from(ip.total_len))
+            .get(usize::from(ip.header_len())..usize::from(ip.total_len))
             .is_some_and(|m| m.first().is_some_and(|t| l4::has_identifier(l4::ICMP, *t)))
 }
 

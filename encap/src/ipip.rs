@@ -40,7 +40,7 @@ pub fn inner<'a>(l3: &'a [u8], outer: &Ipv4Info) -> Result<&'a [u8], IpipError> 
     if outer.is_fragment() {
         return Err(IpipError::Fragment);
     }
-    match l3.get(usize::from(outer.header_len)..usize::from(outer.total_len)) {
+    match l3.get(usize::from(outer.header_len())..usize::from(outer.total_len)) {
         Some(inner @ [first, ..]) if first >> 4 == 4 => Ok(inner),
         Some([_, ..]) => Err(IpipError::InnerVersion),
         Some([]) | None => Err(IpipError::Truncated),

@@ -24,32 +24,40 @@ pub const PROTOCOL_IPIP: u8 = 4;
 
 /// The "don't fragment" flag in the word of flags and fragment offset.
 pub const DONT_FRAGMENT: u16 = 0x4000;
+/// The first byte of a header without options: version, and length in words.
+pub const VERSION_4: u8 = 0x45;
 /// The "more fragments" flag in the word of flags and fragment offset.
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment offset, in units of 8 bytes, in the word of flags and fragment offset.
 pub const OFFSET_MASK: u16 = 0x1fff;
 
 /// A checked IPv4 header.
+///
+/// The fields lie as they do in the header's three numbers of eight, eight and four bytes, once those are in host order, the second first: so that
+/// who reads it stores three numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Ipv4Info {
     /// Source address, host order.
     pub src: u32,
-    /// Destination address, host order.
-    pub dst: u32,
-    /// Header and payload in bytes; never more than the bytes given. What lies behind is link padding.
-    pub total_len: u16,
-    /// Identification, shared by the fragments of a datagram.
-    pub id: u16,
-    /// Flags and fragment offset as on the wire, host order.
-    pub flags_and_offset: u16,
-    /// Header with options in bytes: 20 to 60, and at most `total_len`.
-    pub header_len: u8,
+    /// Header checksum as on the wire, host order.
+    pub checksum: u16,
     /// Protocol of the payload.
     pub protocol: u8,
     /// Time to live.
     pub ttl: u8,
+    /// Flags and fragment offset as on the wire, host order.
+    pub flags_and_offset: u16,
+    /// Identification, shared by the fragments of a datagram.
+    pub id: u16,
+    /// Header and payload in bytes; never more than the bytes given. What lies behind is link padding.
+    pub total_len: u16,
     /// DSCP and ECN.
     pub tos: u8,
+    /// Version and header length as on the wire: [`VERSION_4`] where there are no options.
+    pub version_and_len: u8,
+    /// Destination address, host order.
+    pub dst: u32,
 }
 
 impl Ipv4Info {
@@ -64,10 +72,33 @@ impl Ipv4Info {
         }
     }
 
+    /// What the header's numbers say, the first eight bytes', the next eight's and the last four's, in host order.
+    #[inline(always)]
+    pub const fn of(first: u64, second: u64, dst: u32) -> Self {
+        Self {
+            src: second as u32,
+            checksum: (second >> 32) as u16,
+            protocol: (second >> 48) as u8,
+            ttl: (second >> 56) as u8,
+            flags_and_offset: first as u16,
+            id: (first >> 16) as u16,
+            total_len: (first >> 32) as u16,
+            tos: (first >> 48) as u8,
+            version_and_len: (first >> 56) as u8,
+            dst,
+        }
+    }
+
+    /// Header with options in bytes: 20 to 60, and at most `total_len`.
+    #[inline(always)]
+    pub const fn header_len(&self) -> u8 {
+        (self.version_and_len & 0x0f) * 4
+    }
+
     /// Bytes behind the header.
     #[inline]
     pub const fn payload_len(&self) -> u16 {
-        self.total_len - self.header_len as u16
+        self.total_len - self.header_len() as u16
     }
 
     /// Whether routers may not fragment the packet.
@@ -103,7 +134,7 @@ impl Ipv4Info {
     /// Whether the header carries options.
     #[inline]
     pub const fn has_options(&self) -> bool {
-        self.header_len as usize != MIN_HEADER_LEN
+        self.version_and_len != VERSION_4
     }
 }
 
@@ -169,7 +200,7 @@ impl Ipv4Info {
         if let Some(header) = l3.first_chunk() {
             let sum = self.fill(header);
             // Nearly all packets: no options, no fragment, nothing wrong.
-            if matches!(header, [0x45, ..])
+            if matches!(header, [VERSION_4, ..])
                 && checksum::is_zero(sum)
                 && !self.is_fragment()
                 && usize::from(self.total_len) <= l3.len()
@@ -185,21 +216,14 @@ impl Ipv4Info {
     /// (RFC 1071 section 2).
     #[inline(always)]
     fn fill(&mut self, header: &[u8; MIN_HEADER_LEN]) -> u64 {
-        let number = |at| bytes::array_at(header, at).map_or(0, |it| u32::from_be_bytes(*it));
-        let (first, second, third) = (number(0), number(4), number(8));
-        let (src, dst) = (number(12), number(16));
-        *self = Self {
-            src,
-            dst,
-            total_len: first as u16,
-            id: (second >> 16) as u16,
-            flags_and_offset: second as u16,
-            header_len: (first >> 24 & 0x0f) as u8 * 4,
-            protocol: (third >> 16) as u8,
-            ttl: (third >> 24) as u8,
-            tos: (first >> 16) as u8,
-        };
-        u64::from(first) + u64::from(second) + u64::from(third) + u64::from(src) + u64::from(dst)
+        let number = |at| bytes::array_at(header, at).map_or(0, |it| u64::from_be_bytes(*it));
+        let (first, second) = (number(0), number(8));
+        let dst = bytes::array_at(header, 16).map_or(0, |it| u32::from_be_bytes(*it));
+        *self = Self::of(first, second, dst);
+        [first >> 32, first, second >> 32, second, dst.into()]
+            .iter()
+            .map(|&it| u64::from(it as u32))
+            .sum()
     }
 
     /// Takes or refuses any header.
@@ -210,15 +234,15 @@ impl Ipv4Info {
         };
         self.fill(header);
         let [version_ihl, ..] = *header;
-        if version_ihl != 0x45 {
-            check_unusual_header(l3, version_ihl, self.header_len)?;
+        if version_ihl != VERSION_4 {
+            check_unusual_header(l3, version_ihl, self.header_len())?;
         } else if !Sum::ZERO.add_ipv4_header(header).is_valid() {
             return Err(Ipv4Error::Checksum);
         }
         if usize::from(self.total_len) > l3.len() {
             return Err(Ipv4Error::BeyondFrame);
         }
-        if self.total_len < u16::from(self.header_len) {
+        if self.total_len < u16::from(self.header_len()) {
             return Err(Ipv4Error::TotalLength);
         }
         if self.is_fragment() {

@@ -78,7 +78,7 @@ impl core::error::Error for Untranslatable {}
 /// updates, is computed anew if it was right, and stays wrong if it was not.
 #[inline(always)]
 pub fn translate4(l3: &mut [u8], ip: &Ipv4Info, to: Tuple4) -> Result<(), Untranslatable> {
-    if usize::from(ip.header_len) == ipv4::MIN_HEADER_LEN
+    if usize::from(ip.header_len()) == ipv4::MIN_HEADER_LEN
         && !ip.is_later_fragment()
         && let Some((header, segment)) = l3.split_first_chunk_mut()
     {
@@ -162,7 +162,7 @@ fn translate_within4(
     extent: Extent,
 ) -> Result<(), Untranslatable> {
     let (header, segment) = packet
-        .split_at_mut_checked(usize::from(ip.header_len))
+        .split_at_mut_checked(usize::from(ip.header_len()))
         .ok_or(Untranslatable)?;
     let header = header.first_chunk_mut().ok_or(Untranslatable)?;
     let addresses = difference4(ip, to);

@@ -26,7 +26,7 @@ pub fn complete_partial_v4(l3: &mut [u8], ip: &Ipv4Info) -> Completed {
     if ip.is_fragment() {
         return Completed::Untouched;
     }
-    let Some(segment) = l3.get_mut(usize::from(ip.header_len)..usize::from(ip.total_len)) else {
+    let Some(segment) = l3.get_mut(usize::from(ip.header_len())..usize::from(ip.total_len)) else {
         return Completed::Untouched;
     };
     let pseudo = Sum::pseudo_v4(ip.src, ip.dst, ip.protocol, ip.payload_len());

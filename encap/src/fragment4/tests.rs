@@ -22,7 +22,7 @@ fn reassemble(fragments: &[Vec<u8>]) -> (usize, Vec<u8>, bool) {
             data.len(),
             "no gap and no overlap"
         );
-        data.extend_from_slice(&fragment[usize::from(ip.header_len)..]);
+        data.extend_from_slice(&fragment[usize::from(ip.header_len())..]);
     }
     for ip in &parsed[..parsed.len() - 1] {
         assert!(ip.more_fragments() && ip.payload_len() % 8 == 0);
@@ -148,7 +148,7 @@ proptest! {
             prop_assert!(fragment.len() <= usize::from(mtu));
             let ip = ipv4::parse(fragment).unwrap();
             prop_assert_eq!(usize::from(ip.total_len), fragment.len());
-            prop_assert_eq!(naive_checksum(&fragment[..usize::from(ip.header_len)]), 0);
+            prop_assert_eq!(naive_checksum(&fragment[..usize::from(ip.header_len())]), 0);
         }
         prop_assert_eq!(reassemble(&made), (usize::from(offset) * 8, data, false));
     }

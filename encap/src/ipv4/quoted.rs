@@ -10,7 +10,7 @@ pub fn parse_quoted(quote: &[u8]) -> Result<Ipv4Info, QuoteError> {
     let mut info = Ipv4Info::default();
     info.fill(header);
     let [version_ihl, ..] = *header;
-    let header_len = usize::from(info.header_len);
+    let header_len = usize::from(info.header_len());
     if version_ihl >> 4 != 4
         || header_len < MIN_HEADER_LEN
         || usize::from(info.total_len) < header_len

@@ -14,7 +14,7 @@ fn a_header_is_read_field_by_field() {
     let info = parse(&packet).unwrap();
     assert_eq!((info.src, info.dst), (0x0a00_0001, 0x0a00_0002));
     assert_eq!(
-        (info.header_len, info.total_len, info.payload_len()),
+        (info.header_len(), info.total_len, info.payload_len()),
         (20, 44, 24)
     );
     assert_eq!(
@@ -115,7 +115,7 @@ fn unknown_options_pass_and_source_routes_do_not() {
     let with = |options: &[u8]| parse(&Ipv4Builder::new(l4::UDP, options, &[1; 8]).bytes);
     let info = with(&[30, 4, 1, 2]).unwrap();
     assert_eq!(
-        (info.header_len, info.payload_len(), info.has_options()),
+        (info.header_len(), info.payload_len(), info.has_options()),
         (24, 8, true)
     );
     assert!(
@@ -242,7 +242,7 @@ proptest! {
             let (theirs, _) = etherparse::Ipv4Header::from_slice(cut).unwrap();
             prop_assert_eq!(ours.src.to_be_bytes(), theirs.source);
             prop_assert_eq!(ours.dst.to_be_bytes(), theirs.destination);
-            prop_assert_eq!(usize::from(ours.header_len), theirs.header_len());
+            prop_assert_eq!(usize::from(ours.header_len()), theirs.header_len());
             prop_assert_eq!(ours.total_len, theirs.total_len);
             prop_assert_eq!(ours.protocol, theirs.protocol.0);
             prop_assert_eq!(ours.ttl, theirs.time_to_live);

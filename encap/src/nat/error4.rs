@@ -26,7 +26,7 @@ pub fn icmp_error4(l3: &[u8], ip: &Ipv4Info) -> Result<Quoted4, QuoteError> {
         return Err(QuoteError::Fragment);
     }
     let message = l3
-        .get(usize::from(ip.header_len)..usize::from(ip.total_len))
+        .get(usize::from(ip.header_len())..usize::from(ip.total_len))
         .ok_or(QuoteError::Truncated)?;
     let kind = *message.first().ok_or(QuoteError::Truncated)?;
     if kind == REDIRECT {
@@ -44,7 +44,7 @@ pub fn icmp_error4(l3: &[u8], ip: &Ipv4Info) -> Result<Quoted4, QuoteError> {
     let quoted = ipv4::parse_quoted(quote)?;
     let end = quote.len().min(usize::from(quoted.total_len));
     let segment = quote
-        .get(usize::from(quoted.header_len)..end)
+        .get(usize::from(quoted.header_len())..end)
         .ok_or(QuoteError::Truncated)?;
     let (ports, tcp_sequence) = if quoted.is_later_fragment() {
         ((0, 0), None)
@@ -62,7 +62,7 @@ pub fn icmp_error4(l3: &[u8], ip: &Ipv4Info) -> Result<Quoted4, QuoteError> {
         tcp_sequence,
         icmp_type: quote::icmp_type(quoted.protocol, quoted.is_later_fragment(), segment),
         ip: quoted,
-        at: u16::from(ip.header_len) + ICMP_HEADER_LEN as u16,
+        at: u16::from(ip.header_len()) + ICMP_HEADER_LEN as u16,
     })
 }
 
@@ -92,7 +92,7 @@ pub fn translate_error4(
     let quote = quote.get_mut(..end).ok_or(Untranslatable)?;
     translate_within4(quote, &quoted.ip, inner, extent)?;
     let message = packet
-        .get_mut(usize::from(ip.header_len)..)
+        .get_mut(usize::from(ip.header_len())..)
         .ok_or(Untranslatable)?;
     bytes::put_u16(message, CHECKSUM_AT, 0);
     let checksum = checksum::of(message);
@@ -109,7 +109,7 @@ pub fn translate_error4(
 /// The MTU that a "fragmentation needed" (type 3 code 4) names, in bytes: zero if its sender is older than RFC 1191.
 /// None for other messages and fragments. To be believed only from [`crate::icmp4::MIN_MTU`] on, and only after [`icmp_error4`].
 pub fn mtu_of_error4(l3: &[u8], ip: &Ipv4Info) -> Option<u16> {
-    let message = l3.get(usize::from(ip.header_len)..usize::from(ip.total_len))?;
+    let message = l3.get(usize::from(ip.header_len())..usize::from(ip.total_len))?;
     mtu_in(message, ip)
 }
 

@@ -31,7 +31,7 @@ pub struct Quoted<A, I> {
 impl Quoted4 {
     /// What is quoted of the packet's payload. `l3` is that of [`super::icmp_error4`].
     pub fn payload<'a>(&self, l3: &'a [u8]) -> &'a [u8] {
-        let from = usize::from(self.at) + usize::from(self.ip.header_len);
+        let from = usize::from(self.at) + usize::from(self.ip.header_len());
         l3.get(from..).unwrap_or_default()
     }
 }

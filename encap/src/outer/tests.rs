@@ -103,7 +103,12 @@ fn ipip_copies_dont_fragment_and_nothing_else_of_the_flags() {
         );
         let outer = ipv4::parse(&frame[14..]).unwrap();
         assert_eq!(
-            (outer.protocol, outer.header_len, outer.total_len, outer.ttl),
+            (
+                outer.protocol,
+                outer.header_len(),
+                outer.total_len,
+                outer.ttl
+            ),
             (4, 20, 120, 63)
         );
         assert_eq!(

@@ -14,8 +14,14 @@ use crate::reason::DropReason;
 use crate::stage::fragment::{self, Outbox};
 use crate::tables::{Adjacency, NextHop, Tables};
 
-/// What is looked at to know whether the short way does: of these an ordinary packet has only the one that says so.
-const CAREFUL: u8 = flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL;
+/// What is looked at to know whether the short way does: of these flags an ordinary packet has only the one that says so.
+const CAREFUL: u8 =
+    flag::ORDINARY | flag::MAYBE_PARTIAL | flag::FRAGMENT | flag::KEEP_TTL | flag::COMPLETE;
+
+/// A family and flags in one number, for one comparison.
+const fn both(family: u8, flags: u8) -> u16 {
+    u16::from_le_bytes([family, flags])
+}
 
 /// Applies its next hop to every packet that leaves: TTL, checksum, outer headers. Packets that must be fragmented
 /// leave their other fragments in `outbox`.
@@ -28,20 +34,25 @@ pub fn run<I: PacketIo>(
 ) {
     let key = &tables.hash_key;
     for packet in batch.packets() {
-        if !matches!(packet.fate, Fate::Transmit(_)) || packet.has(flag::COMPLETE) {
+        if !matches!(packet.fate, Fate::Transmit(_)) {
             continue;
         }
         let NextHop::Send(adjacency) = tables.next_hop(packet.next_hop) else {
-            packet.drop(DropReason::NoRoute);
+            if !packet.has(flag::COMPLETE) {
+                packet.drop(DropReason::NoRoute);
+            }
             continue;
         };
-        let is_ordinary = packet.flags & CAREFUL == flag::ORDINARY;
-        let done = match packet.family {
-            Family::V4 if is_ordinary && adjacency.rewrite.kind() != Kind::Vxlan6 => {
-                ordinary4(packet, io.chunk(&packet.frame), adjacency, key)
-            }
-            Family::V6 if is_ordinary => ordinary6(packet, io.chunk(&packet.frame), adjacency, key),
-            _ => careful(packet, io, adjacency, key, outbox, counters),
+        let looks = both(packet.family as u8, packet.flags) & both(u8::MAX, CAREFUL);
+        let is = |family: Family| looks == both(family as u8, flag::ORDINARY);
+        let done = if is(Family::V4) && adjacency.rewrite.kind() != Kind::Vxlan6 {
+            ordinary4(packet, io.chunk(&packet.frame), adjacency, key)
+        } else if is(Family::V6) {
+            ordinary6(packet, io.chunk(&packet.frame), adjacency, key)
+        } else if packet.has(flag::COMPLETE) {
+            continue;
+        } else {
+            careful(packet, io, adjacency, key, outbox, counters)
         };
         if let Err(reason) = done {
             packet.drop(reason);
@@ -441,11 +452,12 @@ mod tests {
             packet.flags = flag::ORDINARY;
             packet.ip4 = ipv4::Ipv4Info {
                 src,
+                checksum: 0,
                 dst,
                 total_len,
                 id,
                 flags_and_offset: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
-                header_len: 20,
+                version_and_len: ipv4::VERSION_4,
                 protocol: if protocol { encap::l4::TCP } else { encap::l4::UDP },
                 ttl: 64,
                 tos,

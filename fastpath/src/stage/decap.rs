@@ -103,7 +103,7 @@ fn open(
                 tunnels.peer4(ip.src),
                 Ecn::of(ip.tos),
                 ip.is_fragment(),
-                usize::from(ip.header_len),
+                usize::from(ip.header_len()),
                 usize::from(ip.total_len),
             )
         }

@@ -178,7 +178,7 @@ fn unusual_addresses4(src: u32, dst: u32) -> Result<(), DropReason> {
 pub(super) fn transport4(packet: &mut Packet, l3: &[u8]) -> Result<(), DropReason> {
     let ip = &packet.ip4;
     let payload = l3
-        .get(usize::from(ip.header_len)..usize::from(ip.total_len))
+        .get(usize::from(ip.header_len())..usize::from(ip.total_len))
         .unwrap_or_default();
     if !ip.is_fragment()
         && let Some(ports) = l4::ordinary_ports(ip.protocol, payload)

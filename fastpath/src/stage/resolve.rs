@@ -50,9 +50,12 @@ pub fn run(batch: &mut Batch, tables: &Tables, port: Option<&Port>) -> bool {
             continue;
         }
         packet.next_hop = hop;
-        if !settle(packet, packet.family, tables.next_hop(hop), tables) {
-            exceptional = true;
-        }
+        let hop = tables.next_hop(hop);
+        let is_sent = match packet.family {
+            Family::V6 => settle(packet, Family::V6, hop, tables),
+            Family::V4 | Family::Unknown => settle(packet, Family::V4, hop, tables),
+        };
+        exceptional |= !is_sent;
     }
     exceptional
 }

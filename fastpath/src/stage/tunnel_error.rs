@@ -176,7 +176,7 @@ fn live(
     match quote.first()? >> 4 {
         4 => {
             let mut ip = ipv4::parse_quoted(quote).ok()?;
-            let upper = quote.get(usize::from(ip.header_len)..)?;
+            let upper = quote.get(usize::from(ip.header_len())..)?;
             let ports = l4::parse_first_fragment(ip.protocol, upper).ok()?.ports();
             let tuple = Tuple {
                 src: ip.src,

@@ -23,10 +23,10 @@ pub(super) fn ipv4(data: &[u8]) {
     assert_eq!(ip.src.to_be_bytes(), header.source());
     assert_eq!(ip.dst.to_be_bytes(), header.destination());
     assert_eq!((ip.ttl, ip.protocol), (header.ttl(), header.protocol().0));
-    assert_eq!(usize::from(ip.header_len), header.slice().len());
+    assert_eq!(usize::from(ip.header_len()), header.slice().len());
     assert_eq!(ip.total_len, header.total_len());
     assert!(usize::from(ip.total_len) <= data.len());
-    let segment = &data[usize::from(ip.header_len)..usize::from(ip.total_len)];
+    let segment = &data[usize::from(ip.header_len())..usize::from(ip.total_len)];
     upper(ip.protocol, segment);
 }
 
@@ -84,7 +84,7 @@ pub(super) fn icmp_errors4(data: &[u8]) {
     let again = nat::icmp_error4(&changed, &after).expect("still an error about a packet");
     assert_eq!((again.tuple.src, again.tuple.dst), (inner.src, inner.dst));
     let message = |packet: &[u8], ip: &ipv4::Ipv4Info| {
-        packet[usize::from(ip.header_len)..usize::from(ip.total_len)].to_vec()
+        packet[usize::from(ip.header_len())..usize::from(ip.total_len)].to_vec()
     };
     if checksum::of(&message(data, &ip)) == 0 {
         assert_eq!(

@@ -10,7 +10,7 @@ use encap::{eth, l4, vxlan};
 
 use super::VXLAN_HEADERS;
 use crate::batch::{Family, Packet, flag};
-use crate::stage::parse::ordinary::{VERSION_4, be32, in_order, le64, number, read4, read6};
+use crate::stage::parse::ordinary::{be32, in_order, le64, number, read4, read6};
 use crate::tables::Tunnels;
 
 /// Where the outer IPv4 header of an ordinary packet is, and what is behind it.
@@ -93,7 +93,7 @@ impl Ordinary {
             return false;
         };
         let headers: &[u8; INNER] = inner;
-        let [VERSION_4, ..] = headers else {
+        let [ipv4::VERSION_4, ..] = headers else {
             return false;
         };
         let (mut ip, header) = (Ipv4Info::default(), headers.first_chunk());

@@ -314,7 +314,7 @@ impl Net for V4 {
 
     #[inline(always)]
     fn l4_offset(packet: &Packet) -> usize {
-        packet.ip4.header_len.into()
+        packet.ip4.header_len().into()
     }
 
     #[inline(always)]

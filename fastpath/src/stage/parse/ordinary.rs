@@ -15,8 +15,6 @@ use crate::tables::Tunnels;
 
 /// Headers that are looked at: Ethernet, IPv4 without options, ports.
 const HEADERS4: usize = eth::HEADER_LEN + ipv4::MIN_HEADER_LEN + l4::UDP_HEADER_LEN;
-/// The first byte of IPv4 without options: version and header length.
-pub(in crate::stage) const VERSION_4: u8 = 0x45;
 /// Ethernet, IPv6, ports.
 const HEADERS6: usize = eth::HEADER_LEN + ipv6::HEADER_LEN + l4::UDP_HEADER_LEN;
 
@@ -58,7 +56,7 @@ impl<'a> Ordinary<'a> {
         let mut ordinary = Self {
             start: number(port.mac),
             start_mask: ADDRESS,
-            next4: of_type(eth::EtherType::IPV4) | u64::from(VERSION_4) << 48,
+            next4: of_type(eth::EtherType::IPV4) | u64::from(ipv4::VERSION_4) << 48,
             next4_mask: TYPE | VERSION,
             next6: of_type(eth::EtherType::IPV6) | 0x60 << 48,
             next6_mask: TYPE | VERSION_6,
@@ -244,17 +242,7 @@ pub(in crate::stage) fn read4(
     let (first, second) = (first.swap_bytes(), second.swap_bytes());
     let (dst, total_len) = (third.swap_bytes(), (first >> 32) as u16);
     let is_fragment = first & u64::from(ipv4::MORE_FRAGMENTS | ipv4::OFFSET_MASK) != 0;
-    *ip = Ipv4Info {
-        src: second as u32,
-        dst,
-        total_len,
-        id: (first >> 16) as u16,
-        flags_and_offset: first as u16,
-        header_len: ipv4::MIN_HEADER_LEN as u8,
-        protocol: (second >> 48) as u8,
-        ttl: (second >> 56) as u8,
-        tos: (first >> 48) as u8,
-    };
+    *ip = Ipv4Info::of(first, second, dst);
     is_right && !is_fragment && usize::from(total_len) <= len && ipv4::is_unicast(dst)
 }
 
