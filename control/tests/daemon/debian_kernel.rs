@@ -51,7 +51,14 @@ fn established_flows_are_its_own_only_if_it_can_have_them() {
 #[test]
 fn debian_13_carries_what_is_established() {
     let test = "debian_kernel::debian_13_carries_what_is_established";
-    on_debian_13(test, || offload::carried(test));
+    on_debian_13(test, || {
+        let bond = Uplink::Bond {
+            mode: "balance-xor",
+        };
+        for uplink in [Uplink::Veth, Uplink::Vlan, bond] {
+            offload::carried(test, uplink);
+        }
+    });
 }
 
 #[test]
