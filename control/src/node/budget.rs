@@ -115,6 +115,15 @@ impl Budget {
         KERNEL_PER_FRAME * self.per_poller as u64 * self.pollers as u64 * self.sockets as u64
     }
 
+    /// Bytes that the kernel takes for flows that it carries itself.
+    pub const fn flow_bytes(&self) -> u64 {
+        if self.offloaded {
+            offload::MAP_BYTES
+        } else {
+            0
+        }
+    }
+
     /// Bytes of memory, all pollers together.
     pub const fn bytes(&self) -> u64 {
         self.frame_size as u64 * self.per_poller as u64 * self.pollers as u64
@@ -145,7 +154,11 @@ impl fmt::Display for Budget {
             self.uplink_ring,
             (self.kernel_bytes() / u64::from(self.sockets.max(1)) * u64::from(self.pollers)) >> 20,
             self.kernel_bytes() >> 20,
-        )
+        )?;
+        if self.offloaded {
+            write!(f, ", {} MiB for flows", self.flow_bytes() >> 20)?;
+        }
+        Ok(())
     }
 }
 
@@ -189,6 +202,8 @@ mod tests {
         assert!(plan.per_poller > rings && plan.per_poller < plain.per_poller);
         let said = plan.to_string();
         assert!(said.contains("enough for 250 pods and uplink"), "{said}");
+        assert!(said.ends_with(" for all, 86 MiB for flows"), "{said}");
+        assert_eq!(plain.flow_bytes(), 0);
     }
 
     #[test]

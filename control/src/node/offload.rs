@@ -45,6 +45,9 @@ const MOST_FRAMES: u32 = 4096;
 /// The most flows of IPv4 that the kernel knows, two a connection, and of IPv6.
 const FLOWS: (u32, u32) = (1 << 18, 1 << 16);
 
+/// What the maps of them take, in bytes; by `bpftool map show` on Linux 6.18.
+pub(super) const MAP_BYTES: u64 = FLOWS.0 as u64 * 272 + FLOWS.1 as u64 * 296;
+
 /// Candidates that pollers may have offered and nobody taken: less than a megabyte.
 const CANDIDATES: usize = 16_384;
 

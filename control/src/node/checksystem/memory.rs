@@ -27,7 +27,8 @@ pub(super) fn look(
 /// Bytes at start, and of the kernel's when all pods are there.
 fn wanted(config: &DaemonConfig, budget: &Budget) -> (u64, u64) {
     let (v4, v6) = connections::bytes(&config.connections);
-    (budget.bytes() + v4 + v6, budget.kernel_bytes())
+    let kernel = budget.kernel_bytes() + budget.flow_bytes();
+    (budget.bytes() + v4 + v6, kernel)
 }
 
 const FEWER: &str = "lower `maxPods`, `frames.podRing` or `connections.entries` in caracal.yaml";
