@@ -337,8 +337,12 @@ fn offload(it: &Offload) -> String {
         0 => String::new(),
         count => format!(", dropped beyond pods' share {}", number(count)),
     };
+    let lost = match it.lost {
+        0 => String::new(),
+        count => format!(", lost on the way {}", number(count)),
+    };
     format!(
-        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{paused}",
+        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{lost}{paused}",
         number(it.flows_v4),
         number(it.flows_v6),
         number(it.hits),

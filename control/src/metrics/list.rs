@@ -226,11 +226,12 @@ pub(super) const METRICS: &[Metric] = &[
     counter("offload_inserts", "status.offload.inserted", "Flows that it was given."),
     counter("offload_refusals", "status.offload.refused[].count", "Flows that it was not given.").labelled(&[("why", "why")]),
     counter("offload_removals", "status.offload.removed[].count", "Flows that were taken from it.").labelled(&[("why", "why")]),
-    counter("offload_packets", "status.offload.hits", "Packets that the programs saw, a super-frame counted once: of flows that the kernel has, for the pollers, of the host, and dropped, since their pod had more for the pollers than its share or their flow went.")
+    counter("offload_packets", "status.offload.hits", "Packets that the programs saw, a super-frame counted once: of flows that the kernel has, for the pollers (of which some may be lost on the way there), of the host, and dropped, since their pod had more for the pollers than its share or their flow went.")
         .labelled(&[("outcome", "=kernel")]),
     counter("offload_packets", "status.offload.punted", "").labelled(&[("outcome", "=pollers")]),
     counter("offload_packets", "status.offload.passed", "").labelled(&[("outcome", "=host")]),
     counter("offload_packets", "status.offload.limited", "").labelled(&[("outcome", "=limited")]),
+    counter("offload_packets", "status.offload.lost", "").labelled(&[("outcome", "=lost")]),
     counter("offload_packets", "status.offload.spoilt", "").labelled(&[("outcome", "=spoilt")]),
     // Pollers.
     counter("poller_rx_packets", "status.pollers[].rx_packets", "Packets that a poller received.").labelled(POLLER),

@@ -92,6 +92,7 @@ fn figures() -> Figures {
         hits: 5000,
         punted: 600,
         limited: 70,
+        lost: 6,
         passed: 8,
         spoilt: 9,
     });

@@ -72,11 +72,47 @@ impl PuntPort {
         if fits < WHOLE { fits } else { WHOLE }
     }
 
+    /// How many packets the kernel lost on the way through, since the pair was made: they found its queue full, or were longer than it takes.
+    /// None when that can not be read.
+    pub fn lost() -> Option<u64> {
+        // Of the thread's own network namespace; sysfs may be another's.
+        lost(&std::fs::read_to_string("/proc/thread-self/net/dev").ok()?)
+    }
+
     /// Takes away what an earlier process left, if anything.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn remove_leftovers() -> Result<()> {
         pair::remove(&mut Writer::open()?, [IN_END, OUT_END])
+    }
+}
+
+/// What [`IN_END`] could not send, by a table such as /proc/net/dev.
+fn lost(table: &str) -> Option<u64> {
+    /// Behind eight fields of what was received: bytes, packets, errors, and this.
+    const TX_DROPPED: usize = 11;
+    let fields = table.lines().find_map(|line| {
+        let (name, fields) = line.split_once(':')?;
+        (name.trim() == IN_END).then_some(fields)
+    })?;
+    fields.split_whitespace().nth(TX_DROPPED)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_what_the_first_end_could_not_send() {
+        let table = "Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
+caracal-punt1: 0 0 0 0 0 0 0 0 0 0 0 5 0 0 0 0
+caracal-punt0: 0 0 0 90 0 0 0 0 5400 60 0 7 0 0 0 0
+";
+        assert_eq!(lost(table), Some(7));
+        assert_eq!(lost("caracal-punt0: 1 2 3\n"), None);
+        assert_eq!(lost(""), None);
     }
 }

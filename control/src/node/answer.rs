@@ -24,7 +24,8 @@ use crate::api::{
 use crate::compile::{KernelView, PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
-use crate::netlink::{Link, punt};
+use crate::netlink::Link;
+use crate::netlink::punt::{self, PuntPort};
 use crate::nft::what_holds;
 use crate::trace;
 
@@ -392,7 +393,8 @@ impl Node {
             }
         }
         if let Some(offload) = &self.offload {
-            let xsk = xsk_counters(offload.statistics.values());
+            let mut xsk = xsk_counters(offload.statistics.values());
+            xsk.rx_dropped += PuntPort::lost().unwrap_or_default();
             if xsk != XskCounters::default() {
                 kernel.push(KernelDrops {
                     port: punt::OUT_END.to_owned(),

@@ -459,6 +459,7 @@ impl Offload {
             hits: counted.hits,
             punted: counted.punted,
             limited: counted.limited,
+            lost: PuntPort::lost().unwrap_or_default(),
             passed: counted.passed,
             spoilt: counted.spoilt,
         }

@@ -209,6 +209,35 @@ fn who_captures_sees_every_packet() {
     daemon.finish();
 }
 
+/// As long as a pod's device lets it be, and longer than a frame.
+#[test]
+fn what_is_too_long_for_the_pollers_is_told_of() {
+    let Some(mut lab) = lab("offload::what_is_too_long_for_the_pollers_is_told_of") else {
+        return;
+    };
+    let pod = lab.pod(0);
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali0\"");
+    let lost = |daemon: &Daemon| number(&offload(daemon)["lost"]);
+    assert_eq!(lost(&daemon), 0);
+    run(&lab.node, || ip("link set cali0 mtu 4000"));
+    run(&pod.netns, || ip("link set eth0 mtu 4000"));
+    let tap = Tap::on(&pod.netns, "eth0");
+    let packet = udp_packet(pod.v4(), addr(OUTSIDE4), 9, &[7; 3000]);
+    let frame = ethernet([0xee; 6], mac(&pod_mac(pod.index)), 0x0800, &packet);
+    for _ in 0..3 {
+        tap.send(&frame);
+    }
+    wait_until(&daemon, "three are lost", |now| number(&now["lost"]) == 3);
+    let drops = daemon.caracal(&["drops", "-o", "json"]);
+    let drops: Value = serde_json::from_slice(&drops.stdout).expect("JSON");
+    let kernel = drops["kernel"].as_array().expect("a list");
+    let punt = kernel.iter().find(|it| it["port"] == "caracal-punt1");
+    let punt = punt.unwrap_or_else(|| panic!("{drops:#}"));
+    assert_eq!(punt["xsk"]["rx_dropped"], 3, "{drops:#}");
+    daemon.finish();
+}
+
 /// Nothing can keep it from it; but who looks after the node learns of it.
 #[test]
 fn a_strangers_program_before_ours_is_told_of() {
