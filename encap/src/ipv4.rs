@@ -22,10 +22,10 @@ pub const MAX_HEADER_LEN: usize = 60;
 /// Protocol number of IPv4 in IPv4 (RFC 2003).
 pub const PROTOCOL_IPIP: u8 = 4;
 
+/// The first byte of a header without options: version 4, and a length of five words.
+pub const NO_OPTIONS: u8 = 0x45;
 /// The "don't fragment" flag in the word of flags and fragment offset.
 pub const DONT_FRAGMENT: u16 = 0x4000;
-/// The first byte of a header without options: version, and length in words.
-pub const VERSION_4: u8 = 0x45;
 /// The "more fragments" flag in the word of flags and fragment offset.
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment offset, in units of 8 bytes, in the word of flags and fragment offset.
@@ -40,7 +40,7 @@ pub const OFFSET_MASK: u16 = 0x1fff;
 pub struct Ipv4Info {
     /// Source address, host order.
     pub src: u32,
-    /// Header checksum as on the wire, host order.
+    /// Header checksum as it came, host order. Not kept up with what changes.
     pub checksum: u16,
     /// Protocol of the payload.
     pub protocol: u8,
@@ -54,7 +54,7 @@ pub struct Ipv4Info {
     pub total_len: u16,
     /// DSCP and ECN.
     pub tos: u8,
-    /// Version and header length as on the wire: [`VERSION_4`] where there are no options.
+    /// Version and header length as on the wire: [`NO_OPTIONS`] where there are no options.
     pub version_and_len: u8,
     /// Destination address, host order.
     pub dst: u32,
@@ -72,7 +72,7 @@ impl Ipv4Info {
         }
     }
 
-    /// What the header's numbers say, the first eight bytes', the next eight's and the last four's, in host order.
+    /// What the header's numbers say, the first eight bytes', the next eight's and the last four's, in host order. Nothing is checked.
     #[inline(always)]
     pub const fn of(first: u64, second: u64, dst: u32) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Ipv4Info {
     /// Whether the header carries options.
     #[inline]
     pub const fn has_options(&self) -> bool {
-        self.version_and_len != VERSION_4
+        self.version_and_len != NO_OPTIONS
     }
 }
 
@@ -200,7 +200,7 @@ impl Ipv4Info {
         if let Some(header) = l3.first_chunk() {
             let sum = self.fill(header);
             // Nearly all packets: no options, no fragment, nothing wrong.
-            if matches!(header, [VERSION_4, ..])
+            if matches!(header, [NO_OPTIONS, ..])
                 && checksum::is_zero(sum)
                 && !self.is_fragment()
                 && usize::from(self.total_len) <= l3.len()
@@ -234,7 +234,7 @@ impl Ipv4Info {
         };
         self.fill(header);
         let [version_ihl, ..] = *header;
-        if version_ihl != VERSION_4 {
+        if version_ihl != NO_OPTIONS {
             check_unusual_header(l3, version_ihl, self.header_len())?;
         } else if !Sum::ZERO.add_ipv4_header(header).is_valid() {
             return Err(Ipv4Error::Checksum);

@@ -457,7 +457,7 @@ mod tests {
                 total_len,
                 id,
                 flags_and_offset: if dont_fragment { ipv4::DONT_FRAGMENT } else { 0 },
-                version_and_len: ipv4::VERSION_4,
+                version_and_len: ipv4::NO_OPTIONS,
                 protocol: if protocol { encap::l4::TCP } else { encap::l4::UDP },
                 ttl: 64,
                 tos,

@@ -93,7 +93,7 @@ impl Ordinary {
             return false;
         };
         let headers: &[u8; INNER] = inner;
-        let [ipv4::VERSION_4, ..] = headers else {
+        let [ipv4::NO_OPTIONS, ..] = headers else {
             return false;
         };
         let (mut ip, header) = (Ipv4Info::default(), headers.first_chunk());

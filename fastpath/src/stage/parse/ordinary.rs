@@ -56,7 +56,7 @@ impl<'a> Ordinary<'a> {
         let mut ordinary = Self {
             start: number(port.mac),
             start_mask: ADDRESS,
-            next4: of_type(eth::EtherType::IPV4) | u64::from(ipv4::VERSION_4) << 48,
+            next4: of_type(eth::EtherType::IPV4) | u64::from(ipv4::NO_OPTIONS) << 48,
             next4_mask: TYPE | VERSION,
             next6: of_type(eth::EtherType::IPV6) | 0x60 << 48,
             next6_mask: TYPE | VERSION_6,
