@@ -105,37 +105,41 @@ install_packages() {
 # The kernels that users run, for tests in virtual machines: unpacked where they look, whatever the target directory, and not
 # installed, which would make one of them this machine's.
 fetch_debian_kernels() {
+  [ ! -e target/debian-kernel ] || [ ! -e target/debian-kernel-backports ] || return 0
   if ! command -v apt-get >/dev/null; then
     notice "no kernels of Debian's: no apt-get; tests that need them say so"
     return 0
   fi
-  # Old lists name packages that are not there any more.
-  [ "${as_root[*]}" = false ] || "${as_root[@]}" apt-get -qq update || true
-  fetch_kernel debian-kernel 6.1
-  # The backports' lists are of no use to this machine, and kept from it.
-  local apt mirror
-  apt=$(mktemp -d)
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 2>/dev/null | head -n 1) || true
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-  if [ -n "$mirror" ]; then
-    say "deb $mirror bookworm-backports main" >"$apt/sources.list"
-    fetch_kernel debian-kernel-backports 6.12 -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- \
-      -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache"
-  else
-    notice "no kernel of Debian 12's backports: apt-get does not know Debian 12 here; tests that need it say so"
+  if [ ! -e target/debian-kernel ]; then
+    # Old lists name packages that are not there any more.
+    [ "${as_root[*]}" = false ] || "${as_root[@]}" apt-get -qq update || true
+    fetch_kernel debian-kernel 6.1
   fi
-  rm -rf "$apt"
+  [ -e target/debian-kernel-backports ] || fetch_backports_kernel
+}
+
+# The backports' lists are of no use to this machine, and kept from it.
+fetch_backports_kernel() {
+  local apt=$logs/apt mirror
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Codename: bookworm' 2>/dev/null | head -n 1) || true
+  if [ -z "$mirror" ]; then
+    notice "no kernel of Debian 12's backports: apt-get does not know Debian 12 here; tests that need it say so"
+    return 0
+  fi
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+  say "deb $mirror bookworm-backports main" >"$apt/sources.list"
+  local own=(-o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$apt/lists" -o "Dir::Cache=$apt/cache")
+  if apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "${own[@]}" update; then
+    fetch_kernel debian-kernel-backports 6.12 "${own[@]}"
+  else
+    notice "no kernel of Debian 12's backports: their lists could not be fetched from $mirror; tests that need it say so"
+  fi
 }
 
 # fetch_kernel DIRECTORY VERSION [OPTION OF APT'S]…
 fetch_kernel() {
   local to=target/$1 version=$2 new package
   shift 2
-  [ ! -e "$to" ] || return 0
-  # By the caller: apt's own user may not write where we do.
-  set -- -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
-  # Without lists of its own it has those that were just read.
-  [ "$#" = 5 ] || apt-get "$@" update || true
   package=$(apt-cache "$@" depends linux-image-amd64 2>/dev/null | sed -n "s/^ *Depends: \(linux-image-${version//./\\.}\..*\)/\1/p" | head -n 1) || true
   if [ -z "$package" ]; then
     notice "no kernel $version of Debian's: apt-get does not know it here; tests that need it say so"
@@ -144,7 +148,8 @@ fetch_kernel() {
   say "==> fetching $package"
   mkdir -p target
   new=$(mktemp -d -p target debian-kernel.XXXXXX)
-  if (cd "$new" && apt-get "$@" download "$package") &&
+  # By the caller: apt's own user may not write here.
+  if (cd "$new" && apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@" download "$package") &&
     dpkg-deb --extract "$new/$package"_*.deb "$new/root" && depmod -b "$new/root" "${package#linux-image-}"; then
     mv "$new/root" "$to"
   else
