@@ -117,13 +117,14 @@ pub struct Offload {
     pub punted: u64,
     /// Pods' packets that were dropped, since their pod had more for the pollers than its share.
     pub limited: u64,
-    /// Packets that the kernel lost on their way to the pollers: their queue was full, or they were longer than what it takes.
-    #[serde(default)]
-    pub lost: u64,
     /// Packets of uplinks that are the host's.
     pub passed: u64,
     /// Packets that were dropped while they were changed: the kernel had no memory for it, or their flow went at that moment.
     pub spoilt: u64,
+    /// What was lost between the programs and the pollers, after a super-frame was cut up. `rx_dropped` has what the punt device lost, too: packets
+    /// longer than it takes, or for which it had no room.
+    #[serde(default)]
+    pub xsk: XskCounters,
 }
 
 /// How many flows something became of.

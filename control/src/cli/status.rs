@@ -7,7 +7,7 @@ use super::watch::Watch;
 use super::{Cli, Exit, Output, ask};
 use crate::api::Method;
 use crate::api::report::{
-    Connections, Felix, Kubernetes, Offload, Part, Port, Problem, Status, TableUse,
+    Connections, Felix, Kubernetes, Offload, Part, Port, Problem, Status, TableUse, XskCounters,
 };
 use crate::words::{counted, number};
 
@@ -279,7 +279,13 @@ fn warnings(port: &Port) -> Vec<String> {
     if port.generic {
         all.push("generic XDP, about ten times slower than native".to_owned());
     }
-    let xsk = &port.xsk;
+    all.extend(xsk_warnings(&port.xsk));
+    all
+}
+
+/// What the kernel's counters of sockets say that is worth a look.
+fn xsk_warnings(xsk: &XskCounters) -> Vec<String> {
+    let mut all = Vec::new();
     for (count, what, more) in [
         (
             xsk.rx_ring_full,
@@ -337,12 +343,12 @@ fn offload(it: &Offload) -> String {
         0 => String::new(),
         count => format!(", dropped beyond pods' share {}", number(count)),
     };
-    let lost = match it.lost {
-        0 => String::new(),
-        count => format!(", lost on the way {}", number(count)),
-    };
+    let lost: String = xsk_warnings(&it.xsk)
+        .iter()
+        .map(|warning| format!("; {warning}"))
+        .collect();
     format!(
-        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{lost}{paused}",
+        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{paused}{lost}",
         number(it.flows_v4),
         number(it.flows_v6),
         number(it.hits),

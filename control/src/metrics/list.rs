@@ -138,6 +138,8 @@ const fn info(name: &'static str, from: &'static str, help: &'static str) -> Met
 
 const NANOSECONDS: Unit = Unit::Seconds(1_000_000_000);
 const PORT: &[(&str, &str)] = &[("port", "name")];
+/// The device by which packets come to the pollers with flows in the kernel.
+const PUNT: &[(&str, &str)] = &[("port", "=caracal-punt1")];
 const POLLER: &[(&str, &str)] = &[("poller", "#"), ("core", "core?")];
 const V4: &[(&str, &str)] = &[("family", "=ipv4")];
 const V6: &[(&str, &str)] = &[("family", "=ipv6")];
@@ -185,14 +187,19 @@ pub(super) const METRICS: &[Metric] = &[
     // The kernel's counters.
     counter("xsk_rx_dropped", "status.ports[].xsk.rx_dropped", "Packets that the kernel dropped on the way to a port's sockets for other reasons than the next.")
         .labelled(PORT),
+    counter("xsk_rx_dropped", "status.offload.xsk.rx_dropped", "").labelled(PUNT),
     counter("xsk_rx_ring_full", "status.ports[].xsk.rx_ring_full", "Packets that the kernel dropped because the receive ring was full: the poller is too slow.")
         .labelled(PORT),
+    counter("xsk_rx_ring_full", "status.offload.xsk.rx_ring_full", "").labelled(PUNT),
     counter("xsk_rx_fill_ring_empty", "status.ports[].xsk.fill_empty", "Times that the kernel found the fill ring empty: too few frames.")
         .labelled(PORT),
+    counter("xsk_rx_fill_ring_empty", "status.offload.xsk.fill_empty", "").labelled(PUNT),
     counter("xsk_rx_invalid_descs", "status.ports[].xsk.rx_invalid", "Bad descriptors in the fill ring.")
         .labelled(PORT),
+    counter("xsk_rx_invalid_descs", "status.offload.xsk.rx_invalid", "").labelled(PUNT),
     counter("xsk_tx_invalid_descs", "status.ports[].xsk.tx_invalid", "Bad descriptors in the send ring.")
         .labelled(PORT),
+    counter("xsk_tx_invalid_descs", "status.offload.xsk.tx_invalid", "").labelled(PUNT),
     // Ports.
     info("port", "status.ports[].name", "A port.")
         .labelled(&[("port", "name"), ("kind", "kind"), ("mode", "mode"), ("driver", "driver?")]),
@@ -226,12 +233,11 @@ pub(super) const METRICS: &[Metric] = &[
     counter("offload_inserts", "status.offload.inserted", "Flows that it was given."),
     counter("offload_refusals", "status.offload.refused[].count", "Flows that it was not given.").labelled(&[("why", "why")]),
     counter("offload_removals", "status.offload.removed[].count", "Flows that were taken from it.").labelled(&[("why", "why")]),
-    counter("offload_packets", "status.offload.hits", "Packets that the programs saw, a super-frame counted once: of flows that the kernel has, for the pollers (of which some may be lost on the way there), of the host, and dropped, since their pod had more for the pollers than its share or their flow went.")
+    counter("offload_packets", "status.offload.hits", "Packets that the programs saw, a super-frame counted once: of flows that the kernel has, for the pollers, of the host, and dropped, since their pod had more for the pollers than its share or their flow went.")
         .labelled(&[("outcome", "=kernel")]),
     counter("offload_packets", "status.offload.punted", "").labelled(&[("outcome", "=pollers")]),
     counter("offload_packets", "status.offload.passed", "").labelled(&[("outcome", "=host")]),
     counter("offload_packets", "status.offload.limited", "").labelled(&[("outcome", "=limited")]),
-    counter("offload_packets", "status.offload.lost", "").labelled(&[("outcome", "=lost")]),
     counter("offload_packets", "status.offload.spoilt", "").labelled(&[("outcome", "=spoilt")]),
     // Pollers.
     counter("poller_rx_packets", "status.pollers[].rx_packets", "Packets that a poller received.").labelled(POLLER),

@@ -12,7 +12,9 @@ use super::gather::each;
 use super::list::{Kind, METRICS, Metric, Unit};
 use super::strict::{About, Exposition};
 use super::{Dropped, Figures, Format, Page, RuleUse};
-use crate::api::report::{Changes, Drops, Felix, FlowCount, Kubernetes, Offload, Part, Status};
+use crate::api::report::{
+    Changes, Drops, Felix, FlowCount, Kubernetes, Offload, Part, Status, XskCounters,
+};
 
 /// Numbers of the JSON that are no metric, and why.
 const NO_METRICS: &[(&str, &str)] = &[
@@ -92,9 +94,12 @@ fn figures() -> Figures {
         hits: 5000,
         punted: 600,
         limited: 70,
-        lost: 6,
         passed: 8,
         spoilt: 9,
+        xsk: XskCounters {
+            rx_ring_full: 6,
+            ..XskCounters::default()
+        },
     });
     status.pollers[0].busy_nanoseconds = 1_500_000_000;
     status.pollers[1].core = None;

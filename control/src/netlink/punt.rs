@@ -72,7 +72,7 @@ impl PuntPort {
         if fits < WHOLE { fits } else { WHOLE }
     }
 
-    /// How many packets the kernel lost on the way through, since the pair was made: they found its queue full, or were longer than it takes.
+    /// How many packets the kernel lost on the way to the second end, since the pair was made: that had no room, or they were longer than it takes.
     /// None when that can not be read.
     pub fn lost() -> Option<u64> {
         // Of the thread's own network namespace; sysfs may be another's.

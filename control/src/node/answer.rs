@@ -25,7 +25,7 @@ use crate::compile::{KernelView, PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
 use crate::netlink::Link;
-use crate::netlink::punt::{self, PuntPort};
+use crate::netlink::punt;
 use crate::nft::what_holds;
 use crate::trace;
 
@@ -393,8 +393,13 @@ impl Node {
             }
         }
         if let Some(offload) = &self.offload {
-            let mut xsk = xsk_counters(offload.statistics.values());
-            xsk.rx_dropped += PuntPort::lost().unwrap_or_default();
+            let at_punt = Tally::of(&self.pollers.counters(), self.punt_number()).drops;
+            for ((&reason, total), dropped) in DropReason::ALL.iter().zip(&mut totals).zip(at_punt)
+            {
+                *total = total.saturating_sub(dropped);
+                count(reason, Some(punt::OUT_END), dropped);
+            }
+            let xsk = offload.xsk();
             if xsk != XskCounters::default() {
                 kernel.push(KernelDrops {
                     port: punt::OUT_END.to_owned(),
@@ -565,7 +570,7 @@ fn address(node: &crate::desired::Node, v6: bool) -> Option<IpAddr> {
     }
 }
 
-fn xsk_counters<'a>(queues: impl Iterator<Item = &'a Statistics>) -> XskCounters {
+pub(super) fn xsk_counters<'a>(queues: impl Iterator<Item = &'a Statistics>) -> XskCounters {
     queues.fold(XskCounters::default(), |sum, queue| XskCounters {
         rx_dropped: sum.rx_dropped + queue.rx_dropped,
         rx_ring_full: sum.rx_ring_full + queue.rx_ring_full,

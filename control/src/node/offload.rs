@@ -20,10 +20,11 @@ use fastpath::snapshot::{Publisher, Subscriber};
 use fastpath::tables::Tables;
 use ipnet::IpNet;
 
+use super::answer::xsk_counters;
 use super::keep::Away;
 use super::ports::{Program, Served, Wanted};
 use super::{Node, RunError, start, uplink};
-use crate::api::report::{self, FlowCount};
+use crate::api::report::{self, FlowCount, XskCounters};
 use crate::compile::{Compiler, PortRole, PortSpec};
 use crate::config::DaemonConfig;
 use crate::config::daemon::{self, Uplink};
@@ -50,6 +51,24 @@ pub(super) const MAP_BYTES: u64 = FLOWS.0 as u64 * 272 + FLOWS.1 as u64 * 296;
 
 /// Candidates that pollers may have offered and nobody taken: less than a megabyte.
 const CANDIDATES: usize = 16_384;
+
+/// What the punt device lost, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    /// By devices that were there before this one.
+    before: u64,
+    now: u64,
+}
+
+impl Lost {
+    fn see(&mut self, now: u64) {
+        // Of a new device it begins anew.
+        if now < self.now {
+            self.before += self.now;
+        }
+        self.now = now;
+    }
+}
 
 /// What is set up before there are pollers.
 pub(super) struct Planned {
@@ -91,6 +110,7 @@ pub(super) struct Offload {
     attachment: Option<EndpointAttachment>,
     /// What the kernel counts on the punt device's sockets, by interface index and queue.
     pub(super) statistics: BTreeMap<(u32, u32), Statistics>,
+    lost: Lost,
     worker: Thread,
     pub(super) orders: Orders,
     pub(super) stats: Arc<Stats>,
@@ -173,6 +193,7 @@ impl Node {
             tcx,
             attachment: Some(attachment),
             statistics: BTreeMap::new(),
+            lost: Lost::default(),
             worker: Thread::Planned(Box::new(Worker::new(flows, parts))),
             orders: planned.orders,
             stats,
@@ -225,6 +246,9 @@ impl Node {
 
     /// Makes the punt device anew if somebody deleted it, or detached its program.
     pub(super) fn guard_punt(&mut self) {
+        if let (Some(offload), Some(lost)) = (&mut self.offload, PuntPort::lost()) {
+            offload.lost.see(lost);
+        }
         let mirror = &self.mirror;
         let is_up = |name| mirror.link_by_name(name).is_some_and(|it| it.admin_up);
         let is_whole = |offload: &Offload| {
@@ -459,10 +483,17 @@ impl Offload {
             hits: counted.hits,
             punted: counted.punted,
             limited: counted.limited,
-            lost: PuntPort::lost().unwrap_or_default(),
             passed: counted.passed,
             spoilt: counted.spoilt,
+            xsk: self.xsk(),
         }
+    }
+
+    /// What was lost between the programs and the pollers.
+    pub(super) fn xsk(&self) -> XskCounters {
+        let mut xsk = xsk_counters(self.statistics.values());
+        xsk.rx_dropped += self.lost.before + self.lost.now;
+        xsk
     }
 
     /// Has all packets come to the pollers, or established flows be the kernel's again.

@@ -88,6 +88,7 @@ pub(crate) fn carried(test: &str, uplink: Uplink) {
     let Some(mut lab) = Lab::with(test, options) else {
         return;
     };
+    println!("by {}", uplink.name());
     lab.masquerade();
     let (a, b) = (lab.pod(0), lab.pod(1));
     let mut daemon = Daemon::start(&lab);
@@ -218,8 +219,7 @@ fn what_is_too_long_for_the_pollers_is_told_of() {
     let pod = lab.pod(0);
     let mut daemon = Daemon::start(&lab);
     daemon.wait_for("interface=\"cali0\"");
-    let lost = |daemon: &Daemon| number(&offload(daemon)["lost"]);
-    assert_eq!(lost(&daemon), 0);
+    assert_eq!(offload(&daemon)["xsk"]["rx_dropped"], 0);
     run(&lab.node, || ip("link set cali0 mtu 4000"));
     run(&pod.netns, || ip("link set eth0 mtu 4000"));
     let tap = Tap::on(&pod.netns, "eth0");
@@ -228,13 +228,36 @@ fn what_is_too_long_for_the_pollers_is_told_of() {
     for _ in 0..3 {
         tap.send(&frame);
     }
-    wait_until(&daemon, "three are lost", |now| number(&now["lost"]) == 3);
-    let drops = daemon.caracal(&["drops", "-o", "json"]);
-    let drops: Value = serde_json::from_slice(&drops.stdout).expect("JSON");
+    wait_until(&daemon, "three are lost", |now| {
+        number(&now["xsk"]["rx_dropped"]) == 3
+    });
+    // Nor is this any port's.
+    let stray = ethernet([2, 0, 0xff, 0xff, 0xff, 0xff], [2; 6], 0x0800, &[7; 60]);
+    Tap::on(&lab.node, "caracal-punt0").send(&stray);
+    let drops = || {
+        let drops = daemon.caracal(&["drops", "-o", "json"]);
+        serde_json::from_slice::<Value>(&drops.stdout).expect("JSON")
+    };
+    let start = Instant::now();
+    let drops = loop {
+        let drops = drops();
+        let mut all = drops["drops"].as_array().into_iter().flatten();
+        if all.any(|it| it["reason"] == "port-down" && it["port"] == "caracal-punt1") {
+            break drops;
+        }
+        assert!(start.elapsed() < PATIENCE, "{drops:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
     let kernel = drops["kernel"].as_array().expect("a list");
     let punt = kernel.iter().find(|it| it["port"] == "caracal-punt1");
     let punt = punt.unwrap_or_else(|| panic!("{drops:#}"));
     assert_eq!(punt["xsk"]["rx_dropped"], 3, "{drops:#}");
+    // Another device begins to count anew, and what was lost stays lost.
+    let log = daemon.log_len();
+    run(&lab.node, || ip("link del caracal-punt0"));
+    daemon.wait_after(log, "made anew");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(offload(&daemon)["xsk"]["rx_dropped"], 3);
     daemon.finish();
 }
 

@@ -24,22 +24,36 @@ pub(super) fn look(
     findings
 }
 
-/// Bytes at start, and of the kernel's when all pods are there.
+/// Bytes at start, the kernel's maps of flows among them, and of the kernel's when all pods are there.
 fn wanted(config: &DaemonConfig, budget: &Budget) -> (u64, u64) {
     let (v4, v6) = connections::bytes(&config.connections);
-    let kernel = budget.kernel_bytes() + budget.flow_bytes();
-    (budget.bytes() + v4 + v6, kernel)
+    let at_start = budget.bytes() + v4 + v6 + budget.flow_bytes();
+    (at_start, budget.kernel_bytes())
 }
 
 const FEWER: &str = "lower `maxPods`, `frames.podRing` or `connections.entries` in caracal.yaml";
+const FEWER_OFFLOADED: &str = "lower `maxPods`, `frames.podRing` or `connections.entries` in caracal.yaml, or set `offload: off`";
+
+/// What makes it less.
+const fn fewer(budget: &Budget) -> &'static str {
+    if budget.offloaded {
+        FEWER_OFFLOADED
+    } else {
+        FEWER
+    }
+}
 
 fn free(machine: &Machine, config: &DaemonConfig, budget: &Budget) -> Finding {
     let check = "memory";
     let (at_start, with_pods) = wanted(config, budget);
     let said = format!(
-        "{} MiB at start ({} for packets, the rest for connections), and {} MiB of the kernel's with {} pods",
+        "{} MiB at start ({} for packets, {}the rest for connections), and {} MiB of the kernel's with {} pods",
         at_start >> 20,
         budget.bytes() >> 20,
+        match budget.flow_bytes() {
+            0 => String::new(),
+            bytes => format!("{} for the kernel's flows, ", bytes >> 20),
+        },
         with_pods >> 20,
         budget.max_pods,
     );
@@ -49,7 +63,7 @@ fn free(machine: &Machine, config: &DaemonConfig, budget: &Budget) -> Finding {
     };
     let found = format!("{said}; {} MiB are available", available >> 20);
     if at_start + with_pods > available {
-        return Finding::warn(check, found, FEWER);
+        return Finding::warn(check, found, fewer(budget));
     }
     Finding::ok(check, found)
 }
@@ -82,7 +96,10 @@ fn group(machine: &Machine, config: &DaemonConfig, budget: &Budget) -> Option<Fi
         limit >> 20,
         (at_start + with_pods) >> 20
     );
-    let todo = format!("if the daemon is to run here: raise the limit, or {FEWER}");
+    let todo = format!(
+        "if the daemon is to run here: raise the limit, or {}",
+        fewer(budget)
+    );
     Some(Finding::warn("memory-limit", found, todo))
 }
 
