@@ -133,6 +133,15 @@ impl Head {
 #[derive(Debug)]
 pub(super) struct Entry<'a, K: Layout>(pub(super) &'a K::Lines);
 
+impl<K: Layout> Clone for Entry<'_, K> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Layout> Copy for Entry<'_, K> {}
+
 /// The counters of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counters {

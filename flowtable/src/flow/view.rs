@@ -49,6 +49,15 @@ pub struct Live<'a, K: FlowKey> {
     entry: Entry<'a, K>,
 }
 
+impl<K: FlowKey> Clone for Live<'_, K> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: FlowKey> Copy for Live<'_, K> {}
+
 impl<K: FlowKey> fmt::Debug for Live<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Live").field(&self.flow).finish()

@@ -24,9 +24,6 @@ const OFFERED_AGAIN: u64 = 64;
 /// Which one: few come of what is soon over. Of datagrams that nobody has answered the first of these is left out.
 const OFFERED_AT: u64 = 4;
 
-/// None.
-const NEVER: u64 = OFFERED_AGAIN;
-
 /// What is left to do for a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
@@ -55,19 +52,27 @@ pub fn run<I: PacketIo>(
     if hosts.is_some_and(HostEndpoints::have_untracked) {
         untracked::run(packets, io, tables, tracker, now, counters);
     }
+    // What offers connections for the kernel is compiled apart: a packet of a node that does not pays nothing for it.
+    let (v4, v6): (Repeater<I>, Repeater<I>) = if tracker.offers.is_some() {
+        (family::<V4, I, true>, family::<V6, I, true>)
+    } else {
+        (family::<V4, I, false>, family::<V6, I, false>)
+    };
     if Family::V4.is_in(families) {
-        family::<V4, I>(packets, io, tables, tracker, now, counters, &mut left);
+        v4(packets, io, tables, tracker, now, counters, &mut left);
     }
     if Family::V6.is_in(families) {
-        family::<V6, I>(packets, io, tables, tracker, now, counters, &mut left);
+        v6(packets, io, tables, tracker, now, counters, &mut left);
     }
     left
 }
 
+/// [`family`] of one.
+type Repeater<I> = fn(&mut [Packet], &mut I, &Tables, &mut Tracker, Tick, &Counters, &mut Left);
+
 /// The connections of one family: keys first, then all entries, then what was decided, so that the memory that each needs
-/// is fetched for all of them together.
-#[inline(always)]
-fn family<N: Net, I: PacketIo>(
+/// is fetched for all of them together. `OFFERS`: they are offered for the kernel, by [`Tracker::offers`].
+fn family<N: Net, I: PacketIo, const OFFERS: bool>(
     packets: &mut [Packet],
     io: &mut I,
     tables: &Tables,
@@ -114,21 +119,20 @@ fn family<N: Net, I: PacketIo>(
         taken |= 1 << at;
     }
     keys.set_taken(taken);
-    let repeat = Repeat::<N> {
+    let repeat = Repeat::<N, OFFERS> {
         side,
         tables,
         generation: short(tables.generation),
         now,
         counters,
-        offers: offers.as_ref(),
-        offered_at: if offers.is_some() { OFFERED_AT } else { NEVER },
+        offers: offers.as_ref().filter(|_| OFFERS),
     };
     let soon = |entry: Soon<'_, N::Key>| prefetch(tables.next_hop(entry.next_hop()));
     let known =
         side.table
             .lookup_batch_ahead(&mut keys, !tables.has_near_next_hops(), soon, |hit| {
                 if let Some(packet) = packets.get_mut(hit.place) {
-                    repeat.one(packet, io, &hit, found, left);
+                    repeat.one(packet, io, hit, found, left);
                 }
             });
     let unknown = taken & !known;
@@ -155,50 +159,50 @@ fn set(all: &mut [Found; BATCH], at: usize, found: Found) {
 }
 
 /// What a decision is repeated with.
-struct Repeat<'a, N: Net> {
+///
+/// What it is told of an entry it hands on by value: of what a function that is called gets a reference to, all has to be in memory for each packet.
+struct Repeat<'a, N: Net, const OFFERS: bool> {
     side: &'a Side<N::Key>,
     tables: &'a Tables,
     /// That of the tables, as entries have it.
     generation: u32,
     now: Tick,
     counters: &'a Counters,
-    /// Where connections are offered for the kernel.
+    /// Where connections are offered for the kernel, with `OFFERS`.
     offers: Option<&'a Offers>,
-    /// At which packet of each [`OFFERED_AGAIN`] that is done, or [`NEVER`].
-    offered_at: u64,
 }
 
-impl<N: Net> Repeat<'_, N> {
+impl<N: Net, const OFFERS: bool> Repeat<'_, N, OFFERS> {
     /// Decides a packet's fate as its connection's was decided, if that holds. If not, `found` says what is left to do.
     #[inline(always)]
     fn one<I: PacketIo>(
         &self,
         packet: &mut Packet,
         io: &mut I,
-        hit: &Hit<'_, N::Key>,
+        hit: Hit<'_, N::Key>,
         found: &mut [Found; BATCH],
         left: &mut Left,
     ) {
         let Hit {
             place,
+            flow_hash,
             entry,
             action,
-            ..
         } = hit;
-        packet.flow_hash = hit.flow_hash;
-        if policy::is_denial(action) {
+        packet.flow_hash = flow_hash;
+        if policy::is_denial(&action) {
             if policy::repeat::<N>(entry, action, packet, self.tables, self.now) {
                 left.exceptional |= is_told(packet);
                 return;
             }
             // It is met again when it is known where the packet would go.
             left.undecided = true;
-            return set(found, *place, Found::Nothing);
+            return set(found, place, Found::Nothing);
         }
-        translate_destination::<N>(packet, action);
+        translate_destination::<N>(packet, &action);
         if action.generation != self.generation || action.origin != origin_of(packet) {
             left.undecided = true;
-            return set(found, *place, Found::Stale(entry.flow()));
+            return set(found, place, Found::Stale(entry.flow()));
         }
         packet.next_hop = action.next_hop;
         let hop = self.tables.next_hop(action.next_hop);
@@ -212,13 +216,15 @@ impl<N: Net> Repeat<'_, N> {
         }
         let own = Dir::from_bits(entry.dir());
         if !track::is_known_datagram::<N>(packet, own)
-            && !track::note_ordinary::<N>(entry, own, packet, io.chunk(&packet.frame))
+            && !track::note_ordinary::<N>(&entry, own, packet, io.chunk(&packet.frame))
         {
             let is_reply = action.flags & action::IS_REPLY != 0;
             let l3 = l3_of(packet, io);
             let table = &self.side.table;
-            let standing = track::note::<N>(table, entry, own, is_reply, packet, l3, self.counters);
-            if let Some(offers) = self.offers
+            let standing =
+                track::note::<N>(table, &entry, own, is_reply, packet, l3, self.counters);
+            if OFFERS
+                && let Some(offers) = self.offers
                 && conn::is_quick(own, Flags::ACK)
                 && let Some(segment) = track::ending::<N>(packet, l3)
             {
@@ -226,7 +232,7 @@ impl<N: Net> Repeat<'_, N> {
             }
             match standing {
                 Standing::Part => {}
-                Standing::Passes => return self.translate_source(packet, action, entry.flow()),
+                Standing::Passes => return self.translate_source(packet, &action, entry.flow()),
                 Standing::Invalid => return packet.drop(DropReason::CtInvalid),
                 Standing::Reopens => {
                     let counters = &self.tables.policies.counters;
@@ -235,23 +241,23 @@ impl<N: Net> Repeat<'_, N> {
                     }
                     if reopen::<N>(self.side, entry.flow(), packet, counters) {
                         left.undecided = true;
-                        set(found, *place, Found::Nothing);
+                        set(found, place, Found::Nothing);
                     }
                     return;
                 }
             }
         }
         let count = entry.touch(self.now, N::len(packet));
-        if count % OFFERED_AGAIN == self.offered_at {
+        if OFFERS && count % OFFERED_AGAIN == OFFERED_AT {
             self.offer(packet, entry, count);
         }
-        self.translate_source(packet, action, entry.flow());
+        self.translate_source(packet, &action, entry.flow());
     }
 
     /// Offers what is well under way to who has it repeated by the kernel.
     #[cold]
     #[inline(never)]
-    fn offer(&self, packet: &Packet, entry: &Live<'_, N::Key>, count: u64) {
+    fn offer(&self, packet: &Packet, entry: Live<'_, N::Key>, count: u64) {
         let may = match N::protocol(packet) {
             l4::TCP => conn::is_quick(Dir::from_bits(entry.dir()), Flags::ACK),
             // Whom nobody answers may be sending into the blue, to ever other ports: that is nothing to call the kernel for.
@@ -264,7 +270,7 @@ impl<N: Net> Repeat<'_, N> {
     }
 
     /// Whether a packet of the other direction has come.
-    fn is_answered(&self, entry: &Live<'_, N::Key>) -> bool {
+    fn is_answered(&self, entry: Live<'_, N::Key>) -> bool {
         let table = &self.side.table;
         let partner = table.partner(entry.flow());
         partner.is_some_and(|partner| !Dir::from_bits(table.dir(partner)).is_empty())
