@@ -167,6 +167,7 @@ impl Dir {
     }
 
     /// The word with another `ack`.
+    #[inline(always)]
     pub(super) const fn with_ack(self, ack: u32) -> Self {
         Self(self.0 & !0xffff_ffff | ack as u64)
     }
@@ -193,11 +194,13 @@ impl Dir {
     #[inline(always)]
     #[must_use]
     pub fn note(self, segment: &Segment) -> Self {
-        if segment.ack.wrapping_sub(self.ack()) > self.reach() {
+        let ahead = segment.ack.wrapping_sub(self.ack());
+        // Nearly all are within the window, and no window is larger than what may be reached.
+        if ahead > self.window() && ahead > self.reach() {
             return self;
         }
-        self.with_ack(segment.ack)
-            .with_scaled_window(segment.window)
+        self.with_scaled_window(segment.window)
+            .with_ack(segment.ack)
             .with_tail(segment.end())
     }
 
@@ -206,7 +209,13 @@ impl Dir {
     pub(super) fn with_scaled_window(self, window: u16) -> Self {
         let shift = self.shift_bits();
         let shift = if shift == NO_SHIFT { 0 } else { shift };
-        self.with_window(u32::from(window) << shift)
+        let window = u32::from(window) << shift;
+        // Few are larger than those before.
+        if window < self.window() {
+            self
+        } else {
+            self.with_window(window)
+        }
     }
 
     #[inline(always)]

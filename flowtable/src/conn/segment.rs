@@ -1,6 +1,6 @@
 //! What the tracker wants to know of a TCP segment.
 
-use core::ops::BitOr;
+use core::ops::{BitOr, Range};
 
 /// The flags of a TCP header (RFC 9293 section 3.1), one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,6 +120,30 @@ impl Segment {
             } else {
                 None
             },
+        })
+    }
+
+    /// [`Segment::read`] of the segment at `at` in `bytes`, if it is a [plain acknowledgement](Flags::is_plain_ack), as nearly all are;
+    /// `None` for others. The end of it is taken as given.
+    #[inline(always)]
+    #[must_use]
+    pub fn read_plain(bytes: &[u8], at: Range<usize>) -> Option<Self> {
+        let header: &[u8; Self::HEADER_LEN] = bytes
+            .get(at.start..at.start + Self::HEADER_LEN)?
+            .first_chunk()?;
+        let header_len = usize::from(header[12] >> 4) * 4;
+        let payload_len = at.end.checked_sub(at.start + header_len)?;
+        let flags = Flags(header[13]);
+        if header_len < Self::HEADER_LEN || !flags.is_plain_ack() {
+            return None;
+        }
+        Some(Self {
+            flags,
+            seq: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            ack: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+            window: u16::from_be_bytes([header[14], header[15]]),
+            payload_len: payload_len as u32,
+            window_scale: None,
         })
     }
 

@@ -36,7 +36,7 @@ pub(super) fn note_ordinary<N: Net>(
     packet: &Packet,
     chunk: &[u8],
 ) -> bool {
-    match ordinary_segment::<N>(packet, chunk) {
+    match plain_segment::<N>(packet, chunk) {
         Some(segment) if conn::is_quick(own, segment.flags) => {
             entry.set_dir(own.note(&segment).to_bits());
             true
@@ -45,16 +45,15 @@ pub(super) fn note_ordinary<N: Net>(
     }
 }
 
-/// [`Net::segment`] of an ordinary packet that is TCP; `None` for others.
+/// [`Net::segment`] of an ordinary packet that is TCP and a plain acknowledgement; `None` for others.
 #[inline(always)]
-fn ordinary_segment<N: Net>(packet: &Packet, chunk: &[u8]) -> Option<conn::Segment> {
+fn plain_segment<N: Net>(packet: &Packet, chunk: &[u8]) -> Option<conn::Segment> {
     if !packet.has(flag::ORDINARY) || N::protocol(packet) != l4::TCP {
         return None;
     }
     let start = usize::from(packet.frame.start) + usize::from(packet.l3);
     let end = start + N::len(packet) as usize;
-    let bytes = chunk.get(start + N::HEADER_LEN..end)?;
-    conn::Segment::read(bytes, bytes.len())
+    conn::Segment::read_plain(chunk, start + N::HEADER_LEN..end)
 }
 
 /// Takes a packet that is going to be forwarded into its connection's state. `own` is the word of its direction.
@@ -188,8 +187,18 @@ mod tests {
     use crate::port::PortId;
 
     #[test]
-    fn the_segment_of_an_ordinary_packet_is_that_of_any() {
-        let tcp: Vec<u8> = (0..32).map(|it| if it == 12 { 0x80 } else { it }).collect();
+    fn the_plain_segment_of_an_ordinary_packet_is_that_of_any() {
+        for flags in 0..=u8::MAX {
+            let segment = |it| match it {
+                12 => 0x80,
+                13 => flags,
+                it => it,
+            };
+            assert_plain(Flags(flags), &(0..32).map(segment).collect::<Vec<_>>());
+        }
+    }
+
+    fn assert_plain(flags: Flags, tcp: &[u8]) {
         let v4 = [
             &[0x45, 0, 0, 52, 0, 0, 0, 0, 64, l4::TCP, 0, 0][..],
             &[10; 8],
@@ -197,33 +206,33 @@ mod tests {
         .concat();
         let v6 = [&[0x60, 0, 0, 0, 0, 32, l4::TCP, 64][..], &[0x10; 32]].concat();
         for (family, header) in [(Family::V4, v4), (Family::V6, v6)] {
-            let l3 = [header, tcp.clone()].concat();
+            let l3 = [&header, tcp].concat();
             // In front of it a link header, behind it padding.
             let chunk = [vec![0xee; 20], l3.clone(), vec![0xee; 9]].concat();
             let mut batch = Batch::default();
             let packet = batch.push(Frame::NONE, PortId(1)).expect("it is empty");
             (packet.frame.start, packet.l3, packet.family) = (6, 14, family);
             packet.flags = flag::ORDINARY;
-            let (ordinary, any) = if family == Family::V4 {
+            let (plain, any) = if family == Family::V4 {
                 let mut sealed = l3.clone();
                 let sum = encap::checksum::of(&sealed[..20]).to_be_bytes();
                 sealed[10..12].copy_from_slice(&sum);
                 packet.ip4 = ipv4::parse(&sealed).expect("it is right");
                 (
-                    ordinary_segment::<V4>(packet, &chunk),
+                    plain_segment::<V4>(packet, &chunk),
                     V4::segment(packet, &l3),
                 )
             } else {
                 packet.ip6 = ipv6::parse(&l3).expect("it is right");
                 (
-                    ordinary_segment::<V6>(packet, &chunk),
+                    plain_segment::<V6>(packet, &chunk),
                     V6::segment(packet, &l3),
                 )
             };
             assert!(any.is_some());
-            assert_eq!(ordinary, any);
+            assert_eq!(plain, any.filter(|_| flags.is_plain_ack()));
             packet.flags = 0;
-            assert_eq!(ordinary_segment::<V6>(packet, &chunk), None);
+            assert_eq!(plain_segment::<V6>(packet, &chunk), None);
         }
     }
 }

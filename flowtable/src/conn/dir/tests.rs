@@ -72,6 +72,57 @@ fn windows_after_the_syn_are_scaled() {
     assert_eq!(unscaled.note(&ack(1, 65_535, 0)).window(), 1 << 16);
 }
 
+/// What [`Dir::note`] says, put without its short cuts.
+fn noted(dir: Dir, segment: &Segment) -> Dir {
+    if segment.ack.wrapping_sub(dir.ack()) > dir.reach() {
+        return dir;
+    }
+    let shift = if dir.offers_scale() {
+        dir.shift_bits()
+    } else {
+        0
+    };
+    dir.with_ack(segment.ack)
+        .with_window(u32::from(segment.window) << shift)
+        .with_tail(segment.end())
+}
+
+#[test]
+fn short_cuts_note_the_same() {
+    let steps = [
+        0,
+        1,
+        2,
+        0x7fff,
+        0x8000,
+        0xffff,
+        1 << 30,
+        (1 << 30) + 1,
+        1 << 31,
+    ];
+    let windows = (0..16).map(|bit| 1_u16 << bit);
+    let windows =
+        windows.flat_map(|it| [it - 1, it, it | it >> 1, it.wrapping_mul(2).wrapping_sub(1)]);
+    for (exponent, shift, window) in (0..=30)
+        .flat_map(|exponent| (0..16).map(move |shift| (exponent, shift)))
+        .flat_map(|(exponent, shift)| windows.clone().map(move |it| (exponent, shift, it)))
+    {
+        for seen in [Seen::ACKED, Seen::PICKED_UP] {
+            let bits = exponent << EXPONENT_AT | shift << SHIFT_AT | 0xffff_fff0;
+            let dir = Dir::from_bits(bits).with(seen);
+            let near = [dir.window() - 1, dir.window(), dir.window() + 1];
+            for step in steps.into_iter().chain(near) {
+                let segment = ack(dir.ack().wrapping_add(step), window, 7);
+                assert_eq!(
+                    dir.note(&segment),
+                    noted(dir, &segment),
+                    "{dir:?} {segment:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn any_bits_do() {
     for bits in (0..64).map(|at| 1_u64 << at).chain([u64::MAX]) {
