@@ -112,9 +112,10 @@ impl Lanes {
     /// The first lane, or any if there is none. Made of what vectors can do.
     #[inline(always)]
     pub(super) const fn first_or_any(&self) -> usize {
-        // A byte's worth of bits for each lane below the first.
-        let below = self.0.wrapping_sub(1) & !self.0;
-        below.count_ones() as usize / 8 % LANES
+        // A bit for each lane below the first, those of either half of the word in one half; their sum is in the product's highest byte.
+        let below = (self.0.wrapping_sub(1) & !self.0 & HIGH) >> 7;
+        let halves = (below + (below >> 32)) as u32 as u64;
+        ((halves * (ONES as u32 as u64)) >> 24) as usize % LANES
     }
 
     /// The first lane; 8 if there is none.
