@@ -65,7 +65,7 @@ fn batches(table: &FlowTable4, keys: &[Key4], batch: usize) {
         }),
         _ => keys.chunks_exact(batch).for_each(|keys| {
             let mut sum = 0;
-            let hits = table.lookup_batch(&mut Keys::from(keys), |hit| sum += of(&hit.action));
+            let hits = table.lookup_batch(&mut Keys::from(keys), |hit| sum += of(&hit.action()));
             black_box((sum, hits));
         }),
     }
@@ -85,7 +85,7 @@ fn counting(table: &FlowTable4, keys: &[Key4], batch: usize) {
             let mut sum = 0;
             let hits = table.lookup_batch(&mut Keys::from(keys), |hit| {
                 hit.entry.touch(now, 64);
-                sum += of(&hit.action);
+                sum += of(&hit.action());
             });
             black_box((sum, hits));
         }),
@@ -148,7 +148,7 @@ pub(crate) fn verify(
         let mut ours = vec![u32::MAX; keys.len()];
         for (keys, out) in keys.chunks(batch).zip(ours.chunks_mut(batch)) {
             table.lookup_batch(&mut Keys::from(keys), |hit| {
-                out[hit.place] = hit.action.nat_addr;
+                out[hit.place] = hit.action().nat_addr;
             });
         }
         differs("flowtable", &ours)?;

@@ -56,7 +56,7 @@ fn both(tables: [&FlowTable4; 2], keys: [&[Key4]; 2], counts: bool) -> Result<Du
                             if counts {
                                 hit.entry.touch(Tick(1 << 40), 64);
                             }
-                            sum += u64::from(hit.action.rule);
+                            sum += u64::from(hit.action().rule);
                         });
                         std::hint::black_box(sum);
                     }

@@ -84,5 +84,6 @@ impl<A> Action<A> {
 /// The next hop of a word that [`Action::way`] made.
 #[inline(always)]
 pub(super) fn next_hop(way: u64) -> NextHopId {
-    NextHopId::new((way >> NEXT_HOP) as u16 & NextHopId::MAX.get()).unwrap_or(NextHopId::NONE)
+    let id = way >> NEXT_HOP & NextHopId::MAX.get() as u64;
+    NextHopId::new(id as u16).unwrap_or(NextHopId::NONE)
 }

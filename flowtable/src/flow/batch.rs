@@ -11,7 +11,7 @@ use super::hash::{Blocks, Hasher, spare};
 use super::key::FlowKey;
 use super::table::{FlowTable, Found};
 use super::tags::{LANES, LINE_WORDS, Word, home};
-use super::view::{FlowRef, Live};
+use super::view::Live;
 use crate::lpm::NextHopId;
 use crate::prefetch;
 
@@ -25,11 +25,17 @@ const VECTOR: usize = 8;
 /// that entries that change under our eyes cannot keep it.
 const AGAIN: usize = 2 * BATCH;
 
-/// How many keys before its own an entry is fetched: somewhat more than the processor has misses under way at once.
-const FETCHED_AHEAD: usize = 24;
+/// Entries of so many keys are fetched, or shown, together: to ask about each whether there is another one takes longer.
+const GROUP: usize = 8;
 
-/// How many keys before its own an entry is shown. It was fetched by then.
-const SHOWN_AHEAD: usize = 8;
+/// The places of the first group.
+const GROUP_BITS: u64 = (1 << GROUP) - 1;
+
+/// How many groups before its own an entry is fetched: so that somewhat more are than the processor has misses under way at once.
+const FETCHED_AHEAD: usize = 3;
+
+/// How many groups before its own an entry is shown. It was fetched by then.
+const SHOWN_AHEAD: usize = 1;
 
 /// Tags and entries of this size are in a core's own cache anyway: half of what the smallest ones have.
 const NEAR_BYTES: usize = 512 << 10;
@@ -98,6 +104,12 @@ impl<K: FlowKey> Keys<K> {
         len.next_multiple_of(VECTOR).min(BATCH)
     }
 
+    /// Groups with keys, and those between them.
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        self.end() / GROUP
+    }
+
     #[inline(always)]
     fn hash(&mut self, hasher: &Hasher) {
         hasher.hash_batch::<K::Blocks>(&self.blocks, self.end(), &mut self.hashes);
@@ -127,8 +139,40 @@ pub struct Hit<'a, K: FlowKey> {
     pub flow_hash: u32,
     /// Its entry. The cache line is there, so this is the moment to count the packet.
     pub entry: Live<'a, K>,
-    /// What was decided.
-    pub action: Action<K::Addr>,
+    words: K::Words,
+}
+
+impl<K: FlowKey> Hit<'_, K> {
+    /// What was decided. Taken apart by each who asks, since what only some packets need of it should not be kept for all: who needs one
+    /// field for all asks for that.
+    #[inline(always)]
+    pub fn action(&self) -> Action<K::Addr> {
+        K::action(&self.words)
+    }
+
+    /// [`Action::flags`].
+    #[inline(always)]
+    pub fn flags(&self) -> u8 {
+        self.action().flags
+    }
+
+    /// [`Action::generation`].
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        self.action().generation
+    }
+
+    /// [`Action::origin`].
+    #[inline(always)]
+    pub fn origin(&self) -> u16 {
+        self.action().origin
+    }
+
+    /// [`Action::next_hop`].
+    #[inline(always)]
+    pub fn next_hop(&self) -> NextHopId {
+        self.action().next_hop
+    }
 }
 
 /// An entry that a lookup is about to look at, whoever's it is by then.
@@ -158,6 +202,13 @@ struct Candidates {
     again: usize,
 }
 
+impl Candidates {
+    #[inline(always)]
+    fn groups(&self) -> &[[u64; GROUP]] {
+        self.slots.as_chunks().0
+    }
+}
+
 impl<K: FlowKey> FlowTable<K> {
     /// Looks up keys together.
     ///
@@ -165,30 +216,34 @@ impl<K: FlowKey> FlowTable<K> {
     ///
     /// As with [`FlowTable::lookup`], a key is not found while another poller keeps changing its entry.
     #[inline]
-    pub fn lookup_batch(&self, keys: &mut Keys<K>, hit: impl FnMut(Hit<'_, K>)) -> u64 {
-        self.look_up(keys, false, |_| {}, hit)
+    pub fn lookup_batch(&self, keys: &mut Keys<K>, mut hit: impl FnMut(Hit<'_, K>)) -> u64 {
+        let no_items = &mut [(); BATCH];
+        self.look_up(keys, no_items, false, |_| {}, |(), found| hit(found))
     }
 
-    /// [`FlowTable::lookup_batch`], where each entry is shown to `soon` some keys before `hit` is called for it, if `shows`: the moment
-    /// to have the processor fetch what its action leads to.
+    /// [`FlowTable::lookup_batch`] of what the keys are made of: `hit` gets the item in the key's place too. Each place with a key must have
+    /// one. Each entry is shown to `soon` some keys before, if `shows`: the moment to have the processor fetch what its action
+    /// leads to.
     #[inline(always)]
-    pub fn lookup_batch_ahead(
+    pub fn lookup_batch_ahead<T>(
         &self,
         keys: &mut Keys<K>,
+        items: &mut [T],
         shows: bool,
         soon: impl FnMut(Soon<'_, K>),
-        hit: impl FnMut(Hit<'_, K>),
+        hit: impl FnMut(&mut T, Hit<'_, K>),
     ) -> u64 {
-        self.look_up(keys, shows, soon, hit)
+        self.look_up(keys, items, shows, soon, hit)
     }
 
     #[inline(always)]
-    fn look_up(
+    fn look_up<T>(
         &self,
         keys: &mut Keys<K>,
+        items: &mut [T],
         shows: bool,
         mut soon: impl FnMut(Soon<'_, K>),
-        mut hit: impl FnMut(Hit<'_, K>),
+        mut hit: impl FnMut(&mut T, Hit<'_, K>),
     ) -> u64 {
         let mut candidates = Candidates {
             slots: [0; BATCH],
@@ -199,49 +254,60 @@ impl<K: FlowKey> FlowTable<K> {
         dispatch!(self.hasher.loops, _simd => self.find_candidates(keys, &mut candidates));
         // Slices in variables: the compiler does not load them anew behind each Acquire.
         let entries = self.entries();
-        let mut hits = candidates.keys;
-        // Fetched a little ahead of its use each, and not all at once: the processor has few misses under way at a time.
-        let is_near = size_of_val(entries) <= NEAR_BYTES;
-        let mut fetched = Bits(if is_near { 0 } else { candidates.keys });
-        let mut shown = Bits(if shows { candidates.keys } else { 0 });
-        let likely = |slots: &[u64; BATCH], at: usize| {
-            let slot = slots[at] as usize;
-            &entries[slot & (entries.len() - 1)]
+        let Some(last) = entries.len().checked_sub(1) else {
+            return 0;
         };
-        for at in fetched.by_ref().take(FETCHED_AHEAD) {
-            likely(&candidates.slots, at).prefetch();
+        let entry_in = |slot: u64| Entry::<K>(&entries[slot as usize & last]);
+        // Fetched a little ahead of its use each, and not all at once: the processor has few misses under way at a time.
+        let fetches = size_of_val(entries) > NEAR_BYTES;
+        let fetch = |slots: &[u64; GROUP]| slots.iter().for_each(|&it| entry_in(it).0.prefetch());
+        let mut show = |slots: &[u64; GROUP]| slots.iter().for_each(|&it| soon(Soon(entry_in(it))));
+        let (found, taken) = (candidates.keys, keys.groups());
+        if fetches {
+            let first = candidates.groups().iter().take(FETCHED_AHEAD.min(taken));
+            first.for_each(fetch);
         }
-        for at in shown.by_ref().take(SHOWN_AHEAD) {
-            soon(Soon(Entry(likely(&candidates.slots, at))));
+        if shows {
+            let first = candidates.groups().iter().take(SHOWN_AHEAD.min(taken));
+            first.for_each(&mut show);
         }
-        for at in Bits(candidates.keys) {
-            if let Some(at) = fetched.next() {
-                likely(&candidates.slots, at).prefetch();
+        for group in 0..taken {
+            let ahead = |groups: usize| {
+                let slots = candidates.groups().get(group + groups);
+                slots.filter(|_| group + groups < taken)
+            };
+            if fetches && let Some(slots) = ahead(FETCHED_AHEAD) {
+                fetch(slots);
             }
-            if let Some(at) = shown.next() {
-                soon(Soon(Entry(likely(&candidates.slots, at))));
+            if shows && let Some(slots) = ahead(SHOWN_AHEAD) {
+                show(slots);
             }
-            let mut slot = candidates.slots[at] as usize;
-            let blocks = K::Blocks::get(&keys.blocks, at);
-            loop {
-                let entry = Entry::<K>(&entries[slot & (entries.len() - 1)]);
-                if let Some((head, words)) = entry.read(&blocks) {
-                    hit(Hit {
-                        place: at,
-                        flow_hash: keys.flow_hash(at),
-                        entry: Live::new(FlowRef::new(slot, head), entry),
-                        action: K::action(&words),
-                    });
-                    break;
-                }
-                let Some(elsewhere) = self.look_again(keys, &mut candidates, at) else {
-                    hits &= !(1 << at);
-                    break;
+            for at in Bits(found & GROUP_BITS << (group * GROUP)) {
+                let Some(item) = items.get_mut(at) else {
+                    continue;
                 };
-                slot = elsewhere;
+                let mut slot = candidates.slots[at];
+                let blocks = K::Blocks::get(&keys.blocks, at);
+                loop {
+                    let entry = entry_in(slot);
+                    if let Some((head, words)) = entry.read(&blocks) {
+                        let found = Hit {
+                            place: at,
+                            flow_hash: keys.flow_hash(at),
+                            entry: Live::new(slot as usize, head, entry),
+                            words,
+                        };
+                        hit(item, found);
+                        break;
+                    }
+                    let Some(elsewhere) = self.look_again(keys, &mut candidates, at) else {
+                        break;
+                    };
+                    slot = elsewhere as u64;
+                }
             }
         }
-        hits
+        candidates.keys
     }
 
     /// Has the processor fetch what inserting these keys needs: their tags, and the entries that they would be in as things are.
@@ -278,9 +344,13 @@ impl<K: FlowKey> FlowTable<K> {
         }
         // The words of tags first, then what they say: scalar loads, then vectors.
         let slots = &mut candidates.slots;
+        let Some(last) = tags.len().checked_sub(1) else {
+            return;
+        };
         for at in 0..end {
-            let word = hashes[at] as usize & mask;
-            slots[at] = tags[word / LINE_WORDS].0[word % LINE_WORDS].load(Ordering::Acquire);
+            let word = hashes[at] as usize;
+            let line = &tags[(word / LINE_WORDS) & last];
+            slots[at] = line.0[word % LINE_WORDS].load(Ordering::Acquire);
         }
         let mut found = 0;
         for at in 0..end {
@@ -293,7 +363,7 @@ impl<K: FlowKey> FlowTable<K> {
         candidates.keys = found & keys.taken;
     }
 
-    /// The slot of a key that is not where its tag showed first.
+    /// The slot of a key that is not where its tag showed first. If it has none, it is no candidate any more.
     #[cold]
     #[inline(never)]
     fn look_again(&self, keys: &Keys<K>, candidates: &mut Candidates, at: usize) -> Option<usize> {
@@ -303,10 +373,11 @@ impl<K: FlowKey> FlowTable<K> {
             candidates.again += 1;
             match self.find(home, self.tags.load(home.word), &blocks, [None; 2]) {
                 Found::At(slot) => return Some(slot),
-                Found::Nowhere => return None,
+                Found::Nowhere => break,
                 Found::Unsettled => {}
             }
         }
+        candidates.keys &= !(1 << at);
         None
     }
 }

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::key::Layout;
 use super::memory::{CELLS, Line};
-use super::sync::{AtomicU64, read_fence, unchanged, write_fence};
+use super::sync::{AtomicU64, change, read_fence, write_fence};
 use crate::prefetch;
 
 /// The lines of an entry.
@@ -83,6 +83,11 @@ impl Head {
         Self(version as u64 | (partner as u64) << 32)
     }
 
+    /// One of a connection that has used the slot.
+    pub(super) const fn of_incarnation(incarnation: u32) -> Self {
+        Self::of(incarnation << INCARNATION, 0)
+    }
+
     const fn version(self) -> u32 {
         self.0 as u32
     }
@@ -102,6 +107,12 @@ impl Head {
     #[inline(always)]
     pub(super) const fn incarnation(self) -> u32 {
         self.version() >> INCARNATION
+    }
+
+    /// This one, were it stable.
+    #[inline(always)]
+    const fn stable(self) -> Self {
+        Self(self.0 & !(UNSTABLE as u64))
     }
 
     const fn locked(self) -> Self {
@@ -132,15 +143,6 @@ impl Head {
 /// and packets, and bytes.
 #[derive(Debug)]
 pub(super) struct Entry<'a, K: Layout>(pub(super) &'a K::Lines);
-
-impl<K: Layout> Clone for Entry<'_, K> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K: Layout> Copy for Entry<'_, K> {}
 
 /// The counters of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +194,14 @@ impl<K: Layout> Entry<'_, K> {
     /// Whether the words that were loaded since `head` was are the entry's of that version.
     #[inline(always)]
     pub(super) fn is_still(&self, head: Head) -> bool {
+        self.change_since(head) == 0
+    }
+
+    /// Zero if they are.
+    #[inline(always)]
+    fn change_since(&self, head: Head) -> u64 {
         read_fence();
-        unchanged(head.0, self.version().load(Ordering::Relaxed))
+        change(head.0, self.version().load(Ordering::Relaxed))
     }
 
     /// A consistent copy, if the entry is in use and is of the key with these `blocks`.
@@ -201,9 +209,9 @@ impl<K: Layout> Entry<'_, K> {
     pub(super) fn read(&self, blocks: &K::Blocks) -> Option<(Head, K::Words)> {
         let head = self.head();
         let words = self.words();
-        // One branch: whatever is wrong, it seldom is.
-        let is_it = K::is_of(&words, blocks) & head.is_stable() & self.is_still(head);
-        is_it.then_some((head, words))
+        // One branch: whatever is wrong, it seldom is. That of the version is another one than that of an unstable one in any case.
+        let wrong = K::difference(&words, blocks) | self.change_since(head.stable());
+        (wrong == 0).then_some((head, words))
     }
 
     /// Keeps everybody else from changing the entry, if it is what it was.

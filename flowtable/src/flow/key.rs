@@ -60,8 +60,8 @@ pub trait Layout: Copy {
 
     fn blocks(self) -> Self::Blocks;
     fn words(self, action: &Action<Self::Addr>) -> Self::Words;
-    /// Whether `words` are of the key with these `blocks`.
-    fn is_of(words: &Self::Words, blocks: &Self::Blocks) -> bool;
+    /// Zero if `words` are of the key with these `blocks`.
+    fn difference(words: &Self::Words, blocks: &Self::Blocks) -> u64;
     fn key(words: &Self::Words) -> Self;
     fn action(words: &Self::Words) -> Action<Self::Addr>;
     /// The next hop that an entry names, whoever's it is.
@@ -100,10 +100,10 @@ const fn tail(sport: u16, dport: u16, protocol: u8, len: u64) -> u64 {
     sport as u64 | (dport as u64) << 16 | (protocol as u64) << 32 | len << 56
 }
 
-/// Whether two tails are of the same ports and protocol, whatever is above them.
+/// Zero if two tails are of the same ports and protocol, whatever is above them.
 #[inline(always)]
-const fn same_tail(a: u64, b: u64) -> bool {
-    (a ^ b) << (64 - TAIL_BITS) == 0
+const fn tail_difference(a: u64, b: u64) -> u64 {
+    (a ^ b) << (64 - TAIL_BITS)
 }
 
 const TAIL_MASK: u64 = (1 << TAIL_BITS) - 1;
@@ -133,8 +133,8 @@ impl Layout for Key4 {
     }
 
     #[inline(always)]
-    fn is_of(words: &[u64; 4], blocks: &[u64; 2]) -> bool {
-        (words[0] == blocks[0]) & same_tail(words[1], blocks[1])
+    fn difference(words: &[u64; 4], blocks: &[u64; 2]) -> u64 {
+        (words[0] ^ blocks[0]) | tail_difference(words[1], blocks[1])
     }
 
     #[inline(always)]
@@ -194,12 +194,12 @@ impl Layout for Key6 {
     }
 
     #[inline(always)]
-    fn is_of(words: &[u64; 9], blocks: &[u64; 5]) -> bool {
-        let differing = (words[0] ^ blocks[0])
+    fn difference(words: &[u64; 9], blocks: &[u64; 5]) -> u64 {
+        (words[0] ^ blocks[0])
             | (words[1] ^ blocks[1])
             | (words[2] ^ blocks[2])
-            | (words[3] ^ blocks[3]);
-        (differing == 0) & same_tail(words[4], blocks[4])
+            | (words[3] ^ blocks[3])
+            | tail_difference(words[4], blocks[4])
     }
 
     #[inline(always)]

@@ -17,10 +17,10 @@ mod real {
         fence(Ordering::Release);
     }
 
-    /// Whether an entry is what it was.
+    /// Zero if an entry is what it was.
     #[inline(always)]
-    pub(crate) fn unchanged(before: u64, after: u64) -> bool {
-        before == after
+    pub(crate) fn change(before: u64, after: u64) -> u64 {
+        before ^ after
     }
 
     /// Whether a word of tags is locked, `lock` being its bit.
@@ -86,8 +86,12 @@ mod model {
         }
     }
 
-    pub(crate) fn unchanged(before: u64, after: u64) -> bool {
-        before == after || sabotage::is(Sabotage::NoVersion)
+    pub(crate) fn change(before: u64, after: u64) -> u64 {
+        if sabotage::is(Sabotage::NoVersion) {
+            0
+        } else {
+            before ^ after
+        }
     }
 
     pub(crate) fn is_locked(word: u64, lock: u64) -> bool {
@@ -96,9 +100,9 @@ mod model {
 }
 
 #[cfg(loom)]
-pub(super) use model::{AtomicU64, is_locked, read_fence, unchanged, write_fence};
+pub(super) use model::{AtomicU64, change, is_locked, read_fence, write_fence};
 #[cfg(not(loom))]
-pub(super) use real::{AtomicU64, is_locked, read_fence, unchanged, write_fence};
+pub(super) use real::{AtomicU64, change, is_locked, read_fence, write_fence};
 
 /// Breaks the protocol on purpose, to show that loom notices. For models only.
 #[cfg(loom)]

@@ -178,7 +178,7 @@ impl<K: FlowKey> FlowTable<K> {
             let slot = word * LANES + lane;
             let entry = self.entry(slot);
             let head = entry.head();
-            if K::is_of(&entry.words(), blocks) && !except.contains(&Some(slot)) {
+            if K::difference(&entry.words(), blocks) == 0 && !except.contains(&Some(slot)) {
                 if head.is_stable() {
                     return Found::At(slot);
                 }
@@ -296,7 +296,12 @@ impl<K: FlowKey> FlowTable<K> {
     /// An entry as a lookup gives it. Not checked: if it is gone it is another one's.
     #[inline(always)]
     pub fn live(&self, flow: FlowRef) -> Live<'_, K> {
-        Live::new(flow, self.entry(flow.slot as usize))
+        let slot = flow.slot as usize;
+        Live::new(
+            slot,
+            Head::of_incarnation(flow.incarnation),
+            self.entry(slot),
+        )
     }
 
     /// Visits every entry, both directions of each connection, in no order. Entries that come or go

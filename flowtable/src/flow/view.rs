@@ -45,35 +45,27 @@ impl FlowRef {
 
 /// An entry, for its poller to count packets in: what needs no version. If the connection is gone, it is another one's.
 pub struct Live<'a, K: FlowKey> {
-    flow: FlowRef,
+    slot: usize,
+    head: Head,
     entry: Entry<'a, K>,
 }
 
-impl<K: FlowKey> Clone for Live<'_, K> {
-    #[inline(always)]
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K: FlowKey> Copy for Live<'_, K> {}
-
 impl<K: FlowKey> fmt::Debug for Live<'_, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Live").field(&self.flow).finish()
+        f.debug_tuple("Live").field(&self.flow()).finish()
     }
 }
 
 impl<'a, K: FlowKey> Live<'a, K> {
     #[inline(always)]
-    pub(super) const fn new(flow: FlowRef, entry: Entry<'a, K>) -> Self {
-        Self { flow, entry }
+    pub(super) const fn new(slot: usize, head: Head, entry: Entry<'a, K>) -> Self {
+        Self { slot, head, entry }
     }
 
     /// The reference to it.
     #[inline(always)]
     pub const fn flow(&self) -> FlowRef {
-        self.flow
+        FlowRef::new(self.slot, self.head)
     }
 
     /// The connection tracker's word, which the table only keeps.

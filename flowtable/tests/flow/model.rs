@@ -216,7 +216,7 @@ impl<K: Family> Model<K> {
             .collect();
         let mut found = vec![None; len];
         let hits = self.table.lookup_batch(&mut Keys::from(&keys[..]), |hit| {
-            found[hit.place] = Some((hit.entry.flow(), hit.action));
+            found[hit.place] = Some((hit.entry.flow(), hit.action()));
         });
         for (at, (key, found)) in keys.iter().zip(found).enumerate() {
             let expected = self.map.get(key).map(|entry| (entry.flow, entry.action));

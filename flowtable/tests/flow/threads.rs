@@ -93,7 +93,7 @@ fn poller<K: Family>(table: &FlowTable<K>, seed: u64, inserted: &AtomicUsize) {
                     if is_reply { key.reversed() } else { key }
                 });
                 table.lookup_batch(&mut Keys::from(&keys[..]), |hit| {
-                    assert_whole::<K>(numbers(hit.place), is_reply, &hit.action);
+                    assert_whole::<K>(numbers(hit.place), is_reply, &hit.action());
                     hit.entry.touch(Tick(bits), 64);
                 });
             }

@@ -70,6 +70,13 @@ pub(super) const fn origin_of(packet: &Packet) -> u16 {
     }
 }
 
+/// Whether an origin is the packet's.
+#[inline(always)]
+pub(super) const fn is_of(packet: &Packet, origin: u16) -> bool {
+    // Most come by no tunnel: one branch for that.
+    packet.peer.0 | (packet.in_port.0 ^ origin) == 0 || origin_of(packet) == origin
+}
+
 /// Set in an origin that is a node, not a port. There are fewer than 2^15 of either.
 const BY_TUNNEL: u16 = 0x8000;
 

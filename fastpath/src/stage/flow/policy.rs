@@ -62,10 +62,10 @@ pub(super) fn reason_of<A>(action: &Action<A>) -> DropReason {
 }
 
 /// Repeats a denial for a packet of its direction. `false` if it does not hold for the packet.
-#[inline]
+#[inline(always)]
 pub(super) fn repeat<N: Net>(
-    entry: Live<'_, N::Key>,
-    action: Action<N::Addr>,
+    entry: &Live<'_, N::Key>,
+    action: &Action<N::Addr>,
     packet: &mut Packet,
     tables: &Tables,
     now: Tick,
@@ -76,7 +76,7 @@ pub(super) fn repeat<N: Net>(
     if holds {
         entry.touch(now, packet.ip_len() as u32);
         packet.next_hop = action.next_hop;
-        packet.deny(reason_of(&action), Decider::from_bits(action.rule));
+        packet.deny(reason_of(action), Decider::from_bits(action.rule));
     }
     holds
 }
@@ -323,7 +323,7 @@ impl Context<'_> {
     ) -> Result<u8, DropReason> {
         let side = N::side(&self.tracker.connections);
         let entry = side.table.live(flow);
-        if repeat::<N>(entry, *action, packet, self.tables, self.now) {
+        if repeat::<N>(&entry, action, packet, self.tables, self.now) {
             return Err(reason_of(action));
         }
         let is_reply = action.flags & action::IS_REPLY != 0;
