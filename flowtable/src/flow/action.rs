@@ -67,18 +67,36 @@ impl<A> Action<A> {
     }
 
     #[inline(always)]
-    pub(super) fn decode(beside_key: u64, decision: u64, way: u64, nat_addr: A) -> Self {
+    pub(super) fn decode([beside_key, decision, way]: [u64; 3], nat_addr: A) -> Self {
         Self {
-            generation: decision as u32,
+            generation: generation(decision),
             next_hop: next_hop(way),
-            origin: (beside_key >> ORIGIN) as u16,
-            flags: (beside_key >> FLAGS) as u8,
+            origin: origin(beside_key),
+            flags: flags(beside_key),
             nat_addr,
             nat_port: (way >> NAT_PORT) as u16,
             rule: (decision >> RULE) as u32 & 0x00ff_ffff,
             reason: (decision >> REASON) as u8,
         }
     }
+}
+
+/// The flags of a word with [`Action::beside_key`].
+#[inline(always)]
+pub(super) const fn flags(beside_key: u64) -> u8 {
+    (beside_key >> FLAGS) as u8
+}
+
+/// The origin of a word with [`Action::beside_key`].
+#[inline(always)]
+pub(super) const fn origin(beside_key: u64) -> u16 {
+    (beside_key >> ORIGIN) as u16
+}
+
+/// The generation of a word that [`Action::decision`] made.
+#[inline(always)]
+pub(super) const fn generation(decision: u64) -> u32 {
+    decision as u32
 }
 
 /// The next hop of a word that [`Action::way`] made.

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use fearless_simd::dispatch;
 
-use super::action::Action;
+use super::action::{self, Action};
 use super::entry::{Entry, EntryLines};
 use super::hash::{Blocks, Hasher, spare};
 use super::key::FlowKey;
@@ -153,25 +153,29 @@ impl<K: FlowKey> Hit<'_, K> {
     /// [`Action::flags`].
     #[inline(always)]
     pub fn flags(&self) -> u8 {
-        self.action().flags
+        let [beside_key, ..] = K::action_words(&self.words);
+        action::flags(beside_key)
     }
 
     /// [`Action::generation`].
     #[inline(always)]
     pub fn generation(&self) -> u32 {
-        self.action().generation
+        let [_, decision, _] = K::action_words(&self.words);
+        action::generation(decision)
     }
 
     /// [`Action::origin`].
     #[inline(always)]
     pub fn origin(&self) -> u16 {
-        self.action().origin
+        let [beside_key, ..] = K::action_words(&self.words);
+        action::origin(beside_key)
     }
 
     /// [`Action::next_hop`].
     #[inline(always)]
     pub fn next_hop(&self) -> NextHopId {
-        self.action().next_hop
+        let [.., way] = K::action_words(&self.words);
+        action::next_hop(way)
     }
 }
 
@@ -286,25 +290,25 @@ impl<K: FlowKey> FlowTable<K> {
                 let Some(item) = items.get_mut(at) else {
                     continue;
                 };
-                let mut slot = candidates.slots[at];
-                let blocks = K::Blocks::get(&keys.blocks, at);
-                loop {
-                    let entry = entry_in(slot);
-                    if let Some((head, words)) = entry.read(&blocks) {
-                        let found = Hit {
-                            place: at,
-                            flow_hash: keys.flow_hash(at),
-                            entry: Live::new(slot as usize, head, entry),
-                            words,
-                        };
-                        hit(item, found);
-                        break;
-                    }
-                    let Some(elsewhere) = self.look_again(keys, &mut candidates, at) else {
-                        break;
-                    };
-                    slot = elsewhere as u64;
-                }
+                let (slot, blocks) = (candidates.slots[at], K::Blocks::get(&keys.blocks, at));
+                let entry = entry_in(slot);
+                let (entry, words) = if let Some((head, words)) = entry.read(&blocks) {
+                    (Live::new(slot as usize, head, entry), words)
+                } else if let Some(elsewhere) = self.look_again(keys, &mut candidates, at) {
+                    elsewhere
+                } else {
+                    continue;
+                };
+                let flow_hash = keys.flow_hash(at);
+                hit(
+                    item,
+                    Hit {
+                        place: at,
+                        flow_hash,
+                        entry,
+                        words,
+                    },
+                );
             }
         }
         candidates.keys
@@ -363,16 +367,26 @@ impl<K: FlowKey> FlowTable<K> {
         candidates.keys = found & keys.taken;
     }
 
-    /// The slot of a key that is not where its tag showed first. If it has none, it is no candidate any more.
+    /// The entry of a key that is not where its tag showed first. If it has none, it is no candidate any more.
     #[cold]
     #[inline(never)]
-    fn look_again(&self, keys: &Keys<K>, candidates: &mut Candidates, at: usize) -> Option<usize> {
+    fn look_again(
+        &self,
+        keys: &Keys<K>,
+        candidates: &mut Candidates,
+        at: usize,
+    ) -> Option<(Live<'_, K>, K::Words)> {
         let home = self.tags.home(keys.hashes[at]);
         let blocks = K::Blocks::get(&keys.blocks, at);
         while candidates.again < AGAIN {
             candidates.again += 1;
             match self.find(home, self.tags.load(home.word), &blocks, [None; 2]) {
-                Found::At(slot) => return Some(slot),
+                Found::At(slot) => {
+                    let entry = self.entry(slot);
+                    if let Some((head, words)) = entry.read(&blocks) {
+                        return Some((Live::new(slot, head, entry), words));
+                    }
+                }
                 Found::Nowhere => break,
                 Found::Unsettled => {}
             }

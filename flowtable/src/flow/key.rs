@@ -63,6 +63,8 @@ pub trait Layout: Copy {
     /// Zero if `words` are of the key with these `blocks`.
     fn difference(words: &Self::Words, blocks: &Self::Blocks) -> u64;
     fn key(words: &Self::Words) -> Self;
+    /// The words of its action but for the new address: beside the key's last, the decision, the way.
+    fn action_words(words: &Self::Words) -> [u64; 3];
     fn action(words: &Self::Words) -> Action<Self::Addr>;
     /// The next hop that an entry names, whoever's it is.
     fn next_hop(lines: &Self::Lines) -> NextHopId;
@@ -149,8 +151,13 @@ impl Layout for Key4 {
     }
 
     #[inline(always)]
+    fn action_words(words: &[u64; 4]) -> [u64; 3] {
+        [words[1], words[2], words[3]]
+    }
+
+    #[inline(always)]
     fn action(words: &[u64; 4]) -> Action<u32> {
-        Action::decode(words[1], words[2], words[3], words[3] as u32)
+        Action::decode(Self::action_words(words), words[3] as u32)
     }
 
     #[inline(always)]
@@ -214,8 +221,13 @@ impl Layout for Key6 {
     }
 
     #[inline(always)]
+    fn action_words(words: &[u64; 9]) -> [u64; 3] {
+        [words[4], words[5], words[6]]
+    }
+
+    #[inline(always)]
     fn action(words: &[u64; 9]) -> Action<u128> {
-        Action::decode(words[4], words[5], words[6], wide(words[7], words[8]))
+        Action::decode(Self::action_words(words), wide(words[7], words[8]))
     }
 
     #[inline(always)]
