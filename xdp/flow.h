@@ -95,7 +95,8 @@ struct flow {
 		struct ends6 to6;
 	};
 	__be32 to_ports;
-	__u32 unused2;
+	/* The number by which the loader knows it. */
+	__u32 mark;
 	/* TCP's first SYN, FIN or RST: payload's bytes, window << 32, flags << 48, CLOSING. */
 	__u64 closing;
 	/* Its sequence number, and its acknowledgement in the upper half. Written before `closing`. */

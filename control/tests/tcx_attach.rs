@@ -87,7 +87,7 @@ fn with_flow() -> Tcx {
         destination: None,
     };
     let mut flows = tcx.flows().expect("flows");
-    flows.insert(&flow(), &to_other).expect("insert");
+    flows.insert(&flow(), &to_other, 0).expect("insert");
     tcx
 }
 

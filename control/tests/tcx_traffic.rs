@@ -239,7 +239,7 @@ fn offload(
         source: way.is_translated.then(|| on_wire(src)),
         destination: way.is_translated.then(|| on_wire(dst)),
     };
-    sender.flows.insert(&leaves, &plain).expect("insert");
+    sender.flows.insert(&leaves, &plain, 0).expect("insert");
     let is_tunnelled = way.kind != Kind::Ethernet;
     let comes = Key {
         from: if is_tunnelled {
@@ -265,7 +265,7 @@ fn offload(
         destination: way.is_translated.then(|| end(dst)),
         ..plain
     };
-    receiver.flows.insert(&comes, &opened).expect("insert");
+    receiver.flows.insert(&comes, &opened, 0).expect("insert");
     [leaves, comes]
 }
 

@@ -138,10 +138,10 @@ fn a_pods_flow_is_repeated_and_all_else_of_it_goes_to_the_pollers() {
                 let frame = packet.frame(FROM_POD);
                 node.punts_of_pod(&frame, 0, "before it is known");
                 if kind == Kind::Ipip && is_v6 {
-                    assert!(node.flows.insert(&key, &action).is_err());
+                    assert!(node.flows.insert(&key, &action, 0).is_err());
                     continue;
                 }
-                node.flows.insert(&key, &action).expect("insert");
+                node.flows.insert(&key, &action, 0).expect("insert");
                 let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
                 assert_eq!(node.by_pod(&frame), sent, "{kind:?} {packet:?}");
                 // Another device, another protocol, other ends.
@@ -199,7 +199,7 @@ fn what_is_unusual_in_a_packet_goes_to_the_pollers() {
         for packet in [&packet, &packet6] {
             let key = packet.key(From::Device(node.pod));
             node.flows
-                .insert(&key, &action_of_pod(Kind::Ethernet))
+                .insert(&key, &action_of_pod(Kind::Ethernet), 0)
                 .expect("insert");
         }
         let frame = packet.frame(FROM_POD);
@@ -274,7 +274,7 @@ fn what_changes_a_connection_goes_to_the_pollers_and_all_after_it() {
         for packet in [of_pod(TCP), of_pod6(TCP)] {
             let key = packet.key(From::Device(node.pod));
             let action = action_of_pod(Kind::Ethernet);
-            node.flows.insert(&key, &action).expect("insert");
+            node.flows.insert(&key, &action, 0).expect("insert");
             assert_eq!(node.counts(&key).seen, None);
             let mut next = packet.clone();
             (next.seq, next.ack, next.window) = (5000, 6000, 400);
@@ -329,7 +329,7 @@ fn what_changes_a_connection_goes_to_the_pollers_and_all_after_it() {
                 assert_eq!(now.closing, Some(closing));
                 assert_eq!((now.packets, now.seen), (packets, Some(seen)));
                 // Inserted again it begins anew.
-                node.flows.insert(&key, &action).expect("insert");
+                node.flows.insert(&key, &action, 0).expect("insert");
                 assert_eq!(node.counts(&key), Counts::default());
                 carry_both(&mut node);
             }
@@ -360,7 +360,7 @@ fn while_it_is_paused_or_leads_nowhere_no_flow_is_treated() {
             let (packet, other) = (of_pod(TCP), of_pod(UDP));
             let key = packet.key(From::Device(node.pod));
             let action = action_of_pod(Kind::Vxlan4);
-            node.flows.insert(&key, &action).expect("insert");
+            node.flows.insert(&key, &action, 0).expect("insert");
             let frame = packet.frame(FROM_POD);
             let sent = (TcxVerdict::Redirect, expected(&packet.ip(), &action));
             node.tcx.set_paused(true).expect("pause");
@@ -427,7 +427,7 @@ fn one_pods_flood_leaves_room_for_the_others() {
             of_pod(UDP).key(From::Device(node.pod)),
             action_of_pod(Kind::Ethernet),
         );
-        node.flows.insert(&key, &action).expect("insert");
+        node.flows.insert(&key, &action, 0).expect("insert");
         assert_eq!(verdicts(&node), (1000, 0));
         node.tcx.detach(flooder).expect("detach");
         node.tcx.detach(quiet).expect("detach");
@@ -452,7 +452,7 @@ fn what_comes_by_a_tunnel_is_opened_if_everything_about_it_is_right() {
         let action = action_to_pod(&node);
         for packet in [to_pod(TCP), to_pod(UDP), to_pod6(TCP), to_pod6(UDP)] {
             node.flows
-                .insert(&packet.key(From::Tunnel), &action)
+                .insert(&packet.key(From::Tunnel), &action, 0)
                 .expect("insert");
             // Another way of the same ends.
             node.punts_of_uplink(&packet.frame(TO_UPLINK), "without the tunnel");
@@ -517,7 +517,7 @@ fn what_comes_by_a_tunnel_is_opened_if_everything_about_it_is_right() {
                     node.punts_of_uplink(&by_tunnel(kind, &reset.ip(), 0), "RST");
                     node.punts_of_uplink(&frame, "after RST");
                     node.flows
-                        .insert(&packet.key(From::Tunnel), &action)
+                        .insert(&packet.key(From::Tunnel), &action, 0)
                         .expect("insert");
                 }
                 if packet.src.0.is_ipv4() {
@@ -612,7 +612,7 @@ fn an_uplinks_packets_are_the_hosts_unless_they_are_ours() {
             ..action(node.pod, Way::Pod, rewrite(Kind::Ethernet, TO_POD))
         };
         let key = answer.key(From::Device(node.uplink));
-        node.flows.insert(&key, &action).expect("insert");
+        node.flows.insert(&key, &action, 0).expect("insert");
         let sent = (TcxVerdict::Redirect, expected(&answer.ip(), &action));
         assert_eq!(node.by_uplink(&frame), sent);
         // In a frame that is not for us it is none.
@@ -841,7 +841,7 @@ fn the_kernel_makes_the_bytes_that_the_pollers_make() {
                 let key = case.packet.key(from);
                 // A case that failed may have left it.
                 node.flows.remove(&key).expect("removed");
-                node.flows.insert(&key, &action).expect("insert");
+                node.flows.insert(&key, &action, 0).expect("insert");
                 let result = match case.by {
                     Some(_) => node.by_uplink(&frame),
                     None => node.by_pod(&frame),
@@ -870,7 +870,7 @@ fn keys_and_actions_that_no_program_knows_are_refused() {
         let action = action_of_pod(Kind::Ethernet);
         let refuses = |node: &mut Node, key: Key, action: Action| {
             assert!(
-                node.flows.insert(&key, &action).is_err(),
+                node.flows.insert(&key, &action, 0).is_err(),
                 "{key:?} {action:?}"
             );
             assert_eq!(node.flows.read(&key), None);
@@ -905,14 +905,14 @@ fn keys_and_actions_that_no_program_knows_are_refused() {
                 src: (key.src.0, port),
                 ..key
             };
-            node.flows.insert(&key, &action).expect("insert");
+            node.flows.insert(&key, &action, 0).expect("insert");
         }
         refuses(&mut node, key, action);
         let key = Key {
             src: (key.src.0, 1),
             ..key
         };
-        node.flows.insert(&key, &action).expect("again");
+        node.flows.insert(&key, &action, 0).expect("again");
         assert_eq!(node.flows.remove(&key), Ok(Some(Counts::default())));
         assert_eq!(node.flows.remove(&key), Ok(None));
     });

@@ -3,6 +3,7 @@
 //! It is told nothing but [`Key`] and [`Action`], and shares no decision with the pipeline: it reads headers, and writes what the action says.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,12 +15,16 @@ use encap::nat::{self, Tuple};
 use encap::outer::{self, Inner, Kind};
 use encap::vxlan::{self, Vni};
 use encap::{checksum, l4};
+use fastpath::batch::Family;
 use flowtable::conn;
 use hashbrown::HashMap;
 
-use super::flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Way};
+use super::flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Unread, Way};
 
 const ETHERNET: usize = eth::HEADER_LEN;
+
+/// How many flows are told of at once.
+const AT_ONCE: usize = 3;
 
 /// A node's ends of tunnels, as the program on an uplink knows them.
 #[derive(Clone, Copy, Debug)]
@@ -44,17 +49,40 @@ impl fmt::Debug for Hook {
     }
 }
 
+/// A flow, the number that it is told by, and where it is in the kernel's order.
+#[derive(Debug)]
+struct Flow {
+    action: Action,
+    counts: Counts,
+    mark: u32,
+    bucket: u32,
+}
+
+/// How well flows are told of together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Together {
+    /// All of them.
+    #[default]
+    All,
+    /// Every other one is missed.
+    Half,
+    /// It is refused.
+    Refused,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    flows: HashMap<Key, (Action, Counts)>,
+    flows: HashMap<Key, Flow>,
     most: Option<usize>,
     keeps: bool,
+    together: Together,
+    read_alone: u64,
     meanwhile: Option<Hook>,
     executed: u64,
 }
 
 impl KernelFlows for Fake {
-    fn insert(&mut self, key: &Key, action: &Action) -> Result<(), Full> {
+    fn insert(&mut self, key: &Key, action: &Action, mark: u32) -> Result<(), Full> {
         let mut state = self.state();
         if let Some(Hook(happens)) = state.meanwhile.take() {
             happens();
@@ -62,7 +90,15 @@ impl KernelFlows for Fake {
         if state.most.is_some_and(|most| state.flows.len() >= most) {
             return Err(Full);
         }
-        state.flows.insert(*key, (*action, Counts::default()));
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let flow = Flow {
+            action: *action,
+            counts: Counts::default(),
+            mark,
+            bucket: (hasher.finish() >> 33) as u32,
+        };
+        state.flows.insert(*key, flow);
         Ok(())
     }
 
@@ -72,11 +108,46 @@ impl KernelFlows for Fake {
             return Err(Kept);
         }
         let removed = state.flows.remove(key);
-        Ok(removed.map(|(_, counts)| counts))
+        Ok(removed.map(|flow| flow.counts))
     }
 
     fn read(&mut self, key: &Key) -> Option<Counts> {
-        self.state().flows.get(key).map(|(_, counts)| *counts)
+        let mut state = self.state();
+        state.read_alone += 1;
+        state.flows.get(key).map(|flow| flow.counts)
+    }
+
+    fn read_next(
+        &mut self,
+        family: Family,
+        place: Option<u32>,
+        each: &mut dyn FnMut(u32, Counts),
+    ) -> Result<Option<u32>, Unread> {
+        let state = self.state();
+        if state.together == Together::Refused {
+            return Err(Unread);
+        }
+        let from = place.unwrap_or(0);
+        let is_next = |(key, flow): &(&Key, &Flow)| family_of(key) == family && flow.bucket >= from;
+        let mut next: Vec<_> = state.flows.iter().filter(is_next).collect();
+        next.sort_unstable_by_key(|(_, flow)| flow.bucket);
+        let end = next.get(AT_ONCE).map(|(_, flow)| flow.bucket);
+        let told = next
+            .iter()
+            .take_while(|(_, flow)| end.is_none_or(|end| flow.bucket < end));
+        for (_, flow) in told {
+            if state.together == Together::All || flow.bucket % 2 == 0 {
+                each(flow.mark, flow.counts);
+            }
+        }
+        Ok(end)
+    }
+}
+
+const fn family_of(key: &Key) -> Family {
+    match key.src.0 {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
     }
 }
 
@@ -98,8 +169,18 @@ impl Fake {
         let state = self.state();
         let flows = state.flows.iter();
         flows
-            .map(|(key, (action, counts))| (*key, *action, *counts))
+            .map(|(key, flow)| (*key, flow.action, flow.counts))
             .collect()
+    }
+
+    /// Tells of its flows together so from now on.
+    pub fn tell_together(&self, together: Together) {
+        self.state().together = together;
+    }
+
+    /// How many times it was asked for one flow.
+    pub fn read_alone(&self) -> u64 {
+        self.state().read_alone
     }
 
     /// Packets that it sent itself.
@@ -122,9 +203,14 @@ impl Fake {
         self.state().flows.clear();
     }
 
+    /// Forgets a flow.
+    pub fn lose(&self, key: &Key) {
+        self.state().flows.remove(key);
+    }
+
     /// Counts as if packets of a flow had passed, the last of which showed this.
     pub fn carry(&self, key: &Key, packets: u64, bytes: u64, seen: Option<Seen>) {
-        if let Some((_, counts)) = self.state().flows.get_mut(key) {
+        if let Some(Flow { counts, .. }) = self.state().flows.get_mut(key) {
             counts.packets += packets;
             counts.bytes += bytes;
             counts.seen = seen.or(counts.seen);
@@ -158,7 +244,7 @@ impl Fake {
             dst: packet.dst,
         };
         let mut state = self.state();
-        let (action, counts) = state.flows.get_mut(&key)?;
+        let Flow { action, counts, .. } = state.flows.get_mut(&key)?;
         let is_right = action.from_mac.is_none_or(|mac| mac.0 == *src)
             && action.peer == outer
             && packet.ttl > 1
@@ -199,7 +285,7 @@ impl Fake {
     pub fn is_pod(&self, device: u32) -> bool {
         let state = self.state();
         let mut all = state.flows.values();
-        all.any(|(action, _)| action.out == device && action.way == Way::Pod)
+        all.any(|Flow { action, .. }| action.out == device && action.way == Way::Pod)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use encap::eth::MacAddr;
 use encap::outer::Rewrite;
+use fastpath::batch::Family;
 
 /// What a packet's flow is found by: its ends as it comes in (of what came by a tunnel the inner ones), and where it comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,13 +108,18 @@ pub struct Kept;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// Nothing can be read of many flows at once: they are to be asked for one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread;
+
 /// The flows that the kernel's programs know. One thread writes them.
 pub trait KernelFlows {
-    /// Has packets of this flow treated so from now on. A flow that is known begins anew.
+    /// Has packets of this flow treated so from now on. A flow that is known begins anew. `mark` is the number that it is told by in
+    /// [`read_next`](Self::read_next).
     ///
     /// # Errors
     /// There is no room, or the kernel refuses; then they come to the pollers, as before.
-    fn insert(&mut self, key: &Key, action: &Action) -> Result<(), Full>;
+    fn insert(&mut self, key: &Key, action: &Action, mark: u32) -> Result<(), Full>;
 
     /// Has packets of this flow come to the pollers again: it is not known afterwards. What was counted; `None` if it was not known, or that
     /// cannot be read.
@@ -124,4 +130,19 @@ pub trait KernelFlows {
 
     /// What was counted so far, if it is known.
     fn read(&mut self, key: &Key) -> Option<Counts>;
+
+    /// What was counted so far of a family's next flows, some hundreds at the most, in an order of the kernel's: `each` gets a flow's mark, and its
+    /// counts. The first are had with `None`, those after them with the place that was returned. No place: that was the last.
+    ///
+    /// A flow that comes or goes between the first and the last may be among them or not, and one may be told twice. What is not among them is
+    /// asked for by [`read`](Self::read).
+    ///
+    /// # Errors
+    /// The kernel refuses. What was told before holds.
+    fn read_next(
+        &mut self,
+        family: Family,
+        place: Option<u32>,
+        each: &mut dyn FnMut(u32, Counts),
+    ) -> Result<Option<u32>, Unread>;
 }

@@ -7,10 +7,11 @@ pub mod fake;
 pub mod flow;
 mod orders;
 mod stats;
+mod tally;
 mod worker;
 
 pub use compile::Devices;
-pub use flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Way};
+pub use flow::{Action, Counts, From, Full, Kept, KernelFlows, Key, Seen, Segment, Unread, Way};
 pub use orders::Orders;
 pub use stats::{Refused, Removed, Stats};
 pub use worker::{Next, Parts, Worker};

@@ -4,6 +4,9 @@
 //! it forget what is gone, is being closed, is idle, or is done otherwise since tables changed. While the kernel has nothing it sleeps
 //! until somebody calls. It is told the time, so that tests tell it too.
 //!
+//! Many flows are read together, in the kernel's order, and then credited one after the other. Whom that missed, because it came meanwhile, is
+//! asked for alone, and only if the kernel does not know it then it is lost.
+//!
 //! A connection that a poller removes is the kernel's until the next pass over all flows has come to it: 250 milliseconds and as long as the pass
 //! takes. Those are connections that expired, or were evicted: that nobody answered, or that are being closed, or were long
 //! silent. What is removed by command, or because an endpoint is gone, is given back at once, with [`Orders::flush`] and with the tables that say so.
@@ -30,6 +33,7 @@ use super::compile::{Devices, compile};
 use super::flow::{Counts, KernelFlows, Key};
 use super::orders::Orders;
 use super::stats::{Refused, Removed, Stats};
+use super::tally::Tally;
 
 /// How often counts are read.
 const READ_EVERY: Duration = Duration::from_millis(250);
@@ -65,6 +69,8 @@ pub struct Parts {
     pub stats: Arc<Stats>,
     /// The most directions that the kernel has at once, of either family.
     pub max_flows: [usize; 2],
+    /// From how many of a family's directions on all of them are read together, not one by one.
+    pub walk_from: [usize; 2],
 }
 
 /// The worker.
@@ -90,7 +96,7 @@ pub struct Worker<K> {
     recheck_at: usize,
     unchecked: usize,
     /// Where reading and clearing go on, while they are under way.
-    read_at: Option<usize>,
+    reading: Option<Reading>,
     clear_at: Option<usize>,
     /// Entries of TCP, both directions', that were given back in this pass and in the one before: what pollers judged meanwhile, by words that
     /// were not up to it, is yet to be told.
@@ -102,17 +108,25 @@ pub struct Worker<K> {
     pass: u64,
 }
 
+/// How far a pass has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The kernel's flows of this family are read together, from this place on.
+    Together(Family, Option<u32>),
+    /// What was read is told to the flow table, from this flow on. Of whom nothing was read yet, it is read now.
+    Each(usize),
+}
+
 /// A direction that the kernel has.
 #[derive(Debug)]
 struct Flow {
-    established: Established,
-    key: Key,
-    /// What of the counts the flow table has.
-    credited: Counts,
     /// When the last packet was counted.
     seen: Tick,
-    /// The pass in which it was read last.
+    /// The pass in which the flow table was told of it last.
     pass: u64,
+    tally: Tally,
+    established: Established,
+    key: Key,
     /// The generation of the tables by which it was checked last.
     checked: u64,
     /// The pass in which the kernel told of a segment that may end it, while no poller has.
@@ -164,7 +178,7 @@ impl<K: KernelFlows> Worker<K> {
             flushes: 0,
             recheck_at: 0,
             unchecked: 0,
-            read_at: None,
+            reading: None,
             clear_at: None,
             left: Default::default(),
             kept: 0,
@@ -232,14 +246,20 @@ impl<K: KernelFlows> Worker<K> {
             };
             self.take(candidate, &tables, paused, now);
         }
-        if self.read_at.is_none() && !self.by_key.is_empty() && now >= self.read_next {
+        if self.reading.is_none() && !self.by_key.is_empty() && now >= self.read_next {
             self.read_next = now + READ_EVERY;
             self.pass += 1;
-            self.read_at = Some(0);
+            self.reading = Some(self.after(None));
             let [left, before] = &mut self.left;
             *before = std::mem::take(left);
         }
-        self.read_at = self.some(self.read_at, |this, at| this.read(at, now));
+        self.reading = match self.reading {
+            None => None,
+            Some(Reading::Together(family, place)) => Some(self.read_next(family, place)),
+            Some(Reading::Each(at)) => self
+                .some(Some(at), |this, at| this.read(at, now))
+                .map(Reading::Each),
+        };
         // What the kernel refuses to forget may be by a device that is not served.
         if self.kept == 0 {
             self.parts.orders.set_devices_done(self.devices_version);
@@ -248,7 +268,7 @@ impl<K: KernelFlows> Worker<K> {
     }
 
     fn next(&self, now: Tick) -> Next {
-        let is_busy = self.unchecked > 0 || self.read_at.is_some() || self.clear_at.is_some();
+        let is_busy = self.unchecked > 0 || self.reading.is_some() || self.clear_at.is_some();
         if is_busy || !self.parts.offers.is_empty() {
             Next::Now
         } else if self.by_key.is_empty() {
@@ -304,7 +324,7 @@ impl<K: KernelFlows> Worker<K> {
         }
         if let Some(&at) = self.by_entry.get(&entry) {
             // Its packets come to pollers: for a reason that ends it, or each for its own.
-            self.credit(at, now);
+            self.credit_now(at, now);
         }
         if paused || self.by_entry.contains_key(&entry) {
             return;
@@ -375,26 +395,27 @@ impl<K: KernelFlows> Worker<K> {
         if pods_of(&established).any(|pod| count(pod).is_some_and(|count| *count >= share)) {
             return Err(Refused::Share);
         }
+        let at = self.free.last().copied().unwrap_or(self.flows.len());
+        let mark = u32::try_from(at).map_err(|_| Refused::Full)?;
         self.kernel
-            .insert(&key, &action)
+            .insert(&key, &action, mark)
             .map_err(|_| Refused::Full)?;
-        let at = self.free.pop().unwrap_or_else(|| {
+        if self.free.pop().is_none() {
             self.flows.push(None);
             // One more that lies before those that were to be looked at, where rechecking has to come round.
             self.unchecked += usize::from(self.unchecked > 0);
-            self.flows.len() - 1
-        });
+        }
         self.by_entry.insert(entry, at);
         self.by_key.insert(key, at);
         for pod in pods_of(&established) {
             *self.by_pod.entry((family, pod)).or_default() += 1;
         }
         self.flows[at] = Some(Flow {
-            established,
-            key,
-            credited: Counts::default(),
             seen: now,
             pass: self.pass,
+            tally: Tally::default(),
+            established,
+            key,
             checked: tables.generation,
             unconfirmed: None,
             leaving: None,
@@ -454,18 +475,83 @@ impl<K: KernelFlows> Worker<K> {
         }
     }
 
-    /// Reads what was counted of a flow and its other direction, if that was not done in this pass.
+    /// What a pass goes on with when this family's flows were read, or at first: those that are many, then each.
+    fn after(&self, done: Option<Family>) -> Reading {
+        let rest: &[Family] = match done {
+            None => &[Family::V4, Family::V6],
+            Some(Family::V4) => &[Family::V6],
+            Some(_) => &[],
+        };
+        let are_many = |family: &Family| {
+            let from = self.parts.walk_from[usize::from(*family == Family::V6)];
+            self.parts.stats.now(*family) >= from as u64
+        };
+        let next = rest.iter().copied().find(are_many);
+        next.map_or(Reading::Each(0), |family| Reading::Together(family, None))
+    }
+
+    /// Reads what was counted of the next few flows of a family. Returns what the pass goes on with.
+    fn read_next(&mut self, family: Family, place: Option<u32>) -> Reading {
+        let Self {
+            kernel,
+            flows,
+            pass,
+            ..
+        } = self;
+        // A mark is a flow's own as long as the kernel has the flow.
+        let mut note = |mark: u32, counts| {
+            if let Some(Some(flow)) = flows.get_mut(mark as usize) {
+                flow.tally.note(counts, *pass);
+            }
+        };
+        match kernel.read_next(family, place, &mut note) {
+            Ok(Some(place)) => Reading::Together(family, Some(place)),
+            // Whoever was missed is asked for alone.
+            Ok(None) | Err(_) => self.after(Some(family)),
+        }
+    }
+
+    /// Has the flow table have what was counted of a flow and its other direction, if that was not done in this pass.
     fn read(&mut self, at: usize, now: Tick) {
         let Some(flow) = &self.flows[at] else {
             return;
         };
-        if flow.pass != self.pass || flow.leaving.is_some() {
+        if flow.leaving.is_some() {
             self.credit(at, now);
+        } else if flow.pass != self.pass {
+            self.catch_up(at, now);
         }
         let idle = |flow: &Flow| now.since(flow.seen) >= IDLE;
         if self.flows[at].as_ref().is_some_and(idle) {
             self.give_back(at, Removed::Idle, now);
         }
+    }
+
+    /// The same, whether it was done or not.
+    fn catch_up(&mut self, at: usize, now: Tick) {
+        let (is_known, pass) = (self.counted(at).is_some(), self.pass);
+        if let Some(flow) = &mut self.flows[at]
+            && is_known
+            && flow.tally.is_told()
+        {
+            // Nothing came. If that is not so of the other direction, both are credited when it is that one's turn.
+            let entry = (flow.established.family, flow.established.flow);
+            if self.parts.connections.has(entry) {
+                flow.pass = pass;
+                return;
+            }
+        }
+        self.credit(at, now);
+    }
+
+    /// Credits what was counted of a flow until now.
+    fn credit_now(&mut self, at: usize, now: Tick) {
+        for at in [Some(at), self.other(at)].into_iter().flatten() {
+            if let Some(flow) = &mut self.flows[at] {
+                flow.tally.renew();
+            }
+        }
+        self.credit(at, now);
     }
 
     /// Credits what was counted of a flow, and of its other direction, and has what ends them end them.
@@ -474,8 +560,8 @@ impl<K: KernelFlows> Worker<K> {
             return self.give_back(at, why, now);
         }
         let other = self.other(at);
-        let own = self.count(at);
-        let back = other.and_then(|at| self.count(at));
+        let own = self.counted(at);
+        let back = other.and_then(|at| self.counted(at));
         if own.is_none() || other.is_some() && back.is_none() {
             // The kernel has forgotten one of them: its program began anew.
             self.settle(at, other, None, Removed::Lost, now);
@@ -545,10 +631,18 @@ impl<K: KernelFlows> Worker<K> {
         }
     }
 
-    /// What the kernel counted of a flow.
-    fn count(&mut self, at: usize) -> Option<Counts> {
+    /// What the kernel counted of a flow: as it was read in this pass, if it was.
+    fn counted(&mut self, at: usize) -> Option<Counts> {
         let flow = self.flows.get(at)?.as_ref()?;
-        self.kernel.read(&flow.key)
+        flow.tally.of(self.pass).or_else(|| self.count(at))
+    }
+
+    /// What the kernel has counted of a flow now.
+    fn count(&mut self, at: usize) -> Option<Counts> {
+        let flow = self.flows.get_mut(at)?.as_mut()?;
+        let counts = self.kernel.read(&flow.key)?;
+        flow.tally.note(counts, self.pass);
+        Some(counts)
     }
 
     /// Has the kernel forget a flow, and says what it counted. If it refuses the flow stays [leaving](Flow::leaving).
@@ -601,9 +695,9 @@ impl<K: KernelFlows> Worker<K> {
         let Some(flow) = self.flows.get_mut(at).and_then(Option::as_mut) else {
             return Carried::default();
         };
-        let packets = counts.packets.saturating_sub(flow.credited.packets);
-        let bytes = counts.bytes.saturating_sub(flow.credited.bytes);
-        (flow.credited, flow.pass) = (counts, pass);
+        flow.tally.note(counts, pass);
+        flow.pass = pass;
+        let (packets, bytes) = flow.tally.tell();
         if packets > 0 {
             flow.seen = now;
             count_frames(counters, &flow.established, packets, bytes);

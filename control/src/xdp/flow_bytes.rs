@@ -49,6 +49,7 @@ mod at {
     pub(super) const HEAD: usize = 64;
     pub(super) const TO: usize = 128;
     pub(super) const TO_PORTS: usize = 160;
+    pub(super) const MARK: usize = 164;
     pub(super) const CLOSING: usize = 168;
     pub(super) const CLOSING_AT: usize = 176;
     pub(super) const CHECK_AGAIN: usize = 184;
@@ -87,7 +88,7 @@ pub(super) fn key(key: &Key) -> Option<KeyBytes> {
 }
 
 /// A flow of which nothing has been counted; `None` where the program cannot do what the action says.
-pub(super) fn flow(key: &Key, action: &Action) -> Option<FlowBytes> {
+pub(super) fn flow(key: &Key, action: &Action, mark: u32) -> Option<FlowBytes> {
     let mut bytes = [0; FLOW_LEN];
     let (kind, is_v4_only) = match action.rewrite.kind() {
         Kind::Ethernet => (0, false),
@@ -146,6 +147,7 @@ pub(super) fn flow(key: &Key, action: &Action) -> Option<FlowBytes> {
         put(&mut bytes, at::TO_PORTS, &ports(src.1, dst.1));
     }
     put(&mut bytes, at::SET, &[set]);
+    put(&mut bytes, at::MARK, &mark.to_ne_bytes());
     Some(bytes)
 }
 
@@ -169,6 +171,11 @@ fn check(key: KeyBytes) -> u64 {
         KeyBytes::V4(bytes) => sum(bytes.as_chunks().0, &FACTORS4),
         KeyBytes::V6(bytes) => sum(bytes.as_chunks().0, &FACTORS6),
     }
+}
+
+/// The number that a flow was inserted with.
+pub(super) fn mark(flow: &FlowBytes) -> u32 {
+    u32_at(flow, at::MARK)
 }
 
 /// What was counted of a flow.

@@ -26,6 +26,7 @@ mod prefixes;
 mod sys;
 mod taken;
 mod tcx;
+mod walk;
 
 pub use counters::{EndpointCounters, NicCounters, TcxCounters};
 pub use endpoint::{EndpointAttachment, EndpointConfig, EndpointProgram, FailMode};

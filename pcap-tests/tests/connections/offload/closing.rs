@@ -2,6 +2,15 @@
 
 use super::*;
 
+also_together![
+    fins_after_gigabytes_that_only_the_kernel_saw_close_it,
+    a_reset_counts_if_the_endpoint_takes_it_wherever_the_connection_is,
+    what_no_endpoint_takes_closes_nothing_though_the_kernel_saw_it,
+    a_wrong_one_before_it_does_not_hide_the_right_one,
+    the_end_of_what_pollers_see_counts_though_the_kernel_has_the_other_direction,
+    what_another_poller_judged_at_that_moment_counts_too,
+];
+
 /// The client has sent five gigabytes and the server one, of which nobody here saw a segment.
 fn transfer(node: &Offloaded) -> (u32, u32) {
     let (seq, back) = (101_u32.wrapping_add(705_032_704), 201 + 1_000_000_000);

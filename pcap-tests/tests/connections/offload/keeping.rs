@@ -2,6 +2,21 @@
 
 use super::*;
 
+also_together![
+    what_the_kernel_carries_does_not_expire_and_what_is_idle_is_given_back,
+    an_endpoint_that_is_gone_is_forgotten_with_the_tables_that_say_so,
+    tables_that_change_all_the_time_do_not_keep_the_worker_from_what_is_gone_or_new,
+    what_is_by_a_device_that_is_not_served_is_forgotten_at_once_and_that_is_said,
+    another_next_hop_is_another_action,
+    who_removes_connections_or_captures_has_the_kernel_forget,
+    what_the_kernel_refuses_to_forget_is_not_lost_sight_of,
+    what_is_removed_while_the_kernel_is_told_of_it_is_taken_back,
+    what_the_kernel_forgot_by_itself_is_told_again,
+    there_is_an_end_to_how_many_and_a_reason_for_each_that_is_left_out,
+    no_pod_has_more_than_a_quarter_of_what_the_kernel_has,
+    a_thread_of_its_own_takes_offers_and_leaves_nothing_behind,
+];
+
 #[test]
 fn what_the_kernel_carries_does_not_expire_and_what_is_idle_is_given_back() {
     let mut node = established();

@@ -1,9 +1,7 @@
 //! Connections that the kernel repeats: with a kernel in memory, what leaves is what the pipeline would have sent, and the flow table ends as
 //! if it had seen every packet.
 
-mod closing;
-mod keeping;
-
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +30,42 @@ use crate::traffic::Traffic;
 
 const FIN_ACK: u8 = 0x11;
 const RST: u8 = 0x04;
+
+thread_local! {
+    /// From how many flows of a family on they are read together, by the nodes that a test makes from now on.
+    static WALK_FROM: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Does the test with a kernel whose flows are always read together.
+fn read_together(test: fn()) {
+    WALK_FROM.set(0);
+    test();
+    WALK_FROM.set(usize::MAX);
+}
+
+/// These tests, which read flows one by one, with flows that are read together, too.
+macro_rules! also_together {
+    ($($test:ident),* $(,)?) => {
+        mod together {
+            $(
+                #[test]
+                fn $test() {
+                    crate::offload::read_together(super::$test);
+                }
+            )*
+        }
+    };
+}
+
+mod closing;
+mod keeping;
+mod reading;
+
+also_together![
+    every_kind_of_way_is_repeated_byte_for_byte,
+    tunnels_are_entered_and_left_as_by_pollers,
+    what_the_kernel_does_is_what_pollers_would,
+];
 
 /// A node whose established flows are the kernel's.
 struct Offloaded {
@@ -67,6 +101,7 @@ impl Offloaded {
             counters: Arc::clone(&counters),
             stats: Arc::clone(&stats),
             max_flows: [max_flows; 2],
+            walk_from: [WALK_FROM.get(); 2],
         };
         Self {
             published: rig.tables().generation,
