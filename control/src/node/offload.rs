@@ -49,9 +49,9 @@ const FLOWS: (u32, u32) = (1 << 18, 1 << 16);
 /// What the maps of them take, in bytes; by `bpftool map show` on Linux 6.18.
 pub(super) const MAP_BYTES: u64 = FLOWS.0 as u64 * 272 + FLOWS.1 as u64 * 296;
 
-/// From how many of them on they are read together: fewer cost less one by one, each with a system call, than going over as many buckets
-/// as there may be flows.
-const WALK_FROM: [usize; 2] = [512, 128];
+/// From how many of them on they are read together. Reading them so is going over as many buckets as there may be flows, which is as much as some
+/// thousandth of them read one by one (ADR 27).
+const WALK_FROM: [usize; 2] = [FLOWS.0 as usize / 512, FLOWS.1 as usize / 512];
 
 /// Candidates that pollers may have offered and nobody taken: less than a megabyte.
 const CANDIDATES: usize = 16_384;

@@ -79,6 +79,8 @@ pub struct Worker<K> {
     kernel: K,
     parts: Parts,
     flows: Vec<Option<Flow>>,
+    /// What was counted of each: apart from the rest, since they are gone over in the kernel's order.
+    tallies: Vec<Tally>,
     free: Vec<usize>,
     by_entry: HashMap<Entry, usize>,
     by_key: HashMap<Key, usize>,
@@ -124,7 +126,6 @@ struct Flow {
     seen: Tick,
     /// The pass in which the flow table was told of it last.
     pass: u64,
-    tally: Tally,
     established: Established,
     key: Key,
     /// The generation of the tables by which it was checked last.
@@ -167,6 +168,7 @@ impl<K: KernelFlows> Worker<K> {
             kernel,
             parts,
             flows: Vec::new(),
+            tallies: Vec::new(),
             free: Vec::new(),
             by_entry: HashMap::new(),
             by_key: HashMap::new(),
@@ -402,6 +404,7 @@ impl<K: KernelFlows> Worker<K> {
             .map_err(|_| Refused::Full)?;
         if self.free.pop().is_none() {
             self.flows.push(None);
+            self.tallies.push(Tally::default());
             // One more that lies before those that were to be looked at, where rechecking has to come round.
             self.unchecked += usize::from(self.unchecked > 0);
         }
@@ -410,10 +413,10 @@ impl<K: KernelFlows> Worker<K> {
         for pod in pods_of(&established) {
             *self.by_pod.entry((family, pod)).or_default() += 1;
         }
+        self.tallies[at] = Tally::default();
         self.flows[at] = Some(Flow {
             seen: now,
             pass: self.pass,
-            tally: Tally::default(),
             established,
             key,
             checked: tables.generation,
@@ -494,14 +497,14 @@ impl<K: KernelFlows> Worker<K> {
     fn read_next(&mut self, family: Family, place: Option<u32>) -> Reading {
         let Self {
             kernel,
-            flows,
+            tallies,
             pass,
             ..
         } = self;
         // A mark is a flow's own as long as the kernel has the flow.
         let mut note = |mark: u32, counts| {
-            if let Some(Some(flow)) = flows.get_mut(mark as usize) {
-                flow.tally.note(counts, *pass);
+            if let Some(tally) = tallies.get_mut(mark as usize) {
+                tally.note(counts, *pass);
             }
         };
         match kernel.read_next(family, place, &mut note) {
@@ -532,7 +535,7 @@ impl<K: KernelFlows> Worker<K> {
         let (is_known, pass) = (self.counted(at).is_some(), self.pass);
         if let Some(flow) = &mut self.flows[at]
             && is_known
-            && flow.tally.is_told()
+            && self.tallies[at].is_told()
         {
             // Nothing came. If that is not so of the other direction, both are credited when it is that one's turn.
             let entry = (flow.established.family, flow.established.flow);
@@ -547,9 +550,7 @@ impl<K: KernelFlows> Worker<K> {
     /// Credits what was counted of a flow until now.
     fn credit_now(&mut self, at: usize, now: Tick) {
         for at in [Some(at), self.other(at)].into_iter().flatten() {
-            if let Some(flow) = &mut self.flows[at] {
-                flow.tally.renew();
-            }
+            self.tallies[at].renew();
         }
         self.credit(at, now);
     }
@@ -633,15 +634,15 @@ impl<K: KernelFlows> Worker<K> {
 
     /// What the kernel counted of a flow: as it was read in this pass, if it was.
     fn counted(&mut self, at: usize) -> Option<Counts> {
-        let flow = self.flows.get(at)?.as_ref()?;
-        flow.tally.of(self.pass).or_else(|| self.count(at))
+        let tally = self.tallies.get(at)?;
+        tally.of(self.pass).or_else(|| self.count(at))
     }
 
     /// What the kernel has counted of a flow now.
     fn count(&mut self, at: usize) -> Option<Counts> {
-        let flow = self.flows.get_mut(at)?.as_mut()?;
+        let flow = self.flows.get(at)?.as_ref()?;
         let counts = self.kernel.read(&flow.key)?;
-        flow.tally.note(counts, self.pass);
+        self.tallies.get_mut(at)?.note(counts, self.pass);
         Some(counts)
     }
 
@@ -692,12 +693,13 @@ impl<K: KernelFlows> Worker<K> {
     /// What came since the last time, which is counted now.
     fn carry(&mut self, at: usize, counts: Counts, now: Tick) -> Carried {
         let (pass, counters) = (self.pass, &self.parts.counters);
-        let Some(flow) = self.flows.get_mut(at).and_then(Option::as_mut) else {
+        let flow = self.flows.get_mut(at).and_then(Option::as_mut);
+        let (Some(flow), Some(tally)) = (flow, self.tallies.get_mut(at)) else {
             return Carried::default();
         };
-        flow.tally.note(counts, pass);
+        tally.note(counts, pass);
         flow.pass = pass;
-        let (packets, bytes) = flow.tally.tell();
+        let (packets, bytes) = tally.tell();
         if packets > 0 {
             flow.seen = now;
             count_frames(counters, &flow.established, packets, bytes);

@@ -140,6 +140,25 @@ fn what_nobody_sends_is_given_back_and_what_is_removed_too_though_all_are_read_t
     assert_eq!(node.kernel.flows().len(), 17);
 }
 
+#[test]
+fn what_comes_to_pollers_though_the_kernel_has_it_is_counted_up_to_then() {
+    for walk_from in [0, usize::MAX] {
+        let mut node = node(Together::All, walk_from);
+        many(&mut node, 3);
+        read(&mut node);
+        let carried = carry(&node);
+        // The next pass is a while off.
+        offer(&node, (false, FIRST));
+        node.worker.step(node.rig.now());
+        let now = packets(&node);
+        assert_eq!(now[&(false, FIRST)], 1 + carried[&(false, FIRST)]);
+        assert_eq!(now[&(false, FIRST + 1)], 1);
+        assert_eq!(node.kernel.flows().len(), 6);
+        read(&mut node);
+        assert_eq!(packets(&node), and_one(carried));
+    }
+}
+
 /// Offers the connections of this family and port.
 fn offer(node: &Offloaded, (is_v6, port): (bool, u16)) {
     let connections = node.rig.connections();
