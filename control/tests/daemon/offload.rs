@@ -1,6 +1,7 @@
 //! Established flows in the kernel, with the daemon, real stacks and real veths.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use control::netlink::NetNs;
@@ -121,6 +122,72 @@ pub(crate) fn carried(test: &str, uplink: Uplink) {
     });
     let state = daemon.state();
     assert_eq!(state["accounting"]["balanced"], true, "{state:#}");
+    daemon.finish();
+}
+
+#[test]
+fn of_many_flows_each_packet_is_counted_once() {
+    const COUNT: usize = 300;
+    let Some(mut lab) = lab("offload::of_many_flows_each_packet_is_counted_once") else {
+        return;
+    };
+    let (a, b) = (lab.pod(0), lab.pod(1));
+    let mut daemon = Daemon::start(&lab);
+    daemon.wait_for("interface=\"cali1\"");
+    let echo = Echo::at(&b.netns, b.v4());
+    reaches(&a.netns, a.v4(), echo.addr());
+    let sockets: Vec<_> = (0..COUNT)
+        .map(|_| {
+            let socket = run(&a.netns, || UdpSocket::bind((a.v4(), 0))).expect("bind");
+            socket.connect(echo.addr()).expect("connect");
+            socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            socket
+        })
+        .collect();
+    let exchange = |socket: &UdpSocket| {
+        socket.send(b"ping").expect("send");
+        assert_eq!(socket.recv(&mut [0; 16]).expect("an answer"), 4);
+    };
+    for socket in &sockets {
+        (0..6).for_each(|_| exchange(socket));
+    }
+    // More of them than are read one by one.
+    wait_until(&daemon, "all in the kernel", |now| {
+        number(&now["flows_v4"]) >= 2 * COUNT as u64
+    });
+    let before = number(&offload(&daemon)["hits"]);
+    // Of each another number.
+    let mut expected = BTreeMap::new();
+    for (socket, more) in sockets.iter().zip(1..) {
+        (0..more % 9).for_each(|_| exchange(socket));
+        let port = socket.local_addr().expect("bound").port();
+        expected.insert(u64::from(port), 6 + more % 9);
+    }
+    let hits = number(&offload(&daemon)["hits"]) - before;
+    let sent: u64 = expected.values().map(|packets| packets - 6).sum();
+    assert!(hits >= 2 * sent, "{hits}");
+    let start = Instant::now();
+    loop {
+        let words = ["flows", "-o", "json", "--limit", "1000", "--match", "udp"];
+        let output = daemon.caracal(&words);
+        let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let flows = value["flows"].as_array().expect("a list");
+        let is_right = |flow: &&Value| {
+            let packets = expected.get(&number(&flow["src_port"]));
+            let is_all = |side: &Value| {
+                let packets = *packets.unwrap_or(&0);
+                // A header of IPv4, one of UDP, and what was said.
+                side["packets"] == packets && side["bytes"] == packets * 32
+            };
+            [&flow["original"], &flow["reply"]].into_iter().all(is_all)
+        };
+        let right = flows.iter().filter(is_right).count();
+        if right == COUNT {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "{right} are right: {value:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     daemon.finish();
 }
 
