@@ -343,17 +343,15 @@ fn offload(it: &Offload) -> String {
         0 => String::new(),
         count => format!(", dropped beyond pods' share {}", number(count)),
     };
-    let lost: String = xsk_warnings(&it.xsk)
-        .iter()
-        .map(|warning| format!("; {warning}"))
-        .collect();
-    format!(
-        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{paused}{lost}",
+    let text = format!(
+        "in the kernel {} IPv4, {} IPv6 flows   packets there {}, to the pollers {}{limited}{paused}",
         number(it.flows_v4),
         number(it.flows_v6),
         number(it.hits),
         number(it.punted)
-    )
+    );
+    let parts: Vec<_> = [text].into_iter().chain(xsk_warnings(&it.xsk)).collect();
+    parts.join("; ")
 }
 
 fn drops(status: &Status) -> String {
