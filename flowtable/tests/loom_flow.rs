@@ -165,6 +165,20 @@ fn reuse_lookup(by_key: bool) -> usize {
     })
 }
 
+/// One removes a connection and makes it anew in the same slots, so that even its partner is the same; the other looks it up.
+fn renewal_lookup() -> usize {
+    explore(Some(1), |table| {
+        let before = insert(&table, 1, 1).expect("nobody else inserts");
+        let reader = spawn(&table, |table| look(table, &key(1), &[1, 2]));
+        assert!(table.remove_pair(before.0));
+        let after = insert(&table, 1, 2).expect("nobody else inserts");
+        let slots = |(there, back): (FlowRef, FlowRef)| (there.slot(), back.slot());
+        assert_eq!(slots(before), slots(after), "else nothing is reused");
+        join(reader);
+        assert_eq!(table.lookup(&key(1)).map(|it| it.1.generation), Some(2));
+    })
+}
+
 /// Two remove the same connection from its two ends.
 fn remove_remove() -> usize {
     explore(None, |table| {
@@ -216,6 +230,11 @@ fn a_lookup_sees_an_inserted_entry_whole_or_not_at_all() {
 #[test]
 fn a_lookup_sees_an_action_before_or_after_its_change() {
     is_thorough(update_lookup());
+}
+
+#[test]
+fn a_lookup_sees_a_connection_before_or_after_its_renewal() {
+    is_thorough(renewal_lookup());
 }
 
 #[test]

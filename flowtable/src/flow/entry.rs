@@ -130,9 +130,10 @@ impl Head {
         Self::of(next | UNSTABLE, self.partner())
     }
 
-    /// The first of the connection whose number is in it already.
+    /// The first of the connection whose number is in it already. Not the empty slot's own, were that stable: who found it so and looks again would take
+    /// the words for whole that were written in between, where the partner is in the same slot as before.
     const fn published(self, partner: u32) -> Self {
-        Self::of(self.version() & !UNSTABLE, partner)
+        Self::of((self.version() & !UNSTABLE).wrapping_add(2), partner)
     }
 }
 
@@ -209,7 +210,7 @@ impl<K: Layout> Entry<'_, K> {
     pub(super) fn read(&self, blocks: &K::Blocks) -> Option<(Head, K::Words)> {
         let head = self.head();
         let words = self.words();
-        // One branch: whatever is wrong, it seldom is. That of the version is another one than that of an unstable one in any case.
+        // One branch: whatever is wrong, it seldom is. No version that is published is an unstable one's with the lowest bit cleared.
         let wrong = K::difference(&words, blocks) | self.change_since(head.stable());
         (wrong == 0).then_some((head, words))
     }

@@ -12,7 +12,7 @@ use crate::Tick;
 /// An entry while it belongs to one connection: a slot, and which of its users is meant.
 ///
 /// Plain data, and good for as long as the connection is in the table; afterwards methods that return
-/// something say that the entry is gone. After 128 changes of one entry it is gone too, though the
+/// something say that the entry is gone. After 127 changes of one entry it is gone too, though the
 /// connection is not: look it up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowRef {
