@@ -6,8 +6,10 @@ use super::flow::Counts;
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     read: Counts,
-    /// The pass in which that was; they begin with 1.
+    /// The pass in which that was; they begin with 2.
     pass: u64,
+    /// Whether it was read together with others, some time before it is told.
+    is_old: bool,
     /// Packets and bytes that the flow table has.
     told: (u64, u64),
 }
@@ -15,7 +17,20 @@ pub(super) struct Tally {
 impl Tally {
     /// This was read, in this pass.
     pub(super) const fn note(&mut self, read: Counts, pass: u64) {
-        (self.read, self.pass) = (read, pass);
+        (self.read, self.pass, self.is_old) = (read, pass, false);
+    }
+
+    /// The same of one that was read together with others.
+    pub(super) const fn note_together(&mut self, read: Counts, pass: u64) {
+        self.note(read, pass);
+        self.is_old = true;
+    }
+
+    /// Has it read again if it was read together with others.
+    pub(super) const fn renew_old(&mut self) {
+        if self.is_old {
+            self.renew();
+        }
     }
 
     /// What was read in this pass.
@@ -40,6 +55,10 @@ impl Tally {
     pub(super) const fn tell(&mut self) -> (u64, u64) {
         let Counts { packets, bytes, .. } = self.read;
         let (packets_told, bytes_told) = self.told;
+        if packets == packets_told {
+            // Bytes without a packet are one's that is being counted: they come with the next.
+            return (0, 0);
+        }
         self.told = (packets, bytes);
         (
             packets.saturating_sub(packets_told),
@@ -75,6 +94,13 @@ mod tests {
         tally.note(counted(5, 420), 2);
         tally.note(counted(6, 500), 2);
         assert_eq!(tally.tell(), (3, 200));
+        // In the middle of a packet's being counted.
+        tally.note(counted(7, 500), 3);
+        assert_eq!(tally.tell(), (1, 0));
+        tally.note(counted(7, 590), 4);
+        assert_eq!(tally.tell(), (0, 0));
+        tally.note(counted(8, 600), 5);
+        assert_eq!(tally.tell(), (1, 100));
     }
 
     #[test]
@@ -83,7 +109,13 @@ mod tests {
         tally.note(counted(3, 300), 7);
         assert_eq!(tally.of(7), Some(counted(3, 300)));
         assert_eq!(tally.of(8), None);
+        tally.renew_old();
+        assert_eq!(tally.of(7), Some(counted(3, 300)));
         tally.renew();
+        assert_eq!(tally.of(7), None);
+        tally.note_together(counted(4, 400), 7);
+        assert_eq!(tally.of(7), Some(counted(4, 400)));
+        tally.renew_old();
         assert_eq!(tally.of(7), None);
     }
 

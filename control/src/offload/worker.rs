@@ -185,7 +185,7 @@ impl<K: KernelFlows> Worker<K> {
             left: Default::default(),
             kept: 0,
             read_next: Tick(0),
-            pass: 0,
+            pass: 1,
         }
     }
 
@@ -504,7 +504,7 @@ impl<K: KernelFlows> Worker<K> {
         // A mark is a flow's own as long as the kernel has the flow.
         let mut note = |mark: u32, counts| {
             if let Some(tally) = tallies.get_mut(mark as usize) {
-                tally.note(counts, *pass);
+                tally.note_together(counts, *pass);
             }
         };
         match kernel.read_next(family, place, &mut note) {
@@ -524,10 +524,18 @@ impl<K: KernelFlows> Worker<K> {
         } else if flow.pass != self.pass {
             self.catch_up(at, now);
         }
-        let idle = |flow: &Flow| now.since(flow.seen) >= IDLE;
-        if self.flows[at].as_ref().is_some_and(idle) {
-            self.give_back(at, Removed::Idle, now);
+        if self.is_idle(at, now) {
+            // Since it was read a packet may have come.
+            self.credit_now(at, now);
+            if self.is_idle(at, now) {
+                self.give_back(at, Removed::Idle, now);
+            }
         }
+    }
+
+    fn is_idle(&self, at: usize, now: Tick) -> bool {
+        let flow = self.flows[at].as_ref();
+        flow.is_some_and(|flow| now.since(flow.seen) >= IDLE)
     }
 
     /// The same, whether it was done or not.
@@ -542,6 +550,13 @@ impl<K: KernelFlows> Worker<K> {
             if self.parts.connections.has(entry) {
                 flow.pass = pass;
                 return;
+            }
+        }
+        let is_tcp = |flow: &Flow| flow.established.protocol == l4::TCP;
+        if self.flows[at].as_ref().is_some_and(is_tcp) {
+            // What one direction acknowledges is held against what the other sent, and both against what pollers saw: as of now.
+            for at in [Some(at), self.other(at)].into_iter().flatten() {
+                self.tallies[at].renew_old();
             }
         }
         self.credit(at, now);

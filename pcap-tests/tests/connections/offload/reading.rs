@@ -271,3 +271,26 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+/// What one direction acknowledges is held against what the other sent: if they were read at different moments that may be far apart.
+#[test]
+fn both_directions_of_tcp_are_told_as_they_are_then_and_not_as_they_were_read() {
+    WALK_FROM.set(0);
+    let mut node = established();
+    WALK_FROM.set(usize::MAX);
+    let [there, back] = [POD, OTHER].map(|port| node.key_from(port));
+    node.kernel.carry(&there, 10, 1000, None);
+    node.worker.read_soon();
+    let now = node.rig.now();
+    assert_eq!(node.worker.step(now), Next::Now, "they were read");
+    node.kernel.carry(&there, 100, 10_000, None);
+    node.kernel.carry(&back, 50, 2000, None);
+    node.work();
+    let it = only(&node);
+    // Two of either were seen by pollers.
+    assert_eq!((it.original.packets, it.reply.packets), (112, 52));
+    let alone = node.kernel.read_alone();
+    node.worker.read_soon();
+    node.work();
+    assert_eq!(node.kernel.read_alone(), alone, "nothing came");
+}
