@@ -267,18 +267,20 @@ impl<K: FlowKey> FlowTable<K> {
         let fetch = |slots: &[u64; GROUP]| slots.iter().for_each(|&it| entry_in(it).0.prefetch());
         let mut show = |slots: &[u64; GROUP]| slots.iter().for_each(|&it| soon(Soon(entry_in(it))));
         let (found, taken) = (candidates.keys, keys.groups());
-        if fetches {
-            let first = candidates.groups().iter().take(FETCHED_AHEAD.min(taken));
-            first.for_each(fetch);
-        }
-        if shows {
-            let first = candidates.groups().iter().take(SHOWN_AHEAD.min(taken));
-            first.for_each(&mut show);
+        // Of a group in which nothing was found no entry is needed: a flood of new connections would push others' out of the cache.
+        let is_wanted = |group: usize| group < taken && found & GROUP_BITS << (group * GROUP) != 0;
+        for (group, slots) in candidates.groups().iter().enumerate().take(FETCHED_AHEAD) {
+            if fetches && is_wanted(group) {
+                fetch(slots);
+            }
+            if shows && group < SHOWN_AHEAD && is_wanted(group) {
+                show(slots);
+            }
         }
         for group in 0..taken {
             let ahead = |groups: usize| {
                 let slots = candidates.groups().get(group + groups);
-                slots.filter(|_| group + groups < taken)
+                slots.filter(|_| is_wanted(group + groups))
             };
             if fetches && let Some(slots) = ahead(FETCHED_AHEAD) {
                 fetch(slots);

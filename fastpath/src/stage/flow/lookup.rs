@@ -27,7 +27,7 @@ const OFFERED_AT: u64 = 4;
 /// What is left to do for a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// A packet is still undecided: routes are to be looked up, connections made or renewed.
+    /// A packet is still undecided: routes are to be looked up, connections made or renewed. Only then [`Tracker`] has findings of this batch.
     pub undecided: bool,
     /// A packet needs more than being sent: an ICMP error, or waiting for a neighbour.
     pub exceptional: bool,
