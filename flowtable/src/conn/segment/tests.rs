@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Port 1 to 2, sequence number 0x0a0b0c0d, acknowledgement 0x01020304, window 0x1234.
@@ -104,5 +106,25 @@ fn flags_are_valid_as_in_the_kernel() {
         assert_eq!(Flags(bits).are_valid(), expected, "{bits:#04x}");
         let plain = bits & 0x17 == 0x10;
         assert_eq!(Flags(bits).is_plain_ack(), plain, "{bits:#04x}");
+    }
+}
+
+proptest! {
+    /// Wherever the segment lies in the bytes and ends in them, and whatever lies behind it.
+    #[test]
+    fn the_short_way_reads_what_the_long_way_reads_of_plain_ones(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..90),
+        (start, len) in (0..40_usize, 0..60_usize),
+        (offset, flags) in (0..16_u8, prop::option::of(any::<u8>())),
+    ) {
+        let end = (start + len).min(bytes.len());
+        for (at, byte) in [(12, offset << 4), (13, flags.unwrap_or(0x10))] {
+            if let Some(there) = bytes.get_mut(start + at) {
+                *there = byte;
+            }
+        }
+        let long = bytes.get(start..end).and_then(|l4| Segment::read(l4, l4.len()));
+        let long = long.filter(|it| it.flags.is_plain_ack());
+        prop_assert_eq!(Segment::read_plain(&bytes, start..end), long);
     }
 }
