@@ -24,8 +24,7 @@ use crate::api::{
 use crate::compile::{KernelView, PortRole, PortSpec};
 use crate::config::daemon::FailMode;
 use crate::desired::PoolType;
-use crate::netlink::Link;
-use crate::netlink::punt;
+use crate::netlink::{Link, punt};
 use crate::nft::what_holds;
 use crate::trace;
 
